@@ -1,0 +1,285 @@
+//! What can go wrong, said once.
+//!
+//! An [`Error`] has a kind (mapped once to an HTTP status and once to a CLI exit code), a stable
+//! `code` for programs, a message that tells the caller what to change, and for refused documents
+//! every [`Problem`] at once with a JSON pointer to it. Its cause is kept for the log and never shown.
+//!
+//! Must not know: HTTP types, storage, who asked.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// The result of everything that can fail with an [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kinds of failure that cross layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request is not well-formed (400).
+    Malformed,
+    /// Well-formed, but it asks for something that cannot be (422).
+    Invalid,
+    /// No valid credential (401).
+    Unauthenticated,
+    /// A valid credential that may not do this (403).
+    Forbidden,
+    /// Something must be configured or paid for first (402).
+    Unconfigured,
+    /// Not there, or not yours: both look the same (404).
+    Missing,
+    /// It clashes with the present state (409).
+    Conflict,
+    /// Larger than a stated limit (413).
+    TooLarge,
+    /// Too many at once or in a period (429).
+    Limited,
+    /// A part we depend on cannot serve now (503).
+    Unavailable,
+    /// Our fault (500).
+    Internal,
+}
+
+impl Kind {
+    /// The HTTP status of this kind.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::Unauthenticated => 401,
+            Self::Unconfigured => 402,
+            Self::Forbidden => 403,
+            Self::Missing => 404,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::Invalid => 422,
+            Self::Limited => 429,
+            Self::Internal => 500,
+            Self::Unavailable => 503,
+        }
+    }
+
+    /// The CLI's exit code: 1 internal, 2 usage (do not retry), 3 transient (retry), 4 not found.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Internal => 1,
+            Self::Limited | Self::Unavailable => 3,
+            Self::Missing => 4,
+            _ => 2,
+        }
+    }
+
+    /// Whether the same call can succeed later without being changed.
+    pub const fn retryable(self) -> bool {
+        matches!(self, Self::Limited | Self::Unavailable)
+    }
+}
+
+/// One fault in a document, found at a JSON pointer (RFC 6901).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Problem {
+    /// Where: `/flow/steps/2/config/model`; empty for the whole document.
+    pub pointer: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// Every fault found in a document.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// Notes one more fault.
+    pub fn add(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { pointer: pointer.into(), message: message.into() });
+    }
+
+    /// `Ok` when nothing was found, else one [`Kind::Invalid`] error that carries every fault.
+    pub fn into_result(self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.into()) }
+    }
+}
+
+impl From<Problems> for Error {
+    fn from(problems: Problems) -> Self {
+        let first = problems.0.first().map_or_else(String::new, |problem| {
+            if problem.pointer.is_empty() { problem.message.clone() } else { format!("{}: {}", problem.pointer, problem.message) }
+        });
+        let message = match problems.0.len() {
+            0 | 1 => first,
+            more => format!("{first} (and {} more, see details)", more - 1),
+        };
+        let mut error = Error::new(Kind::Invalid, "validation_failed", message);
+        error.0.problems = problems.0;
+        error
+    }
+}
+
+/// A failure, with everything its reader needs. One word wide, so that results stay small.
+pub struct Error(Box<Body>);
+
+struct Body {
+    kind: Kind,
+    code: Cow<'static, str>,
+    message: String,
+    problems: Vec<Problem>,
+    details: Option<serde_json::Value>,
+    retry_after: Option<Duration>,
+    next: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// A failure with its stable code and a message for the caller.
+    pub fn new(kind: Kind, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self(Box::new(Body {
+            kind,
+            code: code.into(),
+            message: message.into(),
+            problems: Vec::new(),
+            details: None,
+            retry_after: None,
+            next: None,
+            source: None,
+        }))
+    }
+
+    /// A fault of ours. The cause goes to the log; the caller sees only that it happened.
+    pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(
+            Kind::Internal,
+            "internal_error",
+            "an internal error occurred; the request id in the response headers finds it in the log",
+        )
+        .because(source)
+    }
+
+    /// Something is not there, or not the caller's.
+    pub fn missing(what: &str) -> Self {
+        Self::new(Kind::Missing, "not_found", format!("no such {what}"))
+    }
+
+    /// One fault at one place of a document.
+    pub fn invalid_at(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        let mut problems = Problems::default();
+        problems.add(pointer, message);
+        problems.into()
+    }
+
+    /// Keeps the cause, for the log only.
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Says when to try again.
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Says what to do next, for people and agents.
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.0.next = Some(next.into());
+        self
+    }
+
+    /// Adds facts for programs.
+    pub fn details(mut self, details: serde_json::Value) -> Self {
+        self.0.details = Some(details);
+        self
+    }
+
+    /// Moves every problem's pointer under `prefix`.
+    pub fn under(mut self, prefix: &str) -> Self {
+        for problem in &mut self.0.problems {
+            problem.pointer.insert_str(0, prefix);
+        }
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    pub fn code(&self) -> &str {
+        &self.0.code
+    }
+
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    pub fn problems(&self) -> &[Problem] {
+        &self.0.problems
+    }
+
+    pub fn wait(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The envelope that every surface answers with.
+    pub fn envelope(&self) -> Envelope<'_> {
+        let details = match (&self.0.details, self.0.problems.is_empty()) {
+            (Some(details), _) => Some(details.clone()),
+            (None, false) => Some(serde_json::json!({ "problems": self.0.problems })),
+            (None, true) => None,
+        };
+        Envelope {
+            error: &self.0.message,
+            code: &self.0.code,
+            details,
+            retryable: self.0.kind.retryable() || self.0.retry_after.is_some(),
+            retry_after: self.0.retry_after.map(|wait| wait.as_secs_f64().ceil() as u64),
+            next: self.0.next.as_deref(),
+        }
+    }
+}
+
+/// The one error body: `{error, code, details?, retryable, retryAfter?, next?}`.
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ErrorEnvelope")]
+pub struct Envelope<'a> {
+    /// What went wrong and what to change, for people.
+    pub error: &'a str,
+    /// Stable identifier, for programs; listed in docs/errors.md.
+    pub code: &'a str,
+    /// Facts about the failure; `problems` lists every fault of a refused document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<serde_json::Value>,
+    /// Whether the same call can succeed later.
+    pub retryable: bool,
+    /// Seconds to wait before trying again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<&'a str>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.0.message, self.0.code)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}: {}", self.0.kind, self.0.code, self.0.message)?;
+        for problem in &self.0.problems {
+            write!(f, "; {} {}", problem.pointer, problem.message)?;
+        }
+        if let Some(source) = &self.0.source {
+            write!(f, "; because {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,10 @@
+//! Dispatch: one engine that runs flows durably and streams them; every surface is an adapter over it.
+//!
+//! See ARCHITECTURE.md for the map. Layers, lowest first: ground (`id clock error secret`), matter
+//! (`model expr net`), ports (`store feed provider tool`), `engine`, work (`queue auth`), `http`, and the roof
+//! (`app config cli`). A test keeps imports pointing down.
+
+pub mod clock;
+pub mod error;
+pub mod id;
+pub mod secret;
