@@ -7,4 +7,6 @@
 pub mod clock;
 pub mod error;
 pub mod id;
+pub mod model;
 pub mod secret;
+pub mod store;

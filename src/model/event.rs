@@ -1,0 +1,417 @@
+//! The event log's vocabulary: what a run tells the outside.
+//!
+//! The public names and fields are the unified vocabulary of the dispatch surface; other surfaces rename and
+//! filter. An event that tells of state is shown only after the commit that carries that state;
+//! deltas are shown at once ([`Event::is_delta`]).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::id::RunId;
+
+/// One event, without its envelope (`executionId`, `seq`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
+#[schemars(rename = "DispatchEvent")]
+pub enum Event {
+    /// The first event of every run.
+    ExecutionStart {
+        kind: String,
+        started_at: Timestamp,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow_id: Option<String>,
+        flow_name: String,
+        total_steps: u32,
+        source: String,
+    },
+    /// Terminal: the run came to its end. `success` is false when a step that stops the flow failed or a step failed and the flow went on.
+    ExecutionComplete {
+        kind: String,
+        success: bool,
+        completed_at: Timestamp,
+        duration_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        final_output: Option<Value>,
+        stop_reason: String,
+        /// US dollars.
+        total_cost: f64,
+        total_tokens: Tokens,
+        total_steps: u32,
+        successful_steps: u32,
+        failed_steps: u32,
+        step_error_count: u32,
+        /// Some figure of the cost is an estimate, or a model has no known price.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        cost_estimated: bool,
+    },
+    /// Terminal: the run failed or was cancelled.
+    ExecutionError {
+        kind: String,
+        error: String,
+        code: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step_id: Option<String>,
+        retryable: bool,
+        completed_at: Timestamp,
+        total_cost: f64,
+        total_tokens: Tokens,
+    },
+    StepStart {
+        id: String,
+        name: String,
+        step_type: String,
+        index: u32,
+        total_steps: u32,
+        started_at: Timestamp,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        output_variable: Option<String>,
+    },
+    StepComplete {
+        id: String,
+        name: String,
+        step_type: String,
+        success: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
+        duration_ms: u64,
+        completed_at: Timestamp,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stop_reason: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tokens_used: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cost: Option<f64>,
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        unresolved_variables: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fallback: Option<Value>,
+    },
+    StepSkip {
+        id: String,
+        name: String,
+        step_type: String,
+        index: u32,
+        total_steps: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        when: Option<String>,
+        skipped_at: Timestamp,
+    },
+    TextStart {
+        id: String,
+        role: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step_id: Option<String>,
+    },
+    TextDelta {
+        id: String,
+        delta: String,
+    },
+    TextComplete {
+        id: String,
+        text: String,
+    },
+    ReasoningStart {
+        id: String,
+        scope: String,
+    },
+    ReasoningDelta {
+        id: String,
+        delta: String,
+    },
+    ReasoningComplete {
+        id: String,
+        text: String,
+        scope: String,
+    },
+    ToolStart {
+        tool_call_id: String,
+        tool_name: String,
+        tool_type: String,
+        parameters: Value,
+        step_id: String,
+        iteration: u32,
+        started_at: Timestamp,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        origin: Option<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        hidden_parameter_names: Vec<String>,
+    },
+    ToolInputDelta {
+        tool_call_id: String,
+        delta: String,
+    },
+    ToolInputComplete {
+        tool_call_id: String,
+        tool_name: String,
+        parameters: Value,
+    },
+    ToolComplete {
+        tool_call_id: String,
+        tool_name: String,
+        success: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// Milliseconds.
+        execution_time: u64,
+        iteration: u32,
+        step_id: String,
+    },
+    ApprovalStart {
+        approval_id: String,
+        tool_name: String,
+        tool_call_id: String,
+        tool_type: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Exactly what will run when approved.
+        parameters: Value,
+        /// What the approval is bound to: SHA-256 over tool, parameters and flow version.
+        digest: String,
+        /// Milliseconds until the request expires.
+        timeout: u64,
+        step_id: String,
+        started_at: Timestamp,
+    },
+    ApprovalComplete {
+        approval_id: String,
+        decision: String,
+        resolved_by: String,
+        completed_at: Timestamp,
+    },
+    Await {
+        tool_id: String,
+        tool_call_id: String,
+        tool_name: String,
+        parameters: Value,
+        awaited_at: Timestamp,
+        step_id: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        origin: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        page_origin: Option<String>,
+    },
+    /// A notice; not terminal.
+    Error {
+        error: String,
+        recoverable: bool,
+    },
+    Ping {
+        timestamp: Timestamp,
+    },
+    /// Everything else, by name: `dispatch.attempt_discarded`, `dispatch.reset`, `runtype.fallback`, ...
+    Custom {
+        name: String,
+        value: Value,
+    },
+}
+
+/// Tokens in and out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Tokens {
+    pub input: u64,
+    pub output: u64,
+}
+
+impl Event {
+    /// The value of `type`, also the SSE event name.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::ExecutionStart { .. } => "execution_start",
+            Self::ExecutionComplete { .. } => "execution_complete",
+            Self::ExecutionError { .. } => "execution_error",
+            Self::StepStart { .. } => "step_start",
+            Self::StepComplete { .. } => "step_complete",
+            Self::StepSkip { .. } => "step_skip",
+            Self::TextStart { .. } => "text_start",
+            Self::TextDelta { .. } => "text_delta",
+            Self::TextComplete { .. } => "text_complete",
+            Self::ReasoningStart { .. } => "reasoning_start",
+            Self::ReasoningDelta { .. } => "reasoning_delta",
+            Self::ReasoningComplete { .. } => "reasoning_complete",
+            Self::ToolStart { .. } => "tool_start",
+            Self::ToolInputDelta { .. } => "tool_input_delta",
+            Self::ToolInputComplete { .. } => "tool_input_complete",
+            Self::ToolComplete { .. } => "tool_complete",
+            Self::ApprovalStart { .. } => "approval_start",
+            Self::ApprovalComplete { .. } => "approval_complete",
+            Self::Await { .. } => "await",
+            Self::Error { .. } => "error",
+            Self::Ping { .. } => "ping",
+            Self::Custom { .. } => "custom",
+        }
+    }
+
+    /// Shown before it is committed: losing it loses nothing that anyone may rely on.
+    pub const fn is_delta(&self) -> bool {
+        matches!(
+            self,
+            Self::TextStart { .. }
+                | Self::TextDelta { .. }
+                | Self::ReasoningStart { .. }
+                | Self::ReasoningDelta { .. }
+                | Self::ToolInputDelta { .. }
+        )
+    }
+}
+
+/// An event with its place in the log. `body` is the event's JSON object, encoded once and shared by all readers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRecord {
+    pub seq: u64,
+    pub body: Arc<str>,
+}
+
+/// What every body begins with; the type's name follows.
+const TYPE: &str = "{\"type\":\"";
+
+impl EventRecord {
+    /// Encodes an event.
+    pub fn new(seq: u64, event: &Event) -> Self {
+        // An event holds only strings, numbers and JSON values: writing it cannot fail.
+        let body = serde_json::to_string(event).unwrap_or_else(|_| format!("{TYPE}{}\"}}", event.kind()));
+        Self { seq, body: body.into() }
+    }
+
+    /// The value of `type`.
+    pub fn kind(&self) -> &str {
+        let name = self.body.get(TYPE.len()..).unwrap_or_default();
+        name.split('"').next().unwrap_or_default()
+    }
+
+    /// The event as callers see it: `{"type", "executionId", "seq", ...}`.
+    pub fn public_json(&self, run: RunId) -> String {
+        let mut text = String::with_capacity(self.body.len() + 80);
+        self.write_public(run, &mut text);
+        text
+    }
+
+    /// Appends [`EventRecord::public_json`] to `out`.
+    pub fn write_public(&self, run: RunId, out: &mut String) {
+        let head = TYPE.len() + self.kind().len() + 1;
+        let (head, rest) = self.body.split_at(head.min(self.body.len()));
+        out.push_str(head);
+        let _ = std::fmt::Write::write_fmt(out, format_args!(",\"executionId\":\"{run}\",\"seq\":{}", self.seq));
+        out.push_str(rest);
+    }
+
+    /// The event itself; `None` when a newer version wrote a kind that this one does not know.
+    pub fn event(&self) -> Option<Event> {
+        serde_json::from_str(&self.body).ok()
+    }
+}
+
+/// Where a run rests after a stretch of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Rest {
+    /// It goes on.
+    #[default]
+    None,
+    /// It waits for its caller or a person: streams end here.
+    Caller,
+    /// It waits for a time, a signal or a child: streams stay open.
+    Later,
+    /// It has ended.
+    End,
+}
+
+impl Rest {
+    pub const fn as_i64(self) -> i64 {
+        match self {
+            Self::None => 0,
+            Self::Caller => 1,
+            Self::Later => 2,
+            Self::End => 3,
+        }
+    }
+
+    pub const fn from_i64(value: i64) -> Self {
+        match value {
+            1 => Self::Caller,
+            2 => Self::Later,
+            3 => Self::End,
+            _ => Self::None,
+        }
+    }
+}
+
+/// A stretch of the log that was committed at once: one row, however many events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    pub events: Vec<EventRecord>,
+    pub rest: Rest,
+}
+
+impl Segment {
+    pub fn first(&self) -> u64 {
+        self.events.first().map_or(0, |event| event.seq)
+    }
+
+    pub fn last(&self) -> u64 {
+        self.events.last().map_or(0, |event| event.seq)
+    }
+
+    /// The row's text: a JSON array of `[seq, {event}]`.
+    pub fn encode(&self) -> String {
+        let mut text = String::with_capacity(self.events.iter().map(|event| event.body.len() + 16).sum::<usize>() + 2);
+        text.push('[');
+        for (index, event) in self.events.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{comma}[{},{}]", event.seq, event.body));
+        }
+        text.push(']');
+        text
+    }
+
+    /// Reads what [`Segment::encode`] wrote.
+    pub fn decode(text: &str, rest: Rest) -> Result<Self, serde_json::Error> {
+        let rows: Vec<(u64, Box<serde_json::value::RawValue>)> = serde_json::from_str(text)?;
+        let events = rows.into_iter().map(|(seq, body)| EventRecord { seq, body: body.get().into() }).collect();
+        Ok(Self { events, rest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta() -> EventRecord {
+        EventRecord::new(7, &Event::TextDelta { id: "text_1".into(), delta: "Hel\"lo".into() })
+    }
+
+    #[test]
+    fn the_envelope_is_spliced_in_after_the_type() {
+        let run = RunId::from_u128(0);
+        assert_eq!(
+            delta().public_json(run),
+            r#"{"type":"text_delta","executionId":"exec_00000000000000000000000000","seq":7,"id":"text_1","delta":"Hel\"lo"}"#
+        );
+        let bare = EventRecord { seq: 1, body: "{\"type\":\"ping\"}".into() };
+        assert_eq!(bare.public_json(run), r#"{"type":"ping","executionId":"exec_00000000000000000000000000","seq":1}"#);
+    }
+
+    #[test]
+    fn a_segment_survives_its_row() {
+        let segment = Segment {
+            events: vec![delta(), EventRecord::new(9, &Event::Error { error: "x".into(), recoverable: true })],
+            rest: Rest::Caller,
+        };
+        assert_eq!(Segment::decode(&segment.encode(), Rest::Caller).ok(), Some(segment));
+    }
+
+    #[test]
+    fn every_kind_is_the_serialised_type() {
+        assert_eq!(delta().kind(), "text_delta");
+        assert_eq!(delta().event().map(|event| event.kind()), Some("text_delta"));
+    }
+}

@@ -1,0 +1,135 @@
+//! A compiled flow: what every surface's document becomes, and what a run pins.
+//!
+//! A graph of steps. Ordered documents arrive here as a chain, branches as guards; nothing is interpreted twice.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The format of the compiled form; a stored flow outlives its compiler.
+pub const FORMAT: u32 = 1;
+
+/// One flow, compiled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// See [`FORMAT`].
+    pub format: u32,
+    pub name: String,
+    /// Every step, in display order. Disabled steps are not here.
+    pub steps: Vec<Step>,
+    /// How many steps may run at once.
+    pub max_parallel: usize,
+    /// What happens to the run when a step fails and does not say otherwise.
+    pub on_step_error: OnError,
+    /// The run's time budget in milliseconds, pauses not counted.
+    pub timeout_ms: u64,
+}
+
+/// One step of a [`Flow`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Unique in the flow; chosen by the caller.
+    pub id: String,
+    /// Shown to people; also the key of results.
+    pub name: String,
+    /// Which executor runs it: `prompt`, `fetch-url`, ...
+    pub action: String,
+    /// The executor's parameters, templates inside.
+    pub config: Value,
+    /// Steps that must be settled before this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// The branch this step belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
+    /// A condition; false means skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    #[serde(default)]
+    pub retry: Retry,
+    /// Time budget of one attempt in milliseconds.
+    pub timeout_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<OnError>,
+    /// The variable that later templates read the result from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// Whether the step's text is shown in the stream.
+    pub stream: bool,
+}
+
+/// A step inside a branch runs only when the branching step chose that branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    pub step: String,
+    pub branch: bool,
+}
+
+/// What a failed step means for its run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "do")]
+pub enum OnError {
+    /// Note it and go on; the output is null.
+    #[default]
+    Continue,
+    /// Go on with this output.
+    Default { value: Value },
+    /// The run fails.
+    Stop,
+}
+
+/// How often, and how far apart, a failed attempt is made again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Retry {
+    /// Attempts in all, the first included.
+    pub max_attempts: u32,
+    pub delay_ms: u64,
+    pub backoff: Backoff,
+    pub max_delay_ms: u64,
+}
+
+/// How the delay between attempts grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backoff {
+    Constant,
+    Linear,
+    #[default]
+    Exponential,
+}
+
+/// Attempts per step that no document may exceed.
+pub const MAX_ATTEMPTS: u32 = 5;
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { max_attempts: 1, delay_ms: 1_000, backoff: Backoff::Exponential, max_delay_ms: 60_000 }
+    }
+}
+
+impl Retry {
+    /// The delay in milliseconds before the attempt that follows `made` attempts.
+    pub fn delay_after(&self, made: u32) -> u64 {
+        let made = made.max(1);
+        let delay = match self.backoff {
+            Backoff::Constant => self.delay_ms,
+            Backoff::Linear => self.delay_ms.saturating_mul(u64::from(made)),
+            Backoff::Exponential => self.delay_ms.saturating_mul(1u64.checked_shl(made - 1).unwrap_or(u64::MAX)),
+        };
+        delay.min(self.max_delay_ms)
+    }
+}
+
+/// What is known of an outside effect whose answer may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// Computed here; may be repeated freely.
+    Pure,
+    /// The callee gives the same result for the same idempotency key; repeated after a crash.
+    Idempotent,
+    /// Must not happen twice; when its answer is lost the step's fate is unknown until someone settles it.
+    Once,
+}

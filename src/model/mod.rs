@@ -1,0 +1,19 @@
+//! The nouns: flow, step, run, event, wait, record, and the transitions that are legal.
+//!
+//! Pure data and pure rules, shared by store, engine and surfaces. Must not know: storage, sockets,
+//! templates, wire formats of providers, or the words any surface uses for these nouns.
+
+pub mod event;
+pub mod filter;
+pub mod flow;
+pub mod journal;
+pub mod record;
+pub mod run;
+pub mod wait;
+
+pub use event::{Event, EventRecord};
+pub use flow::{Flow, Step};
+pub use journal::{JournalEntry, Outcome};
+pub use record::Record;
+pub use run::{Caller, Epoch, Run, RunInput, RunState, StepState};
+pub use wait::{Resolution, Wait, WaitKind};

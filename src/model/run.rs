@@ -1,0 +1,284 @@
+//! A run, its states, and the one table of legal transitions.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+use crate::id::{FlowId, KeyId, RunId, TenantId, WaitId};
+
+/// Where a run is.
+///
+/// ```text
+/// queued -> running <-> paused -> completed | failed | cancelled
+///              |  \-> compensating -> failed | cancelled
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    Queued,
+    Running,
+    Paused,
+    Compensating,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl RunState {
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Paused, Self::Compensating, Self::Completed, Self::Failed, Self::Cancelled];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Compensating => "compensating",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads what [`RunState::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// No way leads out of this state.
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+
+    /// The table of legal transitions. Staying in a state is legal while it is not terminal.
+    pub const fn may_become(self, next: Self) -> bool {
+        use RunState::{Cancelled, Compensating, Completed, Failed, Paused, Queued, Running};
+        match self {
+            Queued => matches!(next, Queued | Running | Cancelled),
+            Running => matches!(next, Running | Queued | Paused | Compensating | Completed | Failed | Cancelled),
+            Paused => matches!(next, Paused | Running | Cancelled),
+            Compensating => matches!(next, Compensating | Failed | Cancelled),
+            Completed | Failed | Cancelled => false,
+        }
+    }
+}
+
+/// Where a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StepState {
+    Pending,
+    Running,
+    Retrying,
+    Waiting,
+    Completed,
+    Skipped,
+    Failed,
+    Cancelled,
+    Compensated,
+    /// An effect of class `once` went out and its answer was lost.
+    Unknown,
+}
+
+impl StepState {
+    /// The step will not move again by itself.
+    pub const fn is_settled(self) -> bool {
+        matches!(self, Self::Completed | Self::Skipped | Self::Failed | Self::Cancelled | Self::Compensated)
+    }
+}
+
+/// A lease's fencing number: every claim raises it, every write carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch(pub i64);
+
+/// What a caller may do, proven by a credential.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub tenant: TenantId,
+    pub key: KeyId,
+    pub scopes: Vec<String>,
+}
+
+impl Caller {
+    /// Whether the caller holds `scope` (`FLOWS:READ`), its family (`FLOWS:*`) or everything (`*`).
+    pub fn may(&self, scope: &str) -> bool {
+        let family = scope.split(':').next().unwrap_or(scope);
+        self.scopes.iter().any(|held| held == "*" || held == scope || held.strip_suffix(":*").is_some_and(|held| held == family))
+    }
+}
+
+/// What a run starts from. Kept with the run; surfaces decide only under which names it is seen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunInput {
+    /// Root-level template variables.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub inputs: Map<String, Value>,
+    /// The record, as templates see it under `_record`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<Value>,
+    /// Chat history, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<Value>,
+    /// Tools that run in the caller.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client_tools: Vec<Value>,
+    pub options: RunOptions,
+}
+
+/// How one run behaves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunOptions {
+    /// Append the record's metadata to prompts.
+    pub auto_append_metadata: bool,
+    /// More data in events: rendered prompts, resolved inputs.
+    pub debug: bool,
+    /// Cancel the run when its caller's connection is dropped.
+    pub cancel_on_disconnect: bool,
+    pub budget: Budget,
+    /// Where the flow came from: `virtual`, `existing`, ...
+    pub source: String,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { auto_append_metadata: false, debug: false, cancel_on_disconnect: false, budget: Budget::default(), source: "virtual".into() }
+    }
+}
+
+/// Hard limits of one run, reserved before each model call and shared with child runs. `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Budget {
+    /// Money in nano-dollars (1e-9 USD).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<u64>,
+    /// Input and output tokens together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Model calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u64>,
+    /// Time spent running, in milliseconds; pauses are free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+}
+
+/// What a run has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spent {
+    /// Nano-dollars.
+    pub cost: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub calls: u64,
+    /// Time spent running, in milliseconds.
+    pub duration_ms: u64,
+    /// Some figure is an estimate, or a model has no known price.
+    pub estimated: bool,
+}
+
+impl Spent {
+    pub fn add(&mut self, other: &Self) {
+        self.cost = self.cost.saturating_add(other.cost);
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+        self.calls = self.calls.saturating_add(other.calls);
+        self.duration_ms = self.duration_ms.saturating_add(other.duration_ms);
+        self.estimated |= other.estimated;
+    }
+
+    pub const fn tokens(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
+/// Why a run failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Stable identifier.
+    pub code: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    #[serde(default)]
+    pub retryable: bool,
+}
+
+/// A child run's tie to the wait of its parent that it answers when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    pub run: RunId,
+    pub wait: WaitId,
+}
+
+/// A run as the store keeps it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub id: RunId,
+    pub tenant: TenantId,
+    pub state: RunState,
+    pub flow_hash: String,
+    pub flow_id: Option<FlowId>,
+    pub flow_name: String,
+    pub input: RunInput,
+    /// Request secrets, sealed by the vault; gone when the run ends.
+    pub sealed: Option<Vec<u8>>,
+    pub parent: Option<Parent>,
+    pub epoch: Epoch,
+    /// Number of the last commit.
+    pub commit: i64,
+    /// Raised by whoever resolves a wait or asks for a cancel.
+    pub nudges: i64,
+    /// Sequence numbers below this may have been shown to someone.
+    pub reserved: u64,
+    pub cancel_requested: bool,
+    /// How often the run was taken over from an owner that went away.
+    pub recoveries: u32,
+    pub wake_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+    pub output: Option<Value>,
+    pub failure: Option<Failure>,
+    pub spent: Spent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_states_are_final() {
+        for from in RunState::ALL {
+            for to in RunState::ALL {
+                assert!(!(from.is_terminal() && from.may_become(to)), "{from:?} -> {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_but_the_first_can_be_reached_and_every_live_state_can_end() {
+        for state in RunState::ALL {
+            assert!(state == RunState::Queued || RunState::ALL.iter().any(|from| *from != state && from.may_become(state)), "{state:?}");
+            assert!(state.is_terminal() || state.may_become(RunState::Cancelled), "{state:?} cannot be cancelled");
+            assert_eq!(RunState::parse(state.as_str()), Some(state));
+        }
+    }
+
+    #[test]
+    fn scopes_cover_their_family() {
+        let caller = |scope: &str| Caller { tenant: TenantId::from_u128(1), key: KeyId::from_u128(1), scopes: vec![scope.into()] };
+        assert!(caller("*").may("FLOWS:READ"));
+        assert!(caller("FLOWS:*").may("FLOWS:READ"));
+        assert!(caller("FLOWS:READ").may("FLOWS:READ"));
+        assert!(!caller("FLOWS:READ").may("FLOWS:WRITE"));
+        assert!(!caller("FLOW:*").may("FLOWS:READ"));
+    }
+}

@@ -1,0 +1,103 @@
+//! The store's traits: one per noun, one object behind them all.
+//!
+//! `sqlite` (the default), `postgres` (many nodes) and `memory` (simulation) implement them and pass one contract
+//! suite. Every method that touches a tenant's data takes the tenant. A write is a whole fact: it succeeds or
+//! fails alone on its own compare-and-set, whichever others share its transaction.
+//!
+//! Must not know: what a step is, who is calling, any surface. No SQL outside this folder.
+//!
+//! To add a noun: a trait here, one file per database with the same name, a migration for each, cases in the
+//! contract suite.
+
+mod accounts;
+mod batch;
+mod flows;
+mod group;
+mod idempotency;
+mod payload;
+mod records;
+mod runs;
+mod vault;
+mod waits;
+
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+pub use accounts::{Accounts, ApiKey, Tenant};
+pub use flows::{FlowVersion, Flows, SavedFlow};
+pub use idempotency::{Answer, Begun, Idempotency, Receipt};
+pub use records::{RecordPage, RecordQuery, Records};
+pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun, Renewed, RunFilter, RunKey, RunSummary, Runs};
+pub use vault::{Credential, Vaults};
+pub use waits::{Resolve, Resolved, Signal, Waits};
+
+use crate::error::{Error, Kind};
+use crate::id::RunId;
+
+/// A store failure.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot serve now: connection lost, locked, full disk.
+    #[error("the database cannot serve now: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A row holds what this version cannot read.
+    #[error("broken row in {table}.{column} of {row}: {why}")]
+    Broken { table: &'static str, column: &'static str, row: String, why: String },
+    /// A unique key is taken.
+    #[error("{0} exists already")]
+    Exists(&'static str),
+    /// The database was written by a newer version.
+    #[error("the database has schema version {found}; this binary knows {known}: use a newer binary")]
+    Newer { found: i64, known: i64 },
+}
+
+impl StoreError {
+    /// Wraps a cause that should pass by itself.
+    pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(source.into())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => {
+                Error::new(Kind::Unavailable, "store_unavailable", "the database cannot serve now; nothing was changed")
+                    .retry_after(std::time::Duration::from_secs(1))
+                    .because(error)
+            }
+            StoreError::Exists(what) => Error::new(Kind::Conflict, "already_exists", format!("{what} exists already")),
+            other => Error::internal(other),
+        }
+    }
+}
+
+/// The result of a store call.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// Everything a database must be able to do.
+#[async_trait]
+pub trait Store: Runs + Waits + Flows + Records + Accounts + Idempotency + Vaults + Send + Sync + 'static {
+    /// Rings with a run's id when it became ready or, where other nodes share the database, when its log grew. A
+    /// hint: it may be lost or late, so whoever listens also looks from time to time.
+    fn bell(&self) -> broadcast::Receiver<RunId>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> StoreResult<()>;
+
+    /// Finishes what was accepted and closes.
+    async fn close(&self);
+
+    /// The name for logs and metrics: `sqlite`, `postgres`, `memory`.
+    fn name(&self) -> &'static str;
+}
+
+/// A store behind a pointer, as the parts above hold it.
+pub type SharedStore = Arc<dyn Store>;
+
+/// How many runs one claim takes at most.
+pub const MAX_CLAIM: u32 = 64;

@@ -1,0 +1,209 @@
+//! Runs: created, claimed under a lease, moved by commits, read.
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::StoreResult;
+use crate::clock::Timestamp;
+use crate::id::{FlowId, NodeId, RunId, TenantId, WaitId};
+use crate::model::event::Segment;
+use crate::model::run::{Failure, Parent, Spent};
+use crate::model::wait::{Resolution, Wait};
+use crate::model::{Epoch, JournalEntry, Run, RunInput, RunState};
+
+/// Bytes kept once under their content hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    pub hash: String,
+    pub body: String,
+}
+
+/// The `Idempotency-Key` a creating call came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunKey {
+    /// The route it was sent to; the same key on another route is another key.
+    pub route: String,
+    pub key: String,
+    /// Hash of the request; a different one under the same key is refused.
+    pub request_hash: String,
+    pub expires_at: Timestamp,
+}
+
+/// A run that starts.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    pub id: RunId,
+    pub tenant: TenantId,
+    pub flow: Blob,
+    pub flow_id: Option<FlowId>,
+    pub flow_name: String,
+    pub input: RunInput,
+    pub sealed: Option<Vec<u8>>,
+    pub parent: Option<Parent>,
+    pub key: Option<RunKey>,
+    /// Born leased by this node until that time, or queued for anyone.
+    pub lease: Option<(NodeId, Timestamp)>,
+    pub created_at: Timestamp,
+    /// First sequence number that nobody may have seen.
+    pub reserved: u64,
+    pub journal: Vec<JournalEntry>,
+    pub segment: Option<Segment>,
+}
+
+/// What became of a creation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// The run exists and is durable.
+    New,
+    /// The key was used before, for this run and a request with this hash.
+    Duplicate { run: RunId, request_hash: String },
+}
+
+/// One commit of a run by its owner: everything or nothing.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    pub run: RunId,
+    pub epoch: Epoch,
+    /// This commit's number; it applies only on top of its predecessor, or again on itself.
+    pub number: i64,
+    /// Pause only if nobody nudged since this reading.
+    pub seen_nudges: Option<i64>,
+    pub state: RunState,
+    /// When somebody must look at the run next: the lease's end, a timer, never.
+    pub wake_at: Option<Timestamp>,
+    pub reserved: u64,
+    pub spent: Spent,
+    pub output: Option<Value>,
+    pub failure: Option<Failure>,
+    pub finished_at: Option<Timestamp>,
+    pub journal: Vec<JournalEntry>,
+    pub segment: Option<Segment>,
+    pub waits: Vec<Wait>,
+    /// The run ends and answers its parent's wait.
+    pub child_end: Option<ChildEnd>,
+    pub now: Timestamp,
+}
+
+/// A child run's end, told to the wait that its parent holds.
+#[derive(Debug, Clone)]
+pub struct ChildEnd {
+    pub parent: Parent,
+    pub tenant: TenantId,
+    pub resolution: Resolution,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// It is durable.
+    Done,
+    /// Another owner holds the run, or it has ended: stop at once.
+    Fenced,
+    /// Somebody nudged the run since it was read: look again before pausing.
+    Nudged,
+}
+
+/// A hold on a run: the row as it was when claimed, and all that is needed to go on.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    pub run: Run,
+    /// The compiled flow's JSON.
+    pub flow: String,
+    pub journal: Vec<JournalEntry>,
+    pub waits: Vec<Wait>,
+    /// Step starts and blocks that the log shows without their end, for telling readers what is void.
+    pub tail: Vec<Segment>,
+    /// It was taken from an owner that let its lease expire.
+    pub recovered: bool,
+}
+
+/// Who claims, what and until when.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    pub node: NodeId,
+    pub now: Timestamp,
+    pub until: Timestamp,
+    pub max: u32,
+    /// This run only.
+    pub only: Option<RunId>,
+}
+
+/// A renewed lease and what was asked of its run meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    pub run: RunId,
+    pub cancel_requested: bool,
+    pub nudges: i64,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    pub state: Option<RunState>,
+    pub flow: Option<FlowId>,
+    /// Only runs with a smaller id (older).
+    pub before: Option<RunId>,
+    /// Only runs with a greater id (newer).
+    pub after: Option<RunId>,
+    pub limit: u32,
+}
+
+/// A run as lists show it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSummary {
+    pub id: RunId,
+    pub state: RunState,
+    pub flow_id: Option<FlowId>,
+    pub flow_name: String,
+    pub created_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+    pub failure: Option<Failure>,
+    pub spent: Spent,
+}
+
+/// The store of runs, their journals and their logs.
+#[async_trait]
+pub trait Runs {
+    /// Creates a run; durable when it returns [`Created::New`].
+    async fn create_run(&self, new: NewRun) -> StoreResult<Created>;
+
+    /// Applies one commit of the run's owner.
+    async fn commit_run(&self, commit: Commit) -> StoreResult<Committed>;
+
+    /// Takes over runs that are due: ready, with a timer that has passed, or with an expired lease.
+    async fn claim_runs(&self, claim: Claim) -> StoreResult<Vec<Lease>>;
+
+    /// Prolongs leases; those not returned are lost.
+    async fn renew_runs(&self, node: NodeId, held: &[(RunId, Epoch)], until: Timestamp) -> StoreResult<Vec<Renewed>>;
+
+    /// When the next run is due.
+    async fn next_wake(&self) -> StoreResult<Option<Timestamp>>;
+
+    /// Asks the run's owner to cancel it; a run without owner becomes due at once. Returns the state it was in.
+    async fn request_cancel(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<Option<RunState>>;
+
+    /// One run.
+    async fn find_run(&self, tenant: TenantId, run: RunId) -> StoreResult<Option<Run>>;
+
+    /// Runs, newest first.
+    async fn list_runs(&self, tenant: TenantId, filter: RunFilter) -> StoreResult<Vec<RunSummary>>;
+
+    /// The committed log after a sequence number, whole segments, at most `limit` of them. `after: None` reads from the start.
+    async fn read_log(&self, tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> StoreResult<Vec<Segment>>;
+
+    /// The journal, in key order.
+    async fn read_journal(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<JournalEntry>>;
+
+    /// Runs that are paused with nothing left that could wake them: no open wait, no timer.
+    async fn stuck_runs(&self, limit: u32) -> StoreResult<Vec<(TenantId, RunId)>>;
+
+    /// Makes a run due now, whatever it waits for.
+    async fn wake_run(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<()>;
+}
+
+impl Commit {
+    /// The parent's wait that this commit answers.
+    pub fn child_wait(&self) -> Option<WaitId> {
+        self.child_end.as_ref().map(|end| end.parent.wait)
+    }
+}

@@ -1,0 +1,188 @@
+//! The group statement: one call, one transaction, one JSON array per table.
+//!
+//! Each sqlx call on SQLite costs a hand-over between threads, so a whole group goes as one text of several
+//! statements whose arguments are numbered across them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use moka::sync::Cache;
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use tokio::sync::{Mutex, broadcast};
+
+use super::{failed, runs, waits};
+use crate::id::RunId;
+use crate::model::Epoch;
+use crate::store::batch::{Batch, Won};
+use crate::store::group::Apply;
+use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreResult};
+
+/// Flows whose blob is known to be stored.
+const KNOWN_FLOWS: u64 = 10_000;
+/// Kept shorter than the age at which an unused blob may be collected.
+const KNOWN_FOR: std::time::Duration = std::time::Duration::from_secs(600);
+
+const GROUP: &str = r"
+begin immediate;
+
+insert into blobs (hash, body, touched_at)
+select value->>'hash', value->>'body', value->>'at' from json_each($1) where true
+on conflict (hash) do update set touched_at = excluded.touched_at where touched_at < excluded.touched_at - 3600000;
+
+insert into idempotency (tenant, route, key, request_hash, subject, lease_until, expires_at)
+select value->>'tenant', value->>'route', value->>'key', value->>'request_hash', value->>'run', value->>'now', value->>'expires_at'
+from json_each($2) where true
+on conflict (tenant, route, key) do update set
+    request_hash = excluded.request_hash, subject = excluded.subject, status = null, body = null,
+    lease_until = excluded.lease_until, expires_at = excluded.expires_at
+where idempotency.expires_at <= excluded.lease_until;
+
+insert into runs (id, tenant, state, flow_hash, flow_id, flow_name, input, sealed, parent_run, parent_wait, owner, epoch, commit_no,
+    nudges, reserved, cancel_requested, recoveries, wake_at, created_at, spent)
+select value->>'id', value->>'tenant', value->>'state', value->>'flow_hash', value->>'flow_id', value->>'flow_name', value->>'input',
+    unhex(value->>'sealed'), value->>'parent_run', value->>'parent_wait', value->>'owner', value->>'epoch', 0,
+    0, value->>'reserved', 0, 0, value->>'wake_at', value->>'created_at', value->>'spent'
+from json_each($3)
+where value->>'key' is null or exists (
+    select 1 from idempotency i where i.tenant = value->>'tenant' and i.route = value->>'key_route' and i.key = value->>'key'
+        and i.subject = value->>'id')
+on conflict do nothing
+returning 'created' as tag, id;
+
+update runs set
+    state = c.state, wake_at = c.wake_at, commit_no = c.number, reserved = c.reserved, spent = c.spent, output = c.output,
+    failure = c.failure, finished_at = c.finished_at,
+    sealed = case when c.ends then null else sealed end,
+    owner = case when c.state = 'running' then owner else null end
+from (select value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number, value->>'seen' as seen,
+        value->>'state' as state, value->>'wake_at' as wake_at, value->>'reserved' as reserved, value->>'spent' as spent,
+        value->>'output' as output, value->>'failure' as failure, value->>'finished_at' as finished_at, value->>'ends' as ends
+    from json_each($4)) as c
+where runs.id = c.run and runs.epoch = c.epoch and runs.commit_no = c.number - 1 and runs.state in ('running', 'compensating')
+    and (c.seen is null or c.seen = runs.nudges)
+returning 'committed' as tag, runs.id;
+
+insert into journal (run, key, outcome)
+select r.id, value->>'key', value->>'outcome' from json_each($5)
+join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
+where true
+on conflict (run, key) do update set outcome = excluded.outcome;
+
+insert into events (run, last_seq, first_seq, rest, body)
+select r.id, value->>'last', value->>'first', value->>'rest', value->>'body' from json_each($6)
+join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
+where true
+on conflict do nothing;
+
+insert into waits (id, run, tenant, key, kind, name, shown, digest, deadline, state, created_at)
+select value->>'id', r.id, value->>'tenant', value->>'key', value->>'kind', value->>'name', value->>'shown', value->>'digest',
+    value->>'deadline', 'open', value->>'created_at'
+from json_each($7)
+join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
+where true
+on conflict do nothing;
+
+update waits set state = 'closed' where state = 'open' and run in (
+    select r.id from json_each($4) join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
+    where value->>'ends');
+
+update waits set state = 'resolved', resolution = a.resolution, resolved_at = a.now
+from (select value->>'wait' as wait, value->>'tenant' as tenant, value->>'resolution' as resolution, value->>'now' as now,
+        value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number
+    from json_each($8)) as a
+where waits.id = a.wait and waits.tenant = a.tenant and waits.state = 'open'
+    and (a.run is null or exists (select 1 from runs r where r.id = a.run and r.epoch = a.epoch and r.commit_no = a.number))
+returning 'resolved' as tag, waits.id;
+
+update runs set nudges = nudges + 1,
+    wake_at = case when state = 'paused' then min(coalesce(wake_at, a.now), a.now) else wake_at end
+from (select w.run as run, max(value->>'now') as now from json_each($8) join waits w on w.id = value->>'wait' and w.state = 'resolved'
+    group by w.run) as a
+where runs.id = a.run and runs.state in ('queued', 'running', 'paused')
+returning 'nudged' as tag, runs.id;
+
+commit;
+";
+
+/// The writer's driver on SQLite.
+pub(super) struct Driver {
+    connection: Arc<Mutex<SqliteConnection>>,
+    flows: Cache<String, ()>,
+    bell: broadcast::Sender<RunId>,
+}
+
+impl Driver {
+    pub fn new(connection: Arc<Mutex<SqliteConnection>>, bell: broadcast::Sender<RunId>) -> Self {
+        let flows = Cache::builder().max_capacity(KNOWN_FLOWS).time_to_live(KNOWN_FOR).build();
+        Self { connection, flows, bell }
+    }
+}
+
+#[async_trait]
+impl Apply for Driver {
+    async fn apply(&mut self, batch: &Batch) -> StoreResult<Won> {
+        let mut connection = self.connection.lock().await;
+        let mut query = sqlx::query(GROUP);
+        for argument in batch.arguments() {
+            query = query.bind(argument);
+        }
+        let rows: Vec<SqliteRow> = match query.fetch_all(&mut *connection).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                // The transaction is still open when a statement in the middle failed.
+                let _ = sqlx::query("rollback").execute(&mut *connection).await;
+                return Err(failed(error));
+            }
+        };
+        let mut won = Won::default();
+        for row in rows {
+            won.note(row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+        }
+        Ok(won)
+    }
+
+    async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created> {
+        runs::explain_create(&mut *self.connection.lock().await, new).await
+    }
+
+    async fn explain_commit(&mut self, commit: &Commit) -> StoreResult<Committed> {
+        let row: Option<(i64, i64, i64)> = sqlx::query_as("select epoch, commit_no, nudges from runs where id = $1")
+            .bind(commit.run.suffix())
+            .fetch_optional(&mut *self.connection.lock().await)
+            .await
+            .map_err(failed)?;
+        Ok(judge(commit, row))
+    }
+
+    async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved> {
+        waits::explain_resolve(&mut *self.connection.lock().await, answer).await
+    }
+
+    fn knows_flow(&self, hash: &str) -> bool {
+        self.flows.contains_key(hash)
+    }
+
+    fn note_flow(&mut self, hash: &str) {
+        self.flows.insert(hash.to_owned(), ());
+    }
+
+    fn ring(&self, won: &Won) {
+        for run in won.nudged.iter().filter_map(|id| RunId::from_suffix(id).ok()) {
+            let _ = self.bell.send(run);
+        }
+    }
+}
+
+/// Why a commit did not win, from the row's (epoch, number of its last commit, nudges).
+pub(in crate::store) fn judge(commit: &Commit, row: Option<(i64, i64, i64)>) -> Committed {
+    match row {
+        Some((epoch, number, _)) if Epoch(epoch) == commit.epoch && number == commit.number => Committed::Done,
+        Some((epoch, number, nudges))
+            if Epoch(epoch) == commit.epoch && number == commit.number - 1 && commit.seen_nudges.is_some_and(|seen| seen != nudges) =>
+        {
+            Committed::Nudged
+        }
+        _ => Committed::Fenced,
+    }
+}

@@ -1,0 +1,138 @@
+//! The store on SQLite: one file, one writer connection, a few readers. The default.
+//!
+//! WAL with `synchronous=FULL`: a commit that was answered survives power loss. Runs go through the group
+//! writer; everything else takes the same connection for a short transaction.
+
+mod accounts;
+mod flows;
+mod group;
+mod idempotency;
+mod records;
+mod runs;
+mod vault;
+mod waits;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex as SyncMutex;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, SqlStr};
+use tokio::sync::{Mutex, MutexGuard, broadcast};
+
+use super::group::Writer;
+use super::{Store, StoreError, StoreResult};
+use crate::id::RunId;
+
+/// Connections that only read.
+const READERS: u32 = 4;
+/// WAL pages between checkpoints (4 KiB each): keeps the file at a few megabytes.
+const CHECKPOINT_PAGES: u32 = 1_000;
+/// The WAL file is truncated to this size after a checkpoint that emptied it.
+const WAL_LIMIT: u32 = 16 * 1024 * 1024;
+
+/// See the module.
+pub struct SqliteStore {
+    read: SqlitePool,
+    write: Arc<Mutex<SqliteConnection>>,
+    writer: SyncMutex<Option<Writer>>,
+    task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
+    bell: broadcast::Sender<RunId>,
+}
+
+pub(super) fn migrations(files: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let list = files
+        .iter()
+        .map(|(version, name, sql)| Migration::new(*version, (*name).into(), MigrationType::Simple, SqlStr::from_static(sql), false));
+    Migrator::with_migrations(list.collect())
+}
+
+/// Every migration, oldest first.
+pub const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql"))];
+
+fn failed(error: sqlx::Error) -> StoreError {
+    StoreError::unavailable(error)
+}
+
+impl SqliteStore {
+    /// Opens, or creates, the database in `path` and brings its schema up to date.
+    pub async fn open(path: &Path) -> StoreResult<Self> {
+        let shared = SqliteConnectOptions::new()
+            .filename(path)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5))
+            .pragma("cache_size", "-16384")
+            .pragma("temp_store", "memory")
+            .disable_statement_logging();
+        let options = shared
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+            .pragma("journal_size_limit", WAL_LIMIT.to_string());
+        let mut write = options.connect().await.map_err(failed)?;
+        migrate(&mut write).await?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(shared.read_only(true));
+        let (bell, _) = broadcast::channel(1_024);
+        let write = Arc::new(Mutex::new(write));
+        let (writer, task) = Writer::start(group::Driver::new(write.clone(), bell.clone()));
+        Ok(Self { read, write, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell })
+    }
+
+    fn writer(&self) -> StoreResult<Writer> {
+        self.writer.lock().clone().ok_or_else(|| StoreError::unavailable("the store is closed"))
+    }
+
+    /// The writer connection, for a short transaction.
+    async fn writing(&self) -> MutexGuard<'_, SqliteConnection> {
+        self.write.lock().await
+    }
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> StoreResult<()> {
+    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
+    let found = sqlx::query_scalar::<_, Option<i64>>("select max(version) from _sqlx_migrations").fetch_one(&mut *connection).await;
+    if let Ok(Some(found)) = found
+        && found > known
+    {
+        return Err(StoreError::Newer { found, known });
+    }
+    migrations(MIGRATIONS).run_direct(None, connection, false).await.map_err(StoreError::unavailable)
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn bell(&self) -> broadcast::Receiver<RunId> {
+        self.bell.subscribe()
+    }
+
+    async fn ping(&self) -> StoreResult<()> {
+        sqlx::query("select 1").fetch_one(&self.read).await.map(drop).map_err(failed)
+    }
+
+    async fn close(&self) {
+        self.writer.lock().take();
+        let task = self.task.lock().take();
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+        self.read.close().await;
+        let mut write = self.write.lock().await;
+        let _ = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut *write).await;
+    }
+
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+}

@@ -1,0 +1,65 @@
+//! Sealed credentials on SQLite.
+
+use async_trait::async_trait;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::runs::broken;
+use super::{SqliteStore, failed};
+use crate::clock::Timestamp;
+use crate::id::{CredentialId, TenantId};
+use crate::store::StoreResult;
+use crate::store::vault::{Credential, Vaults};
+
+fn decode(row: &SqliteRow) -> StoreResult<Credential> {
+    let id: String = row.try_get("id").map_err(failed)?;
+    Ok(Credential {
+        id: CredentialId::from_suffix(&id).map_err(|why| broken("credentials", "id", &id, why))?,
+        provider: row.try_get("provider").map_err(failed)?,
+        sealed: row.try_get("sealed").map_err(failed)?,
+        hint: row.try_get("hint").map_err(failed)?,
+        created_at: Timestamp::from_millis(row.try_get("created_at").map_err(failed)?),
+        updated_at: Timestamp::from_millis(row.try_get("updated_at").map_err(failed)?),
+    })
+}
+
+#[async_trait]
+impl Vaults for SqliteStore {
+    async fn put_credential(&self, tenant: TenantId, credential: Credential) -> StoreResult<Credential> {
+        let row = sqlx::query(
+            "insert into credentials (id, tenant, provider, sealed, hint, created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7) \
+             on conflict (tenant, provider) do update set sealed = excluded.sealed, hint = excluded.hint, updated_at = excluded.updated_at \
+             returning *",
+        )
+        .bind(credential.id.suffix())
+        .bind(tenant.suffix())
+        .bind(credential.provider)
+        .bind(credential.sealed)
+        .bind(credential.hint)
+        .bind(credential.created_at.as_millis())
+        .bind(credential.updated_at.as_millis())
+        .fetch_one(&mut *self.writing().await)
+        .await
+        .map_err(failed)?;
+        decode(&row)
+    }
+
+    async fn list_credentials(&self, tenant: TenantId) -> StoreResult<Vec<Credential>> {
+        let rows = sqlx::query("select * from credentials where tenant = $1 order by provider")
+            .bind(tenant.suffix())
+            .fetch_all(&self.read)
+            .await
+            .map_err(failed)?;
+        rows.iter().map(decode).collect()
+    }
+
+    async fn delete_credential(&self, tenant: TenantId, provider: &str) -> StoreResult<bool> {
+        let result = sqlx::query("delete from credentials where tenant = $1 and provider = $2")
+            .bind(tenant.suffix())
+            .bind(provider.to_owned())
+            .execute(&mut *self.writing().await)
+            .await
+            .map_err(failed)?;
+        Ok(result.rows_affected() > 0)
+    }
+}

@@ -1,0 +1,59 @@
+//! Waits: read, and answered once.
+
+use async_trait::async_trait;
+
+use super::StoreResult;
+use crate::clock::Timestamp;
+use crate::id::{RunId, TenantId, WaitId};
+use crate::model::wait::{Resolution, Wait};
+
+/// An answer to a wait.
+#[derive(Debug, Clone)]
+pub struct Resolve {
+    pub tenant: TenantId,
+    pub wait: WaitId,
+    pub resolution: Resolution,
+    pub now: Timestamp,
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resolved {
+    /// It is the answer, and its run is due, in the same commit.
+    First,
+    /// The wait was answered before, with this.
+    Before(Resolution),
+    /// No such wait, or its run has ended.
+    Closed,
+}
+
+/// The store of waits. They are created by commits of their runs.
+#[async_trait]
+pub trait Waits {
+    /// Answers waits, each alone; the first answer to each is final.
+    async fn resolve_waits(&self, answers: Vec<Resolve>) -> StoreResult<Vec<Resolved>>;
+
+    /// A run's waits, oldest first; settled ones too.
+    async fn run_waits(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Wait>>;
+
+    /// One wait.
+    async fn find_wait(&self, tenant: TenantId, wait: WaitId) -> StoreResult<Option<Wait>>;
+
+    /// Open waits of a tenant, oldest first.
+    async fn open_waits(&self, tenant: TenantId, after: Option<WaitId>, limit: u32) -> StoreResult<Vec<Wait>>;
+
+    /// Keeps a signal for a run that may not wait for it yet, or answers the wait that does; `id` makes a repeat harmless.
+    async fn send_signal(&self, tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> StoreResult<bool>;
+
+    /// Signals kept for a run, oldest first.
+    async fn kept_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Signal>>;
+}
+
+/// A signal that arrived.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signal {
+    pub name: String,
+    /// The sender's id of this delivery; the same id again is the same signal.
+    pub id: String,
+    pub payload: serde_json::Value,
+}
