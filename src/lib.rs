@@ -7,4 +7,5 @@
 pub mod clock;
 pub mod error;
 pub mod id;
+pub mod net;
 pub mod secret;
