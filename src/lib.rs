@@ -8,4 +8,5 @@ pub mod clock;
 pub mod error;
 pub mod id;
 pub mod net;
+pub mod provider;
 pub mod secret;

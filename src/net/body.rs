@@ -79,11 +79,8 @@ impl Body {
     /// The next part; `None` at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let left = self.end.saturating_duration_since(self.clock.instant());
-        let (phase, wait) = if left < self.deadlines.between_chunks {
-            (Phase::Total, left)
-        } else {
-            (Phase::BetweenChunks, self.deadlines.between_chunks)
-        };
+        let (phase, wait) =
+            if left < self.deadlines.between_chunks { (Phase::Total, left) } else { (Phase::BetweenChunks, self.deadlines.between_chunks) };
         let part = tokio::select! {
             biased;
             part = self.parts.next() => part,

@@ -96,11 +96,8 @@ impl Egress {
             outgoing = outgoing.body(body.clone());
         }
         let left = end.saturating_duration_since(door.clock.instant());
-        let (phase, wait) = if left < request.deadlines.first_byte {
-            (Phase::Total, left)
-        } else {
-            (Phase::FirstByte, request.deadlines.first_byte)
-        };
+        let (phase, wait) =
+            if left < request.deadlines.first_byte { (Phase::Total, left) } else { (Phase::FirstByte, request.deadlines.first_byte) };
         let after = if phase == Phase::Total { request.deadlines.total } else { wait };
         tokio::select! {
             biased;
@@ -150,7 +147,8 @@ impl Hop {
             }
         }
         if next.origin() != self.url.origin() {
-            self.headers = self.headers.iter().filter(|(name, value)| !is_credential(name, value)).map(|(n, v)| (n.clone(), v.clone())).collect();
+            self.headers =
+                self.headers.iter().filter(|(name, value)| !is_credential(name, value)).map(|(n, v)| (n.clone(), v.clone())).collect();
             self.trust = Trust::Judged;
         }
         self.url = next;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::Method;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::error::{Error, ErrorKind};
 use crate::secret::Secret;
@@ -158,7 +158,10 @@ fn is_forbidden(name: &HeaderName) -> bool {
 
 /// Whether a header may not follow a redirect to another origin.
 pub(super) fn is_credential(name: &HeaderName, value: &HeaderValue) -> bool {
-    value.is_sensitive() || *name == header::AUTHORIZATION || *name == header::COOKIE || matches!(name.as_str(), "x-api-key" | "api-key" | "x-auth-token" | "x-goog-api-key")
+    value.is_sensitive()
+        || *name == header::AUTHORIZATION
+        || *name == header::COOKIE
+        || matches!(name.as_str(), "x-api-key" | "api-key" | "x-auth-token" | "x-goog-api-key")
 }
 
 impl fmt::Debug for Request {

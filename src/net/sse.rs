@@ -161,7 +161,10 @@ pub enum Fault<E> {
 }
 
 /// The events of a stream of bytes.
-pub fn events<B, E>(bytes: impl Stream<Item = Result<B, E>> + Send + 'static, cap: usize) -> impl Stream<Item = Result<Event, Fault<E>>> + Send
+pub fn events<B, E>(
+    bytes: impl Stream<Item = Result<B, E>> + Send + 'static,
+    cap: usize,
+) -> impl Stream<Item = Result<Event, Fault<E>>> + Send
 where
     B: AsRef<[u8]> + Send + 'static,
     E: Send + 'static,
@@ -219,7 +222,8 @@ mod tests {
 
     #[test]
     fn fields_are_read_as_the_standard_says() {
-        let events = read(&[b": comment\nid: 7\nevent: delta\ndata:  two spaces\nretry: 5\nunknown: x\n\ndata\n\nevent: lost\n\ndata:x\n\n"]);
+        let events =
+            read(&[b": comment\nid: 7\nevent: delta\ndata:  two spaces\nretry: 5\nunknown: x\n\ndata\n\nevent: lost\n\ndata:x\n\n"]);
         let expected = [
             Event { event: "delta".into(), data: " two spaces".into(), id: Some("7".into()) },
             Event { event: String::new(), data: String::new(), id: Some("7".into()) },

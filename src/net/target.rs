@@ -7,14 +7,8 @@ use super::judge::judge;
 use super::policy::Policy;
 
 /// Names of metadata services, refused before they are resolved: the name is reason enough.
-const METADATA_NAMES: [&str; 6] = [
-    "metadata.google.internal",
-    "metadata.goog",
-    "metadata",
-    "instance-data",
-    "instance-data.ec2.internal",
-    "metadata.azure.internal",
-];
+const METADATA_NAMES: [&str; 6] =
+    ["metadata.google.internal", "metadata.goog", "metadata", "instance-data", "instance-data.ec2.internal", "metadata.azure.internal"];
 
 /// Parses an outbound URL strictly.
 ///
