@@ -8,5 +8,7 @@ pub mod clock;
 pub mod error;
 pub mod id;
 pub mod model;
+pub mod net;
+pub mod provider;
 pub mod secret;
 pub mod store;

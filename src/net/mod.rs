@@ -1,0 +1,32 @@
+//! The one door out.
+//!
+//! Everything that leaves this process goes through [`Egress`]: it judges every address before a
+//! connection is made, follows redirects by hand and judges each, keeps credentials with the origin they were
+//! given for, and ends what is too slow or too large. [`sse`] reads event streams, [`retry_after`] reads waits.
+//!
+//! A request is either [`Trust::Operator`] (a URL from the server's own configuration) or [`Trust::Judged`]
+//! (a URL that a flow, a tool or a model had a word in). Only the first may reach private addresses without an
+//! [`AllowRule`], and only as long as it stays at its origin.
+//!
+//! Must not know: models, runs, tenants, or what is being fetched.
+
+mod body;
+mod client;
+mod error;
+mod judge;
+mod policy;
+mod produce;
+mod request;
+mod retry_after;
+pub mod sse;
+mod target;
+
+pub use body::{Body, Response};
+pub use client::Egress;
+pub use error::{Blocked, Error, ErrorKind, Phase};
+pub use judge::{Class, judge};
+pub use policy::{AllowRule, Policy};
+pub use produce::{Output, produce};
+pub use request::{Deadlines, HeaderText, Request, Trust};
+pub use retry_after::retry_after;
+pub use target::parse_url;

@@ -1,0 +1,289 @@
+//! The neutral conversation: what is asked of any model, in no vendor's words.
+//!
+//! These types are journaled with the run, so their serialized form is kept stable: camelCase, unknown fields
+//! ignored, new fields optional.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One call of a model.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ChatRequest {
+    pub messages: Vec<Message>,
+    pub tools: Vec<ToolSpec>,
+    pub tool_choice: ToolChoice,
+    pub response_format: ResponseFormat,
+    pub sampling: Sampling,
+    /// `None` leaves reasoning to the model's default.
+    pub reasoning: Option<Reasoning>,
+    /// Whether the vendor is asked to stream. The pieces that come back have the same form either way.
+    pub stream: bool,
+    /// Sent to the vendor, the same on every attempt.
+    pub idempotency_key: Option<String>,
+}
+
+/// A tool the model may call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolSpec {
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    /// JSON Schema of the arguments, an object.
+    pub parameters: Value,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ToolChoice {
+    #[default]
+    Auto,
+    /// At least one tool must be called.
+    Required,
+    /// No tool may be called, though tools may be described.
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum ResponseFormat {
+    #[default]
+    Text,
+    /// Any JSON value.
+    Json,
+    /// JSON that follows a schema. `strict` asks the vendor to enforce it, which most do for a subset of
+    /// JSON Schema only (every object closed, every property required).
+    JsonSchema {
+        name: String,
+        schema: Value,
+        #[serde(default)]
+        strict: bool,
+    },
+}
+
+/// How the next token is chosen. What a vendor does not know is left out of its request.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sampling {
+    /// 0 to 2.
+    pub temperature: Option<f64>,
+    /// 0 to 1.
+    pub top_p: Option<f64>,
+    pub top_k: Option<u32>,
+    /// -2 to 2.
+    pub frequency_penalty: Option<f64>,
+    /// -2 to 2.
+    pub presence_penalty: Option<f64>,
+    pub seed: Option<i64>,
+    /// The most tokens of the answer.
+    pub max_tokens: Option<u32>,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+}
+
+/// How much a model thinks before it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reasoning {
+    pub enabled: bool,
+    #[serde(default)]
+    pub effort: Option<Effort>,
+    /// The most tokens of reasoning, for vendors that count instead of weigh.
+    #[serde(default)]
+    pub budget_tokens: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Effort {
+    Minimal,
+    Low,
+    Medium,
+    High,
+}
+
+impl Effort {
+    /// The word that vendors with effort levels use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+
+    /// The budget in tokens that stands for this effort where a vendor counts.
+    pub const fn budget(self) -> u32 {
+        match self {
+            Self::Minimal => 1_024,
+            Self::Low => 2_048,
+            Self::Medium => 8_192,
+            Self::High => 24_576,
+        }
+    }
+}
+
+impl Reasoning {
+    /// The budget in tokens: the one named, else the effort's, else a medium one.
+    pub fn budget(&self) -> u32 {
+        self.budget_tokens.unwrap_or_else(|| self.effort.unwrap_or(Effort::Medium).budget())
+    }
+
+    /// The effort: the one named, else the one whose budget comes nearest from above, else medium.
+    pub fn level(&self) -> Effort {
+        let fits = |budget: u32| [Effort::Minimal, Effort::Low, Effort::Medium].into_iter().find(|effort| budget <= effort.budget());
+        self.effort.unwrap_or_else(|| self.budget_tokens.map_or(Effort::Medium, |budget| fits(budget).unwrap_or(Effort::High)))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    System,
+    User,
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+/// One message of the conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    pub role: Role,
+    #[serde(default)]
+    pub content: Vec<Part>,
+    /// What the assistant asked to have called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// Of a tool's message: the call it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// Of a tool's message: the tool's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_name: Option<String>,
+    /// Of a tool's message: the call failed and the content says why.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_error: bool,
+}
+
+/// A piece of a message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum Part {
+    Text {
+        text: String,
+    },
+    Image {
+        source: Source,
+    },
+    File {
+        #[serde(default)]
+        name: Option<String>,
+        source: Source,
+    },
+    /// What the assistant thought; given back to vendors that want it beside tool calls.
+    Reasoning(Thought),
+}
+
+/// A stretch of reasoning, with the vendor's seal on it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Thought {
+    pub text: String,
+    /// Opaque proof of origin, given back unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// The vendor hid the text; `signature` holds the sealed form.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redacted: bool,
+}
+
+/// Where an image's or a file's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Source {
+    Url {
+        url: String,
+    },
+    /// Base64 with the media type of what it encodes.
+    Data {
+        mime: String,
+        data: String,
+    },
+}
+
+impl Source {
+    /// As one URL; data becomes a `data:` URL (RFC 2397).
+    pub fn to_url(&self) -> String {
+        match self {
+            Self::Url { url } => url.clone(),
+            Self::Data { mime, data } => format!("data:{mime};base64,{data}"),
+        }
+    }
+
+    /// From one URL; a `data:` URL with base64 becomes data.
+    pub fn from_url(url: &str) -> Self {
+        let data = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
+        match data {
+            Some((mime, data)) => Self::Data { mime: mime.to_owned(), data: data.to_owned() },
+            None => Self::Url { url: url.to_owned() },
+        }
+    }
+}
+
+/// A call of a tool, as the model asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    /// The arguments as the model wrote them: JSON, but nobody has checked it yet.
+    pub arguments: String,
+    /// Opaque proof of the thought behind the call (Gemini), given back unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+impl Message {
+    fn of(role: Role, content: Vec<Part>) -> Self {
+        Self { role, content, tool_calls: Vec::new(), tool_call_id: None, tool_name: None, is_error: false }
+    }
+
+    pub fn system(text: impl Into<String>) -> Self {
+        Self::of(Role::System, vec![Part::text(text)])
+    }
+
+    pub fn user(text: impl Into<String>) -> Self {
+        Self::of(Role::User, vec![Part::text(text)])
+    }
+
+    pub fn assistant(text: impl Into<String>) -> Self {
+        Self::of(Role::Assistant, vec![Part::text(text)])
+    }
+
+    /// The result of a tool call.
+    pub fn tool(call: &ToolCall, text: impl Into<String>) -> Self {
+        Self { tool_call_id: Some(call.id.clone()), tool_name: Some(call.name.clone()), ..Self::of(Role::Tool, vec![Part::text(text)]) }
+    }
+
+    /// The text parts, joined by line feeds.
+    pub fn text(&self) -> String {
+        let texts: Vec<&str> = self.content.iter().filter_map(Part::as_text).collect();
+        texts.join("\n")
+    }
+}
+
+impl Part {
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text { text: text.into() }
+    }
+
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text { text } => Some(text),
+            _ => None,
+        }
+    }
+}

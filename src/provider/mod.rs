@@ -1,0 +1,106 @@
+//! Models behind one face.
+//!
+//! A call is a neutral [`ChatRequest`]; what comes back is a stream of [`ModelEvent`], whether the vendor
+//! streamed or not. Wire formats are code, one folder each (`wire` = the vendor's types, `convert` = pure
+//! conversion both ways, `mod` = transport); which servers speak them, their models and prices are data in
+//! `providers/models/*.toml`. [`Models`] is the face for everyone above: it resolves names, finds keys,
+//! retries, falls back and adds up the cost.
+//!
+//! To add a server that speaks a known format, add a file to the catalogue. To add a format, add a folder, implement
+//! [`Provider`] and name it in `models.rs`.
+//!
+//! Must not know: runs, flows, steps, tenants, storage.
+
+mod attempts;
+pub mod catalogue;
+pub mod chat;
+mod completion;
+mod draft;
+mod echo;
+mod error;
+mod estimate;
+mod models;
+mod price;
+mod quirks;
+mod retry;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+
+pub use attempts::{Call, ModelStream, Piece};
+pub use catalogue::{Auth, Catalogue, ModelRef};
+pub use chat::*;
+pub use completion::{AttemptReport, Completion, Finish, Usage};
+pub use echo::Echo;
+pub use error::{Class, Detail, ProviderError, Remedy, Summary, classify};
+pub use models::{ModelCard, Models, Resolved, Setup, TenantKeys};
+pub use price::{Cost, LongPrice, Price, Rate};
+pub use quirks::{MaxTokensField, Quirks, ReasoningStyle};
+pub use retry::RetryPolicy;
+
+pub use crate::net::Deadlines;
+use crate::secret::Secret;
+
+/// A wire format: how one kind of server is asked and how its answer is read.
+pub trait Provider: Send + Sync {
+    /// The format's name in the catalogue: `openai`, `anthropic`, `gemini`, `echo`.
+    fn wire(&self) -> &'static str;
+
+    /// Makes one request. Nothing is sent before the stream is polled; dropping it closes the connection.
+    ///
+    /// A stream that ends without an error is a whole answer: formats check their own terminal marker.
+    fn stream(&self, call: ProviderCall) -> BoxStream<'static, Result<ModelEvent, ProviderError>>;
+}
+
+/// One request to one server.
+#[derive(Clone)]
+pub struct ProviderCall {
+    /// Without a trailing slash, such as `https://api.openai.com/v1`. From the operator's configuration.
+    pub base_url: String,
+    pub key: Option<Secret>,
+    pub auth: Auth,
+    /// The model's name as this server knows it.
+    pub model: String,
+    /// Further headers, from the catalogue.
+    pub headers: Vec<(String, String)>,
+    pub quirks: Quirks,
+    pub request: Arc<ChatRequest>,
+    pub deadlines: Deadlines,
+}
+
+impl fmt::Debug for ProviderCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderCall").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+/// Something a model did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelEvent {
+    Text(String),
+    Reasoning(String),
+    /// The stretch of reasoning before this is complete, with the vendor's seal on it.
+    ReasoningEnd {
+        signature: Option<String>,
+        /// The text was hidden; the seal is all there is.
+        redacted: bool,
+    },
+    ToolCallStart {
+        /// Position among the calls of this answer, from 0.
+        index: u32,
+        /// Empty when the vendor gives none.
+        id: String,
+        name: String,
+        signature: Option<String>,
+    },
+    /// More of the call's arguments, raw JSON text.
+    ToolCallDelta {
+        index: u32,
+        delta: String,
+    },
+    /// A new total; replaces any earlier one.
+    Usage(Usage),
+    Finish(Finish),
+}
