@@ -6,5 +6,6 @@
 
 pub mod clock;
 pub mod error;
+pub mod expr;
 pub mod id;
 pub mod secret;
