@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod expr;
 pub mod id;
 pub mod model;
 pub mod net;

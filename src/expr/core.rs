@@ -1,0 +1,221 @@
+//! The larger expression language: minijinja, for what the native grammar does not know (filters, tests, `a if b else c`).
+//!
+//! The engine's fuel bounds steps, not memory: one `'x' * 100000000` is a single step. So the environment starts empty
+//! and gets only filters whose work is proportional to their data, multiplication is not offered, and the operators
+//! that copy are counted when the expression is compiled.
+
+use std::sync::{Arc, LazyLock};
+
+use minijinja::value::{Rest, Serde, Value as Item};
+use minijinja::{Environment, Error as Fault, ErrorKind, Expression, UndefinedBehavior, filters, tests};
+use serde_json::Value;
+
+use super::native::Reads;
+use super::value::{self, Text};
+use super::{ParseError, Scope, failed, limits, out_of_fuel, scope, too_large};
+use crate::error::Result;
+
+/// Longest source; the native grammar takes longer ones.
+const SOURCE: usize = 2 << 10;
+/// Most operators that may copy their operands.
+const COPYING: usize = 32;
+
+static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(engine);
+
+fn engine() -> Environment<'static> {
+    let mut env = Environment::empty();
+    env.set_undefined_behavior(UndefinedBehavior::Chainable);
+    env.set_fuel(Some(limits::FUEL));
+    env.set_recursion_limit(limits::DEPTH);
+    env.set_debug(false);
+    env.add_global("null", ());
+    env.add_filter("abs", filters::abs);
+    env.add_filter("capitalize", filters::capitalize);
+    env.add_filter("default", filters::default);
+    env.add_filter("first", filters::first);
+    env.add_filter("float", filters::float);
+    env.add_filter("int", filters::int);
+    env.add_filter("items", filters::items);
+    env.add_filter("join", join);
+    env.add_filter("json", json);
+    env.add_filter("keys", keys);
+    env.add_filter("last", filters::last);
+    env.add_filter("length", filters::length);
+    env.add_filter("lower", filters::lower);
+    env.add_filter("max", filters::max);
+    env.add_filter("min", filters::min);
+    env.add_filter("replace", replace);
+    env.add_filter("reverse", filters::reverse);
+    env.add_filter("round", filters::round);
+    env.add_filter("sort", filters::sort);
+    env.add_filter("string", string);
+    env.add_filter("sum", filters::sum);
+    env.add_filter("title", filters::title);
+    env.add_filter("times", times);
+    env.add_filter("trim", filters::trim);
+    env.add_filter("unique", filters::unique);
+    env.add_filter("upper", filters::upper);
+    env.add_test("boolean", tests::is_boolean);
+    env.add_test("defined", tests::is_defined);
+    env.add_test("divisibleby", tests::is_divisibleby);
+    env.add_test("even", tests::is_even);
+    env.add_test("mapping", tests::is_mapping);
+    env.add_test("none", tests::is_none);
+    env.add_test("number", tests::is_number);
+    env.add_test("odd", tests::is_odd);
+    env.add_test("sequence", tests::is_sequence);
+    env.add_test("string", tests::is_string);
+    env.add_test("undefined", tests::is_undefined);
+    env
+}
+
+/// A compiled expression of the larger language.
+#[derive(Clone)]
+pub struct Core {
+    compiled: Arc<Expression<'static, 'static>>,
+    source: Arc<str>,
+    reads: Reads,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Core({})", self.source)
+    }
+}
+
+impl Core {
+    pub fn parse(source: &str) -> Result<Self, ParseError> {
+        check(source)?;
+        let compiled = ENGINE.compile_expression_owned(source.to_owned()).map_err(|fault| ParseError::new(explain(&fault)))?;
+        let mut reads = Reads::default();
+        for name in compiled.undeclared_variables(true) {
+            match name.split_once('.') {
+                Some((scope::SECRETS, secret)) => {
+                    reads.secrets.insert(secret.split('.').next().unwrap_or(secret).to_owned());
+                }
+                None if name == scope::SECRETS => return Err(ParseError::new("name one secret: `secrets.name`")),
+                Some((root, _)) => {
+                    reads.roots.insert(root.to_owned());
+                }
+                None => {
+                    reads.roots.insert(name);
+                }
+            }
+        }
+        reads.roots.remove("null");
+        Ok(Self { compiled: Arc::new(compiled), source: source.into(), reads })
+    }
+
+    pub fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// The value, or none when it is undefined.
+    pub fn eval(&self, scope: &Scope) -> Result<Option<Value>> {
+        let roots = self.reads.roots.iter().filter_map(|name| Some((Item::from(name.as_str()), Item::from(Serde(scope.root(name)?)))));
+        let secrets =
+            self.reads.secrets.iter().filter_map(|name| Some((Item::from(name.as_str()), Item::from(scope.secret(name)?.expose()))));
+        let secrets = (!self.reads.secrets.is_empty()).then(|| (Item::from(scope::SECRETS), Item::from_pairs(secrets)));
+        let result = self.compiled.eval(Item::from_pairs(roots.chain(secrets))).map_err(|fault| match fault.kind() {
+            ErrorKind::OutOfFuel => out_of_fuel(),
+            _ => failed(format!("`{{{{ {} }}}}`: {}", self.source, explain(&fault))),
+        })?;
+        if result.is_undefined() { Ok(None) } else { plain(&result).map(Some) }
+    }
+}
+
+/// Back to JSON, through text that cannot grow beyond the limit.
+fn plain(result: &Item) -> Result<Value> {
+    if let Some(text) = result.as_str() {
+        return if text.len() > limits::OUTPUT { Err(too_large("a text", limits::OUTPUT)) } else { Ok(text.into()) };
+    }
+    let mut text = Text::new(limits::OUTPUT, "the result");
+    serde_json::to_writer(&mut text, result)
+        .map_err(|_| failed(format!("the result is not plain data, or larger than {} bytes", limits::OUTPUT)))?;
+    serde_json::from_str(&text.into_string()).map_err(|_| failed("the result is not plain data"))
+}
+
+fn explain(fault: &Fault) -> String {
+    fault.detail().map_or_else(|| fault.kind().to_string(), str::to_owned)
+}
+
+/// Refuses what could cost more than its size suggests.
+fn check(source: &str) -> Result<(), ParseError> {
+    if source.len() > SOURCE {
+        return Err(ParseError::new(format!("the expression is longer than {SOURCE} bytes")));
+    }
+    let (mut depth, mut deepest, mut copying) = (0usize, 0usize, 0usize);
+    let mut quote = None;
+    let mut bytes = source.bytes();
+    while let Some(byte) = bytes.next() {
+        match (quote, byte) {
+            (Some(_), b'\\') => {
+                bytes.next();
+            }
+            (Some(open), _) if byte == open => quote = None,
+            (Some(_), _) => {}
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (None, b'(' | b'[' | b'{') => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+            (None, b'*') => {
+                return Err(ParseError::new("multiplication needs plain operands here: write `a * b`, or the filter `a | times(b)`"));
+            }
+            (None, b'~' | b'+' | b'|') => copying += 1,
+            (None, _) => {}
+        }
+    }
+    if deepest > limits::DEPTH {
+        return Err(ParseError::new(format!("the expression nests deeper than {}", limits::DEPTH)));
+    }
+    if copying > COPYING {
+        return Err(ParseError::new(format!("the expression has more than {COPYING} filters and joins")));
+    }
+    Ok(())
+}
+
+fn over() -> Fault {
+    Fault::new(ErrorKind::InvalidOperation, format!("a text grows beyond {} bytes", limits::OUTPUT))
+}
+
+fn text_of(item: &Item) -> Result<String, Fault> {
+    match plain(item) {
+        _ if item.is_undefined() => Ok(String::new()),
+        Ok(value) => Ok(value::text_of(&value)),
+        Err(_) => Err(over()),
+    }
+}
+
+fn string(item: &Item) -> Result<String, Fault> {
+    text_of(item)
+}
+
+fn json(item: &Item) -> Result<String, Fault> {
+    plain(item).map(|value| value.to_string()).map_err(|_| over())
+}
+
+fn keys(item: &Item) -> Result<Vec<Item>, Fault> {
+    Ok(item.try_iter()?.collect())
+}
+
+fn times(left: f64, right: f64) -> Item {
+    Item::from(Serde(value::number(left * right)))
+}
+
+fn join(items: &Item, separator: Rest<String>) -> Result<String, Fault> {
+    let separator = separator.first().map_or("", String::as_str);
+    let mut out = Text::new(limits::OUTPUT, "a text");
+    for (index, item) in items.try_iter()?.enumerate() {
+        if index > 0 {
+            out.push(separator).map_err(|_| over())?;
+        }
+        out.push(&text_of(&item)?).map_err(|_| over())?;
+    }
+    Ok(out.into_string())
+}
+
+fn replace(text: &Item, from: String, to: String) -> Result<String, Fault> {
+    value::replace(&text_of(text)?, &from, &to, usize::MAX).ok_or_else(over)
+}

@@ -1,0 +1,215 @@
+//! One run inside QuickJS.
+//!
+//! Must be called on a thread that may block. Every run makes its own runtime and drops it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rquickjs::context::intrinsic;
+use rquickjs::promise::PromiseState;
+use rquickjs::{Array, Context, Ctx, Function, Promise, Runtime};
+use serde_json::{Map, Value};
+
+use super::fault::{self, Fault};
+use super::{Limits, Output, ScriptError};
+use crate::clock::Clock;
+use crate::expr::ParseError;
+
+/// Language features without the host: no performance counters, no finalizers.
+type Language = (
+    intrinsic::Date,
+    intrinsic::Eval,
+    intrinsic::RegExpCompiler,
+    intrinsic::RegExp,
+    intrinsic::Json,
+    intrinsic::Proxy,
+    intrinsic::MapSet,
+    intrinsic::TypedArrays,
+    intrinsic::Promise,
+);
+
+const PRELUDE: &str = include_str!("prelude.js");
+/// Deepest nesting of a result.
+const DEPTH: usize = 64;
+/// Interrupts per second of allowed time at which a script is stopped even if the clock stands still, as it does in a
+/// simulation. The engine interrupts every 10,000 branches, so a real second never holds this many.
+const TICKS_PER_SECOND: u64 = 20_000;
+
+/// One script to run.
+pub struct Job {
+    pub code: String,
+    pub scope: Map<String, Value>,
+    pub limits: Limits,
+    pub clock: Clock,
+}
+
+/// Tells the engine when to stop, and remembers that it did.
+#[derive(Clone)]
+struct Deadline {
+    clock: Clock,
+    start: tokio::time::Instant,
+    time: Duration,
+    ticks: u64,
+    passed: Arc<AtomicBool>,
+}
+
+impl Deadline {
+    fn new(clock: &Clock, time: Duration) -> Self {
+        let ticks = time.as_secs().max(1) * TICKS_PER_SECOND;
+        Self { clock: clock.clone(), start: clock.instant(), time, ticks, passed: Arc::default() }
+    }
+
+    fn tick(&mut self) -> bool {
+        self.ticks = self.ticks.saturating_sub(1);
+        let passed = self.ticks == 0 || self.clock.instant().duration_since(self.start) > self.time;
+        if passed {
+            self.passed.store(true, Ordering::Relaxed);
+        }
+        passed
+    }
+
+    fn has_passed(&self) -> bool {
+        self.passed.load(Ordering::Relaxed)
+    }
+}
+
+impl Job {
+    /// Runs to the end or to a limit.
+    pub fn run(self) -> Result<Output, ScriptError> {
+        let runtime = Runtime::new().map_err(|_| ScriptError::Engine)?;
+        let context = Context::custom::<Language>(&runtime).map_err(|_| ScriptError::Engine)?;
+        // The engine does not survive running out of memory while it sets itself up, so limits come after.
+        runtime.set_memory_limit(self.limits.memory);
+        runtime.set_max_stack_size(self.limits.stack);
+        let deadline = Deadline::new(&self.clock, self.limits.time);
+        let mut watch = deadline.clone();
+        runtime.set_interrupt_handler(Some(Box::new(move || watch.tick())));
+        let result = context.with(|ctx| self.inside(&ctx, deadline.clone()));
+        if deadline.has_passed() {
+            return Err(ScriptError::Timeout(self.limits.time));
+        }
+        result
+    }
+
+    fn inside(&self, ctx: &Ctx<'_>, deadline: Deadline) -> Result<Output, ScriptError> {
+        let caught = |_| self.explain(fault::caught(ctx));
+        let variables = serde_json::to_string(&self.scope).map_err(|_| ScriptError::Engine)?;
+        let variables = ctx.json_parse(variables).map_err(caught)?;
+        let setup: Function = ctx.eval(PRELUDE).map_err(caught)?;
+        let seed = self.clock.below(u64::from(u32::MAX));
+        let logs: Array = setup.call((variables, self.clock.now().as_millis() as f64, seed as f64)).map_err(caught)?;
+        let main = compile(ctx, &self.code).map_err(ScriptError::Syntax)?;
+        let promise: Promise = main.call(()).map_err(caught)?;
+        self.settle(ctx, &promise, deadline)?;
+        let returned: rquickjs::Value = match promise.result() {
+            Some(result) => result.map_err(caught)?,
+            None => return Err(ScriptError::Stalled),
+        };
+        let value = match ctx.json_stringify(returned).map_err(caught)? {
+            Some(text) => self.result(&text.to_string().map_err(caught)?)?,
+            None => Value::Null,
+        };
+        Ok(Output { value, logs: logs.iter::<String>().filter_map(Result::ok).collect() })
+    }
+
+    /// Works through the queue of promise reactions until the script's own promise is settled.
+    fn settle(&self, ctx: &Ctx<'_>, promise: &Promise<'_>, mut deadline: Deadline) -> Result<(), ScriptError> {
+        let mut turns = 0u32;
+        while promise.state() == PromiseState::Pending {
+            turns = turns.wrapping_add(1);
+            // Short reactions may never be interrupted, so an endless chain of them is counted here.
+            if deadline.has_passed() || (turns.is_multiple_of(64) && deadline.tick()) {
+                return Err(ScriptError::Timeout(self.limits.time));
+            }
+            if !ctx.execute_pending_job() {
+                return Err(ScriptError::Stalled);
+            }
+        }
+        Ok(())
+    }
+
+    fn result(&self, text: &str) -> Result<Value, ScriptError> {
+        if text.len() > self.limits.output {
+            return Err(ScriptError::Output(format!("is larger than {} bytes", self.limits.output)));
+        }
+        let value: Value = match serde_json::from_str(text) {
+            Ok(value) => value,
+            // Cutting a text can leave half a character behind, which JSON text cannot hold.
+            Err(_) => serde_json::from_str(&whole_characters(text))
+                .map_err(|_| ScriptError::Output(format!("nests deeper than {DEPTH}, or is not plain data")))?,
+        };
+        if depth(&value) > DEPTH {
+            return Err(ScriptError::Output(format!("nests deeper than {DEPTH}")));
+        }
+        Ok(value)
+    }
+
+    fn explain(&self, fault: Fault) -> ScriptError {
+        match fault {
+            Fault::Memory => ScriptError::Memory(self.limits.memory),
+            Fault::Stack => ScriptError::Stack,
+            Fault::Cycle => ScriptError::Output("contains itself".into()),
+            Fault::Thrown { message, line } => {
+                ScriptError::Thrown { message, line: line.and_then(|line| line.checked_sub(HEADER)).filter(|line| *line > 0) }
+            }
+        }
+    }
+}
+
+/// Parses without running.
+pub fn validate(code: &str) -> Result<(), ParseError> {
+    let engine = || ParseError::new(ScriptError::Engine.to_string());
+    let runtime = Runtime::new().map_err(|_| engine())?;
+    let context = Context::custom::<Language>(&runtime).map_err(|_| engine())?;
+    runtime.set_memory_limit(Limits::default().memory);
+    runtime.set_max_stack_size(Limits::default().stack);
+    context.with(|ctx| compile(&ctx, code).map(|_| ()))
+}
+
+/// Lines that the constructor of functions puts before a body.
+const HEADER: usize = 2;
+
+/// The script as a function: of one expression if it is one, else of a body.
+///
+/// The engine's own constructor parses the text as a whole body, so that a stray brace cannot end it early.
+fn compile<'js>(ctx: &Ctx<'js>, code: &str) -> Result<Function<'js>, ParseError> {
+    let engine = |_| ParseError::new("the script's engine failed");
+    let constructor: Function = ctx.eval("(async function () {}).constructor").map_err(engine)?;
+    let expression = code.trim().trim_end_matches(';').trim_end();
+    if !expression.is_empty() {
+        // On the header's line, so that lines count the same as in a body.
+        if let Ok(function) = constructor.call((format!("return ({expression}\n)"),)) {
+            return Ok(function);
+        }
+        ctx.catch();
+    }
+    constructor.call((code,)).map_err(|_| fault::syntax(fault::caught(ctx), code, HEADER))
+}
+
+/// Replaces the escapes of lone surrogates in a JSON text.
+fn whole_characters(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let unit = from.strip_prefix("\\u").and_then(|digits| u16::from_str_radix(digits.get(..4)?, 16).ok());
+        let (kept, length) = match unit {
+            Some(0xD800..=0xDFFF) => ("\u{FFFD}", 6),
+            _ => (from.get(..2).unwrap_or(from), from.len().min(2)),
+        };
+        out.push_str(kept);
+        rest = from.get(length..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
