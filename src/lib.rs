@@ -5,8 +5,11 @@
 //! (`app config cli`). A test keeps imports pointing down.
 
 pub mod clock;
+pub mod engine;
 pub mod error;
 pub mod expr;
+pub mod failpoint;
+pub mod feed;
 pub mod id;
 pub mod model;
 pub mod net;

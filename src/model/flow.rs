@@ -57,6 +57,9 @@ pub struct Step {
     pub output: Option<String>,
     /// Whether the step's text is shown in the stream.
     pub stream: bool,
+    /// Where the step stands in the caller's document; for messages, not part of the flow.
+    #[serde(skip)]
+    pub pointer: String,
 }
 
 /// A step inside a branch runs only when the branching step chose that branch.

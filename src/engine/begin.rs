@@ -1,0 +1,247 @@
+//! Taking a run in hand: a new one, or one that was claimed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::context::RunContext;
+use super::drive::Departure;
+use super::log::{Birth, RESERVE, RunLog, Start};
+use super::memory::Memory;
+use super::plan::Plan;
+use super::{Engine, recover};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::id::{FlowId, RunId, TenantId};
+use crate::model::event::Event;
+use crate::model::run::{Parent, Spent};
+use crate::model::{Epoch, RunInput};
+use crate::provider::TenantKeys;
+use crate::secret::{Redactor, Secret};
+use crate::store::{Created, Lease, NewRun, RunKey, StoreResult};
+
+/// What a new run is made of.
+pub struct StartRun {
+    pub tenant: TenantId,
+    pub plan: Arc<Plan>,
+    pub flow_id: Option<FlowId>,
+    pub input: RunInput,
+    /// Secrets of the request: sealed with the run until it ends.
+    pub secrets: BTreeMap<String, Secret>,
+    pub key: Option<RunKey>,
+    pub parent: Option<Parent>,
+}
+
+/// A run that was begun: known by its id, durable when `created` says so.
+pub struct Started {
+    pub run: RunId,
+    pub active: Active,
+    pub created: oneshot::Receiver<StoreResult<Created>>,
+}
+
+/// A run in this node's hands.
+pub struct Active {
+    pub context: Arc<RunContext>,
+    birth: Option<Birth>,
+    number: i64,
+    wait_for_birth: bool,
+}
+
+/// The context that a run's sealed secrets are bound to.
+fn sealed_as(tenant: TenantId, run: RunId) -> String {
+    format!("run/{tenant}/{run}")
+}
+
+impl Engine {
+    /// Begins a new run that is advanced here, born under a lease until `lease_until`.
+    pub async fn begin(&self, start: StartRun, lease_until: watch::Receiver<Timestamp>) -> Result<Started> {
+        let parts = self.parts();
+        let run = RunId::new(&parts.clock);
+        let now = parts.clock.now();
+        let sealed = self.seal(&start.secrets, start.tenant, run)?;
+        let new = NewRun {
+            id: run,
+            tenant: start.tenant,
+            flow: start.plan.blob.clone(),
+            flow_id: start.flow_id,
+            flow_name: start.plan.flow.name.clone(),
+            input: start.input.clone(),
+            sealed,
+            parent: start.parent,
+            key: start.key,
+            lease: Some((parts.node, *lease_until.borrow())),
+            created_at: now,
+            reserved: RESERVE,
+            journal: Vec::new(),
+            segment: None,
+        };
+        let (told, created) = oneshot::channel();
+        // With a key, nothing may go out before it is known that this run is the key's first.
+        let wait_for_birth = new.key.is_some();
+        let log = Start {
+            run,
+            tenant: start.tenant,
+            epoch: Epoch(1),
+            parent: start.parent,
+            next_seq: 0,
+            reserved: RESERVE,
+            spent: Spent::default(),
+            lease_until,
+        };
+        let memory = Memory::load(&start.plan, Vec::new(), Vec::new(), 0, false);
+        let context = self.context(log, start.plan, start.input, start.secrets, memory).await?;
+        context.emit(Event::ExecutionStart {
+            kind: "flow".into(),
+            started_at: now,
+            flow_id: start.flow_id.map(|id| id.to_string()),
+            flow_name: context.plan.flow.name.clone(),
+            total_steps: u32::try_from(context.plan.steps.len()).unwrap_or(u32::MAX),
+            source: context.input.options.source.clone(),
+        });
+        let active = Active { context: Arc::new(context), birth: Some(Birth { new, told }), number: 0, wait_for_birth };
+        Ok(Started { run, active, created })
+    }
+
+    /// Takes up a claimed run.
+    pub async fn resume(&self, lease: Lease, lease_until: watch::Receiver<Timestamp>) -> Result<Active> {
+        let plan = self.plan(&lease.run.flow_hash, &lease.flow)?;
+        let run = lease.run;
+        let secrets = self.unseal(run.sealed.as_deref(), run.tenant, run.id)?;
+        let log = Start {
+            run: run.id,
+            tenant: run.tenant,
+            epoch: run.epoch,
+            parent: run.parent,
+            next_seq: run.reserved,
+            reserved: run.reserved,
+            spent: run.spent,
+            lease_until,
+        };
+        let memory = Memory::load(&plan, lease.journal, lease.waits, run.nudges, true);
+        let context = self.context(log, plan, run.input, secrets, memory).await?;
+        if run.cancel_requested {
+            context.cancel.cancel();
+        }
+        if lease.recovered {
+            recover::discard(&context, &lease.tail, run.recoveries);
+        }
+        Ok(Active { context: Arc::new(context), birth: None, number: run.commit, wait_for_birth: false })
+    }
+
+    async fn context(
+        &self,
+        log: Start,
+        plan: Arc<Plan>,
+        input: RunInput,
+        secrets: BTreeMap<String, Secret>,
+        memory: Memory,
+    ) -> Result<RunContext> {
+        let parts = self.parts();
+        let keys = self.tenant_keys(log.tenant).await?;
+        let ring = parts.feed.open(log.run, log.next_seq);
+        let redactor = Redactor::new(secrets.values().cloned());
+        Ok(RunContext {
+            engine: self.0.clone(),
+            run: log.run,
+            tenant: log.tenant,
+            plan,
+            base: base(&input),
+            input,
+            secrets,
+            redactor,
+            keys,
+            log: RunLog::new(log, parts.store.clone(), ring, parts.clock.clone()),
+            memory: parking_lot::Mutex::new(memory),
+            cancel: CancellationToken::new(),
+            poke: Arc::new(Notify::new()),
+        })
+    }
+
+    fn seal(&self, secrets: &BTreeMap<String, Secret>, tenant: TenantId, run: RunId) -> Result<Option<Vec<u8>>> {
+        if secrets.is_empty() {
+            return Ok(None);
+        }
+        let plain: BTreeMap<&str, &str> = secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())).collect();
+        let plain = zeroize::Zeroizing::new(serde_json::to_vec(&plain).map_err(Error::internal)?);
+        self.parts().vault.seal(&plain, &sealed_as(tenant, run)).map(Some)
+    }
+
+    fn unseal(&self, sealed: Option<&[u8]>, tenant: TenantId, run: RunId) -> Result<BTreeMap<String, Secret>> {
+        let Some(sealed) = sealed else { return Ok(BTreeMap::new()) };
+        let plain = self.parts().vault.open(sealed, &sealed_as(tenant, run))?;
+        serde_json::from_slice(&plain).map_err(Error::internal)
+    }
+
+    /// The tenant's own provider keys. One that cannot be opened is left out: the environment's may serve.
+    pub async fn tenant_keys(&self, tenant: TenantId) -> Result<TenantKeys> {
+        if let Some(keys) = self.0.keys.get(&tenant) {
+            return Ok(keys);
+        }
+        let mut keys = TenantKeys::default();
+        for credential in self.parts().store.list_credentials(tenant).await? {
+            let context = format!("credential/{tenant}/{}", credential.provider);
+            match self.parts().vault.open(&credential.sealed, &context) {
+                Ok(plain) => keys.set(credential.provider, Secret::new(String::from_utf8_lossy(&plain).into_owned())),
+                Err(error) => tracing::warn!(%tenant, provider = credential.provider, %error, "a credential cannot be opened"),
+            }
+        }
+        self.0.keys.insert(tenant, keys.clone());
+        Ok(keys)
+    }
+}
+
+/// The variables that every step sees: the inputs at the root, the record, the conversation.
+fn base(input: &RunInput) -> Map<String, Value> {
+    let mut base = input.inputs.clone();
+    if let Some(record) = &input.record {
+        base.insert("_record".into(), record.clone());
+    }
+    if let Some(metadata) = &input.metadata {
+        base.entry("metadata").or_insert_with(|| metadata.clone());
+    }
+    if let Some(context) = &input.context {
+        base.entry("context").or_insert_with(|| context.clone());
+    }
+    base.insert("messages".into(), Value::Array(input.messages.clone()));
+    let last = input.messages.iter().rev().find(|message| message.get("role").and_then(Value::as_str) == Some("user"));
+    if let Some(text) = last.map(message_text) {
+        base.entry("user_message").or_insert(Value::String(text));
+    }
+    base
+}
+
+/// The text of a message whose content is a string or a list of parts.
+fn message_text(message: &Value) -> String {
+    match message.get("content") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => {
+            let texts: Vec<&str> = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();
+            texts.join("\n")
+        }
+        _ => String::new(),
+    }
+}
+
+impl Active {
+    /// Advances the run until it has ended, paused or was lost. `leave` asks to hand it back.
+    pub async fn drive(self, leave: CancellationToken) -> Departure {
+        let Self { context, birth, number, wait_for_birth } = self;
+        let walk = async {
+            if wait_for_birth {
+                context.log.commit().await;
+            }
+            context.walk(&leave).await
+        };
+        let committing = context.log.keep_committing(birth, number);
+        let departure = tokio::select! {
+            biased;
+            departure = walk => departure,
+            lost = committing => Departure::Lost(lost),
+        };
+        context.parts().feed.close(context.run, context.log.ring());
+        departure
+    }
+}

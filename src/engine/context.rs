@@ -1,0 +1,460 @@
+//! What a step sees of its run, and how it touches the outside.
+//!
+//! Everything goes through here: an effect whose result is in the journal is not performed again, a wait is
+//! either answered or suspends the step, events get their place in the log. Recording and emitting never
+//! wait, so what a step does between two awaits leaves in one commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Worst;
+use super::log::RunLog;
+use super::memory::Memory;
+use super::plan::{Plan, PlannedStep};
+use super::{Inner, Parts};
+use crate::clock::Timestamp;
+use crate::expr::Scope;
+use crate::failpoint;
+use crate::id::{RunId, TenantId, WaitId};
+use crate::model::event::Event;
+use crate::model::flow::Effect;
+use crate::model::run::Spent;
+use crate::model::wait::{Resolution, Wait, WaitKind};
+use crate::model::{JournalEntry, Outcome, RunInput};
+use crate::provider::TenantKeys;
+use crate::secret::{Redactor, Secret};
+use crate::store::{Resolve, Resolved};
+
+/// How long a wait lasts that nobody gave a deadline.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Open waits of one run.
+pub const MAX_WAITS: usize = 100;
+
+/// Why a step did not give a result. A pause is no failure and can never be counted or retried as one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Interrupt {
+    /// It waits; it will be called again, and the journal brings it back to where it was.
+    Suspend,
+    Fail(StepFailure),
+}
+
+/// A failed step or effect.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StepFailure {
+    /// Stable identifier.
+    pub code: String,
+    pub message: String,
+    /// The same attempt may succeed later.
+    pub retryable: bool,
+    pub retry_after: Option<Duration>,
+    /// The whole run ends, whatever the step's policy says: an exhausted budget, a limit of the run.
+    pub fatal: bool,
+    /// The effect went out and its answer was lost: it may have happened.
+    pub fate_unknown: bool,
+}
+
+/// The result of what a step does.
+pub type StepResult<T> = Result<T, Interrupt>;
+
+impl StepFailure {
+    /// A failure that trying again does not mend.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), ..Self::default() }
+    }
+
+    /// A failure that may pass.
+    pub fn transient(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { retryable: true, ..Self::new(code, message) }
+    }
+}
+
+impl From<StepFailure> for Interrupt {
+    fn from(failure: StepFailure) -> Self {
+        Self::Fail(failure)
+    }
+}
+
+impl From<crate::error::Error> for StepFailure {
+    fn from(error: crate::error::Error) -> Self {
+        let retryable = error.kind().retryable();
+        Self { retryable, retry_after: error.wait(), ..Self::new(error.code().to_owned(), error.message().to_owned()) }
+    }
+}
+
+impl From<crate::error::Error> for Interrupt {
+    fn from(error: crate::error::Error) -> Self {
+        Self::Fail(error.into())
+    }
+}
+
+impl From<crate::store::StoreError> for Interrupt {
+    fn from(error: crate::store::StoreError) -> Self {
+        crate::error::Error::from(error).into()
+    }
+}
+
+/// One run in the hands of its owner, shared by its steps.
+pub struct RunContext {
+    pub(super) engine: Arc<Inner>,
+    pub run: RunId,
+    pub tenant: TenantId,
+    pub plan: Arc<Plan>,
+    pub input: RunInput,
+    /// The variables that the run began with.
+    pub base: Map<String, Value>,
+    pub secrets: BTreeMap<String, Secret>,
+    pub redactor: Redactor,
+    pub keys: TenantKeys,
+    pub log: RunLog,
+    pub(super) memory: Mutex<Memory>,
+    pub cancel: CancellationToken,
+    /// Rings when the run was nudged from outside.
+    pub poke: Arc<Notify>,
+}
+
+impl RunContext {
+    pub fn parts(&self) -> &Parts {
+        &self.engine.parts
+    }
+}
+
+/// What one step sees.
+pub struct StepContext<'a> {
+    pub run: &'a RunContext,
+    pub planned: &'a PlannedStep,
+    /// From 1.
+    pub attempt: u32,
+    variables: Arc<Map<String, Value>>,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Default)]
+struct Noted {
+    unresolved: Vec<String>,
+    tokens: u64,
+    cost: u64,
+}
+
+/// A wait to open.
+pub struct Ask {
+    pub kind: WaitKind,
+    /// What an answer is addressed by: a tool call's id, a signal's name.
+    pub name: String,
+    pub shown: Value,
+    pub digest: Option<String>,
+    pub deadline: Option<Timestamp>,
+}
+
+/// Where a wait stands.
+pub enum Asked {
+    Answered { wait: WaitId, resolution: Resolution },
+    Open { wait: WaitId },
+}
+
+impl<'a> StepContext<'a> {
+    pub(super) fn new(run: &'a RunContext, planned: &'a PlannedStep, attempt: u32) -> Self {
+        let variables = run.memory.lock().variables.clone();
+        Self { run, planned, attempt, variables, noted: Mutex::default() }
+    }
+
+    pub fn parts(&self) -> &'a Parts {
+        self.run.parts()
+    }
+
+    pub fn step_id(&self) -> &'a str {
+        &self.planned.step.id
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.parts().clock.now()
+    }
+
+    /// The step's journal key with a path below it.
+    pub fn key(&self, path: &str) -> String {
+        format!("steps/{}/{path}", self.planned.step.id)
+    }
+
+    /// Stable over attempts and restarts: what callees deduplicate by.
+    pub fn idempotency_key(&self, path: &str) -> String {
+        format!("{}/{}", self.run.run, self.key(path).trim_end_matches('/'))
+    }
+
+    /// The variables that templates see: the run's input, then the outputs of settled steps. No secrets.
+    pub fn scope(&self) -> Scope<'_> {
+        Scope::new([&self.run.base, &*self.variables])
+    }
+
+    /// The same with the request's secrets, for what goes out through the egress door only.
+    pub fn scope_with_secrets(&self) -> Scope<'_> {
+        self.scope().with_secrets(&self.run.secrets)
+    }
+
+    /// One variable.
+    pub fn variable(&self, name: &str) -> Option<&Value> {
+        self.variables.get(name).or_else(|| self.run.base.get(name))
+    }
+
+    /// Notes names that led nowhere; they are reported with the step.
+    pub fn unresolved(&self, names: Vec<String>) {
+        let mut noted = self.noted.lock();
+        for name in names {
+            if !noted.unresolved.contains(&name) {
+                noted.unresolved.push(name);
+            }
+        }
+    }
+
+    pub(super) fn noted_unresolved(&self) -> Vec<String> {
+        self.noted.lock().unresolved.clone()
+    }
+
+    pub(super) fn noted_usage(&self) -> (u64, u64) {
+        let noted = self.noted.lock();
+        (noted.tokens, noted.cost)
+    }
+
+    /// Books what the step used.
+    pub fn spend(&self, spent: &Spent) {
+        let mut noted = self.noted.lock();
+        noted.tokens = noted.tokens.saturating_add(spent.tokens());
+        noted.cost = noted.cost.saturating_add(spent.cost);
+        drop(noted);
+        self.run.log.spend(spent);
+    }
+
+    /// Appends an event, with every known secret removed.
+    pub fn emit(&self, event: Event) {
+        failpoint::hit("event.emit");
+        self.run.emit(event);
+    }
+
+    /// What the journal knows under a key.
+    pub fn recall(&self, key: &str) -> Option<Outcome> {
+        self.run.memory.lock().journal.get(key).cloned()
+    }
+
+    /// A recorded result, in its type. An entry that this version cannot read counts as absent.
+    pub fn recall_as<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        match self.recall(key) {
+            Some(Outcome::Done(value)) => serde_json::from_value(value).ok(),
+            _ => None,
+        }
+    }
+
+    /// Records a result. Durable before anything that may depend on it: effects settle the log first.
+    pub fn record(&self, key: &str, outcome: Outcome) {
+        self.run.record(key, outcome);
+    }
+
+    /// [`StepContext::record`] of a result in its type.
+    pub fn record_done<T: Serialize>(&self, key: &str, result: &T) {
+        self.record(key, Outcome::Done(serde_json::to_value(result).unwrap_or_default()));
+    }
+
+    /// Performs an outside effect, or recalls it.
+    ///
+    /// `Pure` and `Idempotent` effects are performed again when a crash lost their result. A `Once` effect is
+    /// announced in the journal first; when the announcement is found without a result, its fate is unknown and the
+    /// step waits until someone settles it.
+    pub async fn effect<T, F>(&self, key: &str, class: Effect, act: impl FnOnce() -> F) -> StepResult<T>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = StepResult<T>>,
+    {
+        match self.recall(key) {
+            Some(Outcome::Done(value)) => {
+                return serde_json::from_value(value).map_err(|error| StepFailure::new("journal_unreadable", error.to_string()).into());
+            }
+            Some(Outcome::Begun) => {
+                if let Some(result) = self.settle_unknown(key).await? {
+                    return serde_json::from_value(result).map_err(|error| StepFailure::new("settlement_invalid", error.to_string()).into());
+                }
+            }
+            Some(Outcome::Failed(_)) | None => {}
+        }
+        if class == Effect::Once {
+            self.record(key, Outcome::Begun);
+            self.run.log.commit().await;
+            failpoint::hit("effect.begun");
+        } else {
+            self.run.log.settle().await;
+        }
+        failpoint::hit("effect.before");
+        let result = act().await;
+        failpoint::hit("effect.after");
+        match &result {
+            Ok(value) => self.record_done(key, value),
+            Err(Interrupt::Fail(failure)) if class == Effect::Once && failure.fate_unknown => {
+                self.settle_unknown(key).await?;
+            }
+            Err(Interrupt::Fail(failure)) if class == Effect::Once => {
+                self.record(key, Outcome::Failed(serde_json::json!({ "code": failure.code, "message": failure.message })));
+            }
+            Err(_) => {}
+        }
+        failpoint::hit("effect.recorded");
+        result
+    }
+
+    /// Asks a person what became of an effect whose answer was lost. `Some`: it happened, with that result; `None`: do it again.
+    async fn settle_unknown(&self, key: &str) -> StepResult<Option<Value>> {
+        let shown = serde_json::json!({ "effect": key, "stepId": self.step_id() });
+        // Each time the effect is done again it can be lost again, and is asked about anew.
+        let round_key = format!("{key}/settled");
+        let round: u32 = self.recall_as(&round_key).unwrap_or(0);
+        let wait_key = format!("{key}/settlement/{round}");
+        let ask = Ask { kind: WaitKind::Settlement, name: key.to_owned(), shown: shown.clone(), digest: None, deadline: None };
+        match self.ask(&wait_key, ask).await? {
+            Asked::Open { wait } => {
+                let value = serde_json::json!({
+                    "waitId": wait, "stepId": self.step_id(), "effect": key,
+                    "message": "this effect went out and its answer was lost; say what became of it",
+                });
+                self.emit(Event::Custom { name: "dispatch.effect_unknown".into(), value });
+                Err(Interrupt::Suspend)
+            }
+            Asked::Answered { resolution, .. } => match resolution.answer.get("outcome").and_then(Value::as_str) {
+                Some("succeeded") => {
+                    let result = resolution.answer.get("result").cloned().unwrap_or(Value::Null);
+                    self.record(key, Outcome::Done(result.clone()));
+                    Ok(Some(result))
+                }
+                Some("retry") => {
+                    self.record_done(&round_key, &(round + 1));
+                    Ok(None)
+                }
+                _ => Err(StepFailure::new("effect_settled_as_failed", "the effect was settled as failed").into()),
+            },
+        }
+    }
+
+    /// The answer to a wait, or the wait itself, opened if it is new. A deadline that has passed answers it.
+    pub async fn ask(&self, key: &str, ask: Ask) -> StepResult<Asked> {
+        let known = self.run.memory.lock().waits.get(key).cloned();
+        if let Some(wait) = known {
+            if let Some(resolution) = wait.resolution {
+                failpoint::hit("wait.resolved");
+                return Ok(Asked::Answered { wait: wait.id, resolution });
+            }
+            if wait.deadline.is_some_and(|deadline| deadline <= self.now()) {
+                let resolution = self.expire(&wait).await?;
+                return Ok(Asked::Answered { wait: wait.id, resolution });
+            }
+            return Ok(Asked::Open { wait: wait.id });
+        }
+        let now = self.now();
+        let wait = Wait {
+            id: WaitId::new(&self.parts().clock),
+            run: self.run.run,
+            tenant: self.run.tenant,
+            key: key.to_owned(),
+            kind: ask.kind,
+            name: ask.name,
+            shown: ask.shown,
+            digest: ask.digest,
+            deadline: Some(ask.deadline.unwrap_or_else(|| now.after(LONGEST_WAIT))),
+            created_at: now,
+            resolution: None,
+            resolved_at: None,
+        };
+        let id = wait.id;
+        let mut memory = self.run.memory.lock();
+        if memory.waits.values().filter(|wait| wait.resolution.is_none()).count() >= MAX_WAITS {
+            return Err(StepFailure::new("too_many_waits", format!("a run may wait for {MAX_WAITS} things at once")).into());
+        }
+        memory.waits.insert(key.to_owned(), wait.clone());
+        drop(memory);
+        self.run.log.wait(wait);
+        failpoint::hit("wait.opened");
+        Ok(Asked::Open { wait: id })
+    }
+
+    /// Answers a wait whose deadline has passed, unless somebody was quicker.
+    async fn expire(&self, wait: &Wait) -> StepResult<Resolution> {
+        failpoint::hit("timer.due");
+        let answer = Resolve { tenant: wait.tenant, wait: wait.id, resolution: Resolution::timeout(), now: self.now() };
+        let resolution = match self.parts().store.resolve_waits(vec![answer]).await?.pop() {
+            Some(Resolved::Before(resolution)) => resolution,
+            Some(Resolved::First | Resolved::Closed) | None => Resolution::timeout(),
+        };
+        if let Some(wait) = self.run.memory.lock().waits.get_mut(&wait.key) {
+            wait.resolution = Some(resolution.clone());
+        }
+        Ok(resolution)
+    }
+
+    /// Whether an effect of this step was announced and has no result yet.
+    pub(super) fn has_begun(&self) -> bool {
+        let prefix = self.key("");
+        self.run.memory.lock().journal.iter().any(|(key, outcome)| *outcome == Outcome::Begun && key.starts_with(&prefix))
+    }
+
+    /// Waits until a time: short waits stay here, long ones pause the step.
+    pub async fn sleep_until(&self, key: &str, time: Timestamp) -> StepResult<()> {
+        let clock = &self.parts().clock;
+        if time.since(clock.now()) <= SHORT_SLEEP && !self.run.memory.lock().waits.contains_key(key) {
+            clock.sleep_until(time).await;
+            return Ok(());
+        }
+        let ask = Ask { kind: WaitKind::Timer, name: String::new(), shown: Value::Null, digest: None, deadline: Some(time) };
+        match self.ask(key, ask).await? {
+            Asked::Answered { .. } => Ok(()),
+            Asked::Open { .. } => Err(Interrupt::Suspend),
+        }
+    }
+
+    /// Sets the worst case of a model call aside; fails the run when its budget does not cover it. The guard gives it back.
+    pub fn reserve(&self, worst: Worst) -> StepResult<Reservation<'a>> {
+        let spent = self.run.log.spent();
+        let budget = &self.run.input.options.budget;
+        self.run.memory.lock().reserved.reserve(budget, &spent, worst).map_err(|limit| StepFailure {
+            fatal: true,
+            ..StepFailure::new("budget_exhausted", format!("the run's budget of {limit} does not cover the next model call"))
+        })?;
+        Ok(Reservation { run: self.run, worst })
+    }
+}
+
+/// Waits shorter than this do not leave memory.
+const SHORT_SLEEP: Duration = Duration::from_secs(2);
+
+/// A part of the budget that is set aside while a call runs.
+pub struct Reservation<'a> {
+    run: &'a RunContext,
+    worst: Worst,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.run.memory.lock().reserved.release(self.worst);
+    }
+}
+
+impl RunContext {
+    /// Appends an event, with every known secret removed.
+    pub(super) fn emit(&self, event: Event) {
+        if self.redactor.is_empty() || event.is_delta() {
+            self.log.emit(&event);
+            return;
+        }
+        let mut value = serde_json::to_value(&event).unwrap_or_default();
+        self.redactor.value(&mut value);
+        self.log.emit(&serde_json::from_value(value).unwrap_or(event));
+    }
+
+    pub(super) fn record(&self, key: &str, mut outcome: Outcome) {
+        if let Outcome::Done(value) | Outcome::Failed(value) = &mut outcome {
+            self.redactor.value(value);
+        }
+        self.memory.lock().journal.insert(key.to_owned(), outcome.clone());
+        self.log.record(JournalEntry { key: key.to_owned(), outcome });
+    }
+}

@@ -1,0 +1,301 @@
+//! Driving a run: start what is ready, take in what ends, until the run has ended, paused, or is lost.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use serde_json::Value;
+
+use super::context::RunContext;
+use super::decide::{self, Ready};
+use super::log::{Lost, MAX_EVENTS, Move};
+use super::memory::{Standing, StepRecord};
+use super::run_step::{Ended, dollars, run_step};
+use crate::clock::Timestamp;
+use crate::failpoint;
+use crate::model::event::{Event, Rest, Tokens};
+use crate::model::run::{Failure, Spent};
+use crate::model::wait::{Resolution, WaitKind};
+use crate::model::{Outcome, RunState, StepState};
+
+/// Where a drive left its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    Ended(RunState),
+    /// Paused; due at that time, if at any.
+    Paused(Option<Timestamp>),
+    /// Handed back for any node to take up at once.
+    Released,
+    /// Not ours any more.
+    Lost(Lost),
+}
+
+/// How the walk over the steps came out.
+enum Walk {
+    Finished,
+    Failed(Failure),
+    Cancelled,
+    Pause,
+    HandBack,
+}
+
+impl RunContext {
+    /// Walks the run as far as it goes. `leave` asks to hand the run back at the next safe point.
+    pub(super) async fn walk(&self, leave: &tokio_util::sync::CancellationToken) -> Departure {
+        loop {
+            let started = self.parts().clock.instant();
+            let walk = self.steps(leave, started).await;
+            let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.log.spend(&Spent { duration_ms: elapsed, ..Spent::default() });
+            let departure = match walk {
+                Walk::Finished => Some(self.finish(None).await),
+                Walk::Failed(failure) => Some(self.finish(Some(failure)).await),
+                Walk::Cancelled => Some(self.cancelled().await),
+                Walk::HandBack => Some(self.hand_back().await),
+                Walk::Pause => self.pause().await,
+            };
+            match departure {
+                Some(departure) => return departure,
+                // Somebody answered while we were about to pause: look again.
+                None => self.look_again().await,
+            }
+        }
+    }
+
+    async fn steps(&self, leave: &tokio_util::sync::CancellationToken, started: tokio::time::Instant) -> Walk {
+        let mut running = FuturesUnordered::new();
+        let mut suspended = BTreeSet::new();
+        let limit = Duration::from_millis(self.time_limit().saturating_sub(self.log.spent().duration_ms));
+        let overdue = self.parts().clock.sleep(limit.saturating_sub(started.elapsed())).fuse();
+        tokio::pin!(overdue);
+        loop {
+            self.start_ready(&mut running);
+            if self.cancel.is_cancelled() {
+                return Walk::Cancelled;
+            }
+            if running.is_empty() {
+                return if suspended.is_empty() { Walk::Finished } else { Walk::Pause };
+            }
+            if self.log.next_seq() > MAX_EVENTS {
+                return Walk::Failed(failure("too_many_events", format!("a run may have {MAX_EVENTS} events")));
+            }
+            tokio::select! {
+                Some((index, ended)) = running.next() => match ended {
+                    Ended::Suspended => {
+                        suspended.insert(index);
+                        self.stand(index, StepState::Waiting);
+                    }
+                    Ended::Settled(record) => self.settle(index, record),
+                    Ended::Fatal(record, why) => {
+                        self.settle(index, record);
+                        return Walk::Failed(why);
+                    }
+                },
+                () = self.poke.notified() => {
+                    self.look_again().await;
+                    for index in std::mem::take(&mut suspended) {
+                        self.stand_aside(index);
+                    }
+                }
+                () = self.cancel.cancelled() => return Walk::Cancelled,
+                () = leave.cancelled() => return Walk::HandBack,
+                () = &mut overdue => {
+                    return Walk::Failed(failure("run_timeout", format!("the run took longer than {} ms", self.time_limit())));
+                }
+            }
+        }
+    }
+
+    fn time_limit(&self) -> u64 {
+        let flow = self.plan.flow.timeout_ms;
+        self.input.options.budget.duration_ms.map_or(flow, |budget| budget.min(flow))
+    }
+
+    fn start_ready<'a>(&'a self, running: &mut FuturesUnordered<futures_util::future::BoxFuture<'a, (usize, Ended)>>) {
+        loop {
+            let ready = decide::ready(&self.plan, &self.memory.lock().steps);
+            let mut passed_over = false;
+            for step in ready {
+                match step {
+                    Ready::PassOver(index) => {
+                        self.stand(index, StepState::Skipped);
+                        passed_over = true;
+                    }
+                    Ready::Run(index) if running.len() < self.plan.flow.max_parallel => {
+                        self.stand(index, StepState::Running);
+                        running.push(async move { (index, run_step(self, index).await) }.boxed());
+                    }
+                    Ready::Run(_) => {}
+                }
+            }
+            if !passed_over {
+                return;
+            }
+        }
+    }
+
+    fn stand(&self, index: usize, state: StepState) {
+        if let Some(standing) = self.memory.lock().steps.get_mut(index) {
+            standing.state = Some(state);
+        }
+    }
+
+    /// The step may be started again.
+    fn stand_aside(&self, index: usize) {
+        if let Some(standing) = self.memory.lock().steps.get_mut(index) {
+            *standing = Standing::default();
+        }
+    }
+
+    fn settle(&self, index: usize, record: StepRecord) {
+        let Some(planned) = self.plan.steps.get(index) else { return };
+        let record = {
+            let mut memory = self.memory.lock();
+            let record = StepRecord { order: memory.settled, ..record };
+            memory.settle(&self.plan, index, record.clone());
+            record
+        };
+        self.record(&planned.key(), Outcome::Done(serde_json::to_value(&record).unwrap_or_default()));
+        self.log.want();
+    }
+
+    /// Reads what others may have done to the run meanwhile.
+    async fn look_again(&self) {
+        let store = &self.parts().store;
+        let (run, waits) = (store.find_run(self.tenant, self.run).await, store.run_waits(self.tenant, self.run).await);
+        let (Ok(Some(run)), Ok(waits)) = (run, waits) else {
+            // Not now; whoever nudged will be seen before the next pause.
+            self.parts().clock.sleep(Duration::from_millis(50)).await;
+            return;
+        };
+        if run.cancel_requested {
+            self.cancel.cancel();
+        }
+        let mut memory = self.memory.lock();
+        memory.nudges = run.nudges;
+        memory.reload_waits(waits);
+        for standing in &mut memory.steps {
+            if standing.state == Some(StepState::Waiting) {
+                *standing = Standing::default();
+            }
+        }
+    }
+
+    /// `None`: somebody nudged the run first.
+    async fn pause(&self) -> Option<Departure> {
+        failpoint::hit("pause.before");
+        let (nudges, wake_at, rest) = {
+            let memory = self.memory.lock();
+            let open = || memory.waits.values().filter(|wait| wait.resolution.is_none());
+            let rest = if open().any(|wait| wait.kind.needs_the_caller()) { Rest::Caller } else { Rest::Later };
+            (memory.nudges, open().filter_map(|wait| wait.deadline).min(), rest)
+        };
+        let paused = Move { state: Some(RunState::Paused), wake_at, rest, seen_nudges: Some(nudges), ..Move::default() };
+        let done = self.log.depart(paused).await;
+        failpoint::hit("pause.after");
+        done.then_some(Departure::Paused(wake_at))
+    }
+
+    async fn hand_back(&self) -> Departure {
+        failpoint::hit("run.release.before");
+        let queued = Move { state: Some(RunState::Queued), wake_at: Some(self.parts().clock.now()), ..Move::default() };
+        self.log.depart(queued).await;
+        Departure::Released
+    }
+
+    async fn cancelled(&self) -> Departure {
+        let why = failure("cancelled", "the run was cancelled");
+        self.emit(self.error_event(&why));
+        let step = Move { state: Some(RunState::Cancelled), rest: Rest::End, failure: Some(why.clone()), answer: Some(answer(&why)), ..Move::default() };
+        self.depart_for_good(step).await;
+        Departure::Ended(RunState::Cancelled)
+    }
+
+    async fn finish(&self, why: Option<Failure>) -> Departure {
+        failpoint::hit("finish.before");
+        let state = if why.is_some() { RunState::Failed } else { RunState::Completed };
+        let mut step = Move { state: Some(state), rest: Rest::End, ..Move::default() };
+        match why {
+            Some(why) => {
+                self.emit(self.error_event(&why));
+                step.answer = Some(answer(&why));
+                step.failure = Some(why);
+            }
+            None => {
+                let output = self.final_output();
+                self.emit(self.complete_event(output.clone()));
+                let answer = serde_json::json!({ "ok": output, "spent": self.log.spent() });
+                step.answer = Some(Resolution { answer, by: "system".into(), timed_out: false });
+                step.output = output;
+            }
+        }
+        self.depart_for_good(step).await;
+        failpoint::hit("finish.after");
+        Departure::Ended(state)
+    }
+
+    async fn depart_for_good(&self, step: Move) {
+        self.log.depart(step).await;
+    }
+
+    /// The output of the last step, in display order, that completed with one.
+    fn final_output(&self) -> Option<Value> {
+        let memory = self.memory.lock();
+        let completed = |index: &usize| memory.records.get(index).filter(|record| record.state == StepState::Completed && !record.output.is_null());
+        (0..self.plan.steps.len()).rev().find_map(|index| completed(&index)).map(|record| record.output.clone())
+    }
+
+    fn complete_event(&self, final_output: Option<Value>) -> Event {
+        let memory = self.memory.lock();
+        let failed: Vec<&StepRecord> = memory.records.values().filter(|record| record.state == StepState::Failed).collect();
+        let successful = memory.records.values().filter(|record| record.state == StepState::Completed).count();
+        let spent = self.log.spent();
+        Event::ExecutionComplete {
+            kind: "flow".into(),
+            success: failed.iter().all(|record| record.handled),
+            completed_at: self.parts().clock.now(),
+            duration_ms: spent.duration_ms,
+            final_output,
+            stop_reason: "complete".into(),
+            total_cost: dollars(spent.cost),
+            total_tokens: Tokens { input: spent.input_tokens, output: spent.output_tokens },
+            total_steps: count(self.plan.steps.len()),
+            successful_steps: count(successful),
+            failed_steps: count(failed.len()),
+            step_error_count: count(failed.len()),
+            cost_estimated: spent.estimated,
+        }
+    }
+
+    fn error_event(&self, why: &Failure) -> Event {
+        let spent = self.log.spent();
+        Event::ExecutionError {
+            kind: "flow".into(),
+            error: why.message.clone(),
+            code: why.code.clone(),
+            step_id: why.step.clone(),
+            retryable: why.retryable,
+            completed_at: self.parts().clock.now(),
+            total_cost: dollars(spent.cost),
+            total_tokens: Tokens { input: spent.input_tokens, output: spent.output_tokens },
+        }
+    }
+
+    /// Timers that this run waits for, for the tests of stuck runs.
+    pub fn open_waits(&self) -> Vec<WaitKind> {
+        self.memory.lock().waits.values().filter(|wait| wait.resolution.is_none()).map(|wait| wait.kind).collect()
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn failure(code: &str, message: impl Into<String>) -> Failure {
+    Failure { code: code.into(), message: message.into(), step: None, retryable: false }
+}
+
+fn answer(why: &Failure) -> Resolution {
+    Resolution { answer: serde_json::json!({ "error": why }), by: "system".into(), timed_out: false }
+}

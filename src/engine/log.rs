@@ -1,0 +1,429 @@
+//! One run's writing end: events get their numbers here, facts gather here, commits leave from here.
+//!
+//! Everything a step records is pending until the committer takes all of it at once, so that a commit is always a
+//! prefix of what happened. Deltas are shown as soon as every state event before them is committed; they
+//! are committed lazily. Numbers are given out only below the reserved mark, which each commit moves on, so
+//! that a number shown to anyone is never used twice, whatever crashes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::clock::{Clock, Timestamp};
+use crate::failpoint;
+use crate::feed::Ring;
+use crate::id::{RunId, TenantId};
+use crate::model::event::{Event, EventRecord, Rest, Segment};
+use crate::model::run::{Failure, Parent, Spent};
+use crate::model::wait::{Resolution, Wait};
+use crate::model::{Epoch, JournalEntry, RunState};
+use crate::store::{ChildEnd, Commit, Committed, Created, NewRun, SharedStore, StoreError, StoreResult};
+
+/// How many numbers a commit reserves ahead.
+pub const RESERVE: u64 = 512;
+/// Deltas wait this long for company before they are committed.
+const LINGER: Duration = Duration::from_millis(250);
+/// Pending events that are committed at once.
+const CROWD: usize = 200;
+/// Events after which a run is stopped.
+pub const MAX_EVENTS: u64 = 50_000;
+
+/// Why a run must be let go at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// Another owner holds the run.
+    Fenced,
+    /// The store did not answer until the lease had run out.
+    Store,
+}
+
+/// A run's first write: its creation, with all that happened before it went out.
+pub struct Birth {
+    pub new: NewRun,
+    pub told: oneshot::Sender<StoreResult<Created>>,
+}
+
+/// Where the run goes with a commit.
+#[derive(Debug, Clone, Default)]
+pub struct Move {
+    pub state: Option<RunState>,
+    /// For a paused or queued run: when it is due.
+    pub wake_at: Option<Timestamp>,
+    pub rest: Rest,
+    pub output: Option<serde_json::Value>,
+    pub failure: Option<Failure>,
+    /// Pause only if nobody nudged since this reading.
+    pub seen_nudges: Option<i64>,
+    /// Tell the parent's wait how this run ended.
+    pub answer: Option<Resolution>,
+}
+
+#[derive(Default)]
+struct Pending {
+    next_seq: u64,
+    reserved: u64,
+    events: Vec<EventRecord>,
+    /// The first pending event that tells of state.
+    barrier: Option<u64>,
+    journal: Vec<JournalEntry>,
+    waits: Vec<Wait>,
+    spent: Spent,
+    /// Counts everything recorded; a commit covers all up to its count.
+    recorded: u64,
+    /// The count that somebody waits for.
+    wanted: u64,
+    last_move: Option<Move>,
+}
+
+impl Pending {
+    fn shown(&self) -> u64 {
+        self.barrier.unwrap_or(self.next_seq).min(self.reserved)
+    }
+}
+
+/// See the module.
+pub struct RunLog {
+    pub run: RunId,
+    pub tenant: TenantId,
+    pub epoch: Epoch,
+    parent: Option<Parent>,
+    store: SharedStore,
+    ring: Arc<Ring>,
+    clock: Clock,
+    pending: Mutex<Pending>,
+    work: Notify,
+    done: watch::Sender<Progress>,
+    /// The end of the lease, moved on by the keeper.
+    lease_until: watch::Receiver<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    committed: u64,
+    nudged: bool,
+}
+
+/// What a log starts from.
+pub struct Start {
+    pub run: RunId,
+    pub tenant: TenantId,
+    pub epoch: Epoch,
+    pub parent: Option<Parent>,
+    pub next_seq: u64,
+    pub reserved: u64,
+    pub spent: Spent,
+    pub lease_until: watch::Receiver<Timestamp>,
+}
+
+impl RunLog {
+    pub fn new(start: Start, store: SharedStore, ring: Arc<Ring>, clock: Clock) -> Self {
+        let pending = Pending { next_seq: start.next_seq, reserved: start.reserved, spent: start.spent, ..Pending::default() };
+        Self {
+            run: start.run,
+            tenant: start.tenant,
+            epoch: start.epoch,
+            parent: start.parent,
+            store,
+            ring,
+            clock,
+            pending: Mutex::new(pending),
+            work: Notify::new(),
+            done: watch::Sender::new(Progress::default()),
+            lease_until: start.lease_until,
+        }
+    }
+
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// Appends an event. It is shown at once if it is a delta and nothing before it is uncommitted state.
+    pub fn emit(&self, event: &Event) {
+        self.emit_all(std::iter::once(event));
+    }
+
+    /// Appends events that belong together; readers see them together.
+    pub fn emit_all<'a>(&self, events: impl Iterator<Item = &'a Event>) {
+        let mut pending = self.pending.lock();
+        let from = pending.events.len();
+        for event in events {
+            let seq = pending.next_seq;
+            pending.next_seq += 1;
+            pending.recorded += 1;
+            if !event.is_delta() && pending.barrier.is_none() {
+                pending.barrier = Some(seq);
+            }
+            pending.events.push(EventRecord::new(seq, event));
+        }
+        let crowded = pending.events.len() >= CROWD || pending.next_seq + RESERVE / 4 >= pending.reserved;
+        self.ring.push(pending.events.get(from..).unwrap_or_default().iter().cloned(), pending.shown());
+        drop(pending);
+        if crowded || from == 0 {
+            self.work.notify_one();
+        }
+    }
+
+    /// How many events the run has, numbers skipped after crashes included.
+    pub fn next_seq(&self) -> u64 {
+        self.pending.lock().next_seq
+    }
+
+    /// Records what the journal must know; durable with the next commit.
+    pub fn record(&self, entry: JournalEntry) {
+        let mut pending = self.pending.lock();
+        pending.recorded += 1;
+        pending.journal.push(entry);
+    }
+
+    /// Opens a wait; it exists for others with the next commit.
+    pub fn wait(&self, wait: Wait) {
+        let mut pending = self.pending.lock();
+        pending.recorded += 1;
+        pending.waits.push(wait);
+    }
+
+    /// What the run has used so far.
+    pub fn spent(&self) -> Spent {
+        self.pending.lock().spent
+    }
+
+    pub fn spend(&self, more: &Spent) {
+        let mut pending = self.pending.lock();
+        pending.recorded += 1;
+        pending.spent.add(more);
+    }
+
+    /// Asks for a commit without waiting for it.
+    pub fn want(&self) -> u64 {
+        let mut pending = self.pending.lock();
+        pending.wanted = pending.recorded;
+        let wanted = pending.wanted;
+        drop(pending);
+        self.work.notify_one();
+        wanted
+    }
+
+
+    /// Waits until everything recorded so far is durable. Never returns when the run is lost: the driver ends.
+    pub async fn commit(&self) {
+        let wanted = self.want();
+        self.reached(wanted).await;
+    }
+
+    /// Call before an outside effect: what it may depend on becomes durable first.
+    pub async fn settle(&self) {
+        let (facts, wanted) = {
+            let pending = self.pending.lock();
+            (!pending.journal.is_empty() || !pending.waits.is_empty(), pending.wanted)
+        };
+        if facts || self.done.borrow().committed < wanted {
+            self.commit().await;
+        }
+    }
+
+    async fn reached(&self, count: u64) -> bool {
+        let mut done = self.done.subscribe();
+        match done.wait_for(|progress| progress.committed >= count || progress.nudged).await {
+            Ok(progress) => !progress.nudged,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Commits everything together with a move of the run, as its last act here. `false`: somebody nudged the
+    /// run, so it did not pause; everything but the move is durable.
+    pub async fn depart(&self, step: Move) -> bool {
+        self.done.send_modify(|progress| progress.nudged = false);
+        let wanted = {
+            let mut pending = self.pending.lock();
+            pending.recorded += 1;
+            pending.last_move = Some(step);
+            pending.wanted = pending.recorded;
+            pending.wanted
+        };
+        self.work.notify_one();
+        self.reached(wanted).await
+    }
+
+    /// Commits what is pending, again and again. Polled beside the run's steps, so that dropping a step never drops a
+    /// commit. Ends only when the run is lost. `number` is the run's last commit.
+    pub async fn keep_committing(&self, birth: Option<Birth>, mut number: i64) -> Lost {
+        if let Some(birth) = birth
+            && let Err(lost) = self.create(birth).await
+        {
+            return lost;
+        }
+        loop {
+            self.until_due().await;
+            let Some((commit, count, shown_after)) = self.take(number + 1) else { continue };
+            let below = commit.segment.as_ref().map(|segment| segment.last() + 1);
+            let rest = commit.segment.as_ref().map_or(Rest::None, |segment| segment.rest);
+            failpoint::hit("run.commit.before");
+            let nudged = match self.send(commit).await {
+                Ok(Committed::Done) => false,
+                Ok(Committed::Nudged) => true,
+                Ok(Committed::Fenced) => return Lost::Fenced,
+                Err(lost) => return lost,
+            };
+            failpoint::hit("run.commit.after");
+            number += 1;
+            self.show(below, shown_after, if nudged { Rest::None } else { rest });
+            self.done.send_modify(|progress| *progress = Progress { committed: count, nudged });
+        }
+    }
+
+    fn show(&self, below: Option<u64>, reserved: u64, rest: Rest) {
+        let shown = {
+            let mut pending = self.pending.lock();
+            pending.reserved = pending.reserved.max(reserved);
+            pending.shown()
+        };
+        self.ring.commit(below.unwrap_or(shown), shown, rest);
+    }
+
+    async fn create(&self, birth: Birth) -> Result<(), Lost> {
+        let (new, count) = {
+            let mut pending = self.pending.lock();
+            let events = std::mem::take(&mut pending.events);
+            pending.barrier = None;
+            pending.reserved = pending.next_seq + RESERVE;
+            let segment = (!events.is_empty()).then_some(Segment { events, rest: Rest::None });
+            let new = NewRun { reserved: pending.reserved, journal: std::mem::take(&mut pending.journal), segment, ..birth.new };
+            // A move may be pending too: it is left for the commit that follows.
+            (new, if pending.last_move.is_some() || !pending.waits.is_empty() { 0 } else { pending.recorded })
+        };
+        let (below, reserved) = (new.segment.as_ref().map(|segment| segment.last() + 1), new.reserved);
+        failpoint::hit("run.create.before");
+        let created = self.store.create_run(new).await;
+        failpoint::hit("run.create.after");
+        let born = matches!(created, Ok(Created::New));
+        if born {
+            self.show(below, reserved, Rest::None);
+            self.done.send_modify(|progress| progress.committed = count);
+        }
+        // The caller may be gone; the run lives on.
+        let _ = birth.told.send(created);
+        if born { Ok(()) } else { Err(Lost::Store) }
+    }
+
+    /// Returns when a commit is due: somebody waits for it, many events are pending, or some have waited long enough.
+    async fn until_due(&self) {
+        loop {
+            let notified = self.work.notified();
+            let (wanted, crowded, some) = {
+                let pending = self.pending.lock();
+                let wanted = pending.wanted > self.done.borrow().committed;
+                let crowded = pending.events.len() >= CROWD || pending.next_seq + RESERVE / 4 >= pending.reserved;
+                (wanted, crowded && !pending.events.is_empty(), !pending.events.is_empty())
+            };
+            if wanted || crowded {
+                return;
+            }
+            if some {
+                tokio::select! {
+                    () = notified => {}
+                    () = self.clock.sleep(LINGER) => return,
+                }
+            } else {
+                notified.await;
+            }
+        }
+    }
+
+    /// Takes everything pending as one commit, with the count it covers and the mark it reserves.
+    fn take(&self, number: i64) -> Option<(Commit, u64, u64)> {
+        let now = self.clock.now();
+        let mut pending = self.pending.lock();
+        let step = pending.last_move.take();
+        let nothing = pending.events.is_empty() && pending.journal.is_empty() && pending.waits.is_empty();
+        if step.is_none() && nothing && pending.wanted <= self.done.borrow().committed {
+            return None;
+        }
+        let step = step.unwrap_or_default();
+        let state = step.state.unwrap_or(RunState::Running);
+        if state == RunState::Paused && pending.events.is_empty() {
+            // A rest is told with an event; readers who saw all others must learn of it too.
+            let seq = pending.next_seq;
+            pending.next_seq += 1;
+            let event = EventRecord::new(seq, &Event::Custom { name: "dispatch.paused".into(), value: serde_json::Value::Null });
+            self.ring.push(std::iter::once(event.clone()), 0);
+            pending.events.push(event);
+        }
+        let reserved = pending.next_seq + RESERVE;
+        let events = std::mem::take(&mut pending.events);
+        pending.barrier = None;
+        let segment = (!events.is_empty()).then_some(Segment { events, rest: step.rest });
+        let child_end = match (self.parent, step.answer) {
+            (Some(parent), Some(resolution)) => Some(ChildEnd { parent, tenant: self.tenant, resolution }),
+            _ => None,
+        };
+        let commit = Commit {
+            run: self.run,
+            epoch: self.epoch,
+            number,
+            seen_nudges: step.seen_nudges,
+            state,
+            wake_at: if state == RunState::Running { Some(*self.lease_until.borrow()) } else { step.wake_at },
+            reserved,
+            spent: pending.spent,
+            output: step.output,
+            failure: step.failure,
+            finished_at: state.is_terminal().then_some(now),
+            journal: std::mem::take(&mut pending.journal),
+            segment,
+            waits: std::mem::take(&mut pending.waits),
+            child_end,
+            now,
+        };
+        Some((commit, pending.recorded, reserved))
+    }
+
+    /// Sends a commit until it is answered or the lease has run out. Sending it twice is harmless: it is known by its number.
+    async fn send(&self, commit: Commit) -> Result<Committed, Lost> {
+        let mut wait = Duration::from_millis(20);
+        loop {
+            match self.store.commit_run(commit.clone()).await {
+                Ok(Committed::Nudged) => {
+                    // The move is off, but what happened stays: commit it without the move.
+                    let rest = Commit {
+                        seen_nudges: None,
+                        state: RunState::Running,
+                        wake_at: Some(*self.lease_until.borrow()),
+                        output: None,
+                        failure: None,
+                        finished_at: None,
+                        child_end: None,
+                        segment: commit.segment.clone().map(|segment| Segment { rest: Rest::None, ..segment }),
+                        ..commit.clone()
+                    };
+                    return Box::pin(self.send_plain(rest)).await;
+                }
+                Ok(done) => return Ok(done),
+                Err(StoreError::Unavailable(error)) => {
+                    tracing::warn!(run = %self.run, %error, "the store did not take a commit; trying again");
+                    if self.clock.now() >= *self.lease_until.borrow() {
+                        return Err(Lost::Store);
+                    }
+                    self.clock.sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(1));
+                }
+                Err(error) => {
+                    tracing::error!(run = %self.run, %error, "the store refused a commit");
+                    return Err(Lost::Store);
+                }
+            }
+        }
+    }
+
+    async fn send_plain(&self, commit: Commit) -> Result<Committed, Lost> {
+        loop {
+            match self.store.commit_run(commit.clone()).await {
+                Ok(Committed::Done) => return Ok(Committed::Nudged),
+                Ok(other) => return Ok(other),
+                Err(_) if self.clock.now() < *self.lease_until.borrow() => self.clock.sleep(Duration::from_millis(50)).await,
+                Err(_) => return Err(Lost::Store),
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a run's owner knows of it: journal, waits, variables and where each step stands.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::budget::Reserved;
+use super::plan::Plan;
+use crate::clock::Timestamp;
+use crate::model::{JournalEntry, Outcome, StepState, Wait};
+
+/// A settled step, as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepRecord {
+    pub state: StepState,
+    /// Position among the settled steps: later outputs hide earlier ones of the same name.
+    pub order: u32,
+    #[serde(default)]
+    pub output: Value,
+    /// Variables it set.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub variables: Map<String, Value>,
+    /// The branch it chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The failure was expected: the step says what to go on with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handled: bool,
+    pub started_at: Timestamp,
+    pub completed_at: Timestamp,
+    #[serde(default)]
+    pub tokens: u64,
+    /// Nano-dollars.
+    #[serde(default)]
+    pub cost: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Where a step stands in memory.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    pub state: Option<StepState>,
+    pub branch: Option<bool>,
+}
+
+impl Standing {
+    pub fn is_settled(&self) -> bool {
+        self.state.is_some_and(StepState::is_settled)
+    }
+}
+
+/// See the module.
+pub struct Memory {
+    pub journal: HashMap<String, Outcome>,
+    /// By journal key.
+    pub waits: HashMap<String, Wait>,
+    pub variables: Arc<Map<String, Value>>,
+    pub steps: Vec<Standing>,
+    pub records: HashMap<usize, StepRecord>,
+    pub settled: u32,
+    pub reserved: Reserved,
+    /// Last reading of the run's nudges.
+    pub nudges: i64,
+    /// Whether this owner took up a run that was running or paused before.
+    pub continued: bool,
+}
+
+impl Memory {
+    /// Rebuilds the memory from what the store holds.
+    pub fn load(plan: &Plan, journal: Vec<JournalEntry>, waits: Vec<Wait>, nudges: i64, continued: bool) -> Self {
+        let journal: HashMap<String, Outcome> = journal.into_iter().map(|entry| (entry.key, entry.outcome)).collect();
+        let mut memory = Self {
+            journal,
+            waits: waits.into_iter().map(|wait| (wait.key.clone(), wait)).collect(),
+            variables: Arc::default(),
+            steps: vec![Standing::default(); plan.steps.len()],
+            records: HashMap::new(),
+            settled: 0,
+            reserved: Reserved::default(),
+            nudges,
+            continued,
+        };
+        let mut records: Vec<(usize, StepRecord)> = plan
+            .steps
+            .iter()
+            .enumerate()
+            .filter_map(|(index, step)| {
+                let Some(Outcome::Done(value)) = memory.journal.get(&step.key()) else { return None };
+                Some((index, serde_json::from_value(value.clone()).ok()?))
+            })
+            .collect();
+        records.sort_by_key(|(_, record)| record.order);
+        for (index, record) in records {
+            memory.settle(plan, index, record);
+        }
+        memory
+    }
+
+    /// Notes a settled step and what it leaves to later ones.
+    pub fn settle(&mut self, plan: &Plan, index: usize, record: StepRecord) {
+        if let Some(standing) = self.steps.get_mut(index) {
+            *standing = Standing { state: Some(record.state), branch: record.branch };
+        }
+        self.settled = self.settled.max(record.order + 1);
+        let variables = Arc::make_mut(&mut self.variables);
+        if record.state != StepState::Skipped
+            && let Some(name) = plan.steps.get(index).and_then(|step| step.step.output.clone())
+        {
+            variables.insert(name, record.output.clone());
+        }
+        variables.extend(record.variables.clone());
+        self.records.insert(index, record);
+    }
+
+    /// Takes in what the store knows of the waits now.
+    pub fn reload_waits(&mut self, waits: Vec<Wait>) {
+        for wait in waits {
+            self.waits.insert(wait.key.clone(), wait);
+        }
+    }
+
+    /// Whether a step has opened a wait before.
+    pub fn has_waited(&self, key: &str) -> bool {
+        self.waits.keys().any(|wait| wait.strip_prefix(key).is_some_and(|rest| rest.starts_with('/')))
+    }
+}

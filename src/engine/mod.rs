@@ -1,0 +1,120 @@
+//! The engine: the only place where a run moves.
+//!
+//! A run is driven by walking its [`plan::Plan`]: steps whose predecessors are settled run concurrently, every
+//! step is an ordinary async function that performs its outside effects through the journal, and a pause is a
+//! return value, never a parked future. Whatever a step records leaves in one commit per run at a time ([`log`]).
+//!
+//! - [`Engine::check`] compiles a flow and reports every fault in it.
+//! - [`Engine::begin`] makes a new run that is advanced here, [`Engine::resume`] takes one up under a lease; both
+//!   give an [`Active`] whose [`Active::drive`] returns when the run has ended, paused or was lost.
+//! - [`Engine::resolve`], [`Engine::cancel`] are what the outside may do to a run: they write and ring, and the
+//!   owner of the run does the rest.
+//!
+//! Must not know: HTTP, surfaces, who is calling, how workers are scheduled. To add a step type: a folder or file
+//! under [`step`], and one line in its list.
+
+mod begin;
+mod budget;
+mod context;
+mod decide;
+mod drive;
+mod log;
+mod memory;
+pub mod plan;
+mod recover;
+mod run_step;
+pub mod step;
+mod verbs;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+pub use begin::{Active, StartRun, Started};
+pub use context::{Interrupt, StepContext, StepFailure, StepResult};
+pub use drive::Departure;
+pub use log::Lost;
+pub use memory::StepRecord;
+pub use verbs::{Decision, StepView};
+
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::expr::script::Sandbox;
+use crate::feed::Feed;
+use crate::id::NodeId;
+use crate::model::Flow;
+use crate::net::Egress;
+use crate::provider::Models;
+use crate::secret::Vault;
+use crate::store::{Blob, SharedStore};
+use plan::Plan;
+use step::StepType;
+
+/// Compiled flows kept ready.
+const PLANS: u64 = 2_000;
+
+/// Everything the engine works with, handed in by the composition root.
+pub struct Parts {
+    pub store: SharedStore,
+    pub feed: Feed,
+    pub models: Models,
+    pub egress: Egress,
+    pub sandbox: Sandbox,
+    pub vault: Vault,
+    pub clock: Clock,
+    pub node: NodeId,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub parts: Parts,
+    types: HashMap<&'static str, Arc<dyn StepType>>,
+    plans: Cache<String, Arc<Plan>>,
+}
+
+impl Engine {
+    pub fn new(parts: Parts) -> Self {
+        let types = step::all().into_iter().map(|kind| (kind.action(), kind)).collect();
+        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS) }))
+    }
+
+    pub fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    /// Compiles a flow; every fault is reported at once, each with a pointer into the caller's document.
+    pub fn check(&self, flow: &Flow) -> Result<Arc<Plan>> {
+        let blob = flow.blob();
+        if let Some(plan) = self.0.plans.get(&blob.hash) {
+            return Ok(plan);
+        }
+        self.compile(flow.clone(), blob)
+    }
+
+    fn compile(&self, flow: Flow, blob: Blob) -> Result<Arc<Plan>> {
+        let hash = blob.hash.clone();
+        let plan = Arc::new(Plan::compile(flow, blob, &self.0.types)?);
+        self.0.plans.insert(hash, plan.clone());
+        Ok(plan)
+    }
+
+    /// The plan of a stored flow.
+    fn plan(&self, hash: &str, text: &str) -> Result<Arc<Plan>> {
+        if let Some(plan) = self.0.plans.get(hash) {
+            return Ok(plan);
+        }
+        let flow: Flow = serde_json::from_str(text).map_err(crate::error::Error::internal)?;
+        self.compile(flow, Blob { hash: hash.to_owned(), body: text.to_owned() })
+    }
+}
+
+impl Flow {
+    /// The flow as it is stored: its JSON under its content hash.
+    pub fn blob(&self) -> Blob {
+        Blob::new(serde_json::to_string(self).unwrap_or_default())
+    }
+}

@@ -1,0 +1,228 @@
+//! One step from its start to its record: condition, attempts, error policy, events.
+
+use serde_json::Value;
+
+use super::context::{Interrupt, RunContext, StepContext, StepFailure};
+use super::memory::StepRecord;
+use super::plan::PlannedStep;
+use super::step::StepOutput;
+use crate::clock::Timestamp;
+use crate::failpoint;
+use crate::model::event::Event;
+use crate::model::flow::OnError;
+use crate::model::run::Failure;
+use crate::model::{Outcome, StepState};
+
+/// How a step left the engine's hands.
+pub enum Ended {
+    Settled(StepRecord),
+    Suspended,
+    /// It failed, and the run with it.
+    Fatal(StepRecord, Failure),
+}
+
+/// Runs one step until it is settled or suspended.
+pub async fn run_step(run: &RunContext, index: usize) -> Ended {
+    let Some(planned) = run.plan.steps.get(index) else { return Ended::Suspended };
+    let key = planned.key();
+    let again = run.memory.lock().has_waited(&key);
+    let started_at = run.parts().clock.now();
+    if !again && let Some(skipped) = skip(run, planned, started_at).await {
+        return skipped;
+    }
+    run.emit(start_event(run, planned, started_at));
+    failpoint::hit("step.start");
+    let mut made = attempts_made(run, &key);
+    loop {
+        let context = StepContext::new(run, planned, made + 1);
+        let result = attempt(&context).await;
+        failpoint::hit("step.end");
+        let failure = match result {
+            Ok(output) => return Ended::Settled(complete(&context, output, started_at, made)),
+            Err(Interrupt::Suspend) => return Ended::Suspended,
+            Err(Interrupt::Fail(failure)) => failure,
+        };
+        made += 1;
+        let retry = &planned.step.retry;
+        if failure.fatal || !failure.retryable || made >= retry.max_attempts {
+            return fail(&context, failure, started_at, made);
+        }
+        let own = std::time::Duration::from_millis(retry.delay_after(made));
+        let wait = failure.retry_after.map_or(own, |asked| asked.max(own));
+        let due = context.now().after(wait);
+        run.record(&format!("{key}/attempts"), Outcome::Done(serde_json::json!({ "made": made, "due": due, "error": failure.message })));
+        run.emit(Event::Custom {
+            name: "dispatch.retrying".into(),
+            value: serde_json::json!({
+                "stepId": planned.step.id, "attempt": made, "of": retry.max_attempts, "error": run.redactor.text(&failure.message),
+                "code": failure.code, "retryAt": due,
+            }),
+        });
+        failpoint::hit("retry.before_wait");
+        if context.sleep_until(&format!("{key}/retry/{made}"), due).await.is_err() {
+            return Ended::Suspended;
+        }
+    }
+}
+
+/// How often the step was tried, and the wait before its next attempt, are facts of the run.
+fn attempts_made(run: &RunContext, key: &str) -> u32 {
+    match run.memory.lock().journal.get(&format!("{key}/attempts")) {
+        Some(Outcome::Done(value)) => value.get("made").and_then(Value::as_u64).and_then(|made| u32::try_from(made).ok()).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+async fn attempt(context: &StepContext<'_>) -> Result<StepOutput, Interrupt> {
+    let key = context.planned.key();
+    if context.attempt > 1 {
+        // The wait before this attempt may have been cut short by a restart.
+        let due = match context.recall(&format!("{key}/attempts")) {
+            Some(Outcome::Done(value)) => value.get("due").cloned().and_then(|due| serde_json::from_value::<Timestamp>(due).ok()),
+            _ => None,
+        };
+        if let Some(due) = due {
+            context.sleep_until(&format!("{key}/retry/{}", context.attempt - 1), due).await?;
+        }
+    }
+    let limit = std::time::Duration::from_millis(context.planned.step.timeout_ms);
+    tokio::select! {
+        result = context.planned.body.run(context) => result,
+        () = context.parts().clock.sleep(limit) => {
+            if context.has_begun() {
+                // An effect that must not happen twice was under way: entered again, the step asks what became of it.
+                return context.planned.body.run(context).await;
+            }
+            Err(StepFailure::transient("step_timeout", format!("the step took longer than {} ms", context.planned.step.timeout_ms)).into())
+        }
+    }
+}
+
+fn start_event(run: &RunContext, planned: &PlannedStep, at: Timestamp) -> Event {
+    Event::StepStart {
+        id: planned.step.id.clone(),
+        name: planned.step.name.clone(),
+        step_type: planned.step.action.clone(),
+        index: planned.index,
+        total_steps: u32::try_from(run.plan.steps.len()).unwrap_or(u32::MAX),
+        started_at: at,
+        output_variable: planned.step.output.clone(),
+    }
+}
+
+/// Judges the step's condition. `None`: it runs.
+async fn skip(run: &RunContext, planned: &PlannedStep, now: Timestamp) -> Option<Ended> {
+    let when = planned.when.as_ref()?;
+    let context = StepContext::new(run, planned, 1);
+    match when.eval(&context.scope(), &run.parts().sandbox).await {
+        Ok(true) => None,
+        Ok(false) => {
+            run.emit(Event::StepSkip {
+                id: planned.step.id.clone(),
+                name: planned.step.name.clone(),
+                step_type: planned.step.action.clone(),
+                index: planned.index,
+                total_steps: u32::try_from(run.plan.steps.len()).unwrap_or(u32::MAX),
+                when: planned.step.when.clone(),
+                skipped_at: now,
+            });
+            Some(Ended::Settled(StepRecord { state: StepState::Skipped, ..record(&context, now, 0) }))
+        }
+        Err(error) => {
+            run.emit(start_event(run, planned, now));
+            let failure = StepFailure::new("condition_failed", format!("`when` failed: {}", error.message()));
+            Some(fail(&context, failure, now, 1))
+        }
+    }
+}
+
+fn record(context: &StepContext<'_>, started_at: Timestamp, retries: u32) -> StepRecord {
+    let (tokens, cost) = context.noted_usage();
+    StepRecord {
+        state: StepState::Completed,
+        order: 0,
+        output: Value::Null,
+        variables: serde_json::Map::new(),
+        branch: None,
+        error: None,
+        code: None,
+        handled: false,
+        started_at,
+        completed_at: context.now(),
+        tokens,
+        cost,
+        retries,
+    }
+}
+
+/// Nano-dollars as dollars.
+#[expect(clippy::cast_precision_loss, reason = "shown to people; the exact figure stays in nano-dollars")]
+pub(super) fn dollars(nano: u64) -> f64 {
+    nano as f64 / 1e9
+}
+
+fn complete(context: &StepContext<'_>, mut output: StepOutput, started_at: Timestamp, retries: u32) -> StepRecord {
+    let run = context.run;
+    run.redactor.value(&mut output.value);
+    let record = StepRecord {
+        output: output.value.clone(),
+        variables: output.variables,
+        branch: output.branch,
+        ..record(context, started_at, retries)
+    };
+    run.emit(Event::StepComplete {
+        id: context.planned.step.id.clone(),
+        name: context.planned.step.name.clone(),
+        step_type: context.planned.step.action.clone(),
+        success: true,
+        result: Some(output.shown.unwrap_or(output.value)),
+        error: None,
+        code: None,
+        duration_ms: u64::try_from(record.completed_at.since(started_at).as_millis()).unwrap_or(u64::MAX),
+        completed_at: record.completed_at,
+        stop_reason: output.stop_reason,
+        tokens_used: (record.tokens > 0).then_some(record.tokens),
+        cost: (record.tokens > 0).then_some(dollars(record.cost)),
+        unresolved_variables: context.noted_unresolved(),
+        fallback: output.fallback,
+    });
+    record
+}
+
+fn fail(context: &StepContext<'_>, failure: StepFailure, started_at: Timestamp, made: u32) -> Ended {
+    let run = context.run;
+    let step = &context.planned.step;
+    let message = run.redactor.text(&failure.message);
+    let policy = step.on_error.as_ref().unwrap_or(&run.plan.flow.on_step_error);
+    let output = if let OnError::Default { value } = policy { value.clone() } else { Value::Null };
+    let record = StepRecord {
+        state: StepState::Failed,
+        output: output.clone(),
+        error: Some(message.clone()),
+        code: Some(failure.code.clone()),
+        // Going on was asked for, not merely the flow's default.
+        handled: matches!(step.on_error, Some(OnError::Continue | OnError::Default { .. })),
+        ..record(context, started_at, made.saturating_sub(1))
+    };
+    run.emit(Event::StepComplete {
+        id: step.id.clone(),
+        name: step.name.clone(),
+        step_type: step.action.clone(),
+        success: false,
+        result: (!output.is_null()).then_some(output),
+        error: Some(message.clone()),
+        code: Some(failure.code.clone()),
+        duration_ms: u64::try_from(record.completed_at.since(started_at).as_millis()).unwrap_or(u64::MAX),
+        completed_at: record.completed_at,
+        stop_reason: Some("error".into()),
+        tokens_used: (record.tokens > 0).then_some(record.tokens),
+        cost: (record.tokens > 0).then_some(dollars(record.cost)),
+        unresolved_variables: context.noted_unresolved(),
+        fallback: None,
+    });
+    if failure.fatal || matches!(policy, OnError::Stop) {
+        let failure = Failure { code: failure.code, message, step: Some(step.id.clone()), retryable: failure.retryable };
+        return Ended::Fatal(record, failure);
+    }
+    Ended::Settled(record)
+}

@@ -1,0 +1,159 @@
+//! Step types: each is a file or folder here and one line in [`ALL`].
+//!
+//! A [`StepType`] compiles a step's configuration once, reporting every fault; the [`StepBody`] it gives runs many
+//! times. Bodies touch the outside through their [`StepContext`] only.
+//!
+//! Must not know: tables, sockets of their own, surfaces.
+
+mod conditional;
+mod http;
+mod prompt;
+mod records;
+mod send_stream;
+mod set_variable;
+mod template;
+mod tool_call;
+mod transform_data;
+mod wait_until;
+
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::context::{StepContext, StepResult};
+use crate::error::Problems;
+use crate::expr::{Template, TemplateTree};
+use crate::model::Step;
+
+/// A kind of step.
+#[derive(Clone, Copy)]
+pub struct StepType {
+    /// The `type` that documents name it by.
+    pub action: &'static str,
+    /// One line for people.
+    pub summary: &'static str,
+    /// JSON Schema of `config`.
+    pub schema: fn() -> schemars::Schema,
+    /// Compiles a step; pointers of problems are relative to its `config`.
+    pub compile: fn(&Step) -> Result<Box<dyn StepBody>, Problems>,
+}
+
+/// A compiled step.
+#[async_trait]
+pub trait StepBody: Send + Sync {
+    /// Runs, or goes on after a pause: what the journal holds is recalled, not done again.
+    async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput>;
+}
+
+/// What a step leaves behind.
+#[derive(Debug, Clone, Default)]
+pub struct StepOutput {
+    /// Bound to the step's output variable.
+    pub value: Value,
+    /// What `step_complete` shows instead of the value.
+    pub shown: Option<Value>,
+    /// Further variables it sets.
+    pub variables: Map<String, Value>,
+    /// The branch it chose.
+    pub branch: Option<bool>,
+    pub stop_reason: Option<String>,
+    pub fallback: Option<Value>,
+}
+
+impl StepOutput {
+    pub fn of(value: Value) -> Self {
+        Self { value, ..Self::default() }
+    }
+}
+
+/// Every step type.
+pub const ALL: &[StepType] = &[
+    prompt::TYPE,
+    set_variable::TYPE,
+    conditional::TYPE,
+    transform_data::TYPE,
+    http::FETCH_URL,
+    http::API_CALL,
+    template::TYPE,
+    send_stream::TYPE,
+    wait_until::TYPE,
+    tool_call::TYPE,
+    records::GET,
+    records::LIST,
+    records::RETRIEVE,
+    records::UPSERT,
+    records::UPDATE,
+];
+
+/// Reads a configuration in its type; a fault is reported with the pointer to it.
+fn config<T: DeserializeOwned>(step: &Step) -> Result<T, Problems> {
+    serde_path_to_error::deserialize(&step.config).map_err(|error| {
+        let pointer = crate::error::pointer(error.path());
+        let mut problems = Problems::default();
+        problems.add(pointer, error.into_inner().to_string());
+        problems
+    })
+}
+
+/// Collects the parsed fields of a configuration and every fault on the way.
+#[derive(Default)]
+struct Fields(Problems);
+
+const SECRETS: &str = "secrets may be used in HTTP steps and external tools only: what they reach would be stored and shown";
+
+impl Fields {
+    fn problem(&mut self, name: &str, message: impl Into<String>) {
+        self.0.add(if name.is_empty() { String::new() } else { format!("/{name}") }, message);
+    }
+
+    /// A template that may not read secrets.
+    fn template(&mut self, name: &str, source: &str) -> Option<Template> {
+        let template = self.open_template(name, source)?;
+        if template.uses_secrets() {
+            self.problem(name, SECRETS);
+        }
+        Some(template)
+    }
+
+    /// A template whose result leaves through the egress door and may read secrets.
+    fn open_template(&mut self, name: &str, source: &str) -> Option<Template> {
+        Template::parse(source).map_err(|error| self.problem(name, error.to_string())).ok()
+    }
+
+    /// A JSON value whose strings are templates that may not read secrets.
+    fn tree(&mut self, name: &str, value: &Value) -> Option<TemplateTree> {
+        let tree = self.open_tree(name, value)?;
+        if tree.uses_secrets() {
+            self.problem(name, SECRETS);
+        }
+        Some(tree)
+    }
+
+    /// A JSON value whose strings are templates that may read secrets.
+    fn open_tree(&mut self, name: &str, value: &Value) -> Option<TemplateTree> {
+        match TemplateTree::parse(value) {
+            Ok(tree) => Some(tree),
+            Err(faults) => {
+                faults.0.into_iter().for_each(|fault| self.0.add(format!("/{name}{}", fault.pointer), fault.message));
+                None
+            }
+        }
+    }
+
+    /// The body, unless something was wrong.
+    fn finish<B: StepBody + 'static>(self, body: Option<B>) -> Result<Box<dyn StepBody>, Problems> {
+        match body {
+            Some(body) if self.0.0.is_empty() => Ok(Box::new(body)),
+            _ => Err(self.0),
+        }
+    }
+}
+
+/// A rendered value as text: nothing for null, compact JSON for containers.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,220 @@
+//! What the outside may do to a run: answer what it waits for, cancel it, give it up.
+//!
+//! Each writes to the store in one commit that also makes the run due, and rings. The run's owner does the rest.
+
+use serde_json::{Map, Value, json};
+
+use super::Engine;
+use crate::error::{Error, Kind, Problems, Result};
+use crate::failpoint;
+use crate::id::{RunId, TenantId, WaitId};
+use crate::model::event::{Event, EventRecord, Rest, Segment, Tokens};
+use crate::model::run::Failure;
+use crate::model::wait::{Resolution, Wait, WaitKind};
+use crate::model::{Run, RunState};
+use crate::store::{ChildEnd, Commit, Lease, Resolve, Resolved};
+
+use super::run_step::dollars;
+
+/// A person's word on an approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    Approved,
+    Denied,
+}
+
+impl Decision {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+/// What became of an effect whose answer was lost, as a person says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fate {
+    Succeeded(Value),
+    Failed,
+    Retry,
+}
+
+/// The text is part of the contract of the dispatch surface.
+fn no_paused_run() -> Error {
+    Error::new(Kind::Missing, "execution_not_paused", "No paused execution found for this executionId")
+        .next("GET /v1/executions/{id} tells where the execution stands")
+}
+
+impl Engine {
+    /// Decides an approval. The first decision is final: the same one again succeeds, another is a conflict.
+    pub async fn approve(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        approval: WaitId,
+        decision: Decision,
+        reason: Option<&str>,
+        digest: Option<&str>,
+        by: &str,
+    ) -> Result<()> {
+        let store = &self.parts().store;
+        let wait = store.find_wait(tenant, approval).await?.filter(|wait| wait.run == run && wait.kind == WaitKind::Approval);
+        let wait = wait.ok_or_else(|| Error::missing("approval of this execution"))?;
+        if let (Some(shown), Some(meant)) = (&wait.digest, digest)
+            && shown != meant
+        {
+            return Err(Error::new(Kind::Conflict, "approval_digest_mismatch", "the digest is not that of the call that waits for approval")
+                .next("read the approval again and decide about what it shows now"));
+        }
+        let answer = json!({ "decision": decision, "reason": reason });
+        match self.answer(&wait, answer, by).await? {
+            Resolved::First => Ok(()),
+            Resolved::Before(before) => {
+                let in_force = before.answer.get("decision").and_then(Value::as_str).unwrap_or("timeout");
+                if in_force == decision.as_str() {
+                    return Ok(());
+                }
+                Err(Error::new(Kind::Conflict, "APPROVAL_ALREADY_RESOLVED", format!("Decision {in_force} is in force.")))
+            }
+            Resolved::Closed => Err(no_paused_run()),
+        }
+    }
+
+    /// Delivers outputs of tools that run in the caller, keyed by tool call id or tool name. Which of them were new.
+    pub async fn deliver(&self, tenant: TenantId, run: RunId, outputs: &Map<String, Value>, messages: &[Value], by: &str) -> Result<usize> {
+        let store = &self.parts().store;
+        let found = store.find_run(tenant, run).await?.ok_or_else(no_paused_run)?;
+        let waits: Vec<Wait> = store.run_waits(tenant, run).await?.into_iter().filter(|wait| wait.kind == WaitKind::ToolOutput).collect();
+        if found.state.is_terminal() && !waits.iter().any(|wait| outputs.keys().any(|key| addressed(wait, key))) || waits.is_empty() {
+            return Err(no_paused_run());
+        }
+        let answers = self.match_outputs(&waits, outputs, messages, by)?;
+        let new = answers.iter().map(|answer| answer.resolution.clone()).collect::<Vec<_>>();
+        failpoint::hit("store.resolve.before");
+        let results = store.resolve_waits(answers).await?;
+        failpoint::hit("store.resolve.after");
+        let mut first = 0;
+        for (result, mine) in results.iter().zip(&new) {
+            match result {
+                Resolved::First => first += 1,
+                Resolved::Before(before) if output_of(before) == output_of(mine) => {}
+                Resolved::Before(_) => {
+                    return Err(Error::new(Kind::Conflict, "tool_output_already_delivered", "another output was delivered for this tool call before"));
+                }
+                Resolved::Closed => return Err(no_paused_run()),
+            }
+        }
+        Ok(first)
+    }
+
+    fn match_outputs(&self, waits: &[Wait], outputs: &Map<String, Value>, messages: &[Value], by: &str) -> Result<Vec<Resolve>> {
+        let mut problems = Problems::default();
+        let mut answers: Vec<Resolve> = Vec::with_capacity(outputs.len());
+        for (key, output) in outputs {
+            let open_first = waits.iter().filter(|wait| addressed(wait, key)).min_by_key(|wait| (wait.name != *key, wait.resolution.is_some()));
+            let Some(wait) = open_first else {
+                let asked: Vec<&str> = waits.iter().filter(|wait| wait.resolution.is_none()).map(|wait| wait.name.as_str()).collect();
+                let pointer = format!("/toolOutputs/{}", key.replace('~', "~0").replace('/', "~1"));
+                problems.add(pointer, format!("no tool call `{key}` was asked for; open ones: {}", asked.join(", ")));
+                continue;
+            };
+            // New user input rides with the first output: both reach the model at once.
+            let messages = if answers.is_empty() { messages } else { &[] };
+            let answer = json!({ "output": output, "messages": messages });
+            let resolution = Resolution { answer, by: by.to_owned(), timed_out: false };
+            answers.push(Resolve { tenant: wait.tenant, wait: wait.id, resolution, now: self.parts().clock.now() });
+        }
+        problems.into_result()?;
+        Ok(answers)
+    }
+
+    /// Says what became of an effect whose answer was lost.
+    pub async fn settle(&self, tenant: TenantId, run: RunId, wait: WaitId, fate: Fate, by: &str) -> Result<()> {
+        let found = self.parts().store.find_wait(tenant, wait).await?;
+        let wait = found.filter(|wait| wait.run == run && wait.kind == WaitKind::Settlement).ok_or_else(|| Error::missing("unsettled effect"))?;
+        let answer = match fate {
+            Fate::Succeeded(result) => json!({ "outcome": "succeeded", "result": result }),
+            Fate::Failed => json!({ "outcome": "failed" }),
+            Fate::Retry => json!({ "outcome": "retry" }),
+        };
+        match self.answer(&wait, answer.clone(), by).await? {
+            Resolved::First => Ok(()),
+            Resolved::Before(before) if before.answer == answer => Ok(()),
+            Resolved::Before(_) => Err(Error::new(Kind::Conflict, "effect_already_settled", "the effect was settled otherwise before")),
+            Resolved::Closed => Err(no_paused_run()),
+        }
+    }
+
+    async fn answer(&self, wait: &Wait, answer: Value, by: &str) -> Result<Resolved> {
+        let resolution = Resolution { answer, by: by.to_owned(), timed_out: false };
+        let resolve = Resolve { tenant: wait.tenant, wait: wait.id, resolution, now: self.parts().clock.now() };
+        failpoint::hit("store.resolve.before");
+        let resolved = self.parts().store.resolve_waits(vec![resolve]).await?.pop().unwrap_or(Resolved::Closed);
+        failpoint::hit("store.resolve.after");
+        Ok(resolved)
+    }
+
+    /// Asks for a run to be cancelled; the state it was in. Cancelling an ended run changes nothing.
+    pub async fn cancel(&self, tenant: TenantId, run: RunId) -> Result<RunState> {
+        let now = self.parts().clock.now();
+        self.parts().store.request_cancel(tenant, run, now).await?.ok_or_else(|| Error::missing("execution"))
+    }
+
+    /// Ends a claimed run that cannot go on, visibly.
+    pub async fn give_up(&self, lease: &Lease, failure: Failure) -> Result<()> {
+        let run = &lease.run;
+        let now = self.parts().clock.now();
+        let event = Event::ExecutionError {
+            kind: "flow".into(),
+            error: failure.message.clone(),
+            code: failure.code.clone(),
+            step_id: failure.step.clone(),
+            retryable: failure.retryable,
+            completed_at: now,
+            total_cost: dollars(run.spent.cost),
+            total_tokens: Tokens { input: run.spent.input_tokens, output: run.spent.output_tokens },
+        };
+        let child_end = run.parent.map(|parent| ChildEnd {
+            parent,
+            tenant: run.tenant,
+            resolution: Resolution { answer: json!({ "error": failure }), by: "system".into(), timed_out: false },
+        });
+        let commit = end(run, EventRecord::new(run.reserved, &event), failure, child_end, now);
+        self.parts().store.commit_run(commit).await?;
+        Ok(())
+    }
+}
+
+fn end(run: &Run, event: EventRecord, failure: Failure, child_end: Option<ChildEnd>, now: crate::clock::Timestamp) -> Commit {
+    Commit {
+        run: run.id,
+        epoch: run.epoch,
+        number: run.commit + 1,
+        seen_nudges: None,
+        state: RunState::Failed,
+        wake_at: None,
+        reserved: run.reserved + 1,
+        spent: run.spent,
+        output: None,
+        failure: Some(failure),
+        finished_at: Some(now),
+        journal: Vec::new(),
+        segment: Some(Segment { events: vec![event], rest: Rest::End }),
+        waits: Vec::new(),
+        child_end,
+        now,
+    }
+}
+
+fn output_of(resolution: &Resolution) -> Option<&Value> {
+    resolution.answer.get("output")
+}
+
+/// Whether a key of `toolOutputs` means this wait: by call id, by tool name, by the name in the page's namespace.
+fn addressed(wait: &Wait, key: &str) -> bool {
+    let tool = wait.shown.get("toolName").and_then(Value::as_str).unwrap_or_default();
+    let bare = |name: &str| name.strip_prefix("webmcp:").unwrap_or(name).to_owned();
+    wait.name == key || !tool.is_empty() && bare(tool) == bare(key)
+}

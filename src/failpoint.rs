@@ -1,0 +1,80 @@
+//! Named points where the process can be told to die, for `dispatch selftest crash`.
+//!
+//! `DISPATCH_FAILPOINT=name` or `name:n` ends the process, without any clean-up, when the point is reached for the
+//! n-th time. Nothing is armed unless that variable is set at start; an unarmed point costs one load.
+//!
+//! Must not know: what happens at a point.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Every point, for the self-test to walk through.
+pub const ALL: &[&str] = &[
+    "run.create.before",
+    "run.create.after",
+    "run.commit.before",
+    "run.commit.after",
+    "store.group.before",
+    "store.group.after",
+    "store.resolve.before",
+    "store.resolve.after",
+    "run.claim.after",
+    "run.release.before",
+    "step.start",
+    "step.end",
+    "effect.begun",
+    "effect.before",
+    "effect.after",
+    "effect.recorded",
+    "model.before",
+    "model.first_token",
+    "model.middle",
+    "model.after",
+    "tool.before",
+    "tool.after",
+    "wait.opened",
+    "wait.resolved",
+    "pause.before",
+    "pause.after",
+    "finish.before",
+    "finish.after",
+    "retry.before_wait",
+    "timer.due",
+    "event.emit",
+    "http.accepted",
+    "http.first_byte",
+];
+
+struct Armed {
+    name: String,
+    nth: u64,
+    hits: AtomicU64,
+}
+
+static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+/// Arms a point from the text of the variable; `None` arms nothing. Call once at start.
+pub fn arm(text: Option<&str>) -> Result<(), String> {
+    let armed = match text.filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => {
+            let (name, nth) = text.split_once(':').unwrap_or((text, "1"));
+            if !ALL.contains(&name) {
+                return Err(format!("unknown failpoint `{name}`"));
+            }
+            let nth = nth.parse().map_err(|_| format!("failpoint `{text}`: expected name:number"))?;
+            Some(Armed { name: name.into(), nth, hits: AtomicU64::new(0) })
+        }
+    };
+    ARMED.set(armed).map_err(|_| "failpoints are armed once, at start".to_owned())
+}
+
+/// A point. Dies here if it is armed and it is its turn.
+pub fn hit(name: &'static str) {
+    if let Some(Some(armed)) = ARMED.get()
+        && armed.name == name
+        && armed.hits.fetch_add(1, Ordering::Relaxed) + 1 == armed.nth
+    {
+        std::process::abort();
+    }
+}

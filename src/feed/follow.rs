@@ -1,0 +1,125 @@
+//! A reader of one run: a cursor over the ring, then the store.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use super::Feed;
+use super::ring::Look;
+use crate::error::Result;
+use crate::id::{RunId, TenantId};
+use crate::model::EventRecord;
+use crate::model::event::Rest;
+
+/// Segments read from the store at once.
+const PAGE: u32 = 64;
+/// The safety net under the bell: how often a reader looks by itself.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Events that became visible together, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stretch {
+    pub events: Vec<EventRecord>,
+    /// Where the run rests after these events.
+    pub rest: Rest,
+}
+
+/// See the module.
+pub struct Follower {
+    feed: Feed,
+    tenant: TenantId,
+    run: RunId,
+    /// The next number wanted.
+    next: u64,
+    bell: Option<broadcast::Receiver<RunId>>,
+}
+
+impl Follower {
+    pub(super) fn new(feed: Feed, tenant: TenantId, run: RunId, cursor: Option<u64>) -> Self {
+        let next = cursor.map_or(0, |cursor| cursor.saturating_add(1));
+        Self { feed, tenant, run, next, bell: None }
+    }
+
+    /// The number after the last event that was given out.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Waits for the next events. After a stretch that rests at [`Rest::End`] or [`Rest::Caller`] there may be
+    /// nothing more for a long time: the caller decides whether to go on. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Stretch> {
+        loop {
+            // Listen before looking: what comes between the look and the wait is not lost.
+            let opened = self.feed.0.opened.notified();
+            tokio::pin!(opened);
+            opened.as_mut().enable();
+            if let Some(ring) = self.feed.ring(self.run) {
+                let mut changed = ring.subscribe();
+                match ring.look(self.next) {
+                    Look::Events(events, rest) => return Ok(self.give(events, rest)),
+                    Look::Nothing => {
+                        let _ = changed.changed().await;
+                        continue;
+                    }
+                    Look::Behind(start) => {
+                        if let Some(stretch) = self.read().await? {
+                            // The ring knows what comes after; a rest in the middle of the log is history.
+                            return Ok(Stretch { rest: Rest::None, ..stretch });
+                        }
+                        // The store holds nothing below the ring's start: those numbers were skipped after a crash.
+                        self.next = start;
+                        continue;
+                    }
+                    Look::Closed => {}
+                }
+            }
+            if let Some(stretch) = self.read().await? {
+                return Ok(stretch);
+            }
+            if self.feed.ring(self.run).is_some() {
+                continue;
+            }
+            let run = self.feed.0.store.find_run(self.tenant, self.run).await?;
+            if run.is_none_or(|run| run.state.is_terminal()) {
+                // The log may have grown between the two looks.
+                return Ok(self.read().await?.unwrap_or(Stretch { events: Vec::new(), rest: Rest::End }));
+            }
+            let bell = self.bell.get_or_insert_with(|| self.feed.0.store.bell());
+            tokio::select! {
+                () = opened => {}
+                () = rung(bell, self.run) => {}
+                () = self.feed.0.clock.sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<Stretch>> {
+        let after = self.next.checked_sub(1);
+        let segments = self.feed.0.store.read_log(self.tenant, self.run, after, PAGE).await?;
+        let Some(last) = segments.last() else { return Ok(None) };
+        let full = segments.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX);
+        let rest = if full { Rest::None } else { last.rest };
+        let next = self.next;
+        let events: Vec<EventRecord> = segments.into_iter().flat_map(|segment| segment.events).filter(|event| event.seq >= next).collect();
+        Ok(Some(self.give(events, rest)))
+    }
+
+    fn give(&mut self, events: Vec<EventRecord>, rest: Rest) -> Stretch {
+        if let Some(last) = events.last() {
+            self.next = last.seq + 1;
+        }
+        Stretch { events, rest }
+    }
+}
+
+/// Waits until the bell rings for this run, or so loudly that it may have been missed.
+async fn rung(bell: &mut broadcast::Receiver<RunId>, wanted: RunId) {
+    loop {
+        match bell.recv().await {
+            Ok(run) if run != wanted => {}
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            // The store is closing; the reader's own clock decides.
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        }
+    }
+}

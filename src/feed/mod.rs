@@ -1,0 +1,71 @@
+//! Following a run: the log so far, then each event as it comes. No gap, nothing twice.
+//!
+//! Whoever advances a run writes into its [`Ring`]; a [`Follower`] is a cursor over ring, then store, never a
+//! queue: a slow reader costs a cursor, and one that falls out of the ring reads from the store.
+//!
+//! Must not know: HTTP, what events mean, who may read (authorise before following).
+
+mod follow;
+mod ring;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+
+pub use follow::{Follower, Stretch};
+pub use ring::Ring;
+
+use crate::clock::Clock;
+use crate::id::{RunId, TenantId};
+use crate::store::SharedStore;
+
+/// The rings of the runs that this node advances, and the way to follow any run.
+#[derive(Clone)]
+pub struct Feed(Arc<Inner>);
+
+struct Inner {
+    store: SharedStore,
+    clock: Clock,
+    rings: RwLock<HashMap<RunId, Arc<Ring>>>,
+    opened: Notify,
+}
+
+impl Feed {
+    pub fn new(store: SharedStore, clock: Clock) -> Self {
+        Self(Arc::new(Inner { store, clock, rings: RwLock::default(), opened: Notify::new() }))
+    }
+
+    /// Opens the ring of a run that this node advances from now on; its first event will have number `start`.
+    pub fn open(&self, run: RunId, start: u64) -> Arc<Ring> {
+        let ring = Arc::new(Ring::new(start));
+        self.0.rings.write().insert(run, ring.clone());
+        self.0.opened.notify_waiters();
+        ring
+    }
+
+    /// Closes a ring: readers go on in the store. A newer ring of the same run stays.
+    pub fn close(&self, run: RunId, ring: &Arc<Ring>) {
+        let mut rings = self.0.rings.write();
+        if rings.get(&run).is_some_and(|current| Arc::ptr_eq(current, ring)) {
+            rings.remove(&run);
+        }
+        drop(rings);
+        ring.close();
+    }
+
+    /// Follows a run from after `cursor`, or from its first event.
+    pub fn follow(&self, tenant: TenantId, run: RunId, cursor: Option<u64>) -> Follower {
+        Follower::new(self.clone(), tenant, run, cursor)
+    }
+
+    /// How many runs this node advances.
+    pub fn open_rings(&self) -> usize {
+        self.0.rings.read().len()
+    }
+
+    fn ring(&self, run: RunId) -> Option<Arc<Ring>> {
+        self.0.rings.read().get(&run).cloned()
+    }
+}
