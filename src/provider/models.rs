@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Anthropic, Gemini, OpenAi, Provider};
 use super::attempts::{self, Call, ModelStream};
 use super::catalogue::{Auth, Capability, Catalogue, ModelEntry, ModelRef, ProviderEntry};
 use super::completion::Usage;
 use super::echo::Echo;
 use super::price::{Cost, Price};
 use super::quirks::Quirks;
+use super::{Anthropic, Gemini, OpenAi, Provider};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::net::Egress;

@@ -77,9 +77,24 @@ mod tests {
     #[test]
     fn every_usual_form_gives_its_message() {
         for (status, body, class, message) in [
-            (401, r#"{"error":{"message":"Incorrect API key provided","type":"invalid_request_error","code":"invalid_api_key"}}"#, Class::Auth, "Incorrect API key provided"),
-            (529, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},"request_id":"r"}"#, Class::Overloaded, "Overloaded"),
-            (503, r#"[{"error":{"code":503,"message":"The model is overloaded","status":"UNAVAILABLE"}}]"#, Class::Overloaded, "The model is overloaded"),
+            (
+                401,
+                r#"{"error":{"message":"Incorrect API key provided","type":"invalid_request_error","code":"invalid_api_key"}}"#,
+                Class::Auth,
+                "Incorrect API key provided",
+            ),
+            (
+                529,
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},"request_id":"r"}"#,
+                Class::Overloaded,
+                "Overloaded",
+            ),
+            (
+                503,
+                r#"[{"error":{"code":503,"message":"The model is overloaded","status":"UNAVAILABLE"}}]"#,
+                Class::Overloaded,
+                "The model is overloaded",
+            ),
             (404, r#"{"error":"model 'x' not found"}"#, Class::NotFound, "model 'x' not found"),
             (422, r#"{"detail":"bad field"}"#, Class::BadRequest, "bad field"),
             (502, "<html>Bad Gateway</html>", Class::ServerError, "the server answered 502"),

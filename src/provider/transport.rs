@@ -3,6 +3,8 @@
 //! A stream that ends before the decoder has seen its terminal marker is [`Class::Cut`]; a success that says
 //! nothing is [`Class::Empty`]; a body of another kind than asked for is [`Class::Malformed`].
 
+use std::time::Duration;
+
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use http::Method;
@@ -20,6 +22,8 @@ use crate::secret::{Redactor, Secret};
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 /// How much of an error's body is read and kept.
 const EXCERPT: usize = 4 * 1024;
+/// How long totals may lag behind the last word. Some servers never close a stream that is over.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Whether more events are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,27 +99,24 @@ impl<D: Decode> Reading<D> {
         let post = post.map_err(unsent)?;
         let response = egress.send(request(call, &post)?).await?;
         let id = request_id(&response);
-        let read = if response.status.is_success() {
-            self.read(call, response).await
-        } else {
-            Err(refused(response, clock).await)
-        };
+        let read = if response.status.is_success() { self.read(call, response, clock).await } else { Err(refused(response, clock).await) };
         read.map_err(|mut error| {
             error.request_id = id;
             error
         })
     }
 
-    async fn read(&mut self, call: &ProviderCall, response: Response) -> Result<(), ProviderError> {
+    async fn read(&mut self, call: &ProviderCall, response: Response, clock: &Clock) -> Result<(), ProviderError> {
         let media = response.media_type();
         let is_json = media == "application/json" || media.ends_with("+json");
         let is_events = media == "text/event-stream";
         if is_events || (media.is_empty() && call.request.stream) {
-            self.events(response).await?;
+            self.events(response, clock).await?;
         } else if is_json || media.is_empty() {
             let body = response.bytes().await?;
+            let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&body);
             let mut events = Vec::new();
-            let decoded = self.decoder.whole(&body, &mut events);
+            let decoded = self.decoder.whole(body, &mut events);
             self.give(&mut events).await;
             decoded?;
         } else {
@@ -126,11 +127,20 @@ impl<D: Decode> Reading<D> {
         self.check_said()
     }
 
-    async fn events(&mut self, response: Response) -> Result<(), ProviderError> {
+    async fn events(&mut self, response: Response, clock: &Clock) -> Result<(), ProviderError> {
         let mut stream = Box::pin(sse::events(response.stream(), D::EVENT_CAP));
         let mut events = Vec::new();
         loop {
-            let event = match stream.try_next().await {
+            let next = if self.decoder.is_whole() {
+                tokio::select! {
+                    biased;
+                    next = stream.try_next() => next,
+                    () = clock.sleep(GRACE) => return Ok(()),
+                }
+            } else {
+                stream.try_next().await
+            };
+            let event = match next {
                 Ok(Some(event)) => event,
                 // After its last word an answer is whole, whatever becomes of the connection.
                 _ if self.decoder.is_whole() => return Ok(()),

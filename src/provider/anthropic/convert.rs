@@ -54,7 +54,9 @@ impl Thinking {
         };
         match quirks.reasoning {
             ReasoningStyle::None => Self { config: None, effort: None, max_tokens: answer },
-            ReasoningStyle::Level => Self { config: Some(json!({ "type": "adaptive" })), effort: Some(level(reasoning)), max_tokens: answer },
+            ReasoningStyle::Level => {
+                Self { config: Some(json!({ "type": "adaptive" })), effort: Some(level(reasoning)), max_tokens: answer }
+            }
             ReasoningStyle::Usual | ReasoningStyle::Object => {
                 // The vendor counts the thoughts into the limit; the caller's limit is about the answer.
                 let budget = reasoning.budget().max(LEAST_THINKING);

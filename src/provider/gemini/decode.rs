@@ -89,7 +89,12 @@ impl Decoder {
             let index = self.calls;
             self.calls += 1;
             let arguments = call.args.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-            out.push(ModelEvent::ToolCallStart { index, id: call.id.unwrap_or_default(), name: call.name, signature: part.thought_signature });
+            out.push(ModelEvent::ToolCallStart {
+                index,
+                id: call.id.unwrap_or_default(),
+                name: call.name,
+                signature: part.thought_signature,
+            });
             out.push(ModelEvent::ToolCallDelta { index, delta: arguments.to_string() });
             return;
         }
