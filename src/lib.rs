@@ -4,6 +4,7 @@
 //! (`model expr net`), ports (`store feed provider tool`), `engine`, work (`queue auth`), `http`, and the roof
 //! (`app config cli`). A test keeps imports pointing down.
 
+pub mod cli;
 pub mod clock;
 pub mod engine;
 pub mod error;

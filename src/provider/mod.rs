@@ -11,31 +11,42 @@
 //!
 //! Must not know: runs, flows, steps, tenants, storage.
 
+mod anthropic;
 mod attempts;
 pub mod catalogue;
 pub mod chat;
 mod completion;
 mod draft;
 mod echo;
+mod endpoint;
 mod error;
 mod estimate;
+mod gemini;
+mod instance;
 mod models;
+mod openai;
 mod price;
 mod quirks;
+mod refusal;
 mod retry;
+mod transport;
 
 use std::fmt;
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 
+pub use anthropic::Anthropic;
 pub use attempts::{Call, ModelStream, Piece};
 pub use catalogue::{Auth, Catalogue, ModelRef};
 pub use chat::*;
 pub use completion::{AttemptReport, Completion, Finish, Usage};
 pub use echo::Echo;
 pub use error::{Class, Detail, ProviderError, Remedy, Summary, classify};
+pub use gemini::Gemini;
+pub use instance::instance;
 pub use models::{ModelCard, Models, Resolved, Setup, TenantKeys};
+pub use openai::OpenAi;
 pub use price::{Cost, LongPrice, Price, Rate};
 pub use quirks::{MaxTokensField, Quirks, ReasoningStyle};
 pub use retry::RetryPolicy;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Provider;
 use super::attempts::{self, Call, ModelStream};
 use super::catalogue::{Auth, Capability, Catalogue, ModelEntry, ModelRef, ProviderEntry};
 use super::completion::Usage;
 use super::echo::Echo;
 use super::price::{Cost, Price};
 use super::quirks::Quirks;
+use super::{Anthropic, Gemini, OpenAi, Provider};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::net::Egress;
@@ -142,8 +142,12 @@ impl Models {
         let Setup { catalogue, env, egress, clock, dev } = setup;
         let wanted = catalogue.providers().iter().flat_map(|provider| provider.key_env.iter().chain(&provider.base_url_env));
         let env = wanted.filter_map(|name| Some((name.clone(), Secret::new(env.get(name)?.trim())))).collect();
-        let clients: [Arc<dyn Provider>; 1] = [Arc::new(Echo::new(clock.clone()))];
-        let _ = egress;
+        let clients: [Arc<dyn Provider>; 4] = [
+            Arc::new(Echo::new(clock.clone())),
+            Arc::new(OpenAi::new(egress.clone(), clock.clone())),
+            Arc::new(Anthropic::new(egress.clone(), clock.clone())),
+            Arc::new(Gemini::new(egress, clock.clone())),
+        ];
         let wires = clients.into_iter().map(|client| (client.wire(), client)).collect();
         Self(Arc::new(Inner { catalogue, env, wires, clock, dev }))
     }

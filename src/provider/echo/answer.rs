@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::instance::instance;
 use crate::provider::chat::{ChatRequest, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
+use crate::provider::instance::instance;
 
 const MOST_REPEATS: usize = 10_000;
 const LONGEST_PAUSE_MS: u64 = 60_000;

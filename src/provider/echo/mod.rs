@@ -19,7 +19,6 @@
 //! Must not know: the network.
 
 mod answer;
-mod instance;
 
 use std::time::Duration;
 

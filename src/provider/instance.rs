@@ -6,7 +6,7 @@ const DEEPEST: usize = 16;
 
 /// A value of the schema: its example, default, constant or first choice, else the least value of its type.
 /// Optional properties are left out. Keywords beyond the usual (patterns, conditions) are not considered.
-pub(super) fn instance(schema: &Value) -> Value {
+pub fn instance(schema: &Value) -> Value {
     build(schema, schema, 0)
 }
 

@@ -1,0 +1,184 @@
+//! A model provider that does what it is told: `dispatch fake-provider`.
+//!
+//! It speaks the three wire formats, streamed and not, needs no key and is quick enough to be the upstream of
+//! benchmarks. The model's name says what happens:
+//!
+//! | name | what happens |
+//! |---|---|
+//! | `fake-ok`, or any other name | five words |
+//! | `fake-chunks-N` | N words, one chunk and one write each |
+//! | `fake-slow-first-MS` | MS milliseconds before the first chunk |
+//! | `fake-slow-MS` | MS milliseconds before each further chunk |
+//! | `fake-stall` | nothing ever comes, not even a status |
+//! | `fake-stall-after-N` | N chunks, then nothing |
+//! | `fake-cut-after-N` | N chunks, then the connection breaks |
+//! | `fake-end-after-N` | N chunks, then a clean end without an end mark |
+//! | `fake-late-error` | two chunks, then an error inside the stream |
+//! | `fake-malformed` | two chunks, then broken JSON |
+//! | `fake-empty` | status 200 and no body |
+//! | `fake-blank` | a well-formed answer that says nothing |
+//! | `fake-wrong-type` | status 200 and a page of HTML |
+//! | `fake-huge-line` | one line without an end |
+//! | `fake-bom` | a byte-order mark before a good answer |
+//! | `fake-STATUS` | that HTTP status with the vendor's usual error, `fake-429`, `fake-529` |
+//! | `fake-STATUS-retry-after-S` | the same with `Retry-After: S` |
+//! | `fake-billing`, `fake-context`, `fake-filter` | status 400 that means: no credit, too long, refused |
+//! | `fake-flaky-N` | fails N times with 500 per idempotency key (or body), then answers |
+//! | `fake-tools` | calls every offered tool once, then answers |
+//! | `fake-reasoning` | thinks before it answers |
+//!
+//! Names combine: `fake-chunks-20-slow-5-cut-after-7`. Usage is always 100 input tokens, 40 of them cached, and one
+//! output token per chunk (and 7 of reasoning where there is some), streamed or not.
+//!
+//! `GET /_fake/stats` counts what arrived, `GET /_fake/last/MODEL` shows the last body sent to a model, so that tests
+//! can judge by what came over the wire. Must not know: anything of dispatch but the clock.
+
+mod anthropic;
+mod gemini;
+mod listen;
+mod openai;
+mod plan;
+mod render;
+mod reply;
+mod stats;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+
+use self::render::{Asked, Rendered, Wire};
+use self::stats::Stats;
+use crate::clock::Clock;
+
+/// What the fake provider is made of.
+#[derive(Debug, Clone)]
+pub struct FakeOptions {
+    /// For its delays.
+    pub clock: Clock,
+}
+
+impl Default for FakeOptions {
+    fn default() -> Self {
+        Self { clock: Clock::system() }
+    }
+}
+
+/// Answers that need no look at the request are rendered once.
+const MOST_RENDERED: usize = 1_000;
+
+struct Fake {
+    clock: Clock,
+    stats: Arc<Stats>,
+    rendered: Mutex<HashMap<(Wire, String, bool), Arc<Rendered>>>,
+}
+
+/// The routes, for mounting elsewhere. Connections are counted by [`serve`] only.
+pub fn router(options: FakeOptions) -> Router {
+    routes(options, Arc::new(Stats::default()))
+}
+
+/// Serves until the future is dropped.
+pub async fn serve(listener: TcpListener, options: FakeOptions) -> std::io::Result<()> {
+    let stats = Arc::new(Stats::default());
+    let listener = listen::Counting::new(listener, stats.clone());
+    axum::serve(listener, routes(options, stats)).await
+}
+
+fn routes(options: FakeOptions, stats: Arc<Stats>) -> Router {
+    let fake = Arc::new(Fake { clock: options.clock, stats, rendered: Mutex::default() });
+    Router::new()
+        .route("/v1/chat/completions", post(chat_completions))
+        .route("/chat/completions", post(chat_completions))
+        .route("/v1/messages", post(messages))
+        .route("/v1beta/models/{call}", post(generate_content))
+        .route("/_fake/stats", get(show_stats))
+        .route("/_fake/reset", post(reset))
+        .route("/_fake/last/{*model}", get(last))
+        .with_state(fake)
+}
+
+/// What both body formats share.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    model: String,
+    #[serde(default)]
+    stream: bool,
+}
+
+async fn chat_completions(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) -> Response {
+    by_body(&fake, Wire::OpenAi, &headers, body).await
+}
+
+async fn messages(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) -> Response {
+    by_body(&fake, Wire::Anthropic, &headers, body).await
+}
+
+async fn generate_content(State(fake): State<Arc<Fake>>, Path(call): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
+    let Some((model, verb)) = call.rsplit_once(':') else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    fake.answer(Asked { wire: Wire::Gemini, model: model.to_owned(), stream: verb == "streamGenerateContent", body }, &headers).await
+}
+
+async fn by_body(fake: &Fake, wire: Wire, headers: &HeaderMap, body: Bytes) -> Response {
+    let head: Head = match serde_json::from_slice(&body) {
+        Ok(head) => head,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    fake.answer(Asked { wire, model: head.model, stream: head.stream, body }, headers).await
+}
+
+impl Fake {
+    async fn answer(&self, asked: Asked, headers: &HeaderMap) -> Response {
+        let ticket = self.stats.open(&asked.model, &asked.body);
+        let plan = plan::plan(&asked.model);
+        if let Some(times) = plan.flaky {
+            let key = headers.get("idempotency-key").map_or(asked.body.as_ref(), |key| key.as_bytes());
+            if self.stats.visits(&asked.model, key) <= times {
+                return reply::reply(render::failure(asked.wire, 500, None), ticket, &self.clock).await;
+            }
+        }
+        let rendered = if plan.looks_at_request() { Arc::new(render::render(&plan, &asked)) } else { self.rendered(&plan, asked) };
+        reply::reply(rendered, ticket, &self.clock).await
+    }
+
+    fn rendered(&self, plan: &plan::Plan, asked: Asked) -> Arc<Rendered> {
+        let key = (asked.wire, asked.model.clone(), asked.stream);
+        if let Some(known) = self.rendered.lock().get(&key) {
+            return known.clone();
+        }
+        let fresh = Arc::new(render::render(plan, &asked));
+        let mut all = self.rendered.lock();
+        if all.len() >= MOST_RENDERED {
+            all.clear();
+        }
+        all.insert(key, fresh.clone());
+        fresh
+    }
+}
+
+async fn show_stats(State(fake): State<Arc<Fake>>) -> Json<serde_json::Value> {
+    Json(fake.stats.show())
+}
+
+async fn reset(State(fake): State<Arc<Fake>>) -> StatusCode {
+    fake.stats.reset();
+    StatusCode::NO_CONTENT
+}
+
+async fn last(State(fake): State<Arc<Fake>>, Path(model): Path<String>) -> Response {
+    match fake.stats.last(&model) {
+        Some(body) => ([("content-type", "application/json")], body).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}

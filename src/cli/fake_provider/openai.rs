@@ -1,0 +1,99 @@
+//! Chat completions, as a server writes them.
+
+use serde_json::{Value, json};
+
+use super::plan::Fault;
+use super::render::{CACHED_TOKENS, Chunks, INPUT_TOKENS, Script};
+use crate::provider::instance;
+
+pub(super) fn chunks(script: &Script) -> Chunks {
+    let chunk = |delta: Value, finish: Option<&str>| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
+        line(&json!({ "id": "chatcmpl-fake", "object": "chat.completion.chunk", "created": 0, "model": script.model, "choices": [choice] }))
+    };
+    let mut head = chunk(json!({ "role": "assistant", "content": "" }), None);
+    if let Some(thought) = script.thought {
+        head += &chunk(json!({ "reasoning_content": thought }), None);
+    }
+    for (index, (name, arguments)) in script.calls.iter().enumerate() {
+        let function = json!({ "name": name, "arguments": "" });
+        head += &chunk(json!({ "tool_calls": [{ "index": index, "id": id(index), "type": "function", "function": function }] }), None);
+        let function = json!({ "arguments": arguments.to_string() });
+        head += &chunk(json!({ "tool_calls": [{ "index": index, "function": function }] }), None);
+    }
+    let words = script.words.iter().map(|word| chunk(json!({ "content": word }), None)).collect();
+    let end = line(&json!({
+        "id": "chatcmpl-fake", "object": "chat.completion.chunk", "created": 0, "model": script.model, "choices": [], "usage": usage(script),
+    }));
+    let tail = format!("{}{end}data: [DONE]\n\n", chunk(json!({}), Some(finish(script))));
+    Chunks { head, words, tail }
+}
+
+fn line(value: &Value) -> String {
+    format!("data: {value}\n\n")
+}
+
+fn id(index: usize) -> String {
+    format!("call_fake_{index}")
+}
+
+fn finish(script: &Script) -> &'static str {
+    if script.calls.is_empty() { "stop" } else { "tool_calls" }
+}
+
+fn usage(script: &Script) -> Value {
+    // A blank answer used nothing, or it would not be blank.
+    let output = script.answer_tokens() + script.reasoning_tokens();
+    json!({
+        "prompt_tokens": INPUT_TOKENS,
+        "completion_tokens": output,
+        "total_tokens": INPUT_TOKENS + output,
+        "prompt_tokens_details": { "cached_tokens": CACHED_TOKENS },
+        "completion_tokens_details": { "reasoning_tokens": script.reasoning_tokens() },
+    })
+}
+
+pub(super) fn whole(script: &Script) -> Value {
+    let calls: Vec<Value> = script.calls.iter().enumerate().map(|(index, (name, arguments))| {
+        json!({ "id": id(index), "type": "function", "function": { "name": name, "arguments": arguments.to_string() } })
+    }).collect();
+    let mut message = json!({ "role": "assistant", "content": script.text() });
+    if let Some(thought) = script.thought {
+        message["reasoning_content"] = thought.into();
+    }
+    if !calls.is_empty() {
+        message["tool_calls"] = calls.into();
+    }
+    json!({
+        "id": "chatcmpl-fake", "object": "chat.completion", "created": 0, "model": script.model,
+        "choices": [{ "index": 0, "message": message, "finish_reason": finish(script) }],
+        "usage": usage(script),
+    })
+}
+
+pub(super) fn error(status: u16, fault: Option<Fault>) -> Value {
+    let (kind, code, message) = match (fault, status) {
+        (Some(Fault::Billing), _) | (_, 402) => ("insufficient_quota", "insufficient_quota", "You exceeded your current quota."),
+        (Some(Fault::Context), _) => {
+            ("invalid_request_error", "context_length_exceeded", "This model's maximum context length is 8192 tokens.")
+        }
+        (Some(Fault::Filter), _) => ("invalid_request_error", "content_filter", "The prompt was filtered."),
+        (_, 401) => ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+        (_, 404) => ("invalid_request_error", "model_not_found", "The model does not exist."),
+        (_, 429) => ("requests", "rate_limit_exceeded", "Rate limit reached."),
+        (_, 529) => ("server_error", "overloaded", "The engine is currently overloaded."),
+        (_, 500..) => ("server_error", "server_error", "The server had an error."),
+        _ => ("invalid_request_error", "invalid_request", "The request is not valid."),
+    };
+    json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
+}
+
+/// Whether a tool has answered, and a call of each offered one.
+pub(super) fn tools(body: &Value) -> (bool, Vec<(String, Value)>) {
+    let last = body["messages"].as_array().and_then(|messages| messages.last());
+    let answered = last.is_some_and(|message| message["role"] == "tool");
+    let offered = body["tools"].as_array().into_iter().flatten();
+    let calls =
+        offered.map(|tool| (tool["function"]["name"].as_str().unwrap_or_default().to_owned(), instance(&tool["function"]["parameters"])));
+    (answered, calls.collect())
+}

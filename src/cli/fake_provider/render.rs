@@ -1,0 +1,221 @@
+//! From a plan to the steps of an answer, in the words of a wire format. Pure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use serde_json::Value;
+
+use super::plan::{Fault, Plan};
+use super::{anthropic, gemini, openai};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Wire {
+    OpenAi,
+    Anthropic,
+    Gemini,
+}
+
+/// A request, as far as it matters.
+pub(super) struct Asked {
+    pub wire: Wire,
+    pub model: String,
+    pub stream: bool,
+    pub body: Bytes,
+}
+
+/// An answer, ready to be sent any number of times.
+#[derive(Debug)]
+pub(super) struct Rendered {
+    pub status: u16,
+    pub content_type: &'static str,
+    pub retry_after: Option<u32>,
+    /// Before the status.
+    pub wait: Duration,
+    pub steps: Vec<Step>,
+}
+
+/// One thing that happens to the connection.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// One write.
+    Write(Bytes),
+    Wait(Duration),
+    /// Nothing, for ever.
+    Hang,
+    /// The connection breaks.
+    Abort,
+}
+
+/// What an answer says.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    pub model: String,
+    pub words: Vec<String>,
+    pub thought: Option<&'static str>,
+    /// Name and arguments.
+    pub calls: Vec<(String, Value)>,
+}
+
+pub(super) const INPUT_TOKENS: u64 = 100;
+pub(super) const CACHED_TOKENS: u64 = 40;
+pub(super) const REASONING_TOKENS: u64 = 7;
+
+impl Script {
+    pub(super) fn text(&self) -> String {
+        self.words.concat()
+    }
+
+    pub(super) fn reasoning_tokens(&self) -> u64 {
+        if self.thought.is_some() { REASONING_TOKENS } else { 0 }
+    }
+
+    /// Tokens of the answer without its reasoning.
+    pub(super) fn answer_tokens(&self) -> u64 {
+        u64::try_from(self.words.len() + self.calls.len()).unwrap_or(0)
+    }
+}
+
+/// An answer as the chunks of a stream.
+pub(super) struct Chunks {
+    /// Everything before the first word.
+    pub head: String,
+    pub words: Vec<String>,
+    /// Everything after the last word.
+    pub tail: String,
+}
+
+pub(super) fn render(plan: &Plan, asked: &Asked) -> Rendered {
+    let status = match plan.fault {
+        Some(Fault::Status(status)) => Some(status),
+        Some(Fault::Billing | Fault::Context | Fault::Filter) => Some(400),
+        _ => None,
+    };
+    let (content_type, steps) = match (status, plan.fault) {
+        (Some(status), fault) => ("application/json", vec![write(&error_body(asked.wire, status, fault).to_string())]),
+        (None, Some(Fault::Stall)) => ("application/json", Vec::new()),
+        (None, Some(Fault::WrongType)) => ("text/html; charset=utf-8", vec![write("<html><body>It works!</body></html>")]),
+        (None, Some(Fault::HugeLine)) => (kind(asked.stream), endless_line(asked)),
+        (None, Some(Fault::Empty)) => (kind(asked.stream), Vec::new()),
+        (None, _) if asked.stream => ("text/event-stream", streamed(plan, asked)),
+        (None, _) => ("application/json", whole(plan, asked)),
+    };
+    let never = plan.fault == Some(Fault::Stall);
+    Rendered {
+        status: status.unwrap_or(200),
+        content_type,
+        retry_after: plan.retry_after,
+        wait: if never { Duration::MAX } else { plan.before_first },
+        steps,
+    }
+}
+
+/// A failure with a status, outside of any plan.
+pub(super) fn failure(wire: Wire, status: u16, retry_after: Option<u32>) -> Arc<Rendered> {
+    let body = error_body(wire, status, None).to_string();
+    Arc::new(Rendered { status, content_type: "application/json", retry_after, wait: Duration::ZERO, steps: vec![write(&body)] })
+}
+
+fn kind(stream: bool) -> &'static str {
+    if stream { "text/event-stream" } else { "application/json" }
+}
+
+fn write(text: &str) -> Step {
+    Step::Write(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+/// Larger than any reader should take.
+fn endless_line(asked: &Asked) -> Vec<Step> {
+    const PART: usize = 1024 * 1024;
+    let parts = if asked.stream { 18 } else { 66 };
+    let part = Bytes::from(vec![b'x'; PART]);
+    let start = if asked.stream { "data: " } else { "{\"x\": \"" };
+    std::iter::once(write(start)).chain(std::iter::repeat_n(Step::Write(part), parts)).collect()
+}
+
+fn script(plan: &Plan, asked: &Asked) -> Script {
+    let calls = if plan.tools { tool_calls(asked) } else { Vec::new() };
+    let silent = plan.fault == Some(Fault::Blank) || !calls.is_empty();
+    let words = if silent { Vec::new() } else { (1..=plan.chunks).map(|n| format!("word{n} ")).collect() };
+    Script { model: asked.model.clone(), words, thought: plan.reasoning.then_some("Let me think."), calls }
+}
+
+/// One call of every offered tool, unless a tool has already answered.
+fn tool_calls(asked: &Asked) -> Vec<(String, Value)> {
+    let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let (answered, tools) = match asked.wire {
+        Wire::OpenAi => openai::tools(&body),
+        Wire::Anthropic => anthropic::tools(&body),
+        Wire::Gemini => gemini::tools(&body),
+    };
+    if answered { Vec::new() } else { tools }
+}
+
+fn streamed(plan: &Plan, asked: &Asked) -> Vec<Step> {
+    let script = script(plan, asked);
+    let chunks = match asked.wire {
+        Wire::OpenAi => openai::chunks(&script),
+        Wire::Anthropic => anthropic::chunks(&script),
+        Wire::Gemini => gemini::chunks(&script),
+    };
+    let mark = if plan.mark { "\u{feff}" } else { "" };
+    let mut steps = vec![write(&format!("{mark}{}", chunks.head))];
+    let said = match plan.fault {
+        Some(Fault::StallAfter(n) | Fault::CutAfter(n) | Fault::EndAfter(n)) => n,
+        Some(Fault::LateError | Fault::Malformed) => 2,
+        _ => chunks.words.len(),
+    };
+    for (at, word) in chunks.words.iter().take(said).enumerate() {
+        if at > 0 && !plan.between.is_zero() {
+            steps.push(Step::Wait(plan.between));
+        }
+        steps.push(write(word));
+    }
+    steps.extend(match plan.fault {
+        Some(Fault::StallAfter(_)) => Some(Step::Hang),
+        Some(Fault::CutAfter(_)) => Some(Step::Abort),
+        Some(Fault::EndAfter(_)) => None,
+        Some(Fault::LateError) => Some(write(&late_error(asked.wire))),
+        Some(Fault::Malformed) => Some(write("data: {\"choices\": [{\"delta\"\n\n")),
+        _ => Some(write(&chunks.tail)),
+    });
+    steps.retain(|step| !matches!(step, Step::Write(bytes) if bytes.is_empty()));
+    steps
+}
+
+fn late_error(wire: Wire) -> String {
+    let body = error_body(wire, 529, None);
+    match wire {
+        Wire::Anthropic => format!("event: error\ndata: {body}\n\n"),
+        Wire::OpenAi | Wire::Gemini => format!("data: {body}\n\n"),
+    }
+}
+
+fn whole(plan: &Plan, asked: &Asked) -> Vec<Step> {
+    if plan.fault == Some(Fault::LateError) {
+        return vec![write(&error_body(asked.wire, 529, None).to_string())];
+    }
+    let script = script(plan, asked);
+    let body = match asked.wire {
+        Wire::OpenAi => openai::whole(&script),
+        Wire::Anthropic => anthropic::whole(&script),
+        Wire::Gemini => gemini::whole(&script),
+    };
+    let mark = if plan.mark { "\u{feff}" } else { "" };
+    let text = format!("{mark}{body}");
+    let half = || write(&text.chars().take(text.chars().count() / 2).collect::<String>());
+    match plan.fault {
+        Some(Fault::StallAfter(_)) => vec![half(), Step::Hang],
+        Some(Fault::CutAfter(_)) => vec![half(), Step::Abort],
+        Some(Fault::EndAfter(_) | Fault::Malformed) => vec![half()],
+        _ => vec![write(&text)],
+    }
+}
+
+fn error_body(wire: Wire, status: u16, fault: Option<Fault>) -> Value {
+    match wire {
+        Wire::OpenAi => openai::error(status, fault),
+        Wire::Anthropic => anthropic::error(status, fault),
+        Wire::Gemini => gemini::error(status, fault),
+    }
+}

@@ -1,0 +1,42 @@
+//! The Gemini format: `generateContent` and `streamGenerateContent?alt=sse`.
+//!
+//! Source: ai.google.dev/api/generate-content.
+
+mod convert;
+mod decode;
+mod wire;
+
+use futures_util::stream::BoxStream;
+
+use super::endpoint::endpoint;
+use super::transport::{Post, exchange};
+use super::{ModelEvent, Provider, ProviderCall, ProviderError};
+use crate::clock::Clock;
+use crate::net::Egress;
+
+/// Servers that speak generateContent.
+#[derive(Debug, Clone)]
+pub struct Gemini {
+    egress: Egress,
+    clock: Clock,
+}
+
+impl Gemini {
+    pub fn new(egress: Egress, clock: Clock) -> Self {
+        Self { egress, clock }
+    }
+}
+
+impl Provider for Gemini {
+    fn wire(&self) -> &'static str {
+        "gemini"
+    }
+
+    fn stream(&self, call: ProviderCall) -> BoxStream<'static, Result<ModelEvent, ProviderError>> {
+        let body = convert::request(&call.request, &call.quirks);
+        let (verb, query) = if call.request.stream { ("streamGenerateContent", "?alt=sse") } else { ("generateContent", "") };
+        let model = format!("{}:{verb}", call.model);
+        let post = endpoint(&call.base_url, &["v1beta", "models", &model]).map(|url| Post { url: url + query, body });
+        exchange(self.egress.clone(), self.clock.clone(), call, post, decode::Decoder::default())
+    }
+}

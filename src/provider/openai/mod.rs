@@ -1,0 +1,40 @@
+//! The OpenAI chat completions format, as spoken by OpenAI and by every compatible server.
+//!
+//! Source: platform.openai.com/docs/api-reference/chat; deviations of compatible servers are noted where they are
+//! allowed for.
+
+mod convert;
+mod wire;
+
+use futures_util::stream::BoxStream;
+
+use super::endpoint::endpoint;
+use super::transport::{Post, exchange};
+use super::{ModelEvent, Provider, ProviderCall, ProviderError};
+use crate::clock::Clock;
+use crate::net::Egress;
+
+/// Servers that speak chat completions.
+#[derive(Debug, Clone)]
+pub struct OpenAi {
+    egress: Egress,
+    clock: Clock,
+}
+
+impl OpenAi {
+    pub fn new(egress: Egress, clock: Clock) -> Self {
+        Self { egress, clock }
+    }
+}
+
+impl Provider for OpenAi {
+    fn wire(&self) -> &'static str {
+        "openai"
+    }
+
+    fn stream(&self, call: ProviderCall) -> BoxStream<'static, Result<ModelEvent, ProviderError>> {
+        let body = convert::request(&call.request, &call.model, &call.quirks);
+        let post = endpoint(&call.base_url, &["chat", "completions"]).map(|url| Post { url, body });
+        exchange(self.egress.clone(), self.clock.clone(), call, post, convert::Decoder::default())
+    }
+}
