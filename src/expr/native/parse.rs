@@ -187,12 +187,13 @@ impl<'s> Parser<'s> {
 
     fn unary(&mut self) -> Parsed<Expr> {
         self.space();
-        let wrap: fn(Box<Expr>) -> Expr = if self.rest.starts_with("--") || self.rest.starts_with("++") {
+        if self.rest.starts_with("--") || self.rest.starts_with("++") {
             return self.foreign();
-        } else if self.eat("!") {
+        }
+        let wrap: fn(Box<Expr>) -> Expr = if self.eat("!") {
             Expr::Not
         } else if self.eat("-") {
-            Expr::Minus
+            negated
         } else if self.eat("+") {
             Expr::Plus
         } else if self.rest.strip_prefix("typeof").is_some_and(|rest| rest.starts_with([' ', '('])) && self.eat("typeof") {
@@ -203,10 +204,7 @@ impl<'s> Parser<'s> {
         self.enter()?;
         let inner = self.unary()?;
         self.leave();
-        Ok(match (wrap(Box::new(inner.clone())), inner) {
-            (Expr::Minus(_), Expr::Literal(Value::Number(number))) => negated(&number),
-            (wrapped, _) => wrapped,
-        })
+        Ok(wrap(Box::new(inner)))
     }
 
     fn postfix(&mut self) -> Parsed<Expr> {
@@ -471,10 +469,14 @@ impl<'s> Parser<'s> {
     }
 }
 
-fn negated(number: &serde_json::Number) -> Expr {
-    match number.as_i64() {
-        Some(whole) if whole != 0 => Expr::Literal(Value::from(-whole)),
-        _ => Expr::Literal(serde_json::Number::from_f64(-number.as_f64().unwrap_or(0.0)).map_or(Value::Null, Value::Number)),
+/// A negative number is a literal, everything else a computation.
+fn negated(inner: Box<Expr>) -> Expr {
+    match *inner {
+        Expr::Literal(Value::Number(number)) => match number.as_i64() {
+            Some(whole) if whole != 0 => Expr::Literal(Value::from(-whole)),
+            _ => Expr::Literal(serde_json::Number::from_f64(-number.as_f64().unwrap_or(0.0)).map_or(Value::Null, Value::Number)),
+        },
+        other => Expr::Minus(Box::new(other)),
     }
 }
 
