@@ -146,5 +146,5 @@ fn closing(text: &str, close: &str) -> Option<usize> {
         }
     }
     // An apostrophe in a comment is no quote.
-    text.find(close).map(|found| found + close.len())
+    text.get(2..)?.find(close).map(|found| 2 + found + close.len())
 }

@@ -190,21 +190,21 @@ impl<'s> Parser<'s> {
         if self.rest.starts_with("--") || self.rest.starts_with("++") {
             return self.foreign();
         }
-        let wrap: fn(Box<Expr>) -> Expr = if self.eat("!") {
-            Expr::Not
+        let wrap: fn(Expr) -> Expr = if self.eat("!") {
+            |inner| Expr::Not(Box::new(inner))
         } else if self.eat("-") {
             negated
         } else if self.eat("+") {
-            Expr::Plus
+            |inner| Expr::Plus(Box::new(inner))
         } else if self.rest.strip_prefix("typeof").is_some_and(|rest| rest.starts_with([' ', '('])) && self.eat("typeof") {
-            Expr::TypeOf
+            |inner| Expr::TypeOf(Box::new(inner))
         } else {
             return self.postfix();
         };
         self.enter()?;
         let inner = self.unary()?;
         self.leave();
-        Ok(wrap(Box::new(inner)))
+        Ok(wrap(inner))
     }
 
     fn postfix(&mut self) -> Parsed<Expr> {
@@ -470,8 +470,8 @@ impl<'s> Parser<'s> {
 }
 
 /// A negative number is a literal, everything else a computation.
-fn negated(inner: Box<Expr>) -> Expr {
-    match *inner {
+fn negated(inner: Expr) -> Expr {
+    match inner {
         Expr::Literal(Value::Number(number)) => match number.as_i64() {
             Some(whole) if whole != 0 => Expr::Literal(Value::from(-whole)),
             _ => Expr::Literal(serde_json::Number::from_f64(-number.as_f64().unwrap_or(0.0)).map_or(Value::Null, Value::Number)),

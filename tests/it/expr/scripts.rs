@@ -127,7 +127,10 @@ async fn memory_is_bounded() {
         "const a = []; for (;;) { try { a.push('y'.repeat(1e6)) } catch { a.push(1) } }",
     ] {
         let result = small().run(code, Map::new()).await;
-        assert!(matches!(result, Err(ScriptError::Memory(_) | ScriptError::Timeout(_) | ScriptError::Thrown { .. })), "{code}: {result:?}");
+        assert!(
+            matches!(result, Err(ScriptError::Memory(_) | ScriptError::Timeout(_) | ScriptError::Stack | ScriptError::Thrown { .. })),
+            "{code}: {result:?}"
+        );
     }
     let result = small().run("const a = []; while (true) a.push(new Array(1000).fill('x'))", Map::new()).await;
     assert_eq!(result, Err(ScriptError::Memory(8 << 20)));
@@ -201,6 +204,8 @@ fn syntax_is_checked_without_running() {
     assert_eq!(validate_script("return input.x"), Ok(()));
     assert_eq!(validate_script("while (true) {}"), Ok(()));
     assert_eq!(validate_script("const x = await Promise.resolve(1); return x"), Ok(()));
+    assert!(validate_script("}); while (true) {} (function () {").is_err());
+    assert!(validate_script("} [Array] = async function anonymous() {").is_err());
     let fault = validate_script("const a = 1;\nconst b = ;\nreturn a").unwrap_err();
     assert_eq!(fault.line, Some(2), "{fault}");
     for (code, says) in
@@ -209,4 +214,27 @@ fn syntax_is_checked_without_running() {
         let fault = validate_script(code).unwrap_err().to_string();
         assert!(fault.contains(says), "{code}: {fault}");
     }
+}
+
+/// Running out of memory at any point is an error of the script, never of the process.
+#[tokio::test]
+async fn memory_may_run_out_anywhere() {
+    let mut outcomes = [0u32; 2];
+    for step in 0..80 {
+        let limits = Limits { memory: 150_000 + step * 7_919, time: Duration::from_millis(100), ..Limits::default() };
+        let sandbox = Sandbox::new(limits, dispatch::clock::Clock::system());
+        for code in [
+            "const a = []; while (true) a.push({ i: a.length, s: `${a.length}` })",
+            "const f = async n => { const x = Array.from({ length: 50 }, (_, i) => i); await null; return [x, await f(n + 1)] }; return f(0)",
+            "const m = new Map(); for (let i = 0; ; i++) { m.set({ i }, new Error('x' + i)); }",
+            "class A { constructor(n) { this.n = n; this.me = this } } let l = null; for (;;) l = { a: new A(1), l }",
+            "return JSON.parse('[' + '[1],'.repeat(20000) + '1]').map(x => /x(y)z/.exec('xyz'))",
+            "return list.map(x => x.repeat(100))",
+        ] {
+            let result = sandbox.run(code, map(json!({ "list": vec!["abc"; 50] }))).await;
+            outcomes[usize::from(result.is_ok())] += 1;
+            assert!(!matches!(result, Err(ScriptError::Engine)), "{code}: {result:?}");
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 20), "{outcomes:?}");
 }
