@@ -16,6 +16,7 @@ mod dates;
 mod filters;
 mod lexer;
 mod lists;
+mod lookup;
 mod numbers;
 mod operand;
 mod parse;

@@ -62,6 +62,7 @@ async fn conditions_run_natively() {
     }
 }
 
+#[cfg(feature = "js")]
 #[tokio::test(start_paused = true)]
 async fn other_conditions_run_in_the_sandbox() {
     let vectors = Vectors::load();
@@ -75,6 +76,7 @@ async fn other_conditions_run_in_the_sandbox() {
 }
 
 /// What the native grammar and the sandbox both understand must mean the same in both.
+#[cfg(feature = "js")]
 #[tokio::test(start_paused = true)]
 async fn native_conditions_agree_with_the_sandbox() {
     let vectors = Vectors::load();
@@ -187,4 +189,20 @@ fn documents_know_their_own_variables() {
     let document =
         Document::parse("{% assign a = b %}{% for x in items %}{{ x }}{{ a }}{{ forloop.index }}{% endfor %}", Escape::None).unwrap();
     assert_eq!(document.roots().iter().collect::<Vec<_>>(), ["b", "items"]);
+}
+
+/// Compiled forms are shared between threads, and evaluating one never ties a task to its thread.
+#[test]
+fn compiled_forms_cross_threads() {
+    fn shared<T: Send + Sync + 'static>(_: &T) {}
+    fn movable<T: Send>(_: T) {}
+    shared(&Template::parse("{{ a | upper }}").unwrap());
+    shared(&TemplateTree::parse(&json!("{{ a }}")).unwrap());
+    shared(&Document::parse("{{ a }}", Escape::None).unwrap());
+    let condition = Condition::parse("a").unwrap();
+    shared(&condition);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let (empty, sandbox) = (Map::new(), sandbox());
+    movable(condition.eval(&Scope::new([&empty]), &sandbox));
 }
