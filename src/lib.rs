@@ -17,3 +17,4 @@ pub mod net;
 pub mod provider;
 pub mod secret;
 pub mod store;
+pub mod tool;

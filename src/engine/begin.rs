@@ -91,7 +91,7 @@ impl Engine {
             spent: Spent::default(),
             lease_until,
         };
-        let memory = Memory::load(&start.plan, Vec::new(), Vec::new(), 0, false);
+        let memory = Memory::load(&start.plan, Vec::new(), Vec::new(), 0);
         let context = self.context(log, start.plan, start.input, start.secrets, memory).await?;
         context.emit(Event::ExecutionStart {
             kind: "flow".into(),
@@ -120,7 +120,7 @@ impl Engine {
             spent: run.spent,
             lease_until,
         };
-        let memory = Memory::load(&plan, lease.journal, lease.waits, run.nudges, true);
+        let memory = Memory::load(&plan, lease.journal, lease.waits, run.nudges);
         let context = self.context(log, plan, run.input, secrets, memory).await?;
         if run.cancel_requested {
             context.cancel.cancel();
@@ -236,12 +236,20 @@ impl Active {
             context.walk(&leave).await
         };
         let committing = context.log.keep_committing(birth, number);
-        let departure = tokio::select! {
+        let _closing = Closing(&context);
+        tokio::select! {
             biased;
             departure = walk => departure,
             lost = committing => Departure::Lost(lost),
-        };
-        context.parts().feed.close(context.run, context.log.ring());
-        departure
+        }
+    }
+}
+
+/// Closes the ring however the drive ends, also when its task is aborted.
+struct Closing<'a>(&'a RunContext);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.parts().feed.close(self.0.run, self.0.log.ring());
     }
 }

@@ -121,6 +121,11 @@ pub struct RunContext {
 }
 
 impl RunContext {
+    /// What the approval of this wait was given for.
+    pub fn approved_digest(&self, wait: WaitId) -> Option<String> {
+        self.memory.lock().waits.values().find(|known| known.id == wait).and_then(|known| known.digest.clone())
+    }
+
     pub fn parts(&self) -> &Parts {
         &self.engine.parts
     }
@@ -202,6 +207,11 @@ impl<'a> StepContext<'a> {
         self.variables.get(name).or_else(|| self.run.base.get(name))
     }
 
+    /// The id of a text or reasoning block: never used twice in a run, also after a crash.
+    pub fn block(&self, kind: &str, number: u32) -> String {
+        format!("{kind}_{}_{}_{}_{number}", self.planned.index, self.run.log.epoch.0, self.attempt)
+    }
+
     /// Notes names that led nowhere; they are reported with the step.
     pub fn unresolved(&self, names: Vec<String>) {
         let mut noted = self.noted.lock();
@@ -264,10 +274,10 @@ impl<'a> StepContext<'a> {
     /// `Pure` and `Idempotent` effects are performed again when a crash lost their result. A `Once` effect is
     /// announced in the journal first; when the announcement is found without a result, its fate is unknown and the
     /// step waits until someone settles it.
-    pub async fn effect<T, F>(&self, key: &str, class: Effect, act: impl FnOnce() -> F) -> StepResult<T>
+    pub async fn effect<T, F>(&self, key: &str, class: Effect, act: impl FnOnce() -> F + Send) -> StepResult<T>
     where
-        T: Serialize + DeserializeOwned,
-        F: Future<Output = StepResult<T>>,
+        T: Serialize + DeserializeOwned + Send + Sync,
+        F: Future<Output = StepResult<T>> + Send,
     {
         match self.recall(key) {
             Some(Outcome::Done(value)) => {

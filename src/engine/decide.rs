@@ -29,8 +29,3 @@ pub fn ready(plan: &Plan, steps: &[Standing]) -> Vec<Ready> {
 fn chose(steps: &[Standing], chooser: usize, branch: bool) -> bool {
     steps.get(chooser).is_some_and(|standing| standing.state == Some(StepState::Completed) && standing.branch == Some(branch))
 }
-
-/// Whether every step is settled.
-pub fn finished(steps: &[Standing]) -> bool {
-    steps.iter().all(Standing::is_settled)
-}

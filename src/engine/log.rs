@@ -225,8 +225,9 @@ impl RunLog {
 
     async fn reached(&self, count: u64) -> bool {
         let mut done = self.done.subscribe();
-        match done.wait_for(|progress| progress.committed >= count || progress.nudged).await {
-            Ok(progress) => !progress.nudged,
+        let nudged = done.wait_for(|progress| progress.committed >= count).await.map(|progress| progress.nudged);
+        match nudged {
+            Ok(nudged) => !nudged,
             Err(_) => std::future::pending().await,
         }
     }
@@ -234,7 +235,6 @@ impl RunLog {
     /// Commits everything together with a move of the run, as its last act here. `false`: somebody nudged the
     /// run, so it did not pause; everything but the move is durable.
     pub async fn depart(&self, step: Move) -> bool {
-        self.done.send_modify(|progress| progress.nudged = false);
         let wanted = {
             let mut pending = self.pending.lock();
             pending.recorded += 1;

@@ -74,13 +74,11 @@ pub struct Memory {
     pub reserved: Reserved,
     /// Last reading of the run's nudges.
     pub nudges: i64,
-    /// Whether this owner took up a run that was running or paused before.
-    pub continued: bool,
 }
 
 impl Memory {
     /// Rebuilds the memory from what the store holds.
-    pub fn load(plan: &Plan, journal: Vec<JournalEntry>, waits: Vec<Wait>, nudges: i64, continued: bool) -> Self {
+    pub fn load(plan: &Plan, journal: Vec<JournalEntry>, waits: Vec<Wait>, nudges: i64) -> Self {
         let journal: HashMap<String, Outcome> = journal.into_iter().map(|entry| (entry.key, entry.outcome)).collect();
         let mut memory = Self {
             journal,
@@ -91,7 +89,6 @@ impl Memory {
             settled: 0,
             reserved: Reserved::default(),
             nudges,
-            continued,
         };
         let mut records: Vec<(usize, StepRecord)> = plan
             .steps

@@ -36,16 +36,16 @@ pub use context::{Interrupt, StepContext, StepFailure, StepResult};
 pub use drive::Departure;
 pub use log::Lost;
 pub use memory::StepRecord;
-pub use verbs::{Decision, StepView};
+pub use verbs::{Decision, Fate};
 
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Problems, Result};
 use crate::expr::script::Sandbox;
 use crate::feed::Feed;
-use crate::id::NodeId;
+use crate::id::{NodeId, TenantId};
 use crate::model::Flow;
 use crate::net::Egress;
-use crate::provider::Models;
+use crate::provider::{Models, TenantKeys};
 use crate::secret::Vault;
 use crate::store::{Blob, SharedStore};
 use plan::Plan;
@@ -53,6 +53,8 @@ use step::StepType;
 
 /// Compiled flows kept ready.
 const PLANS: u64 = 2_000;
+/// How long a tenant's keys are believed without reading them again.
+const KEYS_FOR: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Everything the engine works with, handed in by the composition root.
 pub struct Parts {
@@ -72,14 +74,17 @@ pub struct Engine(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub parts: Parts,
-    types: HashMap<&'static str, Arc<dyn StepType>>,
+    types: HashMap<&'static str, StepType>,
     plans: Cache<String, Arc<Plan>>,
+    /// Tenants' own provider keys, read again after a moment.
+    keys: Cache<TenantId, TenantKeys>,
 }
 
 impl Engine {
     pub fn new(parts: Parts) -> Self {
-        let types = step::all().into_iter().map(|kind| (kind.action(), kind)).collect();
-        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS) }))
+        let types = step::ALL.iter().map(|kind| (kind.action, *kind)).collect();
+        let keys = Cache::builder().max_capacity(PLANS).time_to_live(KEYS_FOR).build();
+        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS), keys }))
     }
 
     pub fn parts(&self) -> &Parts {
@@ -93,6 +98,26 @@ impl Engine {
             return Ok(plan);
         }
         self.compile(flow.clone(), blob)
+    }
+
+    /// Whether every model that a plan asks first can be asked: known, and with a key. Faults carry pointers.
+    pub async fn admit(&self, plan: &Plan, tenant: TenantId) -> Result<()> {
+        let keys = self.tenant_keys(tenant).await?;
+        let models = &self.parts().models;
+        let mut problems = Problems::default();
+        let mut refused = None;
+        for planned in &plan.steps {
+            for (number, name) in planned.body.models().iter().enumerate() {
+                let at = if number == 0 { "model".to_owned() } else { format!("fallbacks/{}", number - 1) };
+                match models.resolve(name) {
+                    Err(error) => problems.add(format!("{}/config/{at}", planned.step.pointer), error.message().to_owned()),
+                    Ok(model) if number == 0 => refused = refused.or(models.check(&model, &keys).err()),
+                    Ok(_) => {}
+                }
+            }
+        }
+        problems.into_result()?;
+        refused.map_or(Ok(()), Err)
     }
 
     fn compile(&self, flow: Flow, blob: Blob) -> Result<Arc<Plan>> {

@@ -1,7 +1,6 @@
 //! A flow made ready to run: the graph resolved to positions, every template and condition parsed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::step::{StepBody, StepType};
 use crate::error::{Problems, Result};
@@ -40,7 +39,7 @@ impl PlannedStep {
 
 impl Plan {
     /// Compiles every step, reporting all faults with pointers into the document that the flow came from.
-    pub fn compile(flow: Flow, blob: Blob, types: &HashMap<&'static str, Arc<dyn StepType>>) -> Result<Self> {
+    pub fn compile(flow: Flow, blob: Blob, types: &HashMap<&'static str, StepType>) -> Result<Self> {
         let mut problems = Problems::default();
         if flow.steps.len() > MAX_STEPS {
             problems.add("", format!("a flow may have {MAX_STEPS} steps, this one has {}", flow.steps.len()));
@@ -74,7 +73,7 @@ fn compile_step(
     step: &Step,
     index: usize,
     places: &HashMap<&str, usize>,
-    types: &HashMap<&'static str, Arc<dyn StepType>>,
+    types: &HashMap<&'static str, StepType>,
     problems: &mut Problems,
 ) -> Option<PlannedStep> {
     let at = &step.pointer;
@@ -98,7 +97,7 @@ fn compile_step(
         problems.add(format!("{at}/type"), format!("step `{}` has the unknown type `{}`; the nearest known one is `{nearest}`", step.id, step.action));
         return None;
     };
-    match kind.compile(step) {
+    match (kind.compile)(step) {
         Ok(body) => Some(PlannedStep { step: step.clone(), index: u32::try_from(index).unwrap_or(u32::MAX), after, guard, when, body }),
         Err(faults) => {
             for fault in faults.0 {

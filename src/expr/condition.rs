@@ -119,9 +119,9 @@ impl Script {
                 let name = script.slot(Template::parse(&from[..end])?);
                 script.code.push_str(&name);
                 &from[end..]
-            } else if from.starts_with('{') {
+            } else if let Some(after) = from.strip_prefix('{') {
                 script.code.push('{');
-                &from[1..]
+                after
             } else {
                 script.text(from)?
             };

@@ -139,33 +139,33 @@ fn explain(fault: &Fault) -> String {
     fault.detail().map_or_else(|| fault.kind().to_string(), str::to_owned)
 }
 
-/// Refuses what could cost more than its size suggests.
+/// Refuses what could cost more than its size suggests, and what would only fail when it is evaluated.
 fn check(source: &str) -> Result<(), ParseError> {
     if source.len() > SOURCE {
         return Err(ParseError::new(format!("the expression is longer than {SOURCE} bytes")));
     }
     let (mut depth, mut deepest, mut copying) = (0usize, 0usize, 0usize);
-    let mut quote = None;
-    let mut bytes = source.bytes();
-    while let Some(byte) = bytes.next() {
-        match (quote, byte) {
-            (Some(_), b'\\') => {
-                bytes.next();
+    let mut before = "";
+    for token in tokens(source) {
+        match token {
+            "(" if is_word(before) && !WORDS.contains(&before) => {
+                return Err(ParseError::new(format!("functions cannot be called here (`{before}`); use filters, as in `a | upper`")));
             }
-            (Some(open), _) if byte == open => quote = None,
-            (Some(_), _) => {}
-            (None, b'"' | b'\'') => quote = Some(byte),
-            (None, b'(' | b'[' | b'{') => {
+            "(" | "[" | "{" => {
                 depth += 1;
                 deepest = deepest.max(depth);
             }
-            (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
-            (None, b'*') => {
-                return Err(ParseError::new("multiplication needs plain operands here: write `a * b`, or the filter `a | times(b)`"));
+            ")" | "]" | "}" => depth = depth.saturating_sub(1),
+            "*" => return Err(ParseError::new("multiplication needs plain operands here: write `a * b`, or the filter `a | times(b)`")),
+            "~" | "+" | "|" => copying += 1,
+            word if is_word(word) && before == "|" => {
+                known(word)?;
+                before = "|";
+                continue;
             }
-            (None, b'~' | b'+' | b'|') => copying += 1,
-            (None, _) => {}
+            _ => {}
         }
+        before = if before == "is" && (token == "not" || is_word(token)) { "is" } else { token };
     }
     if deepest > limits::DEPTH {
         return Err(ParseError::new(format!("the expression nests deeper than {}", limits::DEPTH)));
@@ -174,6 +174,56 @@ fn check(source: &str) -> Result<(), ParseError> {
         return Err(ParseError::new(format!("the expression has more than {COPYING} filters and joins")));
     }
     Ok(())
+}
+
+/// Words that may stand before a parenthesis without calling anything.
+const WORDS: &[&str] = &["and", "else", "if", "in", "is", "not", "or"];
+
+fn is_word(token: &str) -> bool {
+    token.starts_with(|first: char| first.is_alphabetic() || first == '_')
+}
+
+fn known(filter: &str) -> Result<(), ParseError> {
+    let mut state = ENGINE.empty_state();
+    match state.apply_filter(filter, &[]) {
+        Err(fault) if fault.kind() == ErrorKind::UnknownFilter => Err(ParseError::new(format!("there is no filter `{filter}`"))),
+        _ => Ok(()),
+    }
+}
+
+/// Words, and single characters of everything else; texts are left out.
+fn tokens(source: &str) -> impl Iterator<Item = &str> {
+    let mut rest = source;
+    std::iter::from_fn(move || {
+        loop {
+            rest = rest.trim_start();
+            let first = rest.chars().next()?;
+            if first == '"' || first == '\'' {
+                rest = after_text(rest, first);
+                continue;
+            }
+            let word = rest.find(|next: char| !(next.is_alphanumeric() || next == '_')).unwrap_or(rest.len());
+            let (token, after) = rest.split_at(if word == 0 { first.len_utf8() } else { word });
+            rest = after;
+            return Some(token);
+        }
+    })
+}
+
+/// What follows the text that `rest` starts with.
+fn after_text(rest: &str, quote: char) -> &str {
+    let mut characters = rest.chars();
+    characters.next();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => {
+                characters.next();
+            }
+            _ if character == quote => break,
+            _ => {}
+        }
+    }
+    characters.as_str()
 }
 
 fn over() -> Fault {

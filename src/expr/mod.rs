@@ -13,6 +13,7 @@
 
 mod condition;
 mod core;
+mod document;
 mod native;
 mod scope;
 pub mod script;
@@ -23,6 +24,7 @@ mod value;
 use crate::error::{Error, Kind};
 
 pub use condition::Condition;
+pub use document::{Document, Escape};
 pub use scope::Scope;
 pub use template::{Insert, Missing, Rendered, Template};
 pub use tree::TemplateTree;

@@ -103,9 +103,10 @@ pub fn text_of(value: &Value) -> String {
 /// Roughly how many bytes a value holds, as far as `limit`: counting stops there.
 pub fn weight(value: &Value, limit: usize) -> usize {
     fn walk(value: &Value, left: &mut usize) {
+        const NODE: usize = size_of::<Value>();
         let own = match value {
-            Value::String(text) => text.len() + 8,
-            _ => 8,
+            Value::String(text) => text.len() + NODE,
+            _ => NODE,
         };
         *left = left.saturating_sub(own);
         if *left == 0 {

@@ -50,7 +50,8 @@ impl Follower {
     pub async fn next(&mut self) -> Result<Stretch> {
         loop {
             // Listen before looking: what comes between the look and the wait is not lost.
-            let opened = self.feed.0.opened.notified();
+            let feed = self.feed.clone();
+            let opened = feed.0.opened.notified();
             tokio::pin!(opened);
             opened.as_mut().enable();
             if let Some(ring) = self.feed.ring(self.run) {

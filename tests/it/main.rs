@@ -1,4 +1,9 @@
 //! Every integration test, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod egress;
+mod expr;
+mod providers;
+mod scripted;
+mod ssrf;
 mod store;

@@ -13,6 +13,7 @@ mod send_stream;
 mod set_variable;
 mod template;
 mod tool_call;
+mod tool_run;
 mod transform_data;
 mod wait_until;
 
@@ -43,6 +44,11 @@ pub struct StepType {
 pub trait StepBody: Send + Sync {
     /// Runs, or goes on after a pause: what the journal holds is recalled, not done again.
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput>;
+
+    /// The models that it asks, the first one first.
+    fn models(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// What a step leaves behind.

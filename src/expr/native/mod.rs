@@ -7,6 +7,7 @@
 
 mod eval;
 mod parse;
+mod scan;
 
 use std::collections::BTreeSet;
 

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Dialect, Expr, Fault, Key, Method, Op, Path};
-use crate::expr::{ParseError, Template, limits, scope};
+use super::{Dialect, Expr, Fault, Key, Method, Op};
+use crate::expr::{ParseError, limits, scope};
 
-type Parsed<T> = Result<T, Fault>;
+pub(super) type Parsed<T> = Result<T, Fault>;
 
 pub fn expression(source: &str, dialect: Dialect) -> Parsed<Expr> {
     let mut parser = Parser { source, rest: source, dialect, depth: 0, nodes: 0 };
@@ -13,63 +13,6 @@ pub fn expression(source: &str, dialect: Dialect) -> Parsed<Expr> {
     parser.space();
     if parser.rest.is_empty() { Ok(expr) } else { parser.foreign() }
 }
-
-/// Names that mean something to JavaScript itself; an expression that uses them belongs to the sandbox.
-const SCRIPT_WORDS: &[&str] = &[
-    "Array",
-    "BigInt",
-    "Boolean",
-    "Date",
-    "Error",
-    "Infinity",
-    "Intl",
-    "JSON",
-    "Map",
-    "Math",
-    "NaN",
-    "Number",
-    "Object",
-    "Promise",
-    "Reflect",
-    "RegExp",
-    "Set",
-    "String",
-    "Symbol",
-    "async",
-    "await",
-    "class",
-    "console",
-    "const",
-    "delete",
-    "do",
-    "else",
-    "eval",
-    "for",
-    "function",
-    "globalThis",
-    "if",
-    "in",
-    "instanceof",
-    "isFinite",
-    "isNaN",
-    "let",
-    "new",
-    "of",
-    "parseFloat",
-    "parseInt",
-    "return",
-    "switch",
-    "this",
-    "throw",
-    "try",
-    "var",
-    "void",
-    "while",
-    "yield",
-];
-
-/// Words of the larger template language; an expression that starts with one belongs to it.
-const FIELD_WORDS: &[&str] = &["and", "else", "if", "in", "is", "not", "or"];
 
 /// Binary operators from loosest to tightest; longer spellings first within a level.
 const LEVELS: &[&[(&str, Op)]] = &[
@@ -84,16 +27,16 @@ const LEVELS: &[&[(&str, Op)]] = &[
 /// Spellings that begin like a known operator and are something else.
 const FOREIGN: &[&str] = &["**", "<<", ">>", "++", "--", "//", "/*", "=>", "||=", "&&=", "??=", "+=", "-=", "*=", "/=", "%="];
 
-struct Parser<'s> {
+pub(super) struct Parser<'s> {
     source: &'s str,
-    rest: &'s str,
-    dialect: Dialect,
+    pub(super) rest: &'s str,
+    pub(super) dialect: Dialect,
     depth: usize,
     nodes: usize,
 }
 
 impl<'s> Parser<'s> {
-    fn space(&mut self) {
+    pub(super) fn space(&mut self) {
         self.rest = self.rest.trim_start();
     }
 
@@ -101,16 +44,16 @@ impl<'s> Parser<'s> {
         self.source.len() - self.rest.len()
     }
 
-    fn foreign<T>(&self) -> Parsed<T> {
+    pub(super) fn foreign<T>(&self) -> Parsed<T> {
         let shown: String = self.rest.chars().take(20).collect();
         Err(Fault::Foreign(if shown.is_empty() { "it ends too early".into() } else { format!("unexpected `{shown}`") }))
     }
 
-    fn refused<T>(&self, message: impl Into<String>) -> Parsed<T> {
+    pub(super) fn refused<T>(&self, message: impl Into<String>) -> Parsed<T> {
         Err(Fault::Refused(ParseError::new(message)))
     }
 
-    fn eat(&mut self, text: &str) -> bool {
+    pub(super) fn eat(&mut self, text: &str) -> bool {
         self.space();
         self.rest.strip_prefix(text).map(|rest| self.rest = rest).is_some()
     }
@@ -187,26 +130,24 @@ impl<'s> Parser<'s> {
 
     fn unary(&mut self) -> Parsed<Expr> {
         self.space();
-        let wrap: fn(Box<Expr>) -> Expr = if self.rest.starts_with("--") || self.rest.starts_with("++") {
+        if self.rest.starts_with("--") || self.rest.starts_with("++") {
             return self.foreign();
-        } else if self.eat("!") {
-            Expr::Not
+        }
+        let wrap: fn(Expr) -> Expr = if self.eat("!") {
+            |inner| Expr::Not(Box::new(inner))
         } else if self.eat("-") {
-            Expr::Minus
+            negated
         } else if self.eat("+") {
-            Expr::Plus
+            |inner| Expr::Plus(Box::new(inner))
         } else if self.rest.strip_prefix("typeof").is_some_and(|rest| rest.starts_with([' ', '('])) && self.eat("typeof") {
-            Expr::TypeOf
+            |inner| Expr::TypeOf(Box::new(inner))
         } else {
             return self.postfix();
         };
         self.enter()?;
         let inner = self.unary()?;
         self.leave();
-        Ok(match (wrap(Box::new(inner.clone())), inner) {
-            (Expr::Minus(_), Expr::Literal(Value::Number(number))) => negated(&number),
-            (wrapped, _) => wrapped,
-        })
+        Ok(wrap(inner))
     }
 
     fn postfix(&mut self) -> Parsed<Expr> {
@@ -345,136 +286,16 @@ impl<'s> Parser<'s> {
             _ => self.word(),
         }
     }
-
-    fn word(&mut self) -> Parsed<Expr> {
-        let word = match self.dialect {
-            Dialect::Field => self.segment()?,
-            Dialect::Script => self.name()?,
-        };
-        if self.dialect == Dialect::Field && self.rest.starts_with(':') {
-            match word {
-                "secret" => return self.managed_secret(),
-                "secrets" => {
-                    return self.refused("write `{{secret:NAME}}` for a managed secret, or `{{secrets.name}}` for a secret of the request");
-                }
-                _ => {}
-            }
-        }
-        match (word, self.dialect) {
-            ("true", _) | ("True", Dialect::Field) => return Ok(Expr::Literal(Value::Bool(true))),
-            ("false", _) | ("False", Dialect::Field) => return Ok(Expr::Literal(Value::Bool(false))),
-            ("null", _) | ("none" | "None", Dialect::Field) => return Ok(Expr::Literal(Value::Null)),
-            ("undefined", _) => return Ok(Expr::Undefined),
-            _ => {}
-        }
-        let foreign = match self.dialect {
-            Dialect::Field => FIELD_WORDS.contains(&word),
-            Dialect::Script => SCRIPT_WORDS.contains(&word),
-        };
-        if foreign || self.rest.starts_with('(') {
-            return Err(Fault::Foreign(format!("`{word}`")));
-        }
-        Ok(Expr::Path(Path { root: word.to_owned(), keys: Vec::new(), text: word.to_owned(), prefixed: false }))
-    }
-
-    fn managed_secret(&mut self) -> Parsed<Expr> {
-        self.rest = &self.rest[1..];
-        self.space();
-        let end =
-            self.rest.find(|next: char| !(next.is_ascii_alphanumeric() || matches!(next, '_' | '-' | '.'))).unwrap_or(self.rest.len());
-        let (name, rest) = self.rest.split_at(end);
-        if name.is_empty() {
-            return self.refused("name the secret: `{{secret:NAME}}`");
-        }
-        self.rest = rest;
-        Ok(Expr::Secret { name: name.to_owned(), managed: true })
-    }
-
-    fn placeholder(&mut self) -> Parsed<Expr> {
-        let Some(end) = crate::expr::template::slot_end(self.rest) else {
-            return self.refused("`{{` is never closed");
-        };
-        let (slot, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        Template::parse(slot).map(|template| Expr::Text(Box::new(template))).map_err(Fault::Refused)
-    }
-
-    /// A name of JavaScript.
-    fn name(&mut self) -> Parsed<&'s str> {
-        let end = self.rest.find(|next: char| !(next.is_alphanumeric() || matches!(next, '_' | '$'))).unwrap_or(self.rest.len());
-        let (name, rest) = self.rest.split_at(end);
-        if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
-            return self.foreign();
-        }
-        self.rest = rest;
-        Ok(name)
-    }
-
-    /// A name of a field: hyphens inside it belong to it.
-    fn segment(&mut self) -> Parsed<&'s str> {
-        let mut end = 0;
-        let mut characters = self.rest.char_indices().peekable();
-        while let Some((at, character)) = characters.next() {
-            let inner_hyphen = character == '-'
-                && at > 0
-                && characters.peek().is_some_and(|(_, next)| next.is_alphanumeric() || matches!(next, '_' | '-'));
-            if !(character.is_alphanumeric() || matches!(character, '_' | '$') || inner_hyphen) {
-                break;
-            }
-            end = at + character.len_utf8();
-        }
-        let (name, rest) = self.rest.split_at(end);
-        if name.is_empty() {
-            return self.foreign();
-        }
-        self.rest = rest;
-        Ok(name)
-    }
-
-    fn number(&mut self) -> Parsed<Expr> {
-        let bytes = self.rest.as_bytes();
-        let mut end = 0;
-        while let Some(byte) = bytes.get(end) {
-            let sign = matches!(byte, b'+' | b'-') && end > 0 && matches!(bytes.get(end - 1), Some(b'e' | b'E'));
-            if !(byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E') || sign) {
-                break;
-            }
-            end += 1;
-        }
-        let (text, rest) = self.rest.split_at(end);
-        let value: Option<Value> = serde_json::from_str(text).ok();
-        match value {
-            Some(value) if !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_') => {
-                self.rest = rest;
-                Ok(Expr::Literal(value))
-            }
-            _ => self.foreign(),
-        }
-    }
-
-    fn text(&mut self, quote: char) -> Parsed<Expr> {
-        let mut out = String::new();
-        let mut characters = self.rest[1..].chars();
-        loop {
-            match characters.next() {
-                None | Some('\n') => return Err(Fault::Foreign("a text that is never closed".into())),
-                Some(end) if end == quote => break,
-                Some('\\') => escape(&mut characters, &mut out).ok_or_else(|| Fault::Foreign("an unknown escape".into()))?,
-                Some(other) => out.push(other),
-            }
-        }
-        self.rest = characters.as_str();
-        if self.dialect == Dialect::Script && out.contains("{{") {
-            return Template::parse(&out).map(|template| Expr::Text(Box::new(template.as_text()))).map_err(Fault::Refused);
-        }
-        Ok(Expr::Literal(Value::String(out)))
-    }
 }
 
-fn negated(number: &serde_json::Number) -> Expr {
-    match number.as_i64() {
-        Some(whole) if whole != 0 => Expr::Literal(Value::from(-whole)),
-        _ => Expr::Literal(serde_json::Number::from_f64(-number.as_f64().unwrap_or(0.0)).map_or(Value::Null, Value::Number)),
+/// A negative number is a literal, everything else a computation.
+fn negated(inner: Expr) -> Expr {
+    match inner {
+        Expr::Literal(Value::Number(number)) => match number.as_i64() {
+            Some(whole) if whole != 0 => Expr::Literal(Value::from(-whole)),
+            _ => Expr::Literal(serde_json::Number::from_f64(-number.as_f64().unwrap_or(0.0)).map_or(Value::Null, Value::Number)),
+        },
+        other => Expr::Minus(Box::new(other)),
     }
 }
 
@@ -487,20 +308,4 @@ fn attach(target: Expr, key: Key) -> Expr {
         }
         other => Expr::Member(Box::new(other), key),
     }
-}
-
-fn escape(characters: &mut std::str::Chars<'_>, out: &mut String) -> Option<()> {
-    match characters.next()? {
-        'n' => out.push('\n'),
-        'r' => out.push('\r'),
-        't' => out.push('\t'),
-        '0' | 'x' => return None,
-        'u' => {
-            let digits = characters.as_str().get(..4)?;
-            out.push(char::from_u32(u32::from_str_radix(digits, 16).ok()?)?);
-            *characters = characters.as_str()[4..].chars();
-        }
-        other => out.push(other),
-    }
-    Some(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rquickjs::context::intrinsic;
 use rquickjs::promise::PromiseState;
-use rquickjs::{Array, Context, Ctx, Function, Promise, Runtime};
+use rquickjs::{Array, Context, Ctx, Function, Persistent, Promise, Runtime};
 use serde_json::{Map, Value};
 
 use super::fault::{self, Fault};
@@ -32,9 +32,11 @@ type Language = (
 const PRELUDE: &str = include_str!("prelude.js");
 /// Deepest nesting of a result.
 const DEPTH: usize = 64;
-/// Interrupts per second of allowed time at which a script is stopped even if the clock stands still, as it does in a
-/// simulation. The engine interrupts every 10,000 branches, so a real second never holds this many.
-const TICKS_PER_SECOND: u64 = 20_000;
+/// Interrupts per millisecond of allowed time at which a script is stopped even if the clock stands still, as it does in a
+/// simulation. The engine interrupts every 10,000 branches, so a real millisecond never holds this many.
+const TICKS_PER_MILLISECOND: u64 = 100;
+/// Interrupts at which a syntax check is stopped.
+const TICKS_PER_CHECK: u32 = 1_000;
 
 /// One script to run.
 pub struct Job {
@@ -56,7 +58,7 @@ struct Deadline {
 
 impl Deadline {
     fn new(clock: &Clock, time: Duration) -> Self {
-        let ticks = time.as_secs().max(1) * TICKS_PER_SECOND;
+        let ticks = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_mul(TICKS_PER_MILLISECOND).max(1);
         Self { clock: clock.clone(), start: clock.instant(), time, ticks, passed: Arc::default() }
     }
 
@@ -85,14 +87,21 @@ impl Job {
         let deadline = Deadline::new(&self.clock, self.limits.time);
         let mut watch = deadline.clone();
         runtime.set_interrupt_handler(Some(Box::new(move || watch.tick())));
-        let result = context.with(|ctx| self.inside(&ctx, deadline.clone()));
+        let result = self.evaluate(&runtime, &context, deadline.clone());
         if deadline.has_passed() {
             return Err(ScriptError::Timeout(self.limits.time));
         }
         result
     }
 
-    fn inside(&self, ctx: &Ctx<'_>, deadline: Deadline) -> Result<Output, ScriptError> {
+    fn evaluate(&self, runtime: &Runtime, context: &Context, deadline: Deadline) -> Result<Output, ScriptError> {
+        let (promise, logs) = context.with(|ctx| self.start(&ctx))?;
+        self.settle(runtime, context, &promise, deadline)?;
+        context.with(|ctx| self.finish(&ctx, promise, logs))
+    }
+
+    /// Calls the script; what it gave is a promise even when it did not wait for anything.
+    fn start(&self, ctx: &Ctx<'_>) -> Result<(Persistent<Promise<'static>>, Persistent<Array<'static>>), ScriptError> {
         let caught = |_| self.explain(fault::caught(ctx));
         let variables = serde_json::to_string(&self.scope).map_err(|_| ScriptError::Engine)?;
         let variables = ctx.json_parse(variables).map_err(caught)?;
@@ -101,7 +110,43 @@ impl Job {
         let logs: Array = setup.call((variables, self.clock.now().as_millis() as f64, seed as f64)).map_err(caught)?;
         let main = compile(ctx, &self.code).map_err(ScriptError::Syntax)?;
         let promise: Promise = main.call(()).map_err(caught)?;
-        self.settle(ctx, &promise, deadline)?;
+        Ok((Persistent::save(ctx, promise), Persistent::save(ctx, logs)))
+    }
+
+    /// Works through the queue of promise reactions until the script's own promise is settled.
+    fn settle(
+        &self,
+        runtime: &Runtime,
+        context: &Context,
+        promise: &Persistent<Promise<'static>>,
+        mut deadline: Deadline,
+    ) -> Result<(), ScriptError> {
+        let pending = || context.with(|ctx| promise.clone().restore(&ctx).is_ok_and(|promise| promise.state() == PromiseState::Pending));
+        let mut turns = 0u32;
+        while pending() {
+            turns = turns.wrapping_add(1);
+            // Short reactions may never be interrupted, so an endless chain of them is counted here.
+            if deadline.has_passed() || (turns.is_multiple_of(64) && deadline.tick()) {
+                return Err(ScriptError::Timeout(self.limits.time));
+            }
+            match runtime.execute_pending_job() {
+                Ok(true) => {}
+                Ok(false) => return Err(ScriptError::Stalled),
+                // What a script throws rejects a promise; only the engine itself fails a reaction.
+                Err(failed) => return Err(failed.0.with(|ctx| self.explain(fault::caught(&ctx)))),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &self,
+        ctx: &Ctx<'_>,
+        promise: Persistent<Promise<'static>>,
+        logs: Persistent<Array<'static>>,
+    ) -> Result<Output, ScriptError> {
+        let caught = |_| self.explain(fault::caught(ctx));
+        let promise = promise.restore(ctx).map_err(|_| ScriptError::Engine)?;
         let returned: rquickjs::Value = match promise.result() {
             Some(result) => result.map_err(caught)?,
             None => return Err(ScriptError::Stalled),
@@ -110,23 +155,8 @@ impl Job {
             Some(text) => self.result(&text.to_string().map_err(caught)?)?,
             None => Value::Null,
         };
+        let logs = logs.restore(ctx).map_err(|_| ScriptError::Engine)?;
         Ok(Output { value, logs: logs.iter::<String>().filter_map(Result::ok).collect() })
-    }
-
-    /// Works through the queue of promise reactions until the script's own promise is settled.
-    fn settle(&self, ctx: &Ctx<'_>, promise: &Promise<'_>, mut deadline: Deadline) -> Result<(), ScriptError> {
-        let mut turns = 0u32;
-        while promise.state() == PromiseState::Pending {
-            turns = turns.wrapping_add(1);
-            // Short reactions may never be interrupted, so an endless chain of them is counted here.
-            if deadline.has_passed() || (turns.is_multiple_of(64) && deadline.tick()) {
-                return Err(ScriptError::Timeout(self.limits.time));
-            }
-            if !ctx.execute_pending_job() {
-                return Err(ScriptError::Stalled);
-            }
-        }
-        Ok(())
     }
 
     fn result(&self, text: &str) -> Result<Value, ScriptError> {
@@ -164,6 +194,12 @@ pub fn validate(code: &str) -> Result<(), ParseError> {
     let context = Context::custom::<Language>(&runtime).map_err(|_| engine())?;
     runtime.set_memory_limit(Limits::default().memory);
     runtime.set_max_stack_size(Limits::default().stack);
+    // A text that closes its function early runs as far as its end before it is refused.
+    let mut ticks = TICKS_PER_CHECK;
+    runtime.set_interrupt_handler(Some(Box::new(move || {
+        ticks = ticks.saturating_sub(1);
+        ticks == 0
+    })));
     context.with(|ctx| compile(&ctx, code).map(|_| ()))
 }
 
@@ -171,20 +207,38 @@ pub fn validate(code: &str) -> Result<(), ParseError> {
 const HEADER: usize = 2;
 
 /// The script as a function: of one expression if it is one, else of a body.
-///
-/// The engine's own constructor parses the text as a whole body, so that a stray brace cannot end it early.
 fn compile<'js>(ctx: &Ctx<'js>, code: &str) -> Result<Function<'js>, ParseError> {
-    let engine = |_| ParseError::new("the script's engine failed");
+    let engine = |_| ParseError::new(ScriptError::Engine.to_string());
     let constructor: Function = ctx.eval("(async function () {}).constructor").map_err(engine)?;
+    let to_text: Function = ctx.eval("Function.prototype.call.bind(Function.prototype.toString)").map_err(engine)?;
     let expression = code.trim().trim_end_matches(';').trim_end();
     if !expression.is_empty() {
         // On the header's line, so that lines count the same as in a body.
-        if let Ok(function) = constructor.call((format!("return ({expression}\n)"),)) {
+        if let Ok(function) = function(&constructor, &to_text, &format!("return ({expression}\n)")) {
             return Ok(function);
         }
         ctx.catch();
     }
-    constructor.call((code,)).map_err(|_| fault::syntax(fault::caught(ctx), code, HEADER))
+    function(&constructor, &to_text, code).map_err(|fault| match fault {
+        Refused::Thrown => fault::syntax(fault::caught(ctx), code, HEADER),
+        Refused::Closed => ParseError::new("the script closes a brace that it did not open"),
+    })
+}
+
+enum Refused {
+    /// An exception is pending.
+    Thrown,
+    /// The body ended before its end.
+    Closed,
+}
+
+/// One async function of a body. The engine pastes a body between braces, so one that closes them early would pass;
+/// it shows in the text of the function that came out.
+fn function<'js>(constructor: &Function<'js>, to_text: &Function<'js>, body: &str) -> Result<Function<'js>, Refused> {
+    let made: Function = constructor.call((body,)).map_err(|_| Refused::Thrown)?;
+    let text: String = to_text.call((made.clone(),)).map_err(|_| Refused::Thrown)?;
+    let whole = text.strip_prefix("async function anonymous(\n) {\n").and_then(|text| text.strip_suffix("\n}"));
+    if whole == Some(body) { Ok(made) } else { Err(Refused::Closed) }
 }
 
 /// Replaces the escapes of lone surrogates in a JSON text.

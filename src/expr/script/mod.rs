@@ -147,7 +147,7 @@ impl Sandbox {
     /// Runs a script over `scope` and gives its value and what it logged.
     #[cfg(not(feature = "js"))]
     pub async fn run_logged(&self, _code: &str, _scope: Map<String, Value>) -> Result<Output, ScriptError> {
-        let _ = (&self.clock, &self.turns);
+        let _ = (&self.clock, &self.turns, self.limits);
         Err(ScriptError::Unavailable)
     }
 }

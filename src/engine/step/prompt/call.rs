@@ -1,0 +1,240 @@
+//! One model call, streamed into the log.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::json;
+
+use super::config::Prompt;
+use crate::engine::budget::Worst;
+use crate::engine::context::{StepContext, StepFailure, StepResult};
+use crate::failpoint;
+use crate::model::event::Event;
+use crate::model::run::Spent;
+use crate::provider::{Call, ChatRequest, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage};
+
+/// Output tokens set aside for a model that names no limit.
+const UNKNOWN_OUTPUT: u64 = 8_192;
+
+/// Makes the call. What is shown while it runs is void if it fails; the log says so.
+pub async fn make(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32) -> StepResult<Completion> {
+    let candidates = candidates(prompt, context)?;
+    let _reserved = context.reserve(worst(&candidates, &request))?;
+    context.run.log.settle().await;
+    failpoint::hit("model.before");
+    let call = Call { candidates, request, retry: retry(context), deadlines: crate::net::Deadlines::default() };
+    let mut stream = Booked { stream: context.parts().models.stream(call), context, booked: false };
+    let mut show = Shown { context, turn, text: None, reasoning: None, blocks: 0, visible: prompt.show, first: None };
+    while let Some(piece) = stream.stream.next().await {
+        match piece {
+            Ok(Piece::Done(completion)) => {
+                failpoint::hit("model.after");
+                show.close();
+                stream.book(completion.cost, &completion.total_usage());
+                return Ok(*completion);
+            }
+            Ok(piece) => show.piece(piece),
+            Err(error) => {
+                show.void("failed");
+                stream.book_partial();
+                return Err(failure(&error).into());
+            }
+        }
+    }
+    show.void("ended");
+    stream.book_partial();
+    Err(StepFailure::transient("provider_ended", "the provider's stream ended without an answer").into())
+}
+
+fn candidates(prompt: &Prompt, context: &StepContext<'_>) -> StepResult<Vec<Resolved>> {
+    let models = &context.parts().models;
+    let mut candidates = Vec::with_capacity(prompt.models.len());
+    let mut refused = None;
+    for name in &prompt.models {
+        match models.resolve(name).and_then(|model| models.check(&model, &context.run.keys)) {
+            Ok(resolved) => candidates.push(resolved),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    match refused {
+        Some(error) if candidates.is_empty() => Err(error.into()),
+        _ => Ok(candidates),
+    }
+}
+
+/// Attempts and time of a model call share one budget; the step's own policy may narrow the attempts.
+fn retry(context: &StepContext<'_>) -> RetryPolicy {
+    RetryPolicy { budget: Duration::from_millis(context.planned.step.timeout_ms), ..RetryPolicy::default() }
+}
+
+/// The most that a call may cost: all of its input at four bytes a token, and the longest answer.
+fn worst(candidates: &[Resolved], request: &ChatRequest) -> Worst {
+    let bytes = serde_json::to_string(&(&request.messages, &request.tools)).map_or(0, |text| text.len() as u64);
+    let input = bytes / 3 + 16;
+    let output = |model: &Resolved| u64::from(request.sampling.max_tokens.or(model.max_output).unwrap_or(0)).max(1);
+    let output_of = |model: &Resolved| if request.sampling.max_tokens.is_none() && model.max_output.is_none() { UNKNOWN_OUTPUT } else { output(model) };
+    let each = candidates.iter().map(|model| {
+        let usage = Usage { input, output: output_of(model), ..Usage::default() };
+        (model.cost(&usage).nano_usd, usage.total())
+    });
+    each.fold(Worst { calls: 1, ..Worst::default() }, |most, (cost, tokens)| Worst {
+        cost: most.cost.max(cost),
+        tokens: most.tokens.max(tokens),
+        ..most
+    })
+}
+
+fn failure(error: &ProviderError) -> StepFailure {
+    let summary = error.summary();
+    StepFailure {
+        // The provider layer has spent its own budget of attempts; a step's policy may grant another round.
+        retryable: summary.class.remedy().retry,
+        retry_after: error.retry_after,
+        ..StepFailure::new(format!("provider_{}", summary.class.name()), summary.message)
+    }
+}
+
+/// A stream whose cost is booked however it ends, also when it is dropped by a cancellation.
+struct Booked<'c, 'a> {
+    stream: ModelStream,
+    context: &'c StepContext<'a>,
+    booked: bool,
+}
+
+impl Booked<'_, '_> {
+    fn book(&mut self, cost: Cost, usage: &Usage) {
+        self.booked = true;
+        self.context.spend(&Spent {
+            cost: cost.nano_usd,
+            input_tokens: usage.input,
+            output_tokens: usage.output,
+            calls: 1,
+            duration_ms: 0,
+            estimated: cost.estimated || cost.unpriced || usage.estimated,
+        });
+    }
+
+    fn book_partial(&mut self) {
+        let usage = self.stream.attempts().iter().fold(Usage::default(), |sum, attempt| sum.plus(&attempt.usage));
+        self.book(self.stream.cost(), &usage);
+    }
+}
+
+impl Drop for Booked<'_, '_> {
+    fn drop(&mut self) {
+        if !self.booked {
+            self.book_partial();
+        }
+    }
+}
+
+/// What of the call stands in the log, block by block.
+struct Shown<'c, 'a> {
+    context: &'c StepContext<'a>,
+    turn: u32,
+    text: Option<(String, String)>,
+    reasoning: Option<(String, String)>,
+    blocks: u32,
+    visible: bool,
+    /// The model that was asked first.
+    first: Option<String>,
+}
+
+impl Shown<'_, '_> {
+    fn piece(&mut self, piece: Piece) {
+        match piece {
+            Piece::Attempt { number, provider, model, substituted_for } => self.attempt(number, &provider, &model, substituted_for),
+            Piece::Text(delta) if self.visible => self.text(delta),
+            Piece::Reasoning(delta) if self.visible => self.reasoning(delta),
+            Piece::Text(_) | Piece::Reasoning(_) | Piece::ToolCallDelta { .. } => {}
+            Piece::ToolCallStart { .. } => self.close(),
+            Piece::Retrying { number, error, wait } => {
+                let value = json!({
+                    "stepId": self.context.step_id(), "attempt": number, "error": error.message, "class": error.class,
+                    "waitMs": u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                });
+                self.context.emit(Event::Custom { name: "dispatch.provider_retry".into(), value });
+            }
+            Piece::Discarded { reason, .. } => self.void(reason.name()),
+            // Taken out by the caller.
+            Piece::Done(_) => {}
+        }
+    }
+
+    fn attempt(&mut self, number: u32, provider: &str, model: &str, substituted_for: Option<String>) {
+        let name = format!("{provider}/{model}");
+        let step = self.context.step_id();
+        if let Some(wanted) = substituted_for.filter(|_| number == 1) {
+            tracing::info!(run = %self.context.run.run, %wanted, "no key for this model's provider; local/echo answers instead");
+            let value = json!({ "stepId": step, "wanted": wanted, "used": name, "reason": "the provider has no key and the server runs with --dev" });
+            self.context.emit(Event::Custom { name: "dispatch.model_substituted".into(), value });
+        }
+        match &self.first {
+            None => self.first = Some(name),
+            Some(first) if *first != name => {
+                let value = json!({ "phase": "start", "stepId": step, "type": "model", "attempt": number, "from": first, "model": name });
+                self.context.emit(Event::Custom { name: "runtype.fallback".into(), value });
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn block(&mut self, kind: &str) -> String {
+        let id = self.context.block(kind, self.turn * 1_000 + self.blocks);
+        self.blocks += 1;
+        id
+    }
+
+    fn text(&mut self, delta: String) {
+        self.close_reasoning();
+        if self.text.is_none() {
+            failpoint::hit("model.first_token");
+            let id = self.block("text");
+            let step = Some(self.context.step_id().to_owned());
+            self.context.emit(Event::TextStart { id: id.clone(), role: "assistant".into(), step_id: step });
+            self.text = Some((id, String::new()));
+        } else {
+            failpoint::hit("model.middle");
+        }
+        if let Some((id, text)) = &mut self.text {
+            text.push_str(&delta);
+            self.context.emit(Event::TextDelta { id: id.clone(), delta });
+        }
+    }
+
+    fn reasoning(&mut self, delta: String) {
+        if self.reasoning.is_none() {
+            let id = self.block("reasoning");
+            self.context.emit(Event::ReasoningStart { id: id.clone(), scope: "turn".into() });
+            self.reasoning = Some((id, String::new()));
+        }
+        if let Some((id, text)) = &mut self.reasoning {
+            text.push_str(&delta);
+            self.context.emit(Event::ReasoningDelta { id: id.clone(), delta });
+        }
+    }
+
+    fn close_reasoning(&mut self) {
+        if let Some((id, text)) = self.reasoning.take() {
+            self.context.emit(Event::ReasoningComplete { id, text, scope: "turn".into() });
+        }
+    }
+
+    /// Ends the open blocks: they are whole.
+    fn close(&mut self) {
+        self.close_reasoning();
+        if let Some((id, text)) = self.text.take() {
+            self.context.emit(Event::TextComplete { id, text });
+        }
+    }
+
+    /// Says that the open blocks are void: they never end as if they were whole.
+    fn void(&mut self, reason: &str) {
+        let blocks: Vec<String> = [self.reasoning.take(), self.text.take()].into_iter().flatten().map(|(id, _)| id).collect();
+        if blocks.is_empty() {
+            return;
+        }
+        let value = json!({ "stepId": self.context.step_id(), "blocks": blocks, "reason": reason });
+        self.context.emit(Event::Custom { name: "dispatch.attempt_discarded".into(), value });
+    }
+}

@@ -1,0 +1,339 @@
+//! The configuration of a prompt, compiled.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::engine::context::LONGEST_WAIT;
+use crate::engine::step::{Fields, StepBody, config};
+use crate::error::Problems;
+use crate::expr::{Template, TemplateTree};
+use crate::model::Step;
+use crate::provider::{Effort, Reasoning, ResponseFormat, Sampling, ToolChoice};
+use crate::tool::{Definition, Tool};
+
+/// The fields of a prompt step.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "PromptConfig")]
+pub struct Config {
+    /// `provider/model`, or a bare name of the catalogue.
+    pub model: String,
+    /// The user's message; a template.
+    #[serde(default)]
+    pub user_prompt: Option<String>,
+    /// The system's message; a template.
+    #[serde(default)]
+    pub system_prompt: Option<String>,
+    /// The conversation so far: usually `"{{messages}}"`, or a list of messages.
+    #[serde(default)]
+    pub previous_messages: Option<Value>,
+    /// `text`, `markdown`, `json`, or `{"type": "json_schema", "schema": {...}}`.
+    #[serde(default)]
+    pub response_format: Option<Value>,
+    #[serde(default)]
+    pub tools: Option<ToolsConfig>,
+    /// `true`, `false`, or `{"effort": "low" | "medium" | "high", "budgetTokens"}`.
+    #[serde(default)]
+    pub reasoning: Option<Value>,
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    #[serde(default)]
+    pub top_p: Option<f64>,
+    #[serde(default)]
+    pub top_k: Option<u32>,
+    #[serde(default)]
+    pub frequency_penalty: Option<f64>,
+    #[serde(default)]
+    pub presence_penalty: Option<f64>,
+    #[serde(default)]
+    pub seed: Option<i64>,
+    #[serde(default, alias = "maxOutputTokens")]
+    pub max_tokens: Option<u32>,
+    #[serde(default, alias = "stopSequences")]
+    pub stop: Vec<String>,
+    /// Models to ask, in order, when the first cannot answer.
+    #[serde(default, alias = "fallbackModels")]
+    pub fallbacks: Vec<Fallback>,
+    /// Ask the provider to stream; on by default, whether or not the caller streams.
+    #[serde(default)]
+    pub stream: Option<bool>,
+}
+
+/// A model that takes over.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Fallback {
+    Name(String),
+    Model { model: String },
+}
+
+impl Fallback {
+    fn name(&self) -> &str {
+        match self {
+            Self::Name(name) | Self::Model { model: name } => name,
+        }
+    }
+}
+
+/// The tools of a prompt.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ToolsConfig {
+    /// Tools defined in place.
+    pub runtime_tools: Vec<Definition>,
+    /// Saved and built-in tools.
+    pub tool_ids: Vec<String>,
+    /// Tool calls of the whole step.
+    pub max_tool_calls: Option<u32>,
+    /// `auto`, `required` (on the first turn) or `none`.
+    pub tool_call_strategy: Option<String>,
+    /// Limits by tool name.
+    pub per_tool_limits: Map<String, Value>,
+    pub approval: Option<ApprovalConfig>,
+}
+
+/// Which calls a person must approve.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApprovalConfig {
+    /// `true`, or tool names; `*` at the end of a name stands for any ending.
+    pub require: Require,
+    /// How long a request lasts, in milliseconds; 30 days unless said otherwise.
+    pub timeout: Option<u64>,
+    /// Ask the model for a reason to show.
+    pub request_reason: Option<bool>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Require {
+    All(bool),
+    Names(Vec<String>),
+}
+
+impl Default for Require {
+    fn default() -> Self {
+        Self::All(false)
+    }
+}
+
+/// Tool calls of one step, unless it says otherwise.
+const MAX_TOOL_CALLS: u32 = 10;
+/// Tool calls that no step may exceed.
+const MOST_TOOL_CALLS: u32 = 200;
+
+/// A compiled prompt.
+pub struct Prompt {
+    pub models: Vec<String>,
+    pub user: Option<Template>,
+    pub system: Option<Template>,
+    pub previous: Option<TemplateTree>,
+    pub format: ResponseFormat,
+    pub schema: Option<jsonschema::Validator>,
+    pub sampling: Sampling,
+    pub reasoning: Option<Reasoning>,
+    pub tools: Vec<Tool>,
+    pub max_tool_calls: u32,
+    pub choice: ToolChoice,
+    pub limits: Vec<(String, u32)>,
+    pub approval: Approval,
+    pub stream: bool,
+    /// Whether the text is shown in the caller's stream.
+    pub show: bool,
+}
+
+/// The approval policy of a prompt's tools.
+pub struct Approval {
+    require: Require,
+    pub lasts: Duration,
+    pub with_reason: bool,
+}
+
+impl Approval {
+    /// Whether a call of this tool needs a person's word.
+    pub fn covers(&self, tool: &Tool) -> bool {
+        tool.definition.requires_approval
+            || match &self.require {
+                Require::All(all) => *all,
+                Require::Names(names) => names.iter().any(|name| match name.strip_suffix('*') {
+                    Some(start) => tool.name().starts_with(start),
+                    None => name == tool.name(),
+                }),
+            }
+    }
+}
+
+/// Compiles a prompt step.
+pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
+    let config: Config = config(step)?;
+    let mut fields = Fields::default();
+    let user = config.user_prompt.as_deref().and_then(|text| fields.template("userPrompt", text));
+    let system = config.system_prompt.as_deref().and_then(|text| fields.template("systemPrompt", text));
+    let previous = config.previous_messages.as_ref().and_then(|messages| fields.tree("previousMessages", messages));
+    if config.user_prompt.is_none() && config.previous_messages.is_none() {
+        fields.problem("userPrompt", "expected a `userPrompt` or `previousMessages`");
+    }
+    check_ranges(&config, &mut fields);
+    let (format, schema) = format(config.response_format.as_ref(), &mut fields);
+    let reasoning = reasoning(config.reasoning.as_ref(), &mut fields);
+    let mut models = vec![config.model.clone()];
+    models.extend(config.fallbacks.iter().map(|fallback| fallback.name().to_owned()));
+    let tools = config.tools.unwrap_or_default();
+    let choice = choice(&tools, &mut fields);
+    let limits = limits(&tools, &mut fields);
+    let compiled = compile_tools(tools.runtime_tools, &tools.tool_ids, &mut fields);
+    if tools.max_tool_calls.is_some_and(|most| most > MOST_TOOL_CALLS) {
+        fields.problem("tools/maxToolCalls", format!("expected {MOST_TOOL_CALLS} or less"));
+    }
+    let approval = tools.approval.unwrap_or_default();
+    let prompt = Prompt {
+        models,
+        user,
+        system,
+        previous,
+        format,
+        schema,
+        sampling: Sampling {
+            temperature: config.temperature,
+            top_p: config.top_p,
+            top_k: config.top_k,
+            frequency_penalty: config.frequency_penalty,
+            presence_penalty: config.presence_penalty,
+            seed: config.seed,
+            max_tokens: config.max_tokens,
+            stop: config.stop,
+        },
+        reasoning,
+        tools: compiled,
+        max_tool_calls: tools.max_tool_calls.unwrap_or(MAX_TOOL_CALLS),
+        choice,
+        limits,
+        approval: Approval {
+            require: approval.require,
+            lasts: approval.timeout.map_or(LONGEST_WAIT, Duration::from_millis),
+            with_reason: approval.request_reason.unwrap_or(true),
+        },
+        stream: config.stream.unwrap_or(true),
+        show: step.stream,
+    };
+    fields.finish(Some(prompt))
+}
+
+fn check_ranges(config: &Config, fields: &mut Fields) {
+    let mut range = |name: &str, value: Option<f64>, low: f64, high: f64| {
+        if value.is_some_and(|value| !(low..=high).contains(&value)) {
+            fields.problem(name, format!("expected {low} to {high}"));
+        }
+    };
+    range("temperature", config.temperature, 0.0, 2.0);
+    range("topP", config.top_p, 0.0, 1.0);
+    range("frequencyPenalty", config.frequency_penalty, -2.0, 2.0);
+    range("presencePenalty", config.presence_penalty, -2.0, 2.0);
+    if config.max_tokens == Some(0) {
+        fields.problem("maxTokens", "expected 1 or more");
+    }
+    if config.model.trim().is_empty() {
+        fields.problem("model", "expected `provider/model` or a name of the catalogue");
+    }
+}
+
+fn format(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option<jsonschema::Validator>) {
+    let word = match given {
+        None | Some(Value::Null) => return (ResponseFormat::Text, None),
+        Some(Value::String(word)) => word.to_lowercase(),
+        Some(other) => other.get("type").and_then(Value::as_str).unwrap_or_default().to_lowercase(),
+    };
+    match word.as_str() {
+        "text" | "markdown" | "html" => (ResponseFormat::Text, None),
+        "json" | "json_object" => (ResponseFormat::Json, None),
+        "json_schema" | "jsonschema" => json_schema(given, fields),
+        other => {
+            fields.problem("responseFormat", format!("unknown format `{other}`; one of text, markdown, json, or an object with a JSON schema"));
+            (ResponseFormat::Text, None)
+        }
+    }
+}
+
+fn json_schema(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option<jsonschema::Validator>) {
+    let given = given.cloned().unwrap_or_default();
+    // OpenAI's spelling nests name and schema under `json_schema`.
+    let inner = given.get("json_schema").or_else(|| given.get("jsonSchema")).cloned().unwrap_or(given);
+    let Some(schema) = inner.get("schema").filter(|schema| schema.is_object()).cloned() else {
+        fields.problem("responseFormat/schema", "expected a JSON Schema");
+        return (ResponseFormat::Json, None);
+    };
+    let validator = jsonschema::validator_for(&schema).map_err(|error| fields.problem("responseFormat/schema", error.to_string())).ok();
+    let name = inner.get("name").and_then(Value::as_str).unwrap_or("answer").to_owned();
+    let strict = inner.get("strict").and_then(Value::as_bool).unwrap_or(false);
+    (ResponseFormat::JsonSchema { name, schema, strict }, validator)
+}
+
+fn reasoning(given: Option<&Value>, fields: &mut Fields) -> Option<Reasoning> {
+    let effort = |word: &str| match word {
+        "minimal" => Some(Effort::Minimal),
+        "low" => Some(Effort::Low),
+        "medium" => Some(Effort::Medium),
+        "high" => Some(Effort::High),
+        _ => None,
+    };
+    match given? {
+        Value::Bool(enabled) => Some(Reasoning { enabled: *enabled, effort: None, budget_tokens: None }),
+        Value::String(word) if effort(word).is_some() => Some(Reasoning { enabled: true, effort: effort(word), budget_tokens: None }),
+        Value::Object(map) => Some(Reasoning {
+            enabled: map.get("enabled").and_then(Value::as_bool).unwrap_or(true),
+            effort: map.get("effort").and_then(Value::as_str).and_then(effort),
+            budget_tokens: map.get("budgetTokens").and_then(Value::as_u64).and_then(|tokens| u32::try_from(tokens).ok()),
+        }),
+        Value::Null => None,
+        _ => {
+            fields.problem("reasoning", "expected true, false, an effort (minimal, low, medium, high) or an object");
+            None
+        }
+    }
+}
+
+fn choice(tools: &ToolsConfig, fields: &mut Fields) -> ToolChoice {
+    match tools.tool_call_strategy.as_deref() {
+        None | Some("auto") => ToolChoice::Auto,
+        Some("required") => ToolChoice::Required,
+        Some("none") => ToolChoice::None,
+        Some(other) => {
+            fields.problem("tools/toolCallStrategy", format!("unknown strategy `{other}`; one of auto, required, none"));
+            ToolChoice::Auto
+        }
+    }
+}
+
+fn limits(tools: &ToolsConfig, fields: &mut Fields) -> Vec<(String, u32)> {
+    let mut limits = Vec::new();
+    for (name, limit) in &tools.per_tool_limits {
+        match limit.get("maxCalls").or(Some(limit)).and_then(Value::as_u64).and_then(|most| u32::try_from(most).ok()) {
+            Some(most) => limits.push((name.clone(), most)),
+            None if limit.is_object() => {}
+            None => fields.problem(&format!("tools/perToolLimits/{name}"), "expected {maxCalls: number}"),
+        }
+    }
+    limits
+}
+
+fn compile_tools(definitions: Vec<Definition>, ids: &[String], fields: &mut Fields) -> Vec<Tool> {
+    for (index, id) in ids.iter().enumerate() {
+        fields.problem(&format!("tools/toolIds/{index}"), format!("no tool `{id}`; define it in place under `runtimeTools`"));
+    }
+    let mut tools: Vec<Tool> = Vec::with_capacity(definitions.len());
+    for (index, definition) in definitions.into_iter().enumerate() {
+        match Tool::compile(definition) {
+            Ok(tool) if tools.iter().any(|known| known.name() == tool.name()) => {
+                fields.problem(&format!("tools/runtimeTools/{index}/name"), format!("two tools are called `{}`", tool.name()));
+            }
+            Ok(tool) => tools.push(tool),
+            Err(faults) => {
+                faults.0.into_iter().for_each(|fault| fields.0.add(format!("/tools/runtimeTools/{index}{}", fault.pointer), fault.message));
+            }
+        }
+    }
+    tools
+}

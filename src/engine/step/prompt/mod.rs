@@ -1,0 +1,18 @@
+//! `prompt`: one model call, or a loop of model calls and tool calls.
+//!
+//! [`config`](self::config) compiles the configuration, `messages` makes the conversation, `call` streams one model
+//! call into the log, `turns` is the loop. Each turn and each tool call is journaled under its own key.
+
+mod call;
+mod config;
+mod messages;
+mod turns;
+
+use super::StepType;
+
+pub const TYPE: StepType = StepType {
+    action: "prompt",
+    summary: "Calls a model, with tools if it is given any.",
+    schema: || schemars::schema_for!(config::Config),
+    compile: config::compile,
+};

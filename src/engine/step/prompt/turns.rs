@@ -1,0 +1,287 @@
+//! The loop of a prompt: a model call, its tool calls, the next model call, until the model is done.
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::config::Prompt;
+use super::{call, messages};
+use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
+use crate::engine::step::tool_run::{Invocation, ToolOutcome};
+use crate::engine::step::{StepBody, StepOutput};
+use crate::provider::{ChatRequest, Completion, Finish, Message, Part, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
+use crate::tool::{Definition, REASON_PARAMETER, Tool};
+
+/// Most model calls of one step.
+const MAX_TURNS: u32 = 100;
+
+/// What the first turn was asked, kept because a later one must continue the very same conversation.
+#[derive(Serialize, Deserialize)]
+struct Opening {
+    messages: Vec<Message>,
+}
+
+#[async_trait]
+impl StepBody for Prompt {
+    async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
+        let client = client_tools(context)?;
+        let tools: Vec<&Tool> = offered(&self.tools, &client);
+        let mut conversation = self.opening(context, !tools.is_empty())?;
+        let mut calls_made = Vec::new();
+        let mut turn = 1;
+        let completion = loop {
+            let spent_calls = u32::try_from(calls_made.len()).unwrap_or(u32::MAX);
+            let may_call = spent_calls < self.max_tool_calls && turn < MAX_TURNS;
+            let completion = self.turn(context, &conversation, &tools, turn, may_call).await?;
+            if completion.tool_calls.is_empty() || !may_call {
+                break completion;
+            }
+            conversation.push(completion.message());
+            let outcomes = self.calls(context, &tools, &completion.tool_calls, turn, &calls_made).await?;
+            for (call, outcome) in completion.tool_calls.iter().zip(outcomes) {
+                calls_made.push(call.name.clone());
+                conversation.push(answer(call, &outcome));
+                conversation.extend(messages::read_all(&Value::Array(outcome.messages))?);
+            }
+            turn += 1;
+        };
+        self.output(&completion, turn, calls_made.len())
+    }
+
+    fn models(&self) -> &[String] {
+        &self.models
+    }
+}
+
+impl Prompt {
+    /// The conversation to begin with. One that tools may interrupt is journaled with the first turn.
+    fn opening(&self, context: &StepContext<'_>, journaled: bool) -> StepResult<Vec<Message>> {
+        let key = context.key("opening");
+        if let Some(opening) = context.recall_as::<Opening>(&key) {
+            return Ok(opening.messages);
+        }
+        let messages = messages::render(self, context)?;
+        if journaled {
+            context.record_done(&key, &Opening { messages: messages.clone() });
+        }
+        Ok(messages)
+    }
+
+    async fn turn(&self, context: &StepContext<'_>, conversation: &[Message], tools: &[&Tool], turn: u32, may_call: bool) -> StepResult<Completion> {
+        let path = format!("turn/{turn}");
+        let key = context.key(&path);
+        if let Some(completion) = context.recall_as::<Completion>(&key) {
+            return Ok(completion);
+        }
+        let choice = match self.choice {
+            _ if !may_call => ToolChoice::None,
+            // Required on every turn would never end.
+            ToolChoice::Required if turn > 1 => ToolChoice::Auto,
+            choice => choice,
+        };
+        let request = ChatRequest {
+            messages: conversation.to_vec(),
+            tools: tools.iter().map(|tool| self.spec(tool)).collect(),
+            tool_choice: choice,
+            response_format: self.format.clone(),
+            sampling: self.sampling.clone(),
+            reasoning: self.reasoning.clone(),
+            stream: self.stream,
+            idempotency_key: Some(context.idempotency_key(&path)),
+        };
+        let mut completion = call::make(self, context, request, turn).await?;
+        name_calls(&mut completion.tool_calls, turn);
+        if completion.tool_calls.is_empty() {
+            // The answer itself: it is committed with the step that it ends.
+            self.check(&completion)?;
+        }
+        if !tools.is_empty() {
+            context.record_done(&key, &completion);
+        }
+        Ok(completion)
+    }
+
+    fn spec(&self, tool: &Tool) -> ToolSpec {
+        let with_reason = self.approval.with_reason && self.approval.covers(tool);
+        let name = tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()).to_owned();
+        ToolSpec { name, description: tool.definition.description.clone(), parameters: tool.shown_schema(with_reason) }
+    }
+
+    /// Makes the calls of one turn, side by side. Suspends when any of them waits; the others are done by then.
+    async fn calls(&self, context: &StepContext<'_>, tools: &[&Tool], calls: &[ToolCall], turn: u32, made: &[String]) -> StepResult<Vec<ToolOutcome>> {
+        let runs = calls.iter().enumerate().map(|(number, call)| async move {
+            let key = format!("turn/{turn}/tool/{}", call.id);
+            let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
+            if let Some(refusal) = self.over_limit(call, made, earlier, number) {
+                return Ok(refusal);
+            }
+            let Some(tool) = tools.iter().find(|tool| tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()) == call.name) else {
+                return Ok(ToolOutcome::failed(format!("there is no tool `{}`", call.name)));
+            };
+            match self.invocation(context, tool, call, turn, &key) {
+                Ok(invocation) => invocation.run(context, &key).await,
+                Err(fault) => Ok(ToolOutcome::failed(fault)),
+            }
+        });
+        let mut outcomes = Vec::with_capacity(calls.len());
+        let mut interrupt = None;
+        for result in join_all(runs).await {
+            match result {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(Interrupt::Fail(failure)) => interrupt = Some(Interrupt::Fail(failure)),
+                Err(Interrupt::Suspend) => interrupt = interrupt.or(Some(Interrupt::Suspend)),
+            }
+        }
+        interrupt.map_or(Ok(outcomes), Err)
+    }
+
+    fn over_limit(&self, call: &ToolCall, made: &[String], earlier: usize, number: usize) -> Option<ToolOutcome> {
+        let all = made.len() + number;
+        if all >= usize::try_from(self.max_tool_calls).unwrap_or(usize::MAX) {
+            return Some(ToolOutcome::failed(format!("the limit of {} tool calls is reached; this call was not made", self.max_tool_calls)));
+        }
+        let (_, most) = self.limits.iter().find(|(name, _)| *name == call.name)?;
+        let of_this = made.iter().filter(|name| **name == call.name).count() + earlier;
+        (of_this >= usize::try_from(*most).unwrap_or(usize::MAX))
+            .then(|| ToolOutcome::failed(format!("the limit of {most} calls of `{}` is reached; this call was not made", call.name)))
+    }
+
+    /// The call with its arguments checked, completed and, where they depend on variables, kept.
+    fn invocation<'t>(&self, context: &StepContext<'_>, tool: &'t Tool, call: &ToolCall, turn: u32, key: &str) -> Result<Invocation<'t>, String> {
+        let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
+        let given: Value = serde_json::from_str(text).map_err(|error| format!("the arguments are not JSON: {error}"))?;
+        let Value::Object(mut given) = given else { return Err("the arguments are not a JSON object".into()) };
+        let needs_approval = self.approval.covers(tool);
+        let reason = given.remove(REASON_PARAMETER).and_then(|reason| reason.as_str().map(str::to_owned)).filter(|_| needs_approval);
+        let kept = context.key(&format!("{key}/arguments"));
+        let arguments: Map<String, Value> = match context.recall_as(&kept) {
+            Some(arguments) => arguments,
+            None => {
+                let arguments = tool.arguments(given, |name| context.variable(name).cloned());
+                if !tool.definition.hidden_parameter_names.is_empty() {
+                    context.record_done(&kept, &arguments);
+                }
+                arguments
+            }
+        };
+        tool.check(&Value::Object(arguments.clone()))?;
+        let approval = needs_approval.then_some(self.approval.lasts);
+        Ok(Invocation { id: call.id.clone(), tool, arguments, reason, turn, approval })
+    }
+
+    /// Whether an answer is what the prompt asked for.
+    fn check(&self, completion: &Completion) -> StepResult<()> {
+        if completion.finish == Finish::ContentFilter && completion.text.is_empty() {
+            return Err(StepFailure::new("content_filter", "the provider withheld the answer").into());
+        }
+        if matches!(self.format, ResponseFormat::Text) {
+            return Ok(());
+        }
+        let value = parse_json(&completion.text)
+            .map_err(|error| StepFailure::transient("invalid_json", format!("the model's answer is not the JSON that was asked for: {error}")))?;
+        if let Some(error) = self.schema.as_ref().and_then(|schema| schema.iter_errors(&value).next()) {
+            let message = format!("the model's answer does not fit the schema at `{}`: {error}", error.instance_path());
+            return Err(StepFailure::transient("schema_mismatch", message).into());
+        }
+        Ok(())
+    }
+
+    fn output(&self, completion: &Completion, turns: u32, calls: usize) -> StepResult<StepOutput> {
+        let value = match self.format {
+            ResponseFormat::Text => Value::String(completion.text.clone()),
+            ResponseFormat::Json | ResponseFormat::JsonSchema { .. } => {
+                parse_json(&completion.text).map_err(|error| StepFailure::new("invalid_json", error.to_string()))?
+            }
+        };
+        let mut shown = json!({ "response": completion.text, "model": format!("{}/{}", completion.provider, completion.model) });
+        if let Some(map) = shown.as_object_mut() {
+            if !value.is_string() {
+                map.insert("json".into(), value.clone());
+            }
+            if calls > 0 {
+                map.insert("turns".into(), turns.into());
+                map.insert("toolCalls".into(), calls.into());
+            }
+        }
+        let stop = match completion.finish {
+            Finish::ToolCalls => "max_tool_calls",
+            Finish::EndTurn => "end_turn",
+            Finish::Length => "length",
+            Finish::ContentFilter => "content_filter",
+            Finish::Error => "error",
+            Finish::Unknown => "unknown",
+        };
+        Ok(StepOutput { shown: Some(shown), stop_reason: Some(stop.into()), fallback: fallback(completion), ..StepOutput::of(value) })
+    }
+}
+
+/// How often and whom the answer took, when it took more than one attempt.
+fn fallback(completion: &Completion) -> Option<Value> {
+    let first = completion.attempts.first()?;
+    if completion.attempts.len() < 2 {
+        return None;
+    }
+    let other = first.model != completion.model || first.provider != completion.provider;
+    let attempts: Vec<Value> = completion
+        .attempts
+        .iter()
+        .map(|attempt| {
+            json!({
+                "attempt": attempt.number, "type": if attempt.model == first.model { "retry" } else { "model" },
+                "model": format!("{}/{}", attempt.provider, attempt.model), "success": attempt.error.is_none(),
+                "error": attempt.error.as_ref().map(|error| &error.message),
+            })
+        })
+        .collect();
+    let reason = first.error.as_ref().map(|error| error.message.clone());
+    Some(json!({ "used": other, "exhausted": false, "model": completion.model, "reason": reason, "attempts": attempts }))
+}
+
+/// Models like to fence their JSON.
+fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
+    let text = text.trim();
+    let inner = text.strip_prefix("```json").or_else(|| text.strip_prefix("```")).and_then(|rest| rest.strip_suffix("```")).unwrap_or(text);
+    serde_json::from_str(inner.trim())
+}
+
+/// Every call of a run's step has its own id, whatever the provider says.
+fn name_calls(calls: &mut [ToolCall], turn: u32) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (number, call) in calls.iter_mut().enumerate() {
+        if call.id.is_empty() || !seen.insert(call.id.clone()) {
+            call.id = format!("call_{turn}_{}", number + 1);
+            seen.insert(call.id.clone());
+        }
+    }
+}
+
+fn answer(call: &ToolCall, outcome: &ToolOutcome) -> Message {
+    Message {
+        role: Role::Tool,
+        content: vec![Part::Text { text: outcome.text() }],
+        tool_calls: Vec::new(),
+        tool_call_id: Some(call.id.clone()),
+        tool_name: Some(call.name.clone()),
+        is_error: !outcome.success,
+    }
+}
+
+/// The tools of the request that run in the caller.
+fn client_tools(context: &StepContext<'_>) -> StepResult<Vec<Tool>> {
+    let definitions = &context.run.input.client_tools;
+    let mut tools = Vec::with_capacity(definitions.len());
+    for definition in definitions {
+        let definition: Definition =
+            serde_json::from_value(definition.clone()).map_err(|error| StepFailure::new("invalid_client_tool", error.to_string()))?;
+        let tool = Tool::compile(Definition { tool_type: "local".into(), ..definition });
+        tools.push(tool.map_err(|problems| StepFailure::from(crate::error::Error::from(problems)))?);
+    }
+    Ok(tools)
+}
+
+/// A tool of the request hides the flow's own of the same name.
+fn offered<'t>(own: &'t [Tool], client: &'t [Tool]) -> Vec<&'t Tool> {
+    let hidden = |tool: &&Tool| !client.iter().any(|other| other.name() == tool.name());
+    own.iter().filter(hidden).chain(client).collect()
+}

@@ -1,0 +1,114 @@
+//! `tool-call`: one exact tool, without a model.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::tool_run::Invocation;
+use super::{Fields, StepBody, StepOutput, StepType, config};
+use crate::engine::context::{LONGEST_WAIT, StepContext, StepFailure, StepResult};
+use crate::error::Problems;
+use crate::expr::TemplateTree;
+use crate::model::Step;
+use crate::tool::{Definition, Tool};
+
+pub const TYPE: StepType = StepType {
+    action: "tool-call",
+    summary: "Calls one tool with given parameters; it may ask for approval or run in the caller.",
+    schema: || schemars::schema_for!(Config),
+    compile,
+};
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ToolCallConfig")]
+struct Config {
+    /// The tool, defined in place.
+    #[serde(default)]
+    tool: Option<Definition>,
+    /// A saved tool's id.
+    #[serde(default)]
+    tool_id: Option<String>,
+    /// Strings in it are templates.
+    #[serde(default)]
+    parameters: Map<String, Value>,
+    /// A person must approve the call; `timeout` in milliseconds.
+    #[serde(default)]
+    approval: Option<Approval>,
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(untagged)]
+enum Approval {
+    Asked(bool),
+    Policy {
+        #[serde(default)]
+        timeout: Option<u64>,
+    },
+}
+
+struct Body {
+    tool: Tool,
+    parameters: TemplateTree,
+    approval: Option<Duration>,
+}
+
+fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
+    let config: Config = config(step)?;
+    let mut fields = Fields::default();
+    if let Some(id) = &config.tool_id
+        && config.tool.is_none()
+    {
+        fields.problem("toolId", format!("no saved tool `{id}`; define the tool in place under `tool`"));
+    } else if config.tool.is_none() {
+        fields.problem("tool", "expected a tool definition");
+    }
+    let tool = config.tool.and_then(|definition| match Tool::compile(definition) {
+        Ok(tool) => Some(tool),
+        Err(faults) => {
+            faults.0.into_iter().for_each(|fault| fields.0.add(format!("/tool{}", fault.pointer), fault.message));
+            None
+        }
+    });
+    let parameters = fields.tree("parameters", &Value::Object(config.parameters));
+    let asked = match config.approval {
+        Some(Approval::Policy { timeout }) => Some(timeout.map_or(LONGEST_WAIT, Duration::from_millis)),
+        Some(Approval::Asked(true)) => Some(LONGEST_WAIT),
+        Some(Approval::Asked(false)) | None => None,
+    };
+    fields.finish(tool.zip(parameters).map(|(tool, parameters)| {
+        let approval = asked.or(tool.definition.requires_approval.then_some(LONGEST_WAIT));
+        Body { tool, parameters, approval }
+    }))
+}
+
+#[async_trait]
+impl StepBody for Body {
+    async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
+        // The exact arguments are kept: what was approved is what runs, whatever other steps do meanwhile.
+        let key = context.key("arguments");
+        let arguments: Map<String, Value> = match context.recall_as(&key) {
+            Some(arguments) => arguments,
+            None => {
+                let rendered = self.parameters.render(&context.scope())?;
+                context.unresolved(rendered.unresolved);
+                let given = rendered.value.as_object().cloned().unwrap_or_default();
+                let arguments = self.tool.arguments(given, |name| context.variable(name).cloned());
+                context.record_done(&key, &arguments);
+                arguments
+            }
+        };
+        self.tool
+            .check(&Value::Object(arguments.clone()))
+            .map_err(|why| StepFailure::new("invalid_tool_parameters", format!("the parameters do not fit the tool's schema: {why}")))?;
+        let id = format!("call_{}", context.step_id());
+        let invocation = Invocation { id, tool: &self.tool, arguments, reason: None, turn: 1, approval: self.approval };
+        let outcome = invocation.run(context, "call").await?;
+        match outcome.error {
+            Some(error) => Err(StepFailure::new("tool_failed", error).into()),
+            None => Ok(StepOutput::of(outcome.result)),
+        }
+    }
+}

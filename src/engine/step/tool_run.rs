@@ -1,0 +1,257 @@
+//! One tool call: approval first when it is asked for, then the work, with everything journaled.
+//!
+//! A failed call is data for whoever asked, not a failure of the step. What waits suspends; the answers that
+//! other calls of the same turn already have stay in the journal.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::http::{answer_failure, net_failure};
+use super::text_of;
+use super::transform_data::script_failure;
+use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
+use crate::failpoint;
+use crate::model::event::Event;
+use crate::model::flow::Effect;
+use crate::model::wait::{WaitKind, digest};
+use crate::tool::http::HttpTemplate;
+use crate::tool::{Body, Tool};
+
+/// A call to make.
+pub struct Invocation<'t> {
+    /// Unique in the run's step: the provider's id of the call.
+    pub id: String,
+    pub tool: &'t Tool,
+    /// Complete: hidden parameters filled in, the reason taken out.
+    pub arguments: Map<String, Value>,
+    pub reason: Option<String>,
+    /// The model's turn, from 1.
+    pub turn: u32,
+    /// Set when a person must approve; how long the request lasts.
+    pub approval: Option<Duration>,
+}
+
+/// What a call came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolOutcome {
+    pub success: bool,
+    pub result: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Messages that the caller sent along with a local tool's output.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Value>,
+}
+
+impl ToolOutcome {
+    fn done(result: Value) -> Self {
+        Self { success: true, result, error: None, messages: Vec::new() }
+    }
+
+    pub fn failed(error: impl Into<String>) -> Self {
+        Self { success: false, result: Value::Null, error: Some(error.into()), messages: Vec::new() }
+    }
+
+    /// What the model reads.
+    pub fn text(&self) -> String {
+        match &self.error {
+            Some(error) => format!("Error: {error}"),
+            None => text_of(&self.result),
+        }
+    }
+}
+
+impl Invocation<'_> {
+    /// Makes the call, or recalls it. `key` is the call's own journal path below the step.
+    pub async fn run(&self, context: &StepContext<'_>, key: &str) -> StepResult<ToolOutcome> {
+        let outcome_key = context.key(key);
+        if let Some(outcome) = context.recall_as::<ToolOutcome>(&outcome_key) {
+            return Ok(outcome);
+        }
+        if let Some(refusal) = self.approve(context, key).await? {
+            self.finish(context, &outcome_key, &refusal, 0);
+            return Ok(refusal);
+        }
+        let started = context.now();
+        let outcome = match &self.tool.body {
+            Body::Local => self.local(context, key).await?,
+            Body::Http(call) => {
+                self.start(context);
+                self.http(context, key, call).await?
+            }
+            Body::Script(code) => {
+                self.start(context);
+                self.script(context, code).await
+            }
+        };
+        let took = u64::try_from(context.now().since(started).as_millis()).unwrap_or(u64::MAX);
+        self.finish(context, &outcome_key, &outcome, took);
+        Ok(outcome)
+    }
+
+    fn start(&self, context: &StepContext<'_>) {
+        context.emit(Event::ToolStart {
+            tool_call_id: self.id.clone(),
+            tool_name: self.tool.name().into(),
+            tool_type: self.tool.kind().into(),
+            parameters: Value::Object(self.arguments.clone()),
+            step_id: context.step_id().into(),
+            iteration: self.turn,
+            started_at: context.now(),
+            origin: self.tool.definition.origin.clone(),
+            hidden_parameter_names: self.tool.definition.hidden_parameter_names.clone(),
+        });
+    }
+
+    fn finish(&self, context: &StepContext<'_>, key: &str, outcome: &ToolOutcome, took: u64) {
+        context.emit(Event::ToolComplete {
+            tool_call_id: self.id.clone(),
+            tool_name: self.tool.name().into(),
+            success: outcome.success,
+            result: outcome.success.then(|| outcome.result.clone()),
+            error: outcome.error.clone(),
+            execution_time: took,
+            iteration: self.turn,
+            step_id: context.step_id().into(),
+        });
+        context.record_done(key, outcome);
+    }
+
+    /// `Some`: refused, with what to tell the model.
+    async fn approve(&self, context: &StepContext<'_>, key: &str) -> StepResult<Option<ToolOutcome>> {
+        let Some(lasts) = self.approval else { return Ok(None) };
+        let arguments = Value::Object(self.arguments.clone());
+        let digest = digest(self.tool.name(), &arguments, &context.run.plan.blob.hash);
+        let wait_key = context.key(&format!("{key}/approval"));
+        let ask = Ask {
+            kind: WaitKind::Approval,
+            name: self.id.clone(),
+            shown: json!({ "toolName": self.tool.name(), "parameters": arguments, "stepId": context.step_id(), "reason": self.reason }),
+            digest: Some(digest.clone()),
+            deadline: Some(context.now().after(lasts)),
+        };
+        let (wait, resolution) = match context.ask(&wait_key, ask).await? {
+            Asked::Answered { wait, resolution } => (wait, resolution),
+            Asked::Open { wait } => {
+                context.emit(Event::ApprovalStart {
+                    approval_id: wait.to_string(),
+                    tool_name: self.tool.name().into(),
+                    tool_call_id: self.id.clone(),
+                    tool_type: self.tool.kind().into(),
+                    description: Some(self.tool.definition.description.clone()).filter(|text| !text.is_empty()),
+                    reason: self.reason.clone(),
+                    parameters: arguments,
+                    digest,
+                    timeout: u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
+                    step_id: context.step_id().into(),
+                    started_at: context.now(),
+                });
+                return Err(Interrupt::Suspend);
+            }
+        };
+        let decision = if resolution.timed_out { "timeout" } else { resolution.answer.get("decision").and_then(Value::as_str).unwrap_or("denied") };
+        let told_key = context.key(&format!("{key}/approval/told"));
+        if context.recall(&told_key).is_none() {
+            context.emit(Event::ApprovalComplete {
+                approval_id: wait.to_string(),
+                decision: decision.into(),
+                resolved_by: if resolution.timed_out { "system" } else { "user" }.into(),
+                completed_at: context.now(),
+            });
+            context.record_done(&told_key, &decision);
+        }
+        if decision == "approved" && context.run.approved_digest(wait) == Some(digest) {
+            return Ok(None);
+        }
+        let reason = resolution.answer.get("reason").and_then(Value::as_str).map(|reason| format!(": {reason}")).unwrap_or_default();
+        Ok(Some(ToolOutcome::failed(match decision {
+            "timeout" => "nobody approved this call in time; it was not made".to_owned(),
+            "approved" => "the approved call and this one differ; it was not made".to_owned(),
+            _ => format!("the user denied this call; it was not made{reason}"),
+        })))
+    }
+
+    /// Lets the caller do it: the run waits for the output.
+    async fn local(&self, context: &StepContext<'_>, key: &str) -> StepResult<ToolOutcome> {
+        let wait_key = context.key(&format!("{key}/output"));
+        let parameters = Value::Object(self.arguments.clone());
+        let ask = Ask {
+            kind: WaitKind::ToolOutput,
+            name: self.id.clone(),
+            shown: json!({ "toolName": self.tool.name(), "parameters": parameters, "stepId": context.step_id() }),
+            digest: None,
+            deadline: None,
+        };
+        match context.ask(&wait_key, ask).await? {
+            Asked::Answered { resolution, .. } if resolution.timed_out => Ok(ToolOutcome::failed("the caller sent no output in time")),
+            Asked::Answered { resolution, .. } => {
+                let messages = resolution.answer.get("messages").and_then(Value::as_array).cloned().unwrap_or_default();
+                let output = resolution.answer.get("output").cloned().unwrap_or(Value::Null);
+                Ok(ToolOutcome { messages, ..page_outcome(output) })
+            }
+            Asked::Open { wait } => {
+                context.emit(Event::Await {
+                    tool_id: format!("runtime_{}_{}", self.tool.name(), wait.suffix()),
+                    tool_call_id: self.id.clone(),
+                    tool_name: self.tool.name().strip_prefix("webmcp:").unwrap_or(self.tool.name()).into(),
+                    parameters,
+                    awaited_at: context.now(),
+                    step_id: context.step_id().into(),
+                    origin: self.tool.definition.origin.clone(),
+                    page_origin: self.tool.definition.page_origin.clone(),
+                });
+                Err(Interrupt::Suspend)
+            }
+        }
+    }
+
+    async fn http(&self, context: &StepContext<'_>, key: &str, call: &HttpTemplate) -> StepResult<ToolOutcome> {
+        let path = format!("{key}/call");
+        let idempotency = context.idempotency_key(&path);
+        let timeout = Duration::from_millis(self.tool.timeout_ms);
+        let scope = context.scope_with_secrets();
+        let answer = context
+            .effect(&context.key(&path), call.effect(), || async {
+                let call = call.render(&scope.within(&self.arguments), &idempotency, timeout)?;
+                failpoint::hit("tool.before");
+                let answer = call.send(&context.parts().egress, &context.parts().clock).await;
+                failpoint::hit("tool.after");
+                answer.map_err(|error| Interrupt::Fail(net_failure(&error)))
+            })
+            .await;
+        outcome_of(answer, call.effect(), |answer| {
+            if answer.is_success() { ToolOutcome::done(answer.value()) } else { ToolOutcome::failed(answer_failure(&answer).message) }
+        })
+    }
+
+    async fn script(&self, context: &StepContext<'_>, code: &str) -> ToolOutcome {
+        match context.parts().sandbox.run(code, self.arguments.clone()).await {
+            Ok(value) => ToolOutcome::done(value),
+            Err(error) => ToolOutcome::failed(script_failure(&error).message),
+        }
+    }
+}
+
+/// A failed exchange is told to whoever asked, unless the step should wait or the run end.
+fn outcome_of<T>(answer: StepResult<T>, class: Effect, read: impl FnOnce(T) -> ToolOutcome) -> StepResult<ToolOutcome> {
+    match answer {
+        Ok(answer) => Ok(read(answer)),
+        Err(Interrupt::Suspend) => Err(Interrupt::Suspend),
+        Err(Interrupt::Fail(failure)) if failure.fatal || failure.fate_unknown && class == Effect::Once => Err(failure.into()),
+        Err(Interrupt::Fail(StepFailure { message, .. })) => Ok(ToolOutcome::failed(message)),
+    }
+}
+
+/// Pages answer in the form of MCP results: `{content: [{type: "text", text}], isError?}`.
+fn page_outcome(output: Value) -> ToolOutcome {
+    let parts = output.get("content").and_then(Value::as_array);
+    let Some(parts) = parts.filter(|parts| parts.iter().all(|part| part.get("type").is_some())) else {
+        return ToolOutcome::done(output);
+    };
+    let texts: Vec<&str> = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();
+    let text = texts.join("\n");
+    if output.get("isError").and_then(Value::as_bool).unwrap_or(false) { ToolOutcome::failed(text) } else { ToolOutcome::done(Value::String(text)) }
+}

@@ -1,0 +1,339 @@
+//! An HTTP call as data: templates for its parts, sent through the egress door, answered as a value.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::clock::Clock;
+use crate::error::{Error, Problems, Result};
+use crate::expr::{Insert, Missing, Scope, Template, TemplateTree};
+use crate::model::flow::Effect;
+use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
+use crate::secret::Secret;
+
+/// Largest answer, in bytes after inflation.
+pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;
+
+/// A call as documents write it. Every text is a template.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpConfig {
+    pub url: String,
+    /// `GET` unless said otherwise.
+    pub method: String,
+    pub headers: Map<String, Value>,
+    /// Added to the URL's query.
+    pub query: Map<String, Value>,
+    /// A text, or JSON whose strings are templates. Ignored for GET, HEAD and DELETE.
+    pub body: Option<Value>,
+    pub auth: Option<AuthConfig>,
+    /// What may happen when the answer is lost: `idempotent` calls are repeated with the same `Idempotency-Key`,
+    /// `once` calls wait for a person to say what became of them. POST and PATCH are `once` unless declared.
+    pub effect: Option<Effect>,
+}
+
+/// Credentials of a call.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthConfig {
+    /// `none`, `bearer`, `basic` or `api_key`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(alias = "value", alias = "apiKey", alias = "key")]
+    pub token: String,
+    pub username: String,
+    pub password: String,
+    /// The header of an `api_key`.
+    #[serde(alias = "header")]
+    pub header_name: Option<String>,
+}
+
+/// How values enter the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A flow's step: values enter as they read; a missing one is empty.
+    Step,
+    /// A tool: `{{param}}` in a body enters as JSON; a missing one stays as it was written.
+    Tool,
+}
+
+#[derive(Debug, Clone)]
+enum BodyTemplate {
+    Text(Template),
+    Json(TemplateTree),
+}
+
+#[derive(Debug, Clone)]
+enum AuthTemplate {
+    Bearer(Template),
+    Basic(Template, Template),
+    Header(String, Template),
+}
+
+/// A compiled call.
+#[derive(Debug, Clone)]
+pub struct HttpTemplate {
+    method: Method,
+    url: Template,
+    headers: Vec<(String, Template)>,
+    query: Vec<(String, Template)>,
+    body: Option<BodyTemplate>,
+    auth: Option<AuthTemplate>,
+    effect: Effect,
+    mode: Mode,
+}
+
+/// A call ready to be sent.
+pub struct HttpCall {
+    request: Request,
+    pub unresolved: Vec<String>,
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpAnswer {
+    pub status: u16,
+    /// Lower-case names; the last of each.
+    pub headers: Map<String, Value>,
+    pub media_type: String,
+    pub body: String,
+    /// How long the callee asks to wait, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+impl HttpTemplate {
+    /// Compiles a call; pointers of problems are relative to the configuration.
+    pub fn compile(config: &HttpConfig, mode: Mode) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let method = if config.method.is_empty() { "GET".to_owned() } else { config.method.to_uppercase() };
+        if !["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"].contains(&method.as_str()) {
+            problems.add("/method", format!("`{method}` is not supported; one of GET, HEAD, POST, PUT, PATCH, DELETE"));
+        }
+        let method = Method::from_bytes(method.as_bytes()).unwrap_or(Method::GET);
+        if config.url.trim().is_empty() {
+            problems.add("/url", "expected an http or https URL");
+        }
+        let url = parse(&mut problems, "/url", &config.url);
+        let headers = parse_map(&mut problems, "/headers", &config.headers);
+        let query = parse_map(&mut problems, "/query", &config.query);
+        let takes_body = !matches!(method, Method::GET | Method::HEAD | Method::DELETE);
+        let body = config.body.as_ref().filter(|body| takes_body && !body.is_null()).and_then(|body| match body {
+            Value::String(text) => parse(&mut problems, "/body", text).map(BodyTemplate::Text),
+            other => match TemplateTree::parse(other) {
+                Ok(tree) => Some(BodyTemplate::Json(tree)),
+                Err(faults) => {
+                    faults.0.into_iter().for_each(|fault| problems.add(format!("/body{}", fault.pointer), fault.message));
+                    None
+                }
+            },
+        });
+        let auth = config.auth.as_ref().and_then(|auth| compile_auth(auth, &mut problems));
+        let effect = config.effect.unwrap_or(if matches!(method, Method::POST | Method::PATCH) { Effect::Once } else { Effect::Idempotent });
+        match url {
+            Some(url) if problems.0.is_empty() => Ok(Self { method, url, headers, query, body, auth, effect, mode }),
+            _ => Err(problems),
+        }
+    }
+
+    /// What may happen when an answer is lost.
+    pub const fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// Fills the templates in. `key` goes out as `Idempotency-Key` with everything but GET and HEAD.
+    pub fn render(&self, scope: &Scope<'_>, key: &str, budget: Duration) -> Result<HttpCall> {
+        let (missing, insert) = match self.mode {
+            Mode::Step => (Missing::Empty, Insert::Text),
+            Mode::Tool => (Missing::KeepPlaceholder, Insert::Json),
+        };
+        let mut unresolved = Vec::new();
+        let mut text = |template: &Template, insert: Insert| -> Result<String> {
+            let rendered = template.render_with(scope, missing, insert)?;
+            unresolved.extend(rendered.unresolved);
+            Ok(match rendered.value {
+                Value::String(text) => text,
+                Value::Null => String::new(),
+                other => other.to_string(),
+            })
+        };
+        let mut url = text(&self.url, Insert::Text)?;
+        for (name, value) in &self.query {
+            let value = text(value, Insert::Text)?;
+            let pair = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, &value).finish();
+            url = format!("{url}{}{pair}", if url.contains('?') { '&' } else { '?' });
+        }
+        let mut request = Request::new(self.method.clone(), url, Trust::Judged);
+        request.max_bytes = MAX_ANSWER;
+        request.deadlines = Deadlines { first_byte: budget, total: budget, ..request.deadlines };
+        for (name, value) in &self.headers {
+            let secret = value.uses_secrets();
+            let value = text(value, Insert::Text)?;
+            let value = if secret { HeaderText::Secret(Secret::new(value)) } else { HeaderText::Plain(value) };
+            request.headers.push((name.clone(), value));
+        }
+        match &self.auth {
+            Some(AuthTemplate::Bearer(token)) => {
+                let token = text(token, Insert::Text)?;
+                request = request.header("authorization", Secret::new(format!("Bearer {token}")));
+            }
+            Some(AuthTemplate::Basic(user, password)) => {
+                let pair = format!("{}:{}", text(user, Insert::Text)?, text(password, Insert::Text)?);
+                let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+                request = request.header("authorization", Secret::new(format!("Basic {encoded}")));
+            }
+            Some(AuthTemplate::Header(name, value)) => {
+                let value = text(value, Insert::Text)?;
+                request = request.header(name, Secret::new(value));
+            }
+            None => {}
+        }
+        let body = match &self.body {
+            Some(BodyTemplate::Text(template)) => Some(text(template, insert)?),
+            Some(BodyTemplate::Json(tree)) => {
+                let rendered = tree.render(scope)?;
+                unresolved.extend(rendered.unresolved);
+                Some(rendered.value.to_string())
+            }
+            None => None,
+        };
+        let has = |request: &Request, name: &str| request.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        if let Some(body) = body {
+            if !has(&request, "content-type") {
+                let json = matches!(self.body, Some(BodyTemplate::Json(_))) || body.trim_start().starts_with(['{', '[']);
+                request = request.header("content-type", if json { "application/json" } else { "text/plain; charset=utf-8" });
+            }
+            request.body = Some(Bytes::from(body));
+        }
+        if !matches!(self.method, Method::GET | Method::HEAD) && !has(&request, "idempotency-key") {
+            request = request.header("idempotency-key", key);
+        }
+        if !has(&request, "user-agent") {
+            request = request.header("user-agent", concat!("dispatch/", env!("CARGO_PKG_VERSION")));
+        }
+        Ok(HttpCall { request, unresolved })
+    }
+}
+
+impl HttpCall {
+    /// Sends the call and reads the whole answer.
+    pub async fn send(self, egress: &Egress, clock: &Clock) -> Result<HttpAnswer, net::Error> {
+        let response = egress.send(self.request).await?;
+        let (status, media_type) = (response.status.as_u16(), response.media_type());
+        let retry_after_ms = retry_after(&response.headers, clock.now()).map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let headers = headers(&response.headers);
+        let body = String::from_utf8_lossy(&response.bytes().await?).into_owned();
+        Ok(HttpAnswer { status, headers, media_type, body, retry_after_ms })
+    }
+}
+
+impl HttpAnswer {
+    /// The body in its type: JSON when it says so, or reads so; else text.
+    pub fn value(&self) -> Value {
+        let json = self.media_type.ends_with("json") || self.body.trim_start().starts_with(['{', '[']);
+        if json && let Ok(value) = serde_json::from_str(&self.body) {
+            return value;
+        }
+        Value::String(self.body.clone())
+    }
+
+    pub const fn is_success(&self) -> bool {
+        self.status < 400
+    }
+
+    /// Whether the callee may answer otherwise later.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529)
+    }
+
+    /// What went wrong, with the beginning of what the callee said.
+    pub fn complaint(&self) -> String {
+        let words: String = self.body.chars().take(300).collect();
+        format!("the server answered {}: {}", self.status, words.trim())
+    }
+}
+
+/// Headers of an answer that may hold credentials are not kept.
+fn headers(map: &HeaderMap) -> Map<String, Value> {
+    map.iter()
+        .filter(|(name, _)| !matches!(name.as_str(), "set-cookie" | "www-authenticate" | "proxy-authenticate"))
+        .map(|(name, value)| (name.as_str().to_owned(), Value::String(String::from_utf8_lossy(value.as_bytes()).into_owned())))
+        .collect()
+}
+
+fn parse(problems: &mut Problems, at: &str, source: &str) -> Option<Template> {
+    Template::parse(source).map_err(|error| problems.add(at, error.to_string())).ok()
+}
+
+fn parse_map(problems: &mut Problems, at: &str, map: &Map<String, Value>) -> Vec<(String, Template)> {
+    let mut parsed = Vec::with_capacity(map.len());
+    for (name, value) in map {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Null => continue,
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            Value::Array(_) | Value::Object(_) => {
+                problems.add(format!("{at}/{name}"), "expected a text, a number or a boolean");
+                continue;
+            }
+        };
+        if let Some(template) = parse(problems, &format!("{at}/{name}"), &text) {
+            parsed.push((name.clone(), template));
+        }
+    }
+    parsed
+}
+
+fn compile_auth(auth: &AuthConfig, problems: &mut Problems) -> Option<AuthTemplate> {
+    match auth.kind.as_str() {
+        "" | "none" => None,
+        "bearer" => parse(problems, "/auth/token", &auth.token).map(AuthTemplate::Bearer),
+        "basic" => {
+            let user = parse(problems, "/auth/username", &auth.username);
+            user.zip(parse(problems, "/auth/password", &auth.password)).map(|(user, password)| AuthTemplate::Basic(user, password))
+        }
+        "api_key" | "apiKey" | "header" => {
+            let name = auth.header_name.clone().unwrap_or_else(|| "x-api-key".into());
+            parse(problems, "/auth/token", &auth.token).map(|token| AuthTemplate::Header(name, token))
+        }
+        other => {
+            problems.add("/auth/type", format!("unknown `{other}`; one of none, bearer, basic, api_key"));
+            None
+        }
+    }
+}
+
+/// An [`Error`] for callers that have no run to report to.
+pub fn describe(error: &net::Error) -> Error {
+    Error::new(crate::error::Kind::Unavailable, code(error), error.to_string())
+}
+
+/// The stable code of a failed exchange.
+pub fn code(error: &net::Error) -> &'static str {
+    match error.kind() {
+        net::ErrorKind::Blocked(_) => "egress_blocked",
+        net::ErrorKind::InvalidUrl { .. } => "invalid_url",
+        net::ErrorKind::InvalidHeader { .. } => "invalid_header",
+        net::ErrorKind::Connect { .. } => "connect_failed",
+        net::ErrorKind::Tls { .. } => "tls_failed",
+        net::ErrorKind::Timeout { .. } => "timeout",
+        net::ErrorKind::TooLarge { .. } => "response_too_large",
+        net::ErrorKind::Cut { .. } => "connection_cut",
+        net::ErrorKind::Redirect { .. } => "redirect_refused",
+        net::ErrorKind::Setup { .. } => "egress_unavailable",
+    }
+}
+
+/// Whether a failed exchange may go better later.
+pub fn transient(error: &net::Error) -> bool {
+    matches!(
+        error.kind(),
+        net::ErrorKind::Connect { .. } | net::ErrorKind::Timeout { .. } | net::ErrorKind::Cut { .. } | net::ErrorKind::Setup { .. }
+    )
+}

@@ -1,0 +1,205 @@
+//! Tools: what a model, or a step, can have done outside the flow.
+//!
+//! A [`Tool`] is a description the model sees and a [`Body`] that does the work: an HTTP call, a script, or the
+//! caller itself. [`http`] is also what the flow's own HTTP steps are made of.
+//!
+//! Must not know: runs, journals, approvals, models' wire formats. What must not happen twice is decided above.
+
+pub mod http;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::Problems;
+use crate::expr::script::validate_script;
+use http::{HttpConfig, HttpTemplate, Mode};
+
+/// Longest time budget a tool may ask for, in milliseconds.
+pub const MAX_TIMEOUT_MS: u64 = 30_000;
+/// A name that no caller may declare.
+pub const RESERVED_NAME: &str = "runtype_set_state";
+/// The parameter that carries the model's reason to the approver; no caller may declare it.
+pub const REASON_PARAMETER: &str = "_approvalReason";
+
+/// A tool as documents define it.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ToolDefinition")]
+pub struct Definition {
+    /// Letters, digits, `_` and `-`; what the model calls it by.
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    /// `external` (HTTP), `custom` (JavaScript) or `local` (runs in the caller).
+    #[serde(default = "local")]
+    pub tool_type: String,
+    /// JSON Schema of the parameters, with `type: object`.
+    #[serde(default = "no_parameters", alias = "parameters", alias = "inputSchema")]
+    pub parameters_schema: Value,
+    #[serde(default)]
+    pub config: Value,
+    /// Parameters that the model does not see; they are filled from the run's variables.
+    #[serde(default)]
+    pub hidden_parameter_names: Vec<String>,
+    /// A person must approve each call.
+    #[serde(default)]
+    pub requires_approval: bool,
+    /// Of tools that run in a page: `webmcp` or `sdk`.
+    #[serde(default)]
+    pub origin: Option<String>,
+    #[serde(default)]
+    pub page_origin: Option<String>,
+}
+
+fn local() -> String {
+    "local".into()
+}
+
+fn no_parameters() -> Value {
+    json!({ "type": "object", "properties": {} })
+}
+
+/// How a tool does its work.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// The run pauses and the caller sends the output.
+    Local,
+    Http(Box<HttpTemplate>),
+    /// JavaScript over the parameters.
+    Script(String),
+}
+
+/// A compiled tool.
+#[derive(Debug, Clone)]
+pub struct Tool {
+    pub definition: Definition,
+    pub body: Body,
+    /// Time budget of one call in milliseconds.
+    pub timeout_ms: u64,
+}
+
+#[derive(Deserialize)]
+struct Script {
+    code: String,
+}
+
+impl Tool {
+    /// Compiles a definition; pointers of problems are relative to it.
+    pub fn compile(definition: Definition) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        check_name(&definition.name, &mut problems);
+        check_schema(&definition, &mut problems);
+        let timeout_ms = definition.config.get("timeout").or_else(|| definition.config.get("timeoutMs")).and_then(Value::as_u64);
+        if timeout_ms.is_some_and(|timeout| timeout > MAX_TIMEOUT_MS) {
+            problems.add("/config/timeout", format!("a tool call may take {MAX_TIMEOUT_MS} ms at most"));
+        }
+        let body = match definition.tool_type.as_str() {
+            "local" | "client" => Some(Body::Local),
+            "external" => http_body(&definition.config, &mut problems),
+            "custom" => script_body(&definition.config, &mut problems),
+            other => {
+                problems.add("/toolType", format!("unknown tool type `{other}`; one of external, custom, local"));
+                None
+            }
+        };
+        match body {
+            Some(body) if problems.0.is_empty() => Ok(Self { definition, body, timeout_ms: timeout_ms.unwrap_or(MAX_TIMEOUT_MS) }),
+            _ => Err(problems),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    /// The word events carry: `local`, `external`, `custom`.
+    pub const fn kind(&self) -> &'static str {
+        match self.body {
+            Body::Local => "local",
+            Body::Http(_) => "external",
+            Body::Script(_) => "custom",
+        }
+    }
+
+    /// The schema that the model sees: hidden parameters left out, the reason for an approval put in.
+    pub fn shown_schema(&self, with_reason: bool) -> Value {
+        let mut schema = self.definition.parameters_schema.clone();
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            properties.retain(|name, _| !self.definition.hidden_parameter_names.contains(name));
+            if with_reason {
+                let reason = json!({ "type": "string", "description": "Why this call is needed, for the person who approves it." });
+                properties.insert(REASON_PARAMETER.into(), reason);
+            }
+        }
+        if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+            required.retain(|name| name.as_str().is_none_or(|name| !self.definition.hidden_parameter_names.iter().any(|hidden| hidden == name)));
+        }
+        schema
+    }
+
+    /// The model's arguments with the hidden ones filled in; names of `_internal` never are.
+    pub fn arguments(&self, mut given: Map<String, Value>, variable: impl Fn(&str) -> Option<Value>) -> Map<String, Value> {
+        for name in &self.definition.hidden_parameter_names {
+            given.remove(name);
+            if !name.starts_with("_internal")
+                && let Some(value) = variable(name)
+            {
+                given.insert(name.clone(), value);
+            }
+        }
+        given
+    }
+
+    /// Checks arguments against the declared schema; the message names every fault for the model to mend.
+    pub fn check(&self, arguments: &Value) -> Result<(), String> {
+        let validator = jsonschema::validator_for(&self.definition.parameters_schema).map_err(|error| error.to_string())?;
+        let faults: Vec<String> = validator.iter_errors(arguments).take(5).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+    }
+}
+
+fn check_name(name: &str, problems: &mut Problems) {
+    let bare = name.strip_prefix("webmcp:").unwrap_or(name);
+    let fits = !bare.is_empty() && bare.len() <= 64 && bare.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-.".contains(letter));
+    if !fits {
+        problems.add("/name", "expected 1 to 64 letters, digits, `_`, `-` or `.`");
+    }
+    if name == RESERVED_NAME {
+        problems.add("/name", format!("`{RESERVED_NAME}` is reserved"));
+    }
+}
+
+fn check_schema(definition: &Definition, problems: &mut Problems) {
+    let schema = &definition.parameters_schema;
+    if schema.get("type").and_then(Value::as_str) != Some("object") {
+        problems.add("/parametersSchema/type", "expected `object`");
+    } else if let Err(error) = jsonschema::validator_for(schema) {
+        problems.add("/parametersSchema", format!("not a JSON Schema: {error}"));
+    }
+    if schema.get("properties").and_then(|properties| properties.get(REASON_PARAMETER)).is_some() {
+        problems.add(format!("/parametersSchema/properties/{REASON_PARAMETER}"), "this name is reserved");
+    }
+}
+
+fn http_body(config: &Value, problems: &mut Problems) -> Option<Body> {
+    match serde_path_to_error::deserialize::<_, HttpConfig>(config) {
+        Ok(config) => match HttpTemplate::compile(&config, Mode::Tool) {
+            Ok(template) => return Some(Body::Http(Box::new(template))),
+            Err(faults) => faults.0.into_iter().for_each(|fault| problems.add(format!("/config{}", fault.pointer), fault.message)),
+        },
+        Err(error) => problems.add(format!("/config{}", crate::error::pointer(error.path())), error.inner().to_string()),
+    }
+    None
+}
+
+fn script_body(config: &Value, problems: &mut Problems) -> Option<Body> {
+    let Ok(script) = serde_json::from_value::<Script>(config.clone()) else {
+        problems.add("/config/code", "expected the JavaScript of the tool");
+        return None;
+    };
+    if let Err(error) = validate_script(&script.code) {
+        problems.add("/config/code", error.to_string());
+    }
+    Some(Body::Script(script.code))
+}
