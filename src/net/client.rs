@@ -234,10 +234,10 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &Cause> {
     std::iter::successors(error.source(), below)
 }
 
-/// `std::io::Error` wraps rustls's error without naming it as its source, so it is looked into.
+/// `std::io::Error` does not name what it wraps as its source, so it is looked into, however often it is wrapped.
 fn is_tls(cause: &Cause) -> bool {
     let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    cause.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
 }
 
 /// The text of the last cause, which speaks of sockets and certificates and not of URLs.
