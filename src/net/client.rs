@@ -15,7 +15,7 @@ use super::error::{Blocked, Error, ErrorKind, Phase};
 use super::judge::judge;
 use super::policy::Policy;
 use super::request::{Request, Trust, is_credential};
-use super::target::{check_shape, judge_host, origin, parse_url};
+use super::target::{check_host, check_shape, judge_host, origin, parse_url};
 use crate::clock::Clock;
 
 const IDLE_PER_HOST: usize = 1024;
@@ -84,6 +84,9 @@ impl Egress {
 
     async fn exchange(&self, hop: &Hop, request: &Request, end: Instant) -> Result<reqwest::Response, Error> {
         let door = &self.0;
+        if let Some(hosts) = &request.hosts {
+            check_host(&hop.url, hosts)?;
+        }
         let client = match hop.trust {
             Trust::Operator => &door.trusted,
             Trust::Judged => {

@@ -271,3 +271,19 @@ async fn headers_that_frame_or_address_are_refused() {
     assert!(matches!(split.kind(), ErrorKind::InvalidHeader { .. }));
     assert_eq!(one.count(), 0);
 }
+
+#[tokio::test]
+async fn a_list_of_hosts_holds_on_every_hop() {
+    let one = Server::start().await;
+    let egress = door(&[one.rule()]);
+    let ask = |url: String, hosts: &[&str]| Request { hosts: Some(hosts.iter().map(|host| (*host).to_owned()).collect()), ..get(url) };
+    assert!(text(&egress, ask(one.url("/echo"), &["example.com", "127.0.0.1"])).await.is_ok());
+    let named = format!("http://localhost:{}/echo", one.port);
+    assert!(text(&egress, ask(named.clone(), &["LOCALHOST"])).await.is_ok());
+    for (url, hosts) in [(one.to(&named, 302), ["127.0.0.1"]), (named.clone(), ["*.localhost"]), (named, ["host"])] {
+        let before = one.count();
+        let error = text(&egress, ask(url.clone(), &hosts)).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Blocked(Blocked::Host), "{url}");
+        assert_eq!(one.count() - before, usize::from(url.contains("/to?")));
+    }
+}

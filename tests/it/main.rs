@@ -3,4 +3,5 @@
 
 mod egress;
 mod providers;
+mod scripted;
 mod ssrf;

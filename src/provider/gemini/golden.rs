@@ -68,7 +68,7 @@ fn a_whole_conversation_is_written() {
         ] }],
         "toolConfig": { "functionCallingConfig": { "mode": "ANY" } },
         "generationConfig": {
-            "temperature": 0.5, "topK": 5, "maxOutputTokens": 9,
+            "temperature": 0.5, "topK": 5, "maxOutputTokens": 2_057,
             "responseMimeType": "application/json", "responseJsonSchema": { "type": "object" },
             "thinkingConfig": { "includeThoughts": true, "thinkingBudget": 2_048 },
         },
