@@ -15,7 +15,7 @@ use super::error::{Blocked, Error, ErrorKind, Phase};
 use super::judge::judge;
 use super::policy::Policy;
 use super::request::{Request, Trust, is_credential};
-use super::target::{check_shape, judge_host, origin, parse_url};
+use super::target::{check_host, check_shape, judge_host, origin, parse_url};
 use crate::clock::Clock;
 
 const IDLE_PER_HOST: usize = 1024;
@@ -84,6 +84,9 @@ impl Egress {
 
     async fn exchange(&self, hop: &Hop, request: &Request, end: Instant) -> Result<reqwest::Response, Error> {
         let door = &self.0;
+        if let Some(hosts) = &request.hosts {
+            check_host(&hop.url, hosts)?;
+        }
         let client = match hop.trust {
             Trust::Operator => &door.trusted,
             Trust::Judged => {
@@ -234,10 +237,10 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &Cause> {
     std::iter::successors(error.source(), below)
 }
 
-/// `std::io::Error` wraps rustls's error without naming it as its source, so it is looked into.
+/// `std::io::Error` does not name what it wraps as its source, so it is looked into, however often it is wrapped.
 fn is_tls(cause: &Cause) -> bool {
     let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    cause.is::<rustls::Error>() || inner.is_some_and(|inner| is_tls(inner))
 }
 
 /// The text of the last cause, which speaks of sockets and certificates and not of URLs.

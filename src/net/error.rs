@@ -50,6 +50,8 @@ pub enum Blocked {
     Scheme,
     /// A redirect from `https` to `http`.
     Downgrade,
+    /// The request may reach certain hosts only, and this is none of them.
+    Host,
 }
 
 /// The deadline that passed.
@@ -132,6 +134,7 @@ impl fmt::Display for Blocked {
             Self::Address(class) => write!(f, "it has a {} address", class.name()),
             Self::Name => f.write_str("it is a cloud metadata service"),
             Self::Scheme => f.write_str("only http and https may leave"),
+            Self::Host => f.write_str("it is not among the hosts that this request may reach"),
             Self::Downgrade => f.write_str("it redirects from https to http"),
         }
     }

@@ -1,6 +1,7 @@
 //! What is asked of the door.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,6 +87,9 @@ pub struct Request {
     pub max_bytes: u64,
     /// How many redirects are followed; 0 hands the redirect itself to the caller.
     pub max_redirects: u8,
+    /// The only hosts that any hop may reach: names, `*.example.com` for every name below, or addresses. On top
+    /// of the judge, never instead of it; `None` for no such limit.
+    pub hosts: Option<Arc<[String]>>,
 }
 
 impl Request {
@@ -99,6 +103,7 @@ impl Request {
             deadlines: Deadlines::default(),
             max_bytes: DEFAULT_MAX_BYTES,
             max_redirects: 5,
+            hosts: None,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 /// some model providers send beside it and which is finer. `None` when neither is there or readable.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let finer = text("retry-after-ms").and_then(|millis| number(millis)).map(|millis| millis / 1_000.0);
+    let finer = text("retry-after-ms").and_then(number).map(|millis| millis / 1_000.0);
     let seconds = finer.or_else(|| text("retry-after").and_then(number));
     match seconds {
         Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),

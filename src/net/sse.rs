@@ -246,7 +246,7 @@ mod tests {
         let mut reader = SseReader::new(64);
         reader.feed(b"data:123456789012345678901234567890\n").unwrap();
         reader.feed(b"data:123456789012345678901234567890\n").unwrap();
-        assert!(reader.feed(b"data:1\n").is_err(), "many lines of one event count together");
+        assert!(reader.feed(b"data:1234\n").is_err(), "many lines of one event count together");
         assert!(SseReader::new(64).feed(&[b'x'; 65]).is_err(), "a line without an end counts too");
     }
 

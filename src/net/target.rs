@@ -62,7 +62,29 @@ fn judge_name(name: &str) -> Result<(), Blocked> {
     Ok(())
 }
 
+/// Whether the host is one of `hosts`: itself, or below a `*.` entry.
+pub(super) fn check_host(url: &Url, hosts: &[String]) -> Result<(), Error> {
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+    let is_named = |entry: &String| match entry.strip_prefix("*.") {
+        Some(parent) => host.strip_suffix(&parent.to_ascii_lowercase()).is_some_and(|below| below.len() > 1 && below.ends_with('.')),
+        None => host.eq_ignore_ascii_case(entry),
+    };
+    if hosts.iter().any(is_named) { Ok(()) } else { Err(Error::new(ErrorKind::Blocked(Blocked::Host), &origin(url))) }
+}
+
 /// Scheme, host and port: all of a URL that may be shown.
 pub(super) fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_covers_what_is_below_and_not_what_ends_alike() {
+        let allowed = |host: &str| check_host(&parse_url(&format!("https://{host}/")).unwrap(), &["*.Example.com".into()]).is_ok();
+        assert!(allowed("api.example.com") && allowed("a.b.example.com") && allowed("api.example.com."));
+        assert!(!allowed("example.com") && !allowed("evilexample.com") && !allowed("example.com.evil.org"));
+    }
 }

@@ -295,3 +295,40 @@ impl ProviderEntry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operators_folder_replaces_and_adds() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "own.toml",
+            "name = \"own\"\nwire = \"openai\"\nbase_url = \"http://10.0.0.1/v1\"\nkeyless = true\n[[models]]\nname = \"mine\"",
+        );
+        write("groq.toml", "name = \"groq\"\nwire = \"openai\"\nbase_url = \"http://10.0.0.2/v1\"");
+        write("notes.txt", "not a catalogue");
+        let mut catalogue = Catalogue::built_in().unwrap();
+        catalogue.extend_from(folder.path()).unwrap();
+        assert_eq!(catalogue.resolve("mine").unwrap().to_string(), "own/mine");
+        assert!(catalogue.provider("groq").unwrap().models.is_empty());
+        write("broken.toml", "name = \"x\"\nwire = \"openai\"\nprise = 1");
+        let error = catalogue.extend_from(folder.path()).unwrap_err();
+        assert!(error.message().contains("broken.toml") && error.message().contains("prise"), "{error}");
+    }
+
+    #[test]
+    fn every_built_in_model_is_found_by_each_of_its_names() {
+        let catalogue = Catalogue::built_in().unwrap();
+        for provider in catalogue.providers() {
+            for model in &provider.models {
+                for name in model.names() {
+                    let full = format!("{}/{name}", provider.name);
+                    assert_eq!(catalogue.resolve(&full).unwrap().model, model.name, "{full}");
+                }
+            }
+        }
+    }
+}

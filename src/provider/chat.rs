@@ -17,7 +17,9 @@ pub struct ChatRequest {
     pub sampling: Sampling,
     /// `None` leaves reasoning to the model's default.
     pub reasoning: Option<Reasoning>,
-    /// Whether the vendor is asked to stream. The pieces that come back have the same form either way.
+    /// Whether the vendor is asked to stream. The pieces that come back have the same form either way. Prefer `true`
+    /// even where nobody reads along: a whole answer sends its first byte only when it is finished, so a long one may
+    /// run into the first-byte deadline.
     pub stream: bool,
     /// Sent to the vendor, the same on every attempt.
     pub idempotency_key: Option<String>,

@@ -31,7 +31,8 @@
 //! output token per chunk (and 7 of reasoning where there is some), streamed or not.
 //!
 //! `GET /_fake/stats` counts what arrived, `GET /_fake/last/MODEL` shows the last body sent to a model, so that tests
-//! can judge by what came over the wire. Must not know: anything of dispatch but the clock.
+//! can judge by what came over the wire. Must not know: how dispatch reads what is written here;
+//! it shares the clock and the making of sample values with it, and no wire type.
 
 mod anthropic;
 mod gemini;

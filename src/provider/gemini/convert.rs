@@ -34,7 +34,7 @@ fn generation_config(chat: &ChatRequest, quirks: &Quirks) -> wire::GenerationCon
         frequency_penalty: sampling.frequency_penalty,
         presence_penalty: sampling.presence_penalty,
         seed: sampling.seed,
-        max_output_tokens: sampling.max_tokens,
+        max_output_tokens: sampling.max_tokens.map(|most| most.saturating_add(thoughts(chat, quirks))),
         stop_sequences: sampling.stop.clone(),
         response_mime_type: json.then_some("application/json"),
         response_json_schema: match &chat.response_format {
@@ -43,6 +43,12 @@ fn generation_config(chat: &ChatRequest, quirks: &Quirks) -> wire::GenerationCon
         },
         thinking_config: chat.reasoning.as_ref().and_then(|reasoning| thinking(reasoning, quirks)),
     }
+}
+
+/// The vendor counts the thoughts into the limit; the caller's limit is about the answer.
+fn thoughts(chat: &ChatRequest, quirks: &Quirks) -> u32 {
+    let counted = chat.reasoning.as_ref().filter(|reasoning| reasoning.enabled && quirks.reasoning == ReasoningStyle::Usual);
+    counted.map_or(0, Reasoning::budget)
 }
 
 fn thinking(reasoning: &Reasoning, quirks: &Quirks) -> Option<Value> {
