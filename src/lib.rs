@@ -15,6 +15,7 @@ pub mod id;
 pub mod model;
 pub mod net;
 pub mod provider;
+pub mod queue;
 pub mod secret;
 pub mod store;
 pub mod tool;
