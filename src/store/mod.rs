@@ -17,9 +17,11 @@ mod idempotency;
 mod payload;
 mod records;
 mod runs;
+mod text;
 mod vault;
 mod waits;
 
+pub mod memory;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -53,6 +55,15 @@ pub enum StoreError {
     /// The database was written by a newer version.
     #[error("the database has schema version {found}; this binary knows {known}: use a newer binary")]
     Newer { found: i64, known: i64 },
+    /// A value that no database can keep; the same call fails again.
+    #[error("{what} cannot be stored: {why}")]
+    Unfit { what: &'static str, why: &'static str },
+    /// The database refused a statement; the same call fails again.
+    #[error("the database refused a statement: {0}")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The text that names the database names none.
+    #[error("not a database address: {0}; use sqlite://path or postgres://user@host/database")]
+    Address(String),
 }
 
 impl StoreError {
@@ -71,6 +82,8 @@ impl From<StoreError> for Error {
                     .because(error)
             }
             StoreError::Exists(what) => Error::new(Kind::Conflict, "already_exists", format!("{what} exists already")),
+            StoreError::Unfit { .. } => Error::new(Kind::Invalid, "unstorable", error.to_string()),
+            StoreError::Address(_) => Error::new(Kind::Invalid, "database_address_invalid", error.to_string()),
             other => Error::internal(other),
         }
     }
