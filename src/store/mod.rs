@@ -14,8 +14,10 @@ mod batch;
 mod flows;
 mod group;
 mod idempotency;
+mod leases;
 mod payload;
 mod records;
+mod row;
 mod runs;
 mod text;
 mod vault;
@@ -70,6 +72,14 @@ impl StoreError {
     /// Wraps a cause that should pass by itself.
     pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unavailable(source.into())
+    }
+
+    /// The same failure for one more of the callers that share it.
+    fn again(&self) -> Self {
+        match self {
+            Self::Unavailable(source) => Self::unavailable(source.to_string()),
+            other => Self::Refused(other.to_string().into()),
+        }
     }
 }
 
