@@ -145,7 +145,7 @@ create table signals (
     name text not null,
     id text not null,
     payload text not null,
-    -- The order of arrival within the run.
+    -- The run's nudges when it arrived: the order of arrival.
     place integer not null,
     created_at integer not null,
     primary key (run, name, id)

@@ -24,6 +24,7 @@ mod vault;
 mod waits;
 
 pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun,
 pub use vault::{Credential, Vaults};
 pub use waits::{Resolve, Resolved, Signal, Waits};
 
+use crate::clock::Clock;
 use crate::error::{Error, Kind};
 use crate::id::RunId;
 
@@ -121,6 +123,33 @@ pub trait Store: Runs + Waits + Flows + Records + Accounts + Idempotency + Vault
 
 /// A store behind a pointer, as the parts above hold it.
 pub type SharedStore = Arc<dyn Store>;
+
+/// How a database is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Most pooled connections to PostgreSQL; SQLite has a fixed few.
+    pub connections: u32,
+    /// Times waits and attempts to reconnect.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// The defaults: ten connections.
+    pub const fn new(clock: Clock) -> Self {
+        Self { connections: 10, clock }
+    }
+}
+
+/// Opens the database at `sqlite://path` or `postgres://user@host/database` and brings its schema up to date.
+pub async fn open(url: &str, options: Options) -> StoreResult<SharedStore> {
+    match url.split_once("://") {
+        Some(("sqlite", path)) if !path.is_empty() => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref()).await?)),
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url, options.connections, options.clock).await?)),
+        // The text may hold a password, so only its scheme is shown.
+        Some((scheme, _)) => Err(StoreError::Address(format!("{scheme}://..."))),
+        None => Err(StoreError::Address("a text without a scheme".into())),
+    }
+}
 
 /// How many runs one claim takes at most.
 pub const MAX_CLAIM: u32 = 64;

@@ -74,27 +74,25 @@ impl Waits for SqliteStore {
         signal.fit()?;
         let mut connection = self.writing().await;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
-        let due = sqlx::query(
+        let place: Option<i64> = sqlx::query_scalar(
             "update runs set nudges = nudges + 1, wake_at = case when state = 'paused' then min(coalesce(wake_at, $3), $3) else wake_at end \
-             where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused')",
+             where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused') returning nudges",
         )
         .bind(run.suffix())
         .bind(tenant.suffix())
         .bind(now.as_millis())
-        .execute(&mut *open)
+        .fetch_optional(&mut *open)
         .await
         .map_err(failed)?;
-        if due.rows_affected() == 0 {
-            return Ok(false);
-        }
+        let Some(place) = place else { return Ok(false) };
         sqlx::query(
-            "insert into signals (run, name, id, payload, place, created_at) \
-             values ($1, $2, $3, $4, (select coalesce(max(place), 0) + 1 from signals where run = $1), $5) on conflict do nothing",
+            "insert into signals (run, name, id, payload, place, created_at) values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
         )
         .bind(run.suffix())
         .bind(signal.name)
         .bind(signal.id)
         .bind(json(&signal.payload))
+        .bind(place)
         .bind(now.as_millis())
         .execute(&mut *open)
         .await
