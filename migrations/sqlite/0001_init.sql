@@ -34,6 +34,8 @@ create table flows (
     id text primary key,
     tenant text not null,
     name text not null,
+    -- The name in lower case, for searching.
+    folded text not null,
     description text,
     current_version text not null,
     published_version text,
@@ -99,7 +101,7 @@ create table runs (
     failure text,
     spent text not null
 ) strict, without rowid;
-create index runs_due on runs (wake_at) where wake_at is not null;
+create index runs_due on runs (wake_at, id) where wake_at is not null;
 create index runs_tenant on runs (tenant, id);
 
 create table journal (
@@ -143,6 +145,8 @@ create table signals (
     name text not null,
     id text not null,
     payload text not null,
+    -- The run's nudges when it arrived: the order of arrival.
+    place integer not null,
     created_at integer not null,
     primary key (run, name, id)
 ) strict, without rowid;

@@ -13,6 +13,9 @@ use crate::model::event::Segment;
 use crate::model::wait::hex;
 use crate::model::{JournalEntry, Wait};
 
+/// A batch with this many bytes is written before more is added to it.
+const HEAVY: usize = 8 * 1024 * 1024;
+
 #[derive(Serialize)]
 pub(super) struct BlobRow {
     hash: String,
@@ -128,6 +131,8 @@ pub(super) struct Batch {
     pub events: Vec<EventRow>,
     pub waits: Vec<WaitRow>,
     pub resolutions: Vec<ResolutionRow>,
+    /// About how many bytes the large texts have.
+    bytes: usize,
 }
 
 /// Which writes of a group won.
@@ -160,19 +165,30 @@ impl Batch {
         ]
     }
 
+    /// Whether no more should be added: what follows belongs into another transaction.
+    pub fn is_heavy(&self) -> bool {
+        self.bytes >= HEAVY
+    }
+
     fn keep(&mut self, blobs: Vec<Blob>, at: Timestamp) {
+        self.bytes += blobs.iter().map(|blob| blob.body.len()).sum::<usize>();
         self.blobs.extend(blobs.into_iter().map(|blob| BlobRow { hash: blob.hash, body: blob.body, at: at.as_millis() }));
     }
 
     fn facts(&mut self, run: RunId, epoch: i64, number: i64, journal: &[JournalEntry], segment: Option<&Segment>, blobs: &mut Vec<Blob>) {
         let run = run.suffix();
-        for entry in journal {
+        // One statement cannot write a row twice, so of two entries with one key only the later goes in.
+        let latest = |(place, entry): &(usize, &JournalEntry)| journal.iter().skip(place + 1).all(|later| later.key != entry.key);
+        for (_, entry) in journal.iter().enumerate().filter(latest) {
             let outcome = externalise(json(&entry.outcome), blobs);
+            self.bytes += outcome.len();
             self.journal.push(JournalRow { run: run.clone(), epoch, number, key: entry.key.clone(), outcome });
         }
         if let Some(segment) = segment.filter(|segment| !segment.events.is_empty()) {
             let (first, last, rest) = (segment.first(), segment.last(), segment.rest.as_i64());
-            self.events.push(EventRow { run, epoch, number, first, last, rest, body: segment.encode() });
+            let body = segment.encode();
+            self.bytes += body.len();
+            self.events.push(EventRow { run, epoch, number, first, last, rest, body });
         }
     }
 
@@ -180,6 +196,7 @@ impl Batch {
     pub fn create(&mut self, new: &NewRun, flow_known: bool) {
         let mut blobs = if flow_known { Vec::new() } else { vec![new.flow.clone()] };
         let input = externalise(json(&new.input), &mut blobs);
+        self.bytes += input.len();
         if let Some(key) = &new.key {
             self.keys.push(KeyRow {
                 tenant: new.tenant.suffix(),
@@ -268,11 +285,15 @@ impl Batch {
         });
     }
 
-    /// Adds an answer to a wait.
+    /// Adds an answer to a wait, unless the batch answers it already.
     pub fn resolve(&mut self, answer: &Resolve) {
+        let wait = answer.wait.suffix();
+        if self.resolutions.iter().any(|row| row.wait == wait) {
+            return;
+        }
         let mut blobs = Vec::new();
         self.resolutions.push(ResolutionRow {
-            wait: answer.wait.suffix(),
+            wait,
             tenant: answer.tenant.suffix(),
             resolution: externalise(json(&answer.resolution), &mut blobs),
             now: answer.now.as_millis(),

@@ -1,13 +1,20 @@
 //! Group commit: one writer gathers what arrives while the last group is being written.
 //!
 //! A group is one transaction and one forced write, however many runs it carries; each write in it succeeds or
-//! fails alone. When a whole group fails, its writes are tried one by one, so that a poisoned one harms nobody else.
+//! fails alone. It holds at most one write about a run and one answer to a wait, so that statements over whole
+//! sets do what one write after the other would do. When the database refuses a group it is halved until the
+//! refused write stands alone, so that a poisoned one harms nobody else.
+
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Batch, Won};
+use super::text::Fit;
 use super::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreError, StoreResult};
+use crate::id::{RunId, WaitId};
+use crate::model::RunState;
 
 /// Most writes that one group carries.
 const MAX_GROUP: usize = 256;
@@ -19,7 +26,7 @@ const QUEUE: usize = 4_096;
 pub(super) trait Apply: Send + 'static {
     /// Writes a batch in one transaction; durable when it returns.
     async fn apply(&mut self, batch: &Batch) -> StoreResult<Won>;
-    /// Why a creation that did not win lost.
+    /// Why a creation that did not win lost; [`Created::New`] when an earlier try had won.
     async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created>;
     /// Why a commit that did not win lost; [`Committed::Done`] when an earlier try had won.
     async fn explain_commit(&mut self, commit: &Commit) -> StoreResult<Committed>;
@@ -28,8 +35,10 @@ pub(super) trait Apply: Send + 'static {
     /// Whether a flow's blob is known to be stored; noted after a group that carried it.
     fn knows_flow(&self, hash: &str) -> bool;
     fn note_flow(&mut self, hash: &str);
-    /// Rings for runs that became due, or whose log grew.
-    fn ring(&self, won: &Won);
+    /// Rings for a run that became due.
+    fn ring(&self, run: RunId);
+    /// Every write is answered; nothing more will come.
+    async fn close(&mut self);
 }
 
 type Reply<T> = oneshot::Sender<StoreResult<T>>;
@@ -38,6 +47,13 @@ enum Write {
     Create(Box<NewRun>, Reply<Created>),
     Commit(Box<Commit>, Reply<Committed>),
     Resolve(Vec<Resolve>, Reply<Vec<Resolved>>),
+}
+
+/// What a write is about; a group holds one write about each.
+#[derive(PartialEq, Eq, Hash)]
+enum Subject {
+    Run(RunId),
+    Wait(WaitId),
 }
 
 /// The sending end of a writer task.
@@ -52,7 +68,7 @@ impl Writer {
     /// Starts the writer task; it ends when every sender is gone and the queue is empty.
     pub fn start(driver: impl Apply) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self(sender), tokio::spawn(run(driver, receiver)))
+        (Self(sender), tokio::spawn(work(driver, receiver)))
     }
 
     async fn ask<T>(&self, write: impl FnOnce(Reply<T>) -> Write) -> StoreResult<T> {
@@ -62,10 +78,12 @@ impl Writer {
     }
 
     pub async fn create(&self, new: NewRun) -> StoreResult<Created> {
+        new.fit()?;
         self.ask(|reply| Write::Create(Box::new(new), reply)).await
     }
 
     pub async fn commit(&self, commit: Commit) -> StoreResult<Committed> {
+        commit.fit()?;
         self.ask(|reply| Write::Commit(Box::new(commit), reply)).await
     }
 
@@ -74,80 +92,141 @@ impl Writer {
     }
 }
 
-async fn run(mut driver: impl Apply, mut receiver: mpsc::Receiver<Write>) {
-    let mut group = Vec::with_capacity(MAX_GROUP);
-    while receiver.recv_many(&mut group, MAX_GROUP).await > 0 {
-        write(&mut driver, std::mem::take(&mut group)).await;
+impl Write {
+    fn subjects(&self) -> HashSet<Subject> {
+        match self {
+            Self::Create(new, _) => HashSet::from([Subject::Run(new.id)]),
+            Self::Commit(commit, _) => [Subject::Run(commit.run)].into_iter().chain(commit.child_wait().map(Subject::Wait)).collect(),
+            Self::Resolve(answers, _) => answers.iter().map(|answer| Subject::Wait(answer.wait)).collect(),
+        }
     }
+
+    fn add_to(&self, batch: &mut Batch, driver: &impl Apply) {
+        match self {
+            Self::Create(new, _) => batch.create(new, driver.knows_flow(&new.flow.hash)),
+            Self::Commit(commit, _) => batch.commit(commit),
+            Self::Resolve(answers, _) => answers.iter().for_each(|answer| batch.resolve(answer)),
+        }
+    }
+
+    fn refuse(self, error: &StoreError) {
+        match self {
+            Self::Create(_, reply) => drop(reply.send(Err(error.again()))),
+            Self::Commit(_, reply) => drop(reply.send(Err(error.again()))),
+            Self::Resolve(_, reply) => drop(reply.send(Err(error.again()))),
+        }
+    }
+}
+
+async fn work(mut driver: impl Apply, mut receiver: mpsc::Receiver<Write>) {
+    let mut waiting = Vec::with_capacity(MAX_GROUP);
+    while !waiting.is_empty() || receiver.recv_many(&mut waiting, MAX_GROUP).await > 0 {
+        while waiting.len() < MAX_GROUP
+            && let Ok(write) = receiver.try_recv()
+        {
+            waiting.push(write);
+        }
+        let group = gather(&driver, &mut waiting);
+        write(&mut driver, group).await;
+    }
+    driver.close().await;
+}
+
+/// Takes the next group out of what waits. Writes about one subject stay in their order.
+fn gather(driver: &impl Apply, waiting: &mut Vec<Write>) -> Vec<Write> {
+    let (mut group, mut batch, mut seen) = (Vec::new(), Batch::default(), HashSet::new());
+    for write in std::mem::take(waiting) {
+        let free = write.subjects().into_iter().fold(true, |free, subject| seen.insert(subject) && free);
+        if free && !batch.is_heavy() {
+            write.add_to(&mut batch, driver);
+            group.push(write);
+        } else {
+            waiting.push(write);
+        }
+    }
+    group
 }
 
 async fn write(driver: &mut impl Apply, group: Vec<Write>) {
-    match driver.apply(&batch(driver, &group)).await {
-        Ok(won) => answer(driver, group, &won).await,
-        Err(error) if group.len() == 1 => refuse(group, &error),
-        Err(_) => {
-            for single in group {
-                let single = vec![single];
-                match driver.apply(&batch(driver, &single)).await {
-                    Ok(won) => answer(driver, single, &won).await,
-                    Err(error) => refuse(single, &error),
-                }
+    let mut parts = vec![group];
+    while let Some(mut part) = parts.pop() {
+        let mut batch = Batch::default();
+        part.iter().for_each(|write| write.add_to(&mut batch, driver));
+        match driver.apply(&batch).await {
+            Ok(won) => answer(driver, part, &won).await,
+            Err(error) if part.len() < 2 || matches!(error, StoreError::Unavailable(_)) => {
+                part.into_iter().for_each(|write| write.refuse(&error));
+            }
+            Err(_) => {
+                let later = part.split_off(part.len() / 2);
+                parts.extend([later, part]);
             }
         }
     }
-}
-
-fn batch(driver: &impl Apply, group: &[Write]) -> Batch {
-    let mut batch = Batch::default();
-    for write in group {
-        match write {
-            Write::Create(new, _) => batch.create(new, driver.knows_flow(&new.flow.hash)),
-            Write::Commit(commit, _) => batch.commit(commit),
-            Write::Resolve(answers, _) => answers.iter().for_each(|answer| batch.resolve(answer)),
-        }
-    }
-    batch
 }
 
 async fn answer(driver: &mut impl Apply, group: Vec<Write>, won: &Won) {
-    driver.ring(won);
+    won.nudged.iter().filter_map(|id| RunId::from_suffix(id).ok()).for_each(|run| driver.ring(run));
     for write in group {
         match write {
-            Write::Create(new, reply) => {
-                driver.note_flow(&new.flow.hash);
-                let created = if won.has_created(new.id) { Ok(Created::New) } else { driver.explain_create(&new).await };
-                let _ = reply.send(created);
-            }
-            Write::Commit(commit, reply) => {
-                let done = if won.has_committed(commit.run) { Ok(Committed::Done) } else { driver.explain_commit(&commit).await };
-                let _ = reply.send(done);
-            }
-            Write::Resolve(answers, reply) => {
-                let mut results = Vec::with_capacity(answers.len());
-                let mut failed = None;
-                for answer in &answers {
-                    if won.has_resolved(answer.wait) {
-                        results.push(Resolved::First);
-                        continue;
-                    }
-                    match driver.explain_resolve(answer).await {
-                        Ok(resolved) => results.push(resolved),
-                        Err(error) => failed = Some(error),
-                    }
-                }
-                let _ = reply.send(failed.map_or(Ok(results), Err));
-            }
+            Write::Create(new, reply) => drop(reply.send(created(driver, &new, won).await)),
+            Write::Commit(commit, reply) => drop(reply.send(committed(driver, &commit, won).await)),
+            Write::Resolve(answers, reply) => drop(reply.send(resolved(driver, &answers, won).await)),
         }
     }
 }
 
-fn refuse(group: Vec<Write>, error: &StoreError) {
-    for write in group {
-        let error = StoreError::unavailable(error.to_string());
-        match write {
-            Write::Create(_, reply) => drop(reply.send(Err(error))),
-            Write::Commit(_, reply) => drop(reply.send(Err(error))),
-            Write::Resolve(_, reply) => drop(reply.send(Err(error))),
+async fn created(driver: &mut impl Apply, new: &NewRun, won: &Won) -> StoreResult<Created> {
+    driver.note_flow(&new.flow.hash);
+    if !won.has_created(new.id) {
+        return driver.explain_create(new).await;
+    }
+    if new.lease.is_none() {
+        driver.ring(new.id);
+    }
+    Ok(Created::New)
+}
+
+async fn committed(driver: &mut impl Apply, commit: &Commit, won: &Won) -> StoreResult<Committed> {
+    if !won.has_committed(commit.run) {
+        return driver.explain_commit(commit).await;
+    }
+    if commit.leaves_due() {
+        driver.ring(commit.run);
+    }
+    Ok(Committed::Done)
+}
+
+async fn resolved(driver: &mut impl Apply, answers: &[Resolve], won: &Won) -> StoreResult<Vec<Resolved>> {
+    let mut results = Vec::with_capacity(answers.len());
+    let mut seen = HashSet::new();
+    for answer in answers {
+        // Of several answers to one wait in one call the first was written.
+        let first = seen.insert(answer.wait) && won.has_resolved(answer.wait);
+        results.push(if first { Resolved::First } else { driver.explain_resolve(answer).await? });
+    }
+    Ok(results)
+}
+
+/// Where a run's row stands.
+pub(super) struct Stand {
+    pub state: RunState,
+    pub epoch: i64,
+    /// Of its last commit.
+    pub number: i64,
+    pub nudges: i64,
+}
+
+impl Stand {
+    /// Why a commit did not win on this row.
+    pub fn judge(&self, commit: &Commit) -> Committed {
+        if self.epoch != commit.epoch.0 {
+            return Committed::Fenced;
         }
+        if self.number == commit.number {
+            return Committed::Done;
+        }
+        let next = self.number == commit.number - 1 && matches!(self.state, RunState::Running | RunState::Compensating);
+        if next && commit.seen_nudges.is_some_and(|seen| seen != self.nudges) { Committed::Nudged } else { Committed::Fenced }
     }
 }

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::StoreResult;
+use super::{StoreError, StoreResult};
 use crate::clock::Timestamp;
 use crate::id::TenantId;
 
@@ -54,4 +54,36 @@ pub trait Idempotency {
 
     /// Removes expired receipts of every tenant; how many.
     async fn purge_receipts(&self, now: Timestamp) -> StoreResult<u64>;
+}
+
+/// A receipt's row, not yet expired.
+#[derive(Debug, Clone)]
+pub(super) struct Filed {
+    pub request_hash: String,
+    /// The run that the key created, or a seed in hexadecimal.
+    pub subject: String,
+    pub answer: Option<(i64, String)>,
+    pub lease_until: i64,
+}
+
+/// How a seed is kept.
+pub(super) fn write_seed(seed: u128) -> String {
+    format!("{seed:032x}")
+}
+
+impl Filed {
+    /// What a new claim on this row's key gets; `Mine` means that the claimant's lease must be written.
+    pub fn judge(self, receipt: &Receipt, now: Timestamp) -> StoreResult<Begun> {
+        let bad = |column: &'static str, why: String| StoreError::Broken { table: "idempotency", column, row: receipt.key.clone(), why };
+        if let Some((status, body)) = self.answer {
+            let status = u16::try_from(status).map_err(|why| bad("status", why.to_string()))?;
+            let body = serde_json::from_str(&body).map_err(|why| bad("body", why.to_string()))?;
+            return Ok(Begun::Answered { request_hash: self.request_hash, answer: Answer { status, body } });
+        }
+        if self.lease_until > now.as_millis() || self.request_hash != receipt.request_hash {
+            return Ok(Begun::InProgress { request_hash: self.request_hash });
+        }
+        let seed = u128::from_str_radix(&self.subject, 16).map_err(|why| bad("subject", why.to_string()))?;
+        Ok(Begun::Mine { seed })
+    }
 }

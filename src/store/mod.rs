@@ -14,12 +14,17 @@ mod batch;
 mod flows;
 mod group;
 mod idempotency;
+mod leases;
 mod payload;
 mod records;
+mod row;
 mod runs;
+mod text;
 mod vault;
 mod waits;
 
+pub mod memory;
+pub mod postgres;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -35,6 +40,7 @@ pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun,
 pub use vault::{Credential, Vaults};
 pub use waits::{Resolve, Resolved, Signal, Waits};
 
+use crate::clock::Clock;
 use crate::error::{Error, Kind};
 use crate::id::RunId;
 
@@ -53,12 +59,29 @@ pub enum StoreError {
     /// The database was written by a newer version.
     #[error("the database has schema version {found}; this binary knows {known}: use a newer binary")]
     Newer { found: i64, known: i64 },
+    /// A value that no database can keep; the same call fails again.
+    #[error("{what} cannot be stored: {why}")]
+    Unfit { what: &'static str, why: &'static str },
+    /// The database refused a statement; the same call fails again.
+    #[error("the database refused a statement: {0}")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The text that names the database names none.
+    #[error("not a database address: {0}; use sqlite://path or postgres://user@host/database")]
+    Address(String),
 }
 
 impl StoreError {
     /// Wraps a cause that should pass by itself.
     pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unavailable(source.into())
+    }
+
+    /// The same failure for one more of the callers that share it.
+    fn again(&self) -> Self {
+        match self {
+            Self::Unavailable(source) => Self::unavailable(source.to_string()),
+            other => Self::Refused(other.to_string().into()),
+        }
     }
 }
 
@@ -71,6 +94,8 @@ impl From<StoreError> for Error {
                     .because(error)
             }
             StoreError::Exists(what) => Error::new(Kind::Conflict, "already_exists", format!("{what} exists already")),
+            StoreError::Unfit { .. } => Error::new(Kind::Invalid, "unstorable", error.to_string()),
+            StoreError::Address(_) => Error::new(Kind::Invalid, "database_address_invalid", error.to_string()),
             other => Error::internal(other),
         }
     }
@@ -98,6 +123,33 @@ pub trait Store: Runs + Waits + Flows + Records + Accounts + Idempotency + Vault
 
 /// A store behind a pointer, as the parts above hold it.
 pub type SharedStore = Arc<dyn Store>;
+
+/// How a database is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Most pooled connections to PostgreSQL; SQLite has a fixed few.
+    pub connections: u32,
+    /// Times waits and attempts to reconnect.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// The defaults: ten connections.
+    pub const fn new(clock: Clock) -> Self {
+        Self { connections: 10, clock }
+    }
+}
+
+/// Opens the database at `sqlite://path` or `postgres://user@host/database` and brings its schema up to date.
+pub async fn open(url: &str, options: Options) -> StoreResult<SharedStore> {
+    match url.split_once("://") {
+        Some(("sqlite", path)) if !path.is_empty() => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref()).await?)),
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url, options.connections, options.clock).await?)),
+        // The text may hold a password, so only its scheme is shown.
+        Some((scheme, _)) => Err(StoreError::Address(format!("{scheme}://..."))),
+        None => Err(StoreError::Address("a text without a scheme".into())),
+    }
+}
 
 /// How many runs one claim takes at most.
 pub const MAX_CLAIM: u32 = 64;

@@ -37,3 +37,21 @@ pub(super) fn externalise(text: String, blobs: &mut Vec<Blob>) -> String {
 pub(super) fn reference(text: &str) -> Option<&str> {
     text.strip_prefix('@')
 }
+
+/// SQL for what a column's text stands for: itself, or the blob it refers to. A missing blob leaves the reference.
+macro_rules! payload {
+    ($column:literal) => {
+        concat!(
+            "case when ",
+            $column,
+            " like '@%' then coalesce((select b.body from blobs b where b.hash = substr(",
+            $column,
+            ", 2)), ",
+            $column,
+            ") else ",
+            $column,
+            " end"
+        )
+    };
+}
+pub(super) use payload;

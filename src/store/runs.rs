@@ -206,4 +206,9 @@ impl Commit {
     pub fn child_wait(&self) -> Option<WaitId> {
         self.child_end.as_ref().map(|end| end.parent.wait)
     }
+
+    /// It lets go of the run, and somebody must look at it at a time that nobody else knows yet.
+    pub fn leaves_due(&self) -> bool {
+        self.wake_at.is_some() && matches!(self.state, RunState::Queued | RunState::Paused)
+    }
 }

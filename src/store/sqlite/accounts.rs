@@ -1,34 +1,16 @@
 //! Tenants and keys on SQLite.
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection, Row};
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
 
-use super::runs::broken;
-use super::{SqliteStore, failed};
+use super::{SqliteStore, failed, unless_taken};
 use crate::clock::Timestamp;
 use crate::id::{KeyId, TenantId};
 use crate::store::accounts::{Accounts, ApiKey, Tenant};
 use crate::store::batch::json;
-use crate::store::{StoreError, StoreResult};
-
-fn decode(row: &SqliteRow) -> StoreResult<ApiKey> {
-    let id: String = row.try_get("id").map_err(failed)?;
-    let tenant: String = row.try_get("tenant").map_err(failed)?;
-    let scopes: String = row.try_get("scopes").map_err(failed)?;
-    let time = |column| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_millis)).map_err(failed);
-    Ok(ApiKey {
-        id: KeyId::from_suffix(&id).map_err(|why| broken("api_keys", "id", &id, why))?,
-        tenant: TenantId::from_suffix(&tenant).map_err(|why| broken("api_keys", "tenant", &id, why))?,
-        name: row.try_get("name").map_err(failed)?,
-        hash: row.try_get("hash").map_err(failed)?,
-        hint: row.try_get("hint").map_err(failed)?,
-        scopes: serde_json::from_str(&scopes).map_err(|why| broken("api_keys", "scopes", &id, why))?,
-        created_at: Timestamp::from_millis(row.try_get("created_at").map_err(failed)?),
-        expires_at: time("expires_at")?,
-        revoked_at: time("revoked_at")?,
-    })
-}
+use crate::store::text::Fit;
+use crate::store::{StoreError, StoreResult, row};
 
 async fn insert_tenant(connection: &mut SqliteConnection, tenant: Tenant) -> StoreResult<()> {
     sqlx::query("insert into tenants (id, name, created_at) values ($1, $2, $3)")
@@ -38,7 +20,7 @@ async fn insert_tenant(connection: &mut SqliteConnection, tenant: Tenant) -> Sto
         .execute(connection)
         .await
         .map(drop)
-        .map_err(failed)
+        .map_err(unless_taken("this tenant"))
 }
 
 async fn insert_key(connection: &mut SqliteConnection, key: ApiKey) -> StoreResult<()> {
@@ -63,6 +45,8 @@ async fn insert_key(connection: &mut SqliteConnection, key: ApiKey) -> StoreResu
 #[async_trait]
 impl Accounts for SqliteStore {
     async fn create_first_tenant(&self, tenant: Tenant, key: ApiKey) -> StoreResult<bool> {
+        tenant.fit()?;
+        key.fit()?;
         let mut connection = self.writing().await;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         let taken: i64 = sqlx::query_scalar("select exists (select 1 from tenants)").fetch_one(&mut *open).await.map_err(failed)?;
@@ -76,6 +60,8 @@ impl Accounts for SqliteStore {
     }
 
     async fn create_tenant(&self, tenant: Tenant, key: ApiKey) -> StoreResult<()> {
+        tenant.fit()?;
+        key.fit()?;
         let mut connection = self.writing().await;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         insert_tenant(&mut open, tenant).await?;
@@ -84,24 +70,19 @@ impl Accounts for SqliteStore {
     }
 
     async fn list_tenants(&self) -> StoreResult<Vec<Tenant>> {
-        let rows: Vec<(String, String, i64)> =
-            sqlx::query_as("select id, name, created_at from tenants order by id").fetch_all(&self.read).await.map_err(failed)?;
-        rows.into_iter()
-            .map(|(id, name, at)| {
-                let tenant = TenantId::from_suffix(&id).map_err(|why| broken("tenants", "id", &id, why))?;
-                Ok(Tenant { id: tenant, name, created_at: Timestamp::from_millis(at) })
-            })
-            .collect()
+        let rows = sqlx::query("select * from tenants order by id").fetch_all(&self.read).await.map_err(failed)?;
+        rows.iter().map(row::tenant).collect()
     }
 
     async fn create_key(&self, key: ApiKey) -> StoreResult<()> {
+        key.fit()?;
         insert_key(&mut *self.writing().await, key).await
     }
 
     async fn find_key(&self, hash: &str) -> StoreResult<Option<ApiKey>> {
         let row =
             sqlx::query("select * from api_keys where hash = $1").bind(hash.to_owned()).fetch_optional(&self.read).await.map_err(failed)?;
-        row.as_ref().map(decode).transpose()
+        row.as_ref().map(row::key).transpose()
     }
 
     async fn list_keys(&self, tenant: TenantId) -> StoreResult<Vec<ApiKey>> {
@@ -110,7 +91,7 @@ impl Accounts for SqliteStore {
             .fetch_all(&self.read)
             .await
             .map_err(failed)?;
-        rows.iter().map(decode).collect()
+        rows.iter().map(row::key).collect()
     }
 
     async fn revoke_key(&self, tenant: TenantId, id: KeyId, now: Timestamp) -> StoreResult<bool> {

@@ -1,48 +1,15 @@
 //! Saved flows on SQLite.
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection, Row};
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
 
-use super::runs::broken;
-use super::{SqliteStore, failed};
+use super::{SqliteStore, failed, unless_taken};
 use crate::clock::Timestamp;
 use crate::id::{FlowId, FlowVersionId, TenantId};
 use crate::store::flows::{FlowVersion, Flows, SavedFlow};
-use crate::store::{StoreError, StoreResult};
-
-fn decode(row: &SqliteRow) -> StoreResult<SavedFlow> {
-    let id: String = row.try_get("id").map_err(failed)?;
-    let current: String = row.try_get("current_version").map_err(failed)?;
-    let published: Option<String> = row.try_get("published_version").map_err(failed)?;
-    Ok(SavedFlow {
-        id: FlowId::from_suffix(&id).map_err(|why| broken("flows", "id", &id, why))?,
-        name: row.try_get("name").map_err(failed)?,
-        description: row.try_get("description").map_err(failed)?,
-        created_at: Timestamp::from_millis(row.try_get("created_at").map_err(failed)?),
-        updated_at: Timestamp::from_millis(row.try_get("updated_at").map_err(failed)?),
-        current: FlowVersionId::from_suffix(&current).map_err(|why| broken("flows", "current_version", &id, why))?,
-        published: published
-            .map(|version| FlowVersionId::from_suffix(&version))
-            .transpose()
-            .map_err(|why| broken("flows", "published_version", &id, why))?,
-    })
-}
-
-fn decode_version(row: &SqliteRow) -> StoreResult<FlowVersion> {
-    let id: String = row.try_get("id").map_err(failed)?;
-    let flow: String = row.try_get("flow").map_err(failed)?;
-    let number: i64 = row.try_get("number").map_err(failed)?;
-    let document: String = row.try_get("document").map_err(failed)?;
-    Ok(FlowVersion {
-        id: FlowVersionId::from_suffix(&id).map_err(|why| broken("flow_versions", "id", &id, why))?,
-        flow: FlowId::from_suffix(&flow).map_err(|why| broken("flow_versions", "flow", &id, why))?,
-        number: u32::try_from(number).map_err(|why| broken("flow_versions", "number", &id, why))?,
-        document: serde_json::from_str(&document).map_err(|why| broken("flow_versions", "document", &id, why))?,
-        created_at: Timestamp::from_millis(row.try_get("created_at").map_err(failed)?),
-        published_at: row.try_get::<Option<i64>, _>("published_at").map_err(failed)?.map(Timestamp::from_millis),
-    })
-}
+use crate::store::text::Fit;
+use crate::store::{StoreResult, row};
 
 /// Adds a version under the next free number.
 async fn insert_version(connection: &mut SqliteConnection, version: FlowVersion) -> StoreResult<()> {
@@ -61,34 +28,30 @@ async fn insert_version(connection: &mut SqliteConnection, version: FlowVersion)
     .map_err(failed)
 }
 
-/// A taken name is a refusal; everything else is a failure.
-fn unless_taken(error: sqlx::Error) -> StoreError {
-    match &error {
-        sqlx::Error::Database(cause) if cause.is_unique_violation() => StoreError::Exists("a flow with this name"),
-        _ => failed(error),
-    }
-}
+const TAKEN: &str = "a flow with this name";
 
 #[async_trait]
 impl Flows for SqliteStore {
     async fn create_flow(&self, tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> StoreResult<()> {
+        flow.fit()?;
         let mut connection = self.writing().await;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         sqlx::query(
-            "insert into flows (id, tenant, name, description, current_version, published_version, created_at, updated_at) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "insert into flows (id, tenant, name, description, current_version, published_version, created_at, updated_at, folded) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(flow.id.suffix())
         .bind(tenant.suffix())
-        .bind(flow.name)
+        .bind(flow.name.clone())
         .bind(flow.description)
         .bind(flow.current.suffix())
         .bind(flow.published.map(|id| id.suffix()))
         .bind(flow.created_at.as_millis())
         .bind(flow.updated_at.as_millis())
+        .bind(flow.name.to_lowercase())
         .execute(&mut *open)
         .await
-        .map_err(unless_taken)?;
+        .map_err(unless_taken(TAKEN))?;
         insert_version(&mut open, version).await?;
         open.commit().await.map_err(failed)
     }
@@ -100,24 +63,26 @@ impl Flows for SqliteStore {
         version: Option<FlowVersion>,
         expected: Option<FlowVersionId>,
     ) -> StoreResult<Option<SavedFlow>> {
+        flow.fit()?;
         let mut connection = self.writing().await;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         let row = sqlx::query(
-            "update flows set name = $3, description = $4, current_version = $5, updated_at = $6 \
+            "update flows set name = $3, folded = $8, description = $4, current_version = $5, updated_at = $6 \
              where id = $1 and tenant = $2 and ($7 is null or current_version = $7) returning *",
         )
         .bind(flow.id.suffix())
         .bind(tenant.suffix())
-        .bind(flow.name)
+        .bind(flow.name.clone())
         .bind(flow.description)
         .bind(version.as_ref().map_or(flow.current, |version| version.id).suffix())
         .bind(flow.updated_at.as_millis())
         .bind(expected.map(|id| id.suffix()))
+        .bind(flow.name.to_lowercase())
         .fetch_optional(&mut *open)
         .await
-        .map_err(unless_taken)?;
+        .map_err(unless_taken(TAKEN))?;
         let Some(row) = row else { return Ok(None) };
-        let saved = decode(&row)?;
+        let saved = row::flow(&row)?;
         if let Some(version) = version {
             insert_version(&mut open, version).await?;
         }
@@ -132,7 +97,7 @@ impl Flows for SqliteStore {
             .fetch_optional(&self.read)
             .await
             .map_err(failed)?;
-        row.as_ref().map(decode).transpose()
+        row.as_ref().map(row::flow).transpose()
     }
 
     async fn find_flow_by_name(&self, tenant: TenantId, name: &str) -> StoreResult<Option<SavedFlow>> {
@@ -142,22 +107,22 @@ impl Flows for SqliteStore {
             .fetch_optional(&self.read)
             .await
             .map_err(failed)?;
-        row.as_ref().map(decode).transpose()
+        row.as_ref().map(row::flow).transpose()
     }
 
     async fn list_flows(&self, tenant: TenantId, before: Option<FlowId>, search: Option<&str>, limit: u32) -> StoreResult<Vec<SavedFlow>> {
         let rows = sqlx::query(
-            "select * from flows where tenant = $1 and ($2 is null or id < $2) and ($3 is null or instr(lower(name), lower($3)) > 0) \
+            "select * from flows where tenant = $1 and ($2 is null or id < $2) and ($3 is null or instr(folded, $3) > 0) \
              order by id desc limit $4",
         )
         .bind(tenant.suffix())
         .bind(before.map(|id| id.suffix()))
-        .bind(search.map(str::to_owned))
+        .bind(search.map(str::to_lowercase))
         .bind(i64::from(limit))
         .fetch_all(&self.read)
         .await
         .map_err(failed)?;
-        rows.iter().map(decode).collect()
+        rows.iter().map(row::flow).collect()
     }
 
     async fn delete_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<bool> {
@@ -177,7 +142,7 @@ impl Flows for SqliteStore {
             .fetch_optional(&self.read)
             .await
             .map_err(failed)?;
-        row.as_ref().map(decode_version).transpose()
+        row.as_ref().map(row::flow_version).transpose()
     }
 
     async fn list_flow_versions(&self, tenant: TenantId, flow: FlowId) -> StoreResult<Vec<FlowVersion>> {
@@ -189,7 +154,7 @@ impl Flows for SqliteStore {
         .fetch_all(&self.read)
         .await
         .map_err(failed)?;
-        rows.iter().map(decode_version).collect()
+        rows.iter().map(row::flow_version).collect()
     }
 
     async fn publish_flow(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> StoreResult<bool> {

@@ -13,10 +13,9 @@ use tokio::sync::{Mutex, broadcast};
 
 use super::{failed, runs, waits};
 use crate::id::RunId;
-use crate::model::Epoch;
 use crate::store::batch::{Batch, Won};
 use crate::store::group::Apply;
-use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreResult};
+use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreResult, row};
 
 /// Flows whose blob is known to be stored.
 const KNOWN_FLOWS: u64 = 10_000;
@@ -51,10 +50,10 @@ on conflict do nothing
 returning 'created' as tag, id;
 
 update runs set
-    state = c.state, wake_at = c.wake_at, commit_no = c.number, reserved = c.reserved, spent = c.spent, output = c.output,
+    state = c.state, wake_at = case when c.ends then null else c.wake_at end, commit_no = c.number, reserved = c.reserved, spent = c.spent, output = c.output,
     failure = c.failure, finished_at = c.finished_at,
     sealed = case when c.ends then null else sealed end,
-    owner = case when c.state = 'running' then owner else null end
+    owner = case when c.state in ('running', 'compensating') then owner else null end
 from (select value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number, value->>'seen' as seen,
         value->>'state' as state, value->>'wake_at' as wake_at, value->>'reserved' as reserved, value->>'spent' as spent,
         value->>'output' as output, value->>'failure' as failure, value->>'finished_at' as finished_at, value->>'ends' as ends
@@ -97,9 +96,10 @@ returning 'resolved' as tag, waits.id;
 
 update runs set nudges = nudges + 1,
     wake_at = case when state = 'paused' then min(coalesce(wake_at, a.now), a.now) else wake_at end
-from (select w.run as run, max(value->>'now') as now from json_each($8) join waits w on w.id = value->>'wait' and w.state = 'resolved'
+from (select w.run as run, max(w.resolved_at) as now from json_each($8) join waits w on w.id = value->>'wait'
+    where w.state = 'resolved' and w.tenant = value->>'tenant' and w.resolution = value->>'resolution' and w.resolved_at = value->>'now'
     group by w.run) as a
-where runs.id = a.run and runs.state in ('queued', 'running', 'paused')
+where runs.id = a.run and runs.state in ('queued', 'running', 'paused', 'compensating')
 returning 'nudged' as tag, runs.id;
 
 commit;
@@ -147,12 +147,12 @@ impl Apply for Driver {
     }
 
     async fn explain_commit(&mut self, commit: &Commit) -> StoreResult<Committed> {
-        let row: Option<(i64, i64, i64)> = sqlx::query_as("select epoch, commit_no, nudges from runs where id = $1")
+        let row = sqlx::query("select id, state, epoch, commit_no, nudges from runs where id = $1")
             .bind(commit.run.suffix())
             .fetch_optional(&mut *self.connection.lock().await)
             .await
             .map_err(failed)?;
-        Ok(judge(commit, row))
+        row.map_or(Ok(Committed::Fenced), |row| Ok(row::stand(&row)?.judge(commit)))
     }
 
     async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved> {
@@ -167,22 +167,9 @@ impl Apply for Driver {
         self.flows.insert(hash.to_owned(), ());
     }
 
-    fn ring(&self, won: &Won) {
-        for run in won.nudged.iter().filter_map(|id| RunId::from_suffix(id).ok()) {
-            let _ = self.bell.send(run);
-        }
+    fn ring(&self, run: RunId) {
+        let _ = self.bell.send(run);
     }
-}
 
-/// Why a commit did not win, from the row's (epoch, number of its last commit, nudges).
-pub(in crate::store) fn judge(commit: &Commit, row: Option<(i64, i64, i64)>) -> Committed {
-    match row {
-        Some((epoch, number, _)) if Epoch(epoch) == commit.epoch && number == commit.number => Committed::Done,
-        Some((epoch, number, nudges))
-            if Epoch(epoch) == commit.epoch && number == commit.number - 1 && commit.seen_nudges.is_some_and(|seen| seen != nudges) =>
-        {
-            Committed::Nudged
-        }
-        _ => Committed::Fenced,
-    }
+    async fn close(&mut self) {}
 }

@@ -3,17 +3,18 @@
 use async_trait::async_trait;
 use sqlx::Connection;
 
-use super::runs::broken;
 use super::{SqliteStore, failed};
 use crate::clock::Timestamp;
 use crate::id::TenantId;
-use crate::store::StoreResult;
 use crate::store::batch::json;
-use crate::store::idempotency::{Answer, Begun, Idempotency, Receipt};
+use crate::store::idempotency::{Answer, Begun, Idempotency, Receipt, write_seed};
+use crate::store::text::Fit;
+use crate::store::{StoreResult, row};
 
 #[async_trait]
 impl Idempotency for SqliteStore {
     async fn begin_receipt(&self, tenant: TenantId, receipt: Receipt, now: Timestamp) -> StoreResult<Begun> {
+        receipt.fit()?;
         let mut connection = self.writing().await;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         sqlx::query("delete from idempotency where tenant = $1 and route = $2 and key = $3 and expires_at <= $4")
@@ -24,29 +25,15 @@ impl Idempotency for SqliteStore {
             .execute(&mut *open)
             .await
             .map_err(failed)?;
-        let row: Option<(String, String, Option<i64>, Option<String>, i64)> = sqlx::query_as(
-            "select request_hash, subject, status, body, lease_until from idempotency where tenant = $1 and route = $2 and key = $3",
-        )
-        .bind(tenant.suffix())
-        .bind(receipt.route.clone())
-        .bind(receipt.key.clone())
-        .fetch_optional(&mut *open)
-        .await
-        .map_err(failed)?;
+        let row = sqlx::query("select * from idempotency where tenant = $1 and route = $2 and key = $3")
+            .bind(tenant.suffix())
+            .bind(receipt.route.clone())
+            .bind(receipt.key.clone())
+            .fetch_optional(&mut *open)
+            .await
+            .map_err(failed)?;
         let begun = match row {
-            Some((request_hash, _, Some(status), Some(body), _)) => {
-                let bad = |column: &'static str, why: &dyn std::fmt::Display| broken("idempotency", column, &receipt.key, why);
-                let status = u16::try_from(status).map_err(|why| bad("status", &why))?;
-                let body = serde_json::from_str(&body).map_err(|why| bad("body", &why))?;
-                return Ok(Begun::Answered { request_hash, answer: Answer { status, body } });
-            }
-            Some((request_hash, _, _, _, until)) if until > now.as_millis() || request_hash != receipt.request_hash => {
-                return Ok(Begun::InProgress { request_hash });
-            }
-            Some((_, subject, ..)) => {
-                let seed = u128::from_str_radix(&subject, 16).map_err(|why| broken("idempotency", "subject", &receipt.key, why))?;
-                Begun::Mine { seed }
-            }
+            Some(row) => row::filed(&row)?.judge(&receipt, now)?,
             None => Begun::Mine { seed: receipt.seed },
         };
         let Begun::Mine { seed } = &begun else { return Ok(begun) };
@@ -58,7 +45,7 @@ impl Idempotency for SqliteStore {
         .bind(receipt.route)
         .bind(receipt.key)
         .bind(receipt.request_hash)
-        .bind(format!("{seed:032x}"))
+        .bind(write_seed(*seed))
         .bind(receipt.lease_until.as_millis())
         .bind(receipt.expires_at.as_millis())
         .execute(&mut *open)

@@ -20,12 +20,14 @@ use async_trait::async_trait;
 use parking_lot::Mutex as SyncMutex;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, SqlStr};
+use sqlx::{ConnectOptions, Row, SqlStr};
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 
 use super::group::Writer;
+use super::row::Columns;
 use super::{Store, StoreError, StoreResult};
 use crate::id::RunId;
 
@@ -55,8 +57,42 @@ pub(super) fn migrations(files: &[(i64, &'static str, &'static str)]) -> Migrato
 /// Every migration, oldest first.
 pub const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql"))];
 
+/// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,
+/// interrupted, input or output error, corrupt, full, cannot open, protocol, not a database.
+const PASSING: [i64; 11] = [5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26];
+
 fn failed(error: sqlx::Error) -> StoreError {
-    StoreError::unavailable(error)
+    let refused = match &error {
+        sqlx::Error::Database(cause) => {
+            let code = cause.code().and_then(|code| code.parse::<i64>().ok()).unwrap_or(0);
+            !PASSING.contains(&(code & 0xff))
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Encode(_) => true,
+        _ => false,
+    };
+    if refused { StoreError::Refused(error.into()) } else { StoreError::unavailable(error) }
+}
+
+/// A taken unique key is an answer; everything else is a failure.
+fn unless_taken(what: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |error| match &error {
+        sqlx::Error::Database(cause) if cause.is_unique_violation() => StoreError::Exists(what),
+        _ => failed(error),
+    }
+}
+
+impl Columns for SqliteRow {
+    fn text(&self, column: &'static str) -> StoreResult<Option<String>> {
+        self.try_get(column).map_err(failed)
+    }
+
+    fn number(&self, column: &'static str) -> StoreResult<Option<i64>> {
+        self.try_get(column).map_err(failed)
+    }
+
+    fn bytes(&self, column: &'static str) -> StoreResult<Option<Vec<u8>>> {
+        self.try_get(column).map_err(failed)
+    }
 }
 
 impl SqliteStore {

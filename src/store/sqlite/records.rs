@@ -1,39 +1,25 @@
 //! Records on SQLite. Filters are judged by the model, page by page, so that every store answers alike.
 
 use async_trait::async_trait;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
-use super::runs::broken;
-use super::{SqliteStore, failed};
+use super::{SqliteStore, failed, unless_taken};
 use crate::clock::Timestamp;
 use crate::id::{RecordId, TenantId};
 use crate::model::Record;
 use crate::store::batch::json;
 use crate::store::records::{RecordPage, RecordQuery, Records};
-use crate::store::{StoreError, StoreResult};
+use crate::store::text::Fit;
+use crate::store::{StoreError, StoreResult, row};
 
 /// Rows read at once while a filter is judged.
 const SCAN: i64 = 500;
 
-fn decode(row: &SqliteRow) -> StoreResult<Record> {
-    let id: String = row.try_get("id").map_err(failed)?;
-    let metadata: String = row.try_get("metadata").map_err(failed)?;
-    let messages: String = row.try_get("messages").map_err(failed)?;
-    Ok(Record {
-        id: RecordId::from_suffix(&id).map_err(|why| broken("records", "id", &id, why))?,
-        kind: row.try_get("kind").map_err(failed)?,
-        name: row.try_get("name").map_err(failed)?,
-        metadata: serde_json::from_str(&metadata).map_err(|why| broken("records", "metadata", &id, why))?,
-        messages: serde_json::from_str(&messages).map_err(|why| broken("records", "messages", &id, why))?,
-        created_at: Timestamp::from_millis(row.try_get("created_at").map_err(failed)?),
-        updated_at: Timestamp::from_millis(row.try_get("updated_at").map_err(failed)?),
-    })
-}
+const TAKEN: &str = "a record with this type and name";
 
 #[async_trait]
 impl Records for SqliteStore {
     async fn create_record(&self, tenant: TenantId, record: Record) -> StoreResult<()> {
+        record.fit()?;
         let result = sqlx::query(
             "insert into records (id, tenant, kind, name, metadata, messages, created_at, updated_at) \
              values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing",
@@ -49,10 +35,11 @@ impl Records for SqliteStore {
         .execute(&mut *self.writing().await)
         .await
         .map_err(failed)?;
-        if result.rows_affected() == 0 { Err(StoreError::Exists("a record with this type and name")) } else { Ok(()) }
+        if result.rows_affected() == 0 { Err(StoreError::Exists(TAKEN)) } else { Ok(()) }
     }
 
     async fn replace_record(&self, tenant: TenantId, record: Record, expected: Timestamp) -> StoreResult<bool> {
+        record.fit()?;
         let result = sqlx::query(
             "update records set kind = $3, name = $4, metadata = $5, messages = $6, updated_at = max($7, updated_at + 1) \
              where id = $1 and tenant = $2 and updated_at = $8",
@@ -67,10 +54,7 @@ impl Records for SqliteStore {
         .bind(expected.as_millis())
         .execute(&mut *self.writing().await)
         .await
-        .map_err(|error| match &error {
-            sqlx::Error::Database(cause) if cause.is_unique_violation() => StoreError::Exists("a record with this type and name"),
-            _ => failed(error),
-        })?;
+        .map_err(unless_taken(TAKEN))?;
         Ok(result.rows_affected() > 0)
     }
 
@@ -81,7 +65,7 @@ impl Records for SqliteStore {
             .fetch_optional(&self.read)
             .await
             .map_err(failed)?;
-        row.as_ref().map(decode).transpose()
+        row.as_ref().map(row::record).transpose()
     }
 
     async fn find_record_by_name(&self, tenant: TenantId, kind: &str, name: &str) -> StoreResult<Option<Record>> {
@@ -92,7 +76,7 @@ impl Records for SqliteStore {
             .fetch_optional(&self.read)
             .await
             .map_err(failed)?;
-        row.as_ref().map(decode).transpose()
+        row.as_ref().map(row::record).transpose()
     }
 
     async fn list_records(&self, tenant: TenantId, query: RecordQuery) -> StoreResult<RecordPage> {
@@ -115,7 +99,7 @@ impl Records for SqliteStore {
             .map_err(failed)?;
             let last = rows.len() < usize::try_from(SCAN).unwrap_or(usize::MAX);
             for row in &rows {
-                let record = decode(row)?;
+                let record = row::record(row)?;
                 after = Some((record.updated_at, record.id));
                 if !query.filter.matches(&record) {
                     continue;

@@ -1,31 +1,17 @@
 //! Sealed credentials on SQLite.
 
 use async_trait::async_trait;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
-use super::runs::broken;
 use super::{SqliteStore, failed};
-use crate::clock::Timestamp;
-use crate::id::{CredentialId, TenantId};
-use crate::store::StoreResult;
+use crate::id::TenantId;
+use crate::store::text::Fit;
 use crate::store::vault::{Credential, Vaults};
-
-fn decode(row: &SqliteRow) -> StoreResult<Credential> {
-    let id: String = row.try_get("id").map_err(failed)?;
-    Ok(Credential {
-        id: CredentialId::from_suffix(&id).map_err(|why| broken("credentials", "id", &id, why))?,
-        provider: row.try_get("provider").map_err(failed)?,
-        sealed: row.try_get("sealed").map_err(failed)?,
-        hint: row.try_get("hint").map_err(failed)?,
-        created_at: Timestamp::from_millis(row.try_get("created_at").map_err(failed)?),
-        updated_at: Timestamp::from_millis(row.try_get("updated_at").map_err(failed)?),
-    })
-}
+use crate::store::{StoreResult, row};
 
 #[async_trait]
 impl Vaults for SqliteStore {
     async fn put_credential(&self, tenant: TenantId, credential: Credential) -> StoreResult<Credential> {
+        credential.fit()?;
         let row = sqlx::query(
             "insert into credentials (id, tenant, provider, sealed, hint, created_at, updated_at) values ($1, $2, $3, $4, $5, $6, $7) \
              on conflict (tenant, provider) do update set sealed = excluded.sealed, hint = excluded.hint, updated_at = excluded.updated_at \
@@ -41,7 +27,7 @@ impl Vaults for SqliteStore {
         .fetch_one(&mut *self.writing().await)
         .await
         .map_err(failed)?;
-        decode(&row)
+        row::credential(&row)
     }
 
     async fn list_credentials(&self, tenant: TenantId) -> StoreResult<Vec<Credential>> {
@@ -50,7 +36,7 @@ impl Vaults for SqliteStore {
             .fetch_all(&self.read)
             .await
             .map_err(failed)?;
-        rows.iter().map(decode).collect()
+        rows.iter().map(row::credential).collect()
     }
 
     async fn delete_credential(&self, tenant: TenantId, provider: &str) -> StoreResult<bool> {

@@ -1,70 +1,41 @@
 //! Waits and signals on SQLite. Answers go through the group writer.
 
 use async_trait::async_trait;
+use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection, Row};
 
-use super::runs::{broken, load};
 use super::{SqliteStore, failed};
 use crate::clock::Timestamp;
 use crate::id::{RunId, TenantId, WaitId};
-use crate::model::wait::{Wait, WaitKind};
+use crate::model::wait::Wait;
+use crate::store::batch::json;
+use crate::store::row::wait_columns;
+use crate::store::text::Fit;
 use crate::store::waits::{Resolve, Resolved, Signal, Waits};
-use crate::store::{StoreResult, batch::json};
+use crate::store::{StoreResult, row};
 
-async fn decode(connection: &mut SqliteConnection, row: &SqliteRow) -> StoreResult<Wait> {
-    let id: String = row.try_get("id").map_err(failed)?;
-    let bad = |column: &'static str, why: &dyn std::fmt::Display| broken("waits", column, &id, why);
-    let run: String = row.try_get("run").map_err(failed)?;
-    let tenant: String = row.try_get("tenant").map_err(failed)?;
-    let kind: String = row.try_get("kind").map_err(failed)?;
-    let shown = load(connection, row.try_get("shown").map_err(failed)?).await?;
-    let resolution = match row.try_get::<Option<String>, _>("resolution").map_err(failed)? {
-        Some(text) => Some(load(connection, text).await?),
-        None => None,
-    };
-    Ok(Wait {
-        id: WaitId::from_suffix(&id).map_err(|why| bad("id", &why))?,
-        run: RunId::from_suffix(&run).map_err(|why| bad("run", &why))?,
-        tenant: TenantId::from_suffix(&tenant).map_err(|why| bad("tenant", &why))?,
-        key: row.try_get("key").map_err(failed)?,
-        kind: WaitKind::parse(&kind).ok_or_else(|| bad("kind", &"unknown kind"))?,
-        name: row.try_get("name").map_err(failed)?,
-        shown: serde_json::from_str(&shown).map_err(|why| bad("shown", &why))?,
-        digest: row.try_get("digest").map_err(failed)?,
-        deadline: row.try_get::<Option<i64>, _>("deadline").map_err(failed)?.map(Timestamp::from_millis),
-        created_at: Timestamp::from_millis(row.try_get("created_at").map_err(failed)?),
-        resolution: resolution.map(|text| serde_json::from_str(&text)).transpose().map_err(|why| bad("resolution", &why))?,
-        resolved_at: row.try_get::<Option<i64>, _>("resolved_at").map_err(failed)?.map(Timestamp::from_millis),
-    })
+/// The waits of runs, given as a JSON array of ids.
+pub(super) async fn of_runs(connection: &mut SqliteConnection, runs: &str) -> StoreResult<Vec<SqliteRow>> {
+    sqlx::query(concat!("select ", wait_columns!(), " from waits w where w.run in (select value from json_each($1)) order by w.id"))
+        .bind(runs.to_owned())
+        .fetch_all(connection)
+        .await
+        .map_err(failed)
 }
 
-async fn decode_all(connection: &mut SqliteConnection, rows: Vec<SqliteRow>) -> StoreResult<Vec<Wait>> {
-    let mut waits = Vec::with_capacity(rows.len());
-    for row in &rows {
-        waits.push(decode(connection, row).await?);
-    }
-    Ok(waits)
-}
-
-pub(super) async fn of_run(connection: &mut SqliteConnection, run: &str) -> StoreResult<Vec<Wait>> {
-    let rows = sqlx::query("select * from waits where run = $1 order by id")
-        .bind(run.to_owned())
-        .fetch_all(&mut *connection)
+async fn find(connection: &mut SqliteConnection, tenant: TenantId, wait: WaitId) -> StoreResult<Option<Wait>> {
+    let row = sqlx::query(concat!("select ", wait_columns!(), " from waits w where w.id = $1 and w.tenant = $2"))
+        .bind(wait.suffix())
+        .bind(tenant.suffix())
+        .fetch_optional(connection)
         .await
         .map_err(failed)?;
-    decode_all(connection, rows).await
+    row.as_ref().map(row::wait).transpose()
 }
 
 pub(super) async fn explain_resolve(connection: &mut SqliteConnection, answer: &Resolve) -> StoreResult<Resolved> {
-    let row = sqlx::query("select * from waits where id = $1 and tenant = $2")
-        .bind(answer.wait.suffix())
-        .bind(answer.tenant.suffix())
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(failed)?;
-    let Some(row) = row else { return Ok(Resolved::Closed) };
-    Ok(decode(connection, &row).await?.resolution.map_or(Resolved::Closed, Resolved::Before))
+    let wait = find(connection, answer.tenant, answer.wait).await?;
+    Ok(wait.and_then(|wait| wait.resolution).map_or(Resolved::Closed, Resolved::Before))
 }
 
 #[async_trait]
@@ -75,81 +46,69 @@ impl Waits for SqliteStore {
 
     async fn run_waits(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Wait>> {
         let mut connection = self.read.acquire().await.map_err(failed)?;
-        let waits = of_run(&mut connection, &run.suffix()).await?;
+        let rows = of_runs(&mut connection, &json(&[run.suffix()])).await?;
+        let waits: Vec<Wait> = rows.iter().map(row::wait).collect::<StoreResult<_>>()?;
         Ok(waits.into_iter().filter(|wait| wait.tenant == tenant).collect())
     }
 
     async fn find_wait(&self, tenant: TenantId, wait: WaitId) -> StoreResult<Option<Wait>> {
-        let mut connection = self.read.acquire().await.map_err(failed)?;
-        let row = sqlx::query("select * from waits where id = $1 and tenant = $2")
-            .bind(wait.suffix())
-            .bind(tenant.suffix())
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(failed)?;
-        match row {
-            Some(row) => decode(&mut connection, &row).await.map(Some),
-            None => Ok(None),
-        }
+        find(&mut *self.read.acquire().await.map_err(failed)?, tenant, wait).await
     }
 
     async fn open_waits(&self, tenant: TenantId, after: Option<WaitId>, limit: u32) -> StoreResult<Vec<Wait>> {
-        let mut connection = self.read.acquire().await.map_err(failed)?;
-        let rows = sqlx::query("select * from waits where tenant = $1 and state = 'open' and ($2 is null or id > $2) order by id limit $3")
-            .bind(tenant.suffix())
-            .bind(after.map(|id| id.suffix()))
-            .bind(i64::from(limit))
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(failed)?;
-        decode_all(&mut connection, rows).await
+        let rows = sqlx::query(concat!(
+            "select ",
+            wait_columns!(),
+            " from waits w where w.tenant = $1 and w.state = 'open' and ($2 is null or w.id > $2) order by w.id limit $3"
+        ))
+        .bind(tenant.suffix())
+        .bind(after.map(|id| id.suffix()))
+        .bind(i64::from(limit))
+        .fetch_all(&self.read)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(row::wait).collect()
     }
 
     async fn send_signal(&self, tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> StoreResult<bool> {
+        signal.fit()?;
         let mut connection = self.writing().await;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
-        let due = sqlx::query(
-            "update runs set nudges = nudges + 1, wake_at = case when state = 'paused' then $3 else wake_at end \
-             where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused')",
+        let place: Option<i64> = sqlx::query_scalar(
+            "update runs set nudges = nudges + 1, wake_at = case when state = 'paused' then min(coalesce(wake_at, $3), $3) else wake_at end \
+             where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused') returning nudges",
         )
         .bind(run.suffix())
         .bind(tenant.suffix())
         .bind(now.as_millis())
+        .fetch_optional(&mut *open)
+        .await
+        .map_err(failed)?;
+        let Some(place) = place else { return Ok(false) };
+        sqlx::query(
+            "insert into signals (run, name, id, payload, place, created_at) values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        )
+        .bind(run.suffix())
+        .bind(signal.name)
+        .bind(signal.id)
+        .bind(json(&signal.payload))
+        .bind(place)
+        .bind(now.as_millis())
         .execute(&mut *open)
         .await
         .map_err(failed)?;
-        if due.rows_affected() == 0 {
-            return Ok(false);
-        }
-        sqlx::query("insert into signals (run, name, id, payload, created_at) values ($1, $2, $3, $4, $5) on conflict do nothing")
-            .bind(run.suffix())
-            .bind(signal.name)
-            .bind(signal.id)
-            .bind(json(&signal.payload))
-            .bind(now.as_millis())
-            .execute(&mut *open)
-            .await
-            .map_err(failed)?;
         open.commit().await.map_err(failed)?;
         let _ = self.bell.send(run);
         Ok(true)
     }
 
     async fn kept_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Signal>> {
-        let rows: Vec<(String, String, String)> = sqlx::query_as(
-            "select s.name, s.id, s.payload from signals s join runs r on r.id = s.run \
-             where s.run = $1 and r.tenant = $2 order by s.created_at, s.id",
-        )
-        .bind(run.suffix())
-        .bind(tenant.suffix())
-        .fetch_all(&self.read)
-        .await
-        .map_err(failed)?;
-        rows.into_iter()
-            .map(|(name, id, payload)| {
-                let payload = serde_json::from_str(&payload).map_err(|why| broken("signals", "payload", &id, why))?;
-                Ok(Signal { name, id, payload })
-            })
-            .collect()
+        let rows = sqlx::query("select s.* from signals s join runs r on r.id = s.run where s.run = $1 and r.tenant = $2 order by s.place")
+            .bind(run.suffix())
+            .bind(tenant.suffix())
+            .fetch_all(&self.read)
+            .await
+            .map_err(failed)?;
+        rows.iter().map(row::signal).collect()
     }
 }

@@ -8,7 +8,7 @@ use dispatch::model::event::{Event, EventRecord, Rest, Segment};
 use dispatch::model::run::Spent;
 use dispatch::model::wait::{Resolution, Wait, WaitKind};
 use dispatch::model::{Epoch, JournalEntry, Outcome, RunInput, RunState};
-use dispatch::store::{Blob, Claim, Commit, Committed, Created, NewRun, Resolve, Resolved, SharedStore};
+use dispatch::store::{Blob, Claim, Commit, Committed, Created, NewRun, Resolve, Resolved};
 use serde_json::json;
 
 struct World {
@@ -89,7 +89,8 @@ impl World {
     }
 }
 
-pub async fn a_run_is_created_committed_and_read(store: SharedStore) {
+pub async fn a_run_is_created_committed_and_read(site: std::sync::Arc<super::super::site::Site>) {
+    let store = &site.store;
     let world = world();
     assert_eq!(store.create_run(world.new_run()).await.unwrap(), Created::New);
     assert_eq!(store.commit_run(world.commit(1, RunState::Running)).await.unwrap(), Committed::Done);
@@ -109,7 +110,8 @@ pub async fn a_run_is_created_committed_and_read(store: SharedStore) {
     assert!(store.read_journal(stranger, world.run).await.unwrap().is_empty());
 }
 
-pub async fn a_late_owner_is_refused(store: SharedStore) {
+pub async fn a_late_owner_is_refused(site: std::sync::Arc<super::super::site::Site>) {
+    let store = &site.store;
     let world = world();
     store.create_run(world.new_run()).await.unwrap();
     let later = world.now.after(Duration::from_secs(11));
@@ -128,7 +130,8 @@ pub async fn a_late_owner_is_refused(store: SharedStore) {
     assert!(store.claim_runs(Claim { node: world.node, now: later, ..claim }).await.unwrap().is_empty());
 }
 
-pub async fn a_commit_whose_answer_was_lost_is_recognised(store: SharedStore) {
+pub async fn a_commit_whose_answer_was_lost_is_recognised(site: std::sync::Arc<super::super::site::Site>) {
+    let store = &site.store;
     let world = world();
     store.create_run(world.new_run()).await.unwrap();
     assert_eq!(store.create_run(world.new_run()).await.unwrap(), Created::New);
@@ -137,7 +140,8 @@ pub async fn a_commit_whose_answer_was_lost_is_recognised(store: SharedStore) {
     assert_eq!(store.commit_run(world.commit(3, RunState::Running)).await.unwrap(), Committed::Fenced);
 }
 
-pub async fn a_nudged_run_does_not_pause(store: SharedStore) {
+pub async fn a_nudged_run_does_not_pause(site: std::sync::Arc<super::super::site::Site>) {
+    let store = &site.store;
     let world = world();
     store.create_run(world.new_run()).await.unwrap();
     store.request_cancel(world.tenant, world.run, world.now).await.unwrap();
@@ -146,7 +150,8 @@ pub async fn a_nudged_run_does_not_pause(store: SharedStore) {
     assert_eq!(store.commit_run(pause(1)).await.unwrap(), Committed::Done);
 }
 
-pub async fn waits_are_answered_once(store: SharedStore) {
+pub async fn waits_are_answered_once(site: std::sync::Arc<super::super::site::Site>) {
+    let store = &site.store;
     let world = world();
     store.create_run(world.new_run()).await.unwrap();
     let wait = world.wait();

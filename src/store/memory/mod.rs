@@ -1,0 +1,76 @@
+//! The store in memory, for simulation: ordered maps behind one lock, no tasks, no time of its own.
+//!
+//! It passes the contract suite, so what holds here holds on the databases. Every call is done when it is first
+//! polled; delays, failures and lost answers come from [`super::faulty`]. Nothing survives the process.
+
+mod accounts;
+mod commits;
+mod flows;
+mod idempotency;
+mod records;
+mod runs;
+mod vault;
+mod waits;
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::broadcast;
+
+use super::{Store, StoreResult};
+use crate::id::RunId;
+
+/// See the module.
+pub struct MemoryStore {
+    tables: Mutex<Tables>,
+    bell: broadcast::Sender<RunId>,
+}
+
+/// Everything that is kept.
+#[derive(Default)]
+struct Tables {
+    accounts: accounts::Accounts,
+    credentials: vault::Credentials,
+    flows: flows::Flows,
+    records: records::Records,
+    receipts: idempotency::Receipts,
+    runs: runs::Runs,
+    waits: waits::Waits,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self { tables: Mutex::default(), bell: broadcast::channel(1_024).0 }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock()
+    }
+
+    fn ring(&self, run: RunId) {
+        let _ = self.bell.send(run);
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn bell(&self) -> broadcast::Receiver<RunId> {
+        self.bell.subscribe()
+    }
+
+    async fn ping(&self) -> StoreResult<()> {
+        Ok(())
+    }
+
+    async fn close(&self) {}
+
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+}

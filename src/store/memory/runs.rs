@@ -1,0 +1,239 @@
+//! Runs in memory: kept, claimed, read. What changes them by commits is in `commits`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+
+use super::{MemoryStore, Tables};
+use crate::clock::Timestamp;
+use crate::id::{NodeId, RunId, TenantId, WaitId};
+use crate::model::event::Segment;
+use crate::model::{Epoch, JournalEntry, Outcome, Run, RunState};
+use crate::store::{
+    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, Signal, StoreError, StoreResult,
+};
+
+/// One run with everything that only it refers to.
+pub(super) struct Row {
+    pub run: Run,
+    pub owner: Option<NodeId>,
+    pub journal: BTreeMap<String, Outcome>,
+    /// By the last sequence number.
+    pub log: BTreeMap<u64, Segment>,
+    pub waits: BTreeSet<WaitId>,
+    /// In the order of arrival.
+    pub signals: Vec<Signal>,
+}
+
+/// The tables of this noun.
+#[derive(Default)]
+pub(super) struct Runs {
+    rows: BTreeMap<RunId, Row>,
+    /// When somebody must look at which run; follows `wake_at`.
+    due: BTreeSet<(Timestamp, RunId)>,
+    /// Flows by content hash.
+    flows: BTreeMap<String, String>,
+}
+
+impl Runs {
+    pub fn insert(&mut self, row: Row, flow: String) {
+        let (id, wake_at) = (row.run.id, row.run.wake_at);
+        self.flows.insert(row.run.flow_hash.clone(), flow);
+        self.rows.insert(id, row);
+        self.due.extend(wake_at.map(|at| (at, id)));
+    }
+
+    pub fn get(&self, id: RunId) -> Option<&Row> {
+        self.rows.get(&id)
+    }
+
+    /// Changes a run and keeps the index of due runs in step.
+    pub fn change<T>(&mut self, id: RunId, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
+        let row = self.rows.get_mut(&id)?;
+        let before = row.run.wake_at;
+        let result = change(row);
+        if row.run.wake_at != before {
+            before.map(|at| self.due.remove(&(at, id)));
+            self.due.extend(row.run.wake_at.map(|at| (at, id)));
+        }
+        Some(result)
+    }
+
+    fn owned(&self, tenant: TenantId, id: RunId) -> Option<&Row> {
+        self.rows.get(&id).filter(|row| row.run.tenant == tenant)
+    }
+
+    /// Lets everyone who works on the run look again; due at once when nobody does.
+    pub fn nudge(&mut self, id: RunId, now: Timestamp) -> bool {
+        let nudged = self.change(id, |row| {
+            let live = !row.run.state.is_terminal();
+            row.run.nudges += i64::from(live);
+            if row.run.state == RunState::Paused {
+                row.run.wake_at = Some(row.run.wake_at.map_or(now, |at| at.min(now)));
+            }
+            live
+        });
+        nudged.unwrap_or(false)
+    }
+}
+
+impl Row {
+    pub fn entries(&self) -> Vec<JournalEntry> {
+        self.journal.iter().map(|(key, outcome)| JournalEntry { key: key.clone(), outcome: outcome.clone() }).collect()
+    }
+
+    fn is_active(&self) -> bool {
+        matches!(self.run.state, RunState::Running | RunState::Compensating)
+    }
+
+    /// Gives the run to a node; the returned row is as it was found, under its new epoch.
+    fn claim(&mut self, claim: &Claim) -> (Run, bool) {
+        let recovered = self.is_active();
+        let mut found = self.run.clone();
+        found.epoch = Epoch(found.epoch.0 + 1);
+        found.recoveries += u32::from(recovered);
+        self.run.epoch = found.epoch;
+        self.run.recoveries = found.recoveries;
+        if self.run.state != RunState::Compensating {
+            self.run.state = RunState::Running;
+        }
+        self.run.wake_at = Some(claim.until);
+        self.owner = Some(claim.node);
+        (found, recovered)
+    }
+
+    fn summary(&self) -> RunSummary {
+        let run = &self.run;
+        RunSummary {
+            id: run.id,
+            state: run.state,
+            flow_id: run.flow_id,
+            flow_name: run.flow_name.clone(),
+            created_at: run.created_at,
+            finished_at: run.finished_at,
+            failure: run.failure.clone(),
+            spent: run.spent,
+        }
+    }
+}
+
+impl Tables {
+    fn lease(&mut self, id: RunId, claim: &Claim) -> StoreResult<Option<Lease>> {
+        let Some((run, recovered)) = self.runs.change(id, |row| row.claim(claim)) else { return Ok(None) };
+        let waits = self.waits.of_run(&self.runs, id);
+        let flow = self.runs.flows.get(&run.flow_hash).cloned().ok_or(StoreError::Broken {
+            table: "blobs",
+            column: "body",
+            row: run.flow_hash.clone(),
+            why: "missing".into(),
+        })?;
+        let Some(row) = self.runs.get(id) else { return Ok(None) };
+        let tail = if recovered { row.log.values().cloned().collect() } else { Vec::new() };
+        Ok(Some(Lease { flow, journal: row.entries(), waits, tail, recovered, run }))
+    }
+}
+
+#[async_trait]
+impl crate::store::Runs for MemoryStore {
+    async fn create_run(&self, new: NewRun) -> StoreResult<Created> {
+        self.create(new)
+    }
+
+    async fn commit_run(&self, commit: Commit) -> StoreResult<Committed> {
+        self.commit(commit)
+    }
+
+    async fn claim_runs(&self, claim: Claim) -> StoreResult<Vec<Lease>> {
+        let mut tables = self.tables();
+        let due = tables.runs.due.iter().take_while(|(at, _)| *at <= claim.now).map(|(_, id)| *id);
+        let max = claim.max.min(MAX_CLAIM) as usize;
+        let ids: Vec<RunId> = due.filter(|id| claim.only.is_none_or(|only| only == *id)).take(max).collect();
+        ids.into_iter().filter_map(|id| tables.lease(id, &claim).transpose()).collect()
+    }
+
+    async fn renew_runs(&self, node: NodeId, held: &[(RunId, Epoch)], until: Timestamp) -> StoreResult<Vec<Renewed>> {
+        let runs = &mut self.tables().runs;
+        let renewed = held.iter().filter_map(|(id, epoch)| {
+            runs.change(*id, |row| {
+                let held = row.owner == Some(node) && row.run.epoch == *epoch && row.is_active();
+                held.then(|| {
+                    row.run.wake_at = Some(until);
+                    Renewed { run: *id, cancel_requested: row.run.cancel_requested, nudges: row.run.nudges }
+                })
+            })
+            .flatten()
+        });
+        Ok(renewed.collect())
+    }
+
+    async fn next_wake(&self) -> StoreResult<Option<Timestamp>> {
+        Ok(self.tables().runs.due.first().map(|(at, _)| *at))
+    }
+
+    async fn request_cancel(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<Option<RunState>> {
+        let runs = &mut self.tables().runs;
+        let Some(state) = runs.owned(tenant, run).map(|row| row.run.state) else { return Ok(None) };
+        if !state.is_terminal() {
+            runs.change(run, |row| {
+                row.run.cancel_requested = true;
+                row.run.nudges += 1;
+                if matches!(state, RunState::Queued | RunState::Paused) {
+                    row.run.wake_at = Some(now);
+                }
+            });
+            self.ring(run);
+        }
+        Ok(Some(state))
+    }
+
+    async fn find_run(&self, tenant: TenantId, run: RunId) -> StoreResult<Option<Run>> {
+        Ok(self.tables().runs.owned(tenant, run).map(|row| row.run.clone()))
+    }
+
+    async fn list_runs(&self, tenant: TenantId, filter: RunFilter) -> StoreResult<Vec<RunSummary>> {
+        let tables = self.tables();
+        let wanted = tables.runs.rows.values().rev().filter(|row| {
+            let run = &row.run;
+            run.tenant == tenant
+                && filter.state.is_none_or(|state| state == run.state)
+                && filter.flow.is_none_or(|flow| Some(flow) == run.flow_id)
+                && filter.before.is_none_or(|before| run.id < before)
+                && filter.after.is_none_or(|after| run.id > after)
+        });
+        Ok(wanted.take(filter.limit as usize).map(Row::summary).collect())
+    }
+
+    async fn read_log(&self, tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> StoreResult<Vec<Segment>> {
+        let tables = self.tables();
+        let Some(row) = tables.runs.owned(tenant, run) else { return Ok(Vec::new()) };
+        let later = row.log.iter().filter(|(last, _)| after.is_none_or(|after| **last > after));
+        Ok(later.take(limit as usize).map(|(_, segment)| segment.clone()).collect())
+    }
+
+    async fn read_journal(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<JournalEntry>> {
+        Ok(self.tables().runs.owned(tenant, run).map(Row::entries).unwrap_or_default())
+    }
+
+    async fn stuck_runs(&self, limit: u32) -> StoreResult<Vec<(TenantId, RunId)>> {
+        let tables = self.tables();
+        let stuck = tables.runs.rows.values().filter(|row| {
+            matches!(row.run.state, RunState::Queued | RunState::Paused)
+                && row.run.wake_at.is_none()
+                && !row.waits.iter().any(|wait| tables.waits.is_open(*wait))
+        });
+        Ok(stuck.take(limit as usize).map(|row| (row.run.tenant, row.run.id)).collect())
+    }
+
+    async fn wake_run(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<()> {
+        let runs = &mut self.tables().runs;
+        let Some(row) = runs.owned(tenant, run) else { return Ok(()) };
+        if matches!(row.run.state, RunState::Queued | RunState::Paused) {
+            runs.change(run, |row| {
+                row.run.nudges += 1;
+                row.run.wake_at = Some(now);
+            });
+            self.ring(run);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! Saved flows on PostgreSQL.
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+
+use super::{PostgresStore, failed, unit, unless_taken};
+use crate::clock::Timestamp;
+use crate::id::{FlowId, FlowVersionId, TenantId};
+use crate::store::flows::{FlowVersion, Flows, SavedFlow};
+use crate::store::text::{Fit, is_plain};
+use crate::store::{StoreResult, row};
+
+const TAKEN: &str = "a flow with this name";
+
+/// Adds a version under the next free number. The flow's row must be locked, or two versions could get one number.
+async fn insert_version(connection: &mut PgConnection, version: FlowVersion) -> StoreResult<()> {
+    sqlx::query(
+        "insert into flow_versions (id, flow, number, document, created_at, published_at) \
+         values ($1, $2, (select coalesce(max(number), 0) + 1 from flow_versions where flow = $2), $3, $4, $5)",
+    )
+    .bind(version.id.suffix())
+    .bind(version.flow.suffix())
+    .bind(version.document.to_string())
+    .bind(version.created_at.as_millis())
+    .bind(version.published_at.map(Timestamp::as_millis))
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(failed)
+}
+
+#[async_trait]
+impl Flows for PostgresStore {
+    async fn create_flow(&self, tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> StoreResult<()> {
+        flow.fit()?;
+        sqlx::query(
+            "with new as ( \
+                insert into flows (id, tenant, name, description, current_version, published_version, created_at, updated_at, folded) \
+                values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id) \
+             insert into flow_versions (id, flow, number, document, created_at, published_at) \
+             select $10, new.id, 1, $11, $12, $13 from new",
+        )
+        .bind(flow.id.suffix())
+        .bind(tenant.suffix())
+        .bind(&flow.name)
+        .bind(flow.description)
+        .bind(flow.current.suffix())
+        .bind(flow.published.map(|id| id.suffix()))
+        .bind(flow.created_at.as_millis())
+        .bind(flow.updated_at.as_millis())
+        .bind(flow.name.to_lowercase())
+        .bind(version.id.suffix())
+        .bind(version.document.to_string())
+        .bind(version.created_at.as_millis())
+        .bind(version.published_at.map(Timestamp::as_millis))
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(unless_taken(TAKEN))
+    }
+
+    async fn update_flow(
+        &self,
+        tenant: TenantId,
+        flow: SavedFlow,
+        version: Option<FlowVersion>,
+        expected: Option<FlowVersionId>,
+    ) -> StoreResult<Option<SavedFlow>> {
+        flow.fit()?;
+        let pool = self.pool.clone();
+        unit(async move {
+            let mut open = pool.begin().await.map_err(failed)?;
+            let row = sqlx::query(
+                "update flows set name = $3, folded = $8, description = $4, current_version = $5, updated_at = $6 \
+                 where id = $1 and tenant = $2 and ($7 is null or current_version = $7) returning *",
+            )
+            .bind(flow.id.suffix())
+            .bind(tenant.suffix())
+            .bind(&flow.name)
+            .bind(flow.description)
+            .bind(version.as_ref().map_or(flow.current, |version| version.id).suffix())
+            .bind(flow.updated_at.as_millis())
+            .bind(expected.map(|id| id.suffix()))
+            .bind(flow.name.to_lowercase())
+            .fetch_optional(&mut *open)
+            .await
+            .map_err(unless_taken(TAKEN))?;
+            let Some(row) = row else { return Ok(None) };
+            let saved = row::flow(&row)?;
+            if let Some(version) = version {
+                insert_version(&mut open, version).await?;
+            }
+            open.commit().await.map_err(failed)?;
+            Ok(Some(saved))
+        })
+        .await
+    }
+
+    async fn find_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<Option<SavedFlow>> {
+        let row = sqlx::query("select * from flows where id = $1 and tenant = $2")
+            .bind(id.suffix())
+            .bind(tenant.suffix())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(row::flow).transpose()
+    }
+
+    async fn find_flow_by_name(&self, tenant: TenantId, name: &str) -> StoreResult<Option<SavedFlow>> {
+        if !is_plain(name) {
+            return Ok(None);
+        }
+        let row = sqlx::query("select * from flows where tenant = $1 and name = $2")
+            .bind(tenant.suffix())
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(row::flow).transpose()
+    }
+
+    async fn list_flows(&self, tenant: TenantId, before: Option<FlowId>, search: Option<&str>, limit: u32) -> StoreResult<Vec<SavedFlow>> {
+        if !search.is_none_or(is_plain) {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query(
+            "select * from flows where tenant = $1 and ($2 is null or id < $2) and ($3 is null or strpos(folded, $3) > 0) \
+             order by id desc limit $4",
+        )
+        .bind(tenant.suffix())
+        .bind(before.map(|id| id.suffix()))
+        .bind(search.map(str::to_lowercase))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(row::flow).collect()
+    }
+
+    async fn delete_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<bool> {
+        let result = sqlx::query("delete from flows where id = $1 and tenant = $2")
+            .bind(id.suffix())
+            .bind(tenant.suffix())
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?;
+        Ok(result.rows_affected() > 0)
+    }
+
+    async fn find_flow_version(&self, tenant: TenantId, id: FlowVersionId) -> StoreResult<Option<FlowVersion>> {
+        let row = sqlx::query("select v.* from flow_versions v join flows f on f.id = v.flow where v.id = $1 and f.tenant = $2")
+            .bind(id.suffix())
+            .bind(tenant.suffix())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(row::flow_version).transpose()
+    }
+
+    async fn list_flow_versions(&self, tenant: TenantId, flow: FlowId) -> StoreResult<Vec<FlowVersion>> {
+        let rows = sqlx::query(
+            "select v.* from flow_versions v join flows f on f.id = v.flow where v.flow = $1 and f.tenant = $2 order by v.number desc",
+        )
+        .bind(flow.suffix())
+        .bind(tenant.suffix())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(row::flow_version).collect()
+    }
+
+    async fn publish_flow(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> StoreResult<bool> {
+        let result = sqlx::query(
+            "with published as ( \
+                update flows set published_version = $3, updated_at = $4 where id = $1 and tenant = $2 \
+                    and exists (select 1 from flow_versions v where v.id = $3 and v.flow = $1) \
+                returning published_version) \
+             update flow_versions v set published_at = coalesce(v.published_at, $4) from published where v.id = published.published_version",
+        )
+        .bind(flow.suffix())
+        .bind(tenant.suffix())
+        .bind(version.suffix())
+        .bind(now.as_millis())
+        .execute(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(result.rows_affected() > 0)
+    }
+}

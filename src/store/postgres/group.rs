@@ -1,0 +1,196 @@
+//! The group statement: one call of the function `dispatch_group`, one round trip, one transaction.
+//!
+//! The function holds the same statements as the group on SQLite. Sent one by one inside a transaction they would
+//! cost a dozen round trips while run locks are held, and one statement of many parts could not see its own
+//! effects. The function lives in the migrations, so poolers and several nodes share it.
+//!
+//! The connection is the writer's own. When it is lost, nobody knows whether the group was committed: it is sent
+//! once more, and its compare-and-sets tell what the first try did.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use moka::sync::Cache;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgRow};
+use sqlx::{ConnectOptions, Connection, Row};
+use tokio::sync::broadcast;
+
+use super::{durable, failed, runs, waits};
+use crate::clock::Clock;
+use crate::id::RunId;
+use crate::store::batch::{Batch, Won};
+use crate::store::group::Apply;
+use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreError, StoreResult, row};
+
+/// Flows whose blob is known to be stored.
+const KNOWN_FLOWS: u64 = 10_000;
+/// Kept shorter than the age at which an unused blob may be collected.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
+/// A group that takes longer counts as lost.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a group waits for the database to come back before its callers are told.
+const OUTAGE: Duration = Duration::from_secs(5);
+/// Between attempts to connect.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Tries of one group after a deadlock or a lost connection, the first included.
+const TRIES: u32 = 3;
+
+const GROUP: &str = "select tag, id from dispatch_group($1::json, $2::json, $3::json, $4::json, $5::json, $6::json, $7::json, $8::json)";
+
+/// The writer's driver on PostgreSQL.
+pub(super) struct Driver {
+    pool: PgPool,
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+    flows: Cache<String, ()>,
+    bell: broadcast::Sender<RunId>,
+    own: Arc<AtomicU32>,
+    clock: Clock,
+    /// The last group was sent more than once, so an answer that stands may be its own.
+    repeated: bool,
+    /// The database was away when last asked.
+    away: bool,
+}
+
+/// How a try went wrong.
+enum Fault {
+    /// Nothing was written; the same group may win the next time.
+    Conflict(StoreError),
+    /// The connection is gone, and with it the knowledge of what was written.
+    Lost(StoreError),
+    /// The database refused it.
+    Refused(StoreError),
+}
+
+impl Fault {
+    fn of(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|cause| cause.code()).map(|code| code.into_owned());
+        let error = failed(error);
+        match (code.as_deref(), &error) {
+            (Some("40P01" | "40001"), _) => Self::Conflict(error),
+            (_, StoreError::Unavailable(_)) => Self::Lost(error),
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+impl Driver {
+    pub fn new(pool: PgPool, options: PgConnectOptions, bell: broadcast::Sender<RunId>, own: Arc<AtomicU32>, clock: Clock) -> Self {
+        let flows = Cache::builder().max_capacity(KNOWN_FLOWS).time_to_live(KNOWN_FOR).build();
+        Self { pool, options, connection: None, flows, bell, own, clock, repeated: false, away: false }
+    }
+
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.options.connect().await?;
+        durable(&mut connection).await?;
+        let process: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut connection).await?;
+        self.own.store(process.unsigned_abs(), Ordering::Relaxed);
+        Ok(connection)
+    }
+
+    /// The connection, made again if need be; waits for a database that was there a moment ago.
+    async fn connected(&mut self) -> StoreResult<PgConnection> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let since = self.clock.instant();
+        loop {
+            let error = match within(&self.clock, OUTAGE, self.connect()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+                Ok(connection) => {
+                    self.away = false;
+                    return Ok(connection);
+                }
+                Err(error) => error,
+            };
+            if self.away || since.elapsed() >= OUTAGE {
+                self.away = true;
+                return Err(StoreError::unavailable(error));
+            }
+            self.clock.sleep(PAUSE).await;
+        }
+    }
+
+    async fn send(&mut self, arguments: &[String; 8]) -> Result<Vec<PgRow>, Fault> {
+        let mut connection = self.connected().await.map_err(Fault::Refused)?;
+        let query = arguments.iter().fold(sqlx::query(GROUP), |query, argument| query.bind(argument.as_str()));
+        let Some(sent) = within(&self.clock, PATIENCE, query.fetch_all(&mut connection)).await else {
+            return Err(Fault::Lost(StoreError::unavailable("the database did not answer in time")));
+        };
+        let sent = sent.map_err(Fault::of);
+        // A connection in an unknown state is dropped; the server rolls back what it had not committed.
+        if !matches!(sent, Err(Fault::Lost(_))) {
+            self.connection = Some(connection);
+        }
+        sent
+    }
+}
+
+/// What a future gives, if it does so in time.
+async fn within<T>(clock: &Clock, time: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        value = future => Some(value),
+        () = clock.sleep(time) => None,
+    }
+}
+
+#[async_trait]
+impl Apply for Driver {
+    async fn apply(&mut self, batch: &Batch) -> StoreResult<Won> {
+        let arguments = batch.arguments();
+        self.repeated = false;
+        let mut tries = 1;
+        let rows = loop {
+            match self.send(&arguments).await {
+                Ok(rows) => break rows,
+                Err(Fault::Conflict(_)) if tries < TRIES => {}
+                Err(Fault::Lost(_)) if !self.repeated => self.repeated = true,
+                Err(Fault::Conflict(error) | Fault::Lost(error) | Fault::Refused(error)) => return Err(error),
+            }
+            tries += 1;
+        };
+        let mut won = Won::default();
+        for row in rows {
+            won.note(row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+        }
+        Ok(won)
+    }
+
+    async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created> {
+        runs::explain_create(&self.pool, new).await
+    }
+
+    async fn explain_commit(&mut self, commit: &Commit) -> StoreResult<Committed> {
+        let row = sqlx::query("select id, state, epoch, commit_no, nudges from runs where id = $1")
+            .bind(commit.run.suffix())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        row.map_or(Ok(Committed::Fenced), |row| Ok(row::stand(&row)?.judge(commit)))
+    }
+
+    async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved> {
+        let Some(wait) = waits::find(&self.pool, answer.tenant, answer.wait).await? else { return Ok(Resolved::Closed) };
+        let ours = self.repeated && wait.resolved_at == Some(answer.now) && wait.resolution.as_ref() == Some(&answer.resolution);
+        Ok(if ours { Resolved::First } else { wait.resolution.map_or(Resolved::Closed, Resolved::Before) })
+    }
+
+    fn knows_flow(&self, hash: &str) -> bool {
+        self.flows.contains_key(hash)
+    }
+
+    fn note_flow(&mut self, hash: &str) {
+        self.flows.insert(hash.to_owned(), ());
+    }
+
+    fn ring(&self, run: RunId) {
+        let _ = self.bell.send(run);
+    }
+
+    async fn close(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let _ = connection.close().await;
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Hears what other nodes did. A lost connection is made again by itself; what was missed meanwhile is a delay only.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::failed;
+use crate::clock::Clock;
+use crate::id::RunId;
+use crate::store::StoreResult;
+
+/// The channel that `dispatch_ring` notifies: suffixes of run ids, joined by commas.
+const CHANNEL: &str = "dispatch";
+/// Waits between attempts to connect: doubled from the first to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LAST_WAIT: Duration = Duration::from_secs(10);
+
+/// Carries notifications to the store's bell.
+pub(super) struct Ears {
+    pub options: PgConnectOptions,
+    pub bell: broadcast::Sender<RunId>,
+    /// The writer's server process, whose notifications this node has rung already.
+    pub own: Arc<AtomicU32>,
+    pub clock: Clock,
+}
+
+impl Ears {
+    /// Listens when it returns.
+    pub async fn start(self, stop: CancellationToken) -> StoreResult<JoinHandle<()>> {
+        let listener = self.connect().await.map_err(failed)?;
+        Ok(tokio::spawn(async move { stop.run_until_cancelled(self.listen(listener)).await.unwrap_or_default() }))
+    }
+
+    async fn connect(&self) -> Result<PgListener, sqlx::Error> {
+        let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None).connect_lazy_with(self.options.clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(listener)
+    }
+
+    async fn listen(&self, mut listener: PgListener) {
+        loop {
+            match listener.try_recv().await {
+                Ok(Some(heard)) if heard.process_id() == self.own.load(Ordering::Relaxed) => {}
+                Ok(Some(heard)) => self.ring(heard.payload()),
+                // The connection was lost and is back.
+                Ok(None) => tracing::warn!("missed notifications of other nodes for a moment"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot hear other nodes; their runs are found by looking");
+                    listener = self.reconnect().await;
+                }
+            }
+        }
+    }
+
+    async fn reconnect(&self) -> PgListener {
+        let mut wait = FIRST_WAIT;
+        loop {
+            self.clock.sleep(wait).await;
+            match self.connect().await {
+                Ok(listener) => return listener,
+                Err(_) => wait = (wait * 2).min(LAST_WAIT),
+            }
+        }
+    }
+
+    fn ring(&self, payload: &str) {
+        for run in payload.split(',').filter_map(|id| RunId::from_suffix(id).ok()) {
+            let _ = self.bell.send(run);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The store on PostgreSQL (15 or newer): for many nodes over one database.
+//!
+//! Runs go through one group writer per node, on a connection of its own; everything else is one statement on a
+//! pooled connection, or a unit of work in a task of its own. Isolation is `read committed`: every write is a
+//! compare-and-set on its row, and whatever belongs to a run is changed under the run's row lock. Nodes wake each
+//! other by NOTIFY; a notification that is lost is only a delay.
+
+mod accounts;
+mod flows;
+mod group;
+mod idempotency;
+mod listen;
+mod records;
+mod runs;
+mod vault;
+mod waits;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::{ConnectOptions, Connection, Row, SqlStr};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::group::Writer;
+use super::row::Columns;
+use super::{Store, StoreError, StoreResult};
+use crate::clock::Clock;
+use crate::id::RunId;
+
+/// How long a caller waits for a pooled connection.
+const ACQUIRE: Duration = Duration::from_secs(10);
+/// A connection that was idle for longer is tried before it is used.
+const IDLE: Duration = Duration::from_secs(1);
+/// Statements that a connection keeps prepared.
+const STATEMENTS: usize = 200;
+
+/// Every migration, oldest first.
+pub const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/postgres/0001_init.sql"))];
+
+/// See the module.
+pub struct PostgresStore {
+    pool: PgPool,
+    writer: Mutex<Option<Writer>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    stop: CancellationToken,
+    bell: broadcast::Sender<RunId>,
+}
+
+impl PostgresStore {
+    /// Connects to `postgres://user:password@host:port/database` and brings its schema up to date. Holds up to
+    /// `connections` connections, one more to write groups and one more to listen.
+    pub async fn open(url: &str, connections: u32, clock: Clock) -> StoreResult<Self> {
+        let options: PgConnectOptions = url.parse().map_err(|_| StoreError::Address("a postgres:// address that cannot be read".into()))?;
+        let named = options.get_application_name().is_some();
+        let options = if named { options } else { options.application_name("dispatch") };
+        let options = options.statement_cache_capacity(STATEMENTS).disable_statement_logging();
+        migrate(&options).await?;
+
+        let (bell, _) = broadcast::channel(1_024);
+        let (stop, own) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
+        let ears = listen::Ears { options: options.clone(), bell: bell.clone(), own: own.clone(), clock: clock.clone() };
+        let listener = ears.start(stop.clone()).await?;
+        let pool = pool(options.clone(), connections);
+        let (writer, task) = Writer::start(group::Driver::new(pool.clone(), options, bell.clone(), own, clock));
+        Ok(Self { pool, writer: Mutex::new(Some(writer)), tasks: Mutex::new(vec![task, listener]), stop, bell })
+    }
+
+    fn writer(&self) -> StoreResult<Writer> {
+        self.writer.lock().clone().ok_or_else(|| StoreError::unavailable("the store is closed"))
+    }
+}
+
+fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections.max(1))
+        .acquire_timeout(ACQUIRE)
+        .test_before_acquire(false)
+        .before_acquire(|connection, idle| {
+            Box::pin(async move {
+                if idle.idle_for > IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_connect(|connection, _| Box::pin(durable(connection)))
+        .connect_lazy_with(options)
+}
+
+/// Accepted means durable, whatever the server's default is; a stronger one is left alone.
+async fn durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+async fn migrate(options: &PgConnectOptions) -> StoreResult<()> {
+    let mut connection = options.connect().await.map_err(failed)?;
+    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
+    let there: bool =
+        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut connection).await.map_err(failed)?;
+    if there {
+        let found: Option<i64> =
+            sqlx::query_scalar("select max(version) from _sqlx_migrations").fetch_one(&mut connection).await.map_err(failed)?;
+        if let Some(found) = found.filter(|found| *found > known) {
+            return Err(StoreError::Newer { found, known });
+        }
+    }
+    let list = MIGRATIONS
+        .iter()
+        .map(|(version, name, sql)| Migration::new(*version, (*name).into(), MigrationType::Simple, SqlStr::from_static(sql), false));
+    // Under an advisory lock: nodes that start together take turns.
+    let done = Migrator::with_migrations(list.collect()).run_direct(None, &mut connection, false).await;
+    done.map_err(|error| match error {
+        MigrateError::VersionMissing(found) if found > known => StoreError::Newer { found, known },
+        other => StoreError::unavailable(other),
+    })?;
+    connection.close().await.map_err(failed)
+}
+
+/// Whether the server, not the statement, is at fault: connection, resources, shutdown, conflict with others, standby.
+fn passes(code: &str) -> bool {
+    ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"
+}
+
+fn failed(error: sqlx::Error) -> StoreError {
+    let refused = match &error {
+        sqlx::Error::Database(cause) => !cause.code().is_some_and(|code| passes(&code)),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Encode(_) => true,
+        _ => false,
+    };
+    if refused { StoreError::Refused(error.into()) } else { StoreError::unavailable(error) }
+}
+
+/// A taken unique key is an answer; everything else is a failure.
+fn unless_taken(what: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |error| match &error {
+        sqlx::Error::Database(cause) if cause.is_unique_violation() => StoreError::Exists(what),
+        _ => failed(error),
+    }
+}
+
+/// Runs a unit of several statements to its end, even when its caller goes away: a transaction whose `begin` was
+/// cut short would return to the pool still open (sqlx issue 4385).
+async fn unit<T: Send + 'static>(work: impl Future<Output = StoreResult<T>> + Send + 'static) -> StoreResult<T> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(StoreError::unavailable(error)))
+}
+
+impl Columns for PgRow {
+    fn text(&self, column: &'static str) -> StoreResult<Option<String>> {
+        self.try_get(column).map_err(failed)
+    }
+
+    fn number(&self, column: &'static str) -> StoreResult<Option<i64>> {
+        self.try_get(column).map_err(failed)
+    }
+
+    fn bytes(&self, column: &'static str) -> StoreResult<Option<Vec<u8>>> {
+        self.try_get(column).map_err(failed)
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn bell(&self) -> broadcast::Receiver<RunId> {
+        self.bell.subscribe()
+    }
+
+    async fn ping(&self) -> StoreResult<()> {
+        sqlx::query("select 1").fetch_one(&self.pool).await.map(drop).map_err(failed)
+    }
+
+    async fn close(&self) {
+        self.writer.lock().take();
+        self.stop.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            let _ = task.await;
+        }
+        self.pool.close().await;
+    }
+
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,248 @@
+//! Runs on PostgreSQL. Creations and commits go through the group writer.
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgPool, PgRow};
+
+use super::{PostgresStore, failed, waits};
+use crate::clock::Timestamp;
+use crate::id::{NodeId, RunId, TenantId};
+use crate::model::event::Segment;
+use crate::model::{Epoch, JournalEntry, Run, RunState};
+use crate::store::leases::{Claimed, ids};
+use crate::store::payload::payload;
+use crate::store::row::run_columns;
+use crate::store::runs::Runs;
+use crate::store::{
+    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, StoreError, StoreResult, row,
+};
+
+/// Takes due runs that nobody else is taking, and returns their rows as they were found. A run that is being
+/// committed or claimed right now is skipped: it is looked at again soon.
+const CLAIM: &str = concat!(
+    "with r as ( \
+        select * from runs where wake_at <= $1 and state in ('queued', 'running', 'paused', 'compensating') and ($2 is null or id = $2) \
+        order by wake_at, id limit $3 for update skip locked), \
+     taken as ( \
+        update runs t set epoch = t.epoch + 1, recoveries = t.recoveries + (t.state in ('running', 'compensating'))::int, \
+            state = case when t.state = 'compensating' then t.state else 'running' end, owner = $4, wake_at = $5 \
+        from r where t.id = r.id) \
+     select ",
+    run_columns!(),
+    ", (select body from blobs where hash = r.flow_hash) as flow from r order by r.wake_at, r.id"
+);
+
+pub(super) async fn explain_create(pool: &PgPool, new: &NewRun) -> StoreResult<Created> {
+    let known: bool = sqlx::query_scalar("select exists (select 1 from runs where id = $1)")
+        .bind(new.id.suffix())
+        .fetch_one(pool)
+        .await
+        .map_err(failed)?;
+    if known {
+        // An earlier try of this very call was committed and its answer lost.
+        return Ok(Created::New);
+    }
+    let row = match &new.key {
+        None => None,
+        Some(key) => sqlx::query("select key, subject, request_hash from idempotency where tenant = $1 and route = $2 and key = $3")
+            .bind(new.tenant.suffix())
+            .bind(&key.route)
+            .bind(&key.key)
+            .fetch_optional(pool)
+            .await
+            .map_err(failed)?,
+    };
+    row::duplicate(&row.ok_or_else(|| StoreError::unavailable("the run was not created"))?)
+}
+
+async fn journals(pool: &PgPool, runs: &[String]) -> StoreResult<Vec<PgRow>> {
+    sqlx::query(concat!(
+        "select j.run, j.key, ",
+        payload!("j.outcome"),
+        " as outcome from journal j where j.run = any($1) order by j.run, j.key"
+    ))
+    .bind(runs)
+    .fetch_all(pool)
+    .await
+    .map_err(failed)
+}
+
+/// The whole logs of runs.
+async fn logs(pool: &PgPool, runs: &[String]) -> StoreResult<Vec<PgRow>> {
+    if runs.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query("select run, rest, body from events where run = any($1) order by run, last_seq")
+        .bind(runs)
+        .fetch_all(pool)
+        .await
+        .map_err(failed)
+}
+
+#[async_trait]
+impl Runs for PostgresStore {
+    async fn create_run(&self, new: NewRun) -> StoreResult<Created> {
+        self.writer()?.create(new).await
+    }
+
+    async fn commit_run(&self, commit: Commit) -> StoreResult<Committed> {
+        self.writer()?.commit(commit).await
+    }
+
+    async fn claim_runs(&self, claim: Claim) -> StoreResult<Vec<Lease>> {
+        let runs = sqlx::query(CLAIM)
+            .bind(claim.now.as_millis())
+            .bind(claim.only.map(|run| run.suffix()))
+            .bind(i64::from(claim.max.min(MAX_CLAIM)))
+            .bind(claim.node.suffix())
+            .bind(claim.until.as_millis())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Nobody else may commit to these runs now, so the rest is read without holding locks.
+        let (all, recovered) = ids(&runs)?;
+        let journal = journals(&self.pool, &all).await?;
+        let waits = waits::of_runs(&self.pool, &all).await?;
+        let log = logs(&self.pool, &recovered).await?;
+        Claimed { runs, journal, waits, log }.leases()
+    }
+
+    async fn renew_runs(&self, node: NodeId, held: &[(RunId, Epoch)], until: Timestamp) -> StoreResult<Vec<Renewed>> {
+        let (runs, epochs): (Vec<String>, Vec<i64>) = held.iter().map(|(run, epoch)| (run.suffix(), epoch.0)).unzip();
+        // Locked in order first, as groups do; a run that was claimed meanwhile has another epoch by then.
+        let rows = sqlx::query(
+            "with held as ( \
+                select r.id from runs r join unnest($2::text[], $3::bigint[]) as h(id, epoch) on r.id = h.id and r.epoch = h.epoch \
+                where r.owner = $1 and r.state in ('running', 'compensating') order by r.id for no key update of r) \
+             update runs r set wake_at = $4 from held where r.id = held.id returning r.id, r.cancel_requested, r.nudges",
+        )
+        .bind(node.suffix())
+        .bind(runs)
+        .bind(epochs)
+        .bind(until.as_millis())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(row::renewed).collect()
+    }
+
+    async fn next_wake(&self) -> StoreResult<Option<Timestamp>> {
+        let at: Option<i64> =
+            sqlx::query_scalar("select min(wake_at) from runs where wake_at is not null").fetch_one(&self.pool).await.map_err(failed)?;
+        Ok(at.map(Timestamp::from_millis))
+    }
+
+    async fn request_cancel(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<Option<RunState>> {
+        let asked = sqlx::query(
+            "update runs set cancel_requested = 1, nudges = nudges + 1, \
+                wake_at = case when state in ('queued', 'paused') then $3 else wake_at end \
+             where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused', 'compensating') \
+             returning id, state, dispatch_ring(array[id])",
+        )
+        .bind(run.suffix())
+        .bind(tenant.suffix())
+        .bind(now.as_millis())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        if let Some(asked) = asked {
+            let _ = self.bell.send(run);
+            return row::state(&asked).map(Some);
+        }
+        let ended = sqlx::query("select id, state from runs where id = $1 and tenant = $2")
+            .bind(run.suffix())
+            .bind(tenant.suffix())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        ended.as_ref().map(row::state).transpose()
+    }
+
+    async fn find_run(&self, tenant: TenantId, run: RunId) -> StoreResult<Option<Run>> {
+        let row = sqlx::query(concat!("select ", run_columns!(), " from runs r where r.id = $1 and r.tenant = $2"))
+            .bind(run.suffix())
+            .bind(tenant.suffix())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        row.as_ref().map(row::run).transpose()
+    }
+
+    async fn list_runs(&self, tenant: TenantId, filter: RunFilter) -> StoreResult<Vec<RunSummary>> {
+        let rows = sqlx::query(
+            "select id, state, flow_id, flow_name, created_at, finished_at, failure, spent from runs \
+             where tenant = $1 and ($2 is null or state = $2) and ($3 is null or flow_id = $3) \
+                and ($4 is null or id < $4) and ($5 is null or id > $5) order by id desc limit $6",
+        )
+        .bind(tenant.suffix())
+        .bind(filter.state.map(RunState::as_str))
+        .bind(filter.flow.map(|id| id.suffix()))
+        .bind(filter.before.map(|id| id.suffix()))
+        .bind(filter.after.map(|id| id.suffix()))
+        .bind(i64::from(filter.limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(row::summary).collect()
+    }
+
+    async fn read_log(&self, tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> StoreResult<Vec<Segment>> {
+        let rows = sqlx::query(
+            "select run, rest, body from events where run = $1 and last_seq > $2 \
+                and exists (select 1 from runs r where r.id = $1 and r.tenant = $4) order by last_seq limit $3",
+        )
+        .bind(run.suffix())
+        .bind(after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX)))
+        .bind(i64::from(limit))
+        .bind(tenant.suffix())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(row::segment).collect()
+    }
+
+    async fn read_journal(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<JournalEntry>> {
+        let rows = sqlx::query(concat!(
+            "select j.run, j.key, ",
+            payload!("j.outcome"),
+            " as outcome from journal j join runs r on r.id = j.run where j.run = $1 and r.tenant = $2 order by j.key"
+        ))
+        .bind(run.suffix())
+        .bind(tenant.suffix())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(row::entry).collect()
+    }
+
+    async fn stuck_runs(&self, limit: u32) -> StoreResult<Vec<(TenantId, RunId)>> {
+        let rows = sqlx::query(
+            "select tenant, id from runs r where state in ('queued', 'paused') and wake_at is null \
+                and not exists (select 1 from waits w where w.run = r.id and w.state = 'open') order by id limit $1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(row::run_of_tenant).collect()
+    }
+
+    async fn wake_run(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<()> {
+        let woken = sqlx::query(
+            "update runs set nudges = nudges + 1, wake_at = $3 where id = $1 and tenant = $2 and state in ('queued', 'paused') \
+             returning dispatch_ring(array[id])",
+        )
+        .bind(run.suffix())
+        .bind(tenant.suffix())
+        .bind(now.as_millis())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        if woken.is_some() {
+            let _ = self.bell.send(run);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! Where a case runs: a fresh database of one kind, opened once or twice.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use dispatch::clock::Clock;
+use dispatch::id::NodeId;
+use dispatch::store::SharedStore;
+use dispatch::store::memory::MemoryStore;
+use dispatch::store::postgres::PostgresStore;
+use dispatch::store::sqlite::SqliteStore;
+use parking_lot::Mutex;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+/// The server that tests use; `DISPATCH_TEST_POSTGRES_URL` names another.
+const SERVER: &str = "postgres://postgres@127.0.0.1:5432/postgres";
+/// Pooled connections of one store; several tests share the server.
+const CONNECTIONS: u32 = 4;
+
+/// A kind of database.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Memory,
+    Sqlite,
+    Postgres,
+}
+
+/// A fresh database.
+pub struct Site {
+    pub store: SharedStore,
+    place: Place,
+    others: Mutex<Vec<SharedStore>>,
+}
+
+enum Place {
+    Memory,
+    File(tempfile::TempDir),
+    Schema { server: String, name: String },
+}
+
+impl Site {
+    async fn new(kind: Kind) -> Self {
+        let (store, place): (SharedStore, Place) = match kind {
+            Kind::Memory => (Arc::new(MemoryStore::new()), Place::Memory),
+            Kind::Sqlite => {
+                let folder = tempfile::tempdir().unwrap();
+                (Arc::new(SqliteStore::open(&folder.path().join("dispatch.db")).await.unwrap()), Place::File(folder))
+            }
+            Kind::Postgres => {
+                let schema = Schema::create().await;
+                (schema.open().await, Place::Schema { server: schema.server, name: schema.name })
+            }
+        };
+        Self { store, place, others: Mutex::default() }
+    }
+
+    /// A second node over the same database. Where only one process may write, it is the first one again.
+    pub async fn other(&self) -> SharedStore {
+        match &self.place {
+            Place::Schema { server, name } => {
+                let store = Schema { server: server.clone(), name: name.clone() }.open().await;
+                self.others.lock().push(store.clone());
+                store
+            }
+            _ => self.store.clone(),
+        }
+    }
+
+    async fn remove(&self) {
+        for store in std::mem::take(&mut *self.others.lock()) {
+            store.close().await;
+        }
+        self.store.close().await;
+        if let Place::Schema { server, name } = &self.place {
+            Schema { server: server.clone(), name: name.clone() }.drop().await;
+        }
+    }
+}
+
+/// A schema of its own on the server.
+pub struct Schema {
+    server: String,
+    name: String,
+}
+
+impl Schema {
+    pub async fn create() -> Self {
+        let server = std::env::var("DISPATCH_TEST_POSTGRES_URL").unwrap_or_else(|_| SERVER.into());
+        let name = format!("t_{}", NodeId::new(&Clock::system()).suffix());
+        let schema = Self { server, name };
+        schema.execute(format!("create schema {}", schema.name)).await;
+        schema
+    }
+
+    /// The address of this schema.
+    pub fn url(&self) -> String {
+        let mut url: url::Url = self.server.parse().unwrap();
+        url.query_pairs_mut().append_pair("options[search_path]", &self.name);
+        url.into()
+    }
+
+    pub async fn open(&self) -> SharedStore {
+        Arc::new(PostgresStore::open(&self.url(), CONNECTIONS, Clock::system()).await.unwrap())
+    }
+
+    /// A connection with this schema's tables in view.
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.url()).await.expect("tests need PostgreSQL: set DISPATCH_TEST_POSTGRES_URL")
+    }
+
+    async fn execute(&self, sql: String) {
+        let mut server = PgConnection::connect(&self.server).await.expect("tests need PostgreSQL: set DISPATCH_TEST_POSTGRES_URL");
+        server.execute(AssertSqlSafe(sql)).await.unwrap();
+        server.close().await.unwrap();
+    }
+
+    pub async fn drop(self) {
+        self.execute(format!("drop schema {} cascade", self.name)).await;
+    }
+}
+
+/// Runs a case and removes its database, also when it fails.
+pub async fn run<F: Future<Output = ()> + Send + 'static>(kind: Kind, case: fn(Arc<Site>) -> F) {
+    let site = Arc::new(Site::new(kind).await);
+    let result = tokio::spawn(case(site.clone())).await;
+    site.remove().await;
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic.into_panic());
+    }
+}
