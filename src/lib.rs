@@ -4,8 +4,10 @@
 //! (`model expr net`), ports (`store feed provider tool`), `engine`, work (`queue auth`), `http`, and the roof
 //! (`app config cli`). A test keeps imports pointing down.
 
+pub mod auth;
 pub mod clock;
 pub mod error;
+pub mod http;
 pub mod id;
 pub mod model;
 pub mod secret;
