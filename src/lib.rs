@@ -4,6 +4,7 @@
 //! (`model expr net`), ports (`store feed provider tool`), `engine`, work (`queue auth`), `http`, and the roof
 //! (`app config cli`). A test keeps imports pointing down.
 
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod engine;
@@ -11,6 +12,7 @@ pub mod error;
 pub mod expr;
 pub mod failpoint;
 pub mod feed;
+pub mod http;
 pub mod id;
 pub mod model;
 pub mod net;

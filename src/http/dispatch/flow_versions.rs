@@ -1,0 +1,109 @@
+//! `/v1/flow-versions`: the immutable versions of a flow.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{about, flows};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::http::AppState;
+use crate::http::extract::{Id, Ids, InPath};
+use crate::http::scope::{FlowsRead, Scoped};
+use crate::id::{FlowId, FlowVersionId};
+use crate::store::{FlowVersion, SavedFlow, SharedStore};
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new()
+        .api_route("/v1/flow-versions/{flowId}", get_with(list, about("listFlowVersions", "Flows", "List a flow's versions, newest first")))
+        .api_route(
+            "/v1/flow-versions/{flowId}/published",
+            get_with(published, about("getPublishedFlowVersion", "Flows", "Read the published version of a flow")),
+        )
+        .api_route(
+            "/v1/flow-versions/{flowId}/publish",
+            post_with(flows::publish, about("publishFlowVersion", "Flows", "Publish a version of a flow")),
+        )
+        .api_route("/v1/flow-versions/{flowId}/{versionId}", get_with(read, about("getFlowVersion", "Flows", "Read a version of a flow")))
+}
+
+/// One version of a flow.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "FlowVersion")]
+struct Row {
+    id: FlowVersionId,
+    flow_id: FlowId,
+    /// 1, 2, 3, ... within the flow.
+    version_number: u32,
+    version_type: VersionType,
+    /// The document as it was saved.
+    flow_config: Value,
+    label: Option<String>,
+    notes: Option<String>,
+    created_at: Timestamp,
+    published_at: Option<Timestamp>,
+}
+
+/// Whether a version was ever published.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum VersionType {
+    Draft,
+    Published,
+}
+
+/// The versions of a flow.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "FlowVersionList")]
+struct Versions {
+    data: Vec<Row>,
+}
+
+impl From<FlowVersion> for Row {
+    fn from(version: FlowVersion) -> Self {
+        let text = |key: &str| version.document.get(key).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            id: version.id,
+            flow_id: version.flow,
+            version_number: version.number,
+            version_type: if version.published_at.is_some() { VersionType::Published } else { VersionType::Draft },
+            label: text("label"),
+            notes: text("notes"),
+            flow_config: version.document,
+            created_at: version.created_at,
+            published_at: version.published_at,
+        }
+    }
+}
+
+async fn find(store: &SharedStore, caller: &Scoped<FlowsRead>, id: FlowId) -> Result<SavedFlow> {
+    store.find_flow(caller.tenant, id).await?.ok_or_else(FlowId::missing)
+}
+
+async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Versions>> {
+    find(&store, &caller, id).await?;
+    let versions = store.list_flow_versions(caller.tenant, id).await?;
+    Ok(Json(Versions { data: versions.into_iter().map(Row::from).collect() }))
+}
+
+async fn published(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Row>> {
+    let unpublished = || Error::missing("published version").next("POST /v1/flows/{flowId}/publish publishes the current one");
+    let version = find(&store, &caller, id).await?.published.ok_or_else(unpublished)?;
+    let version = store.find_flow_version(caller.tenant, version).await?.ok_or_else(unpublished)?;
+    Ok(Json(version.into()))
+}
+
+async fn read(
+    caller: Scoped<FlowsRead>,
+    State(store): State<SharedStore>,
+    Ids(flow, version): Ids<FlowId, FlowVersionId>,
+) -> Result<Json<Row>> {
+    find(&store, &caller, flow).await?;
+    let version = store.find_flow_version(caller.tenant, version).await?.filter(|version| version.flow == flow);
+    version.map(|version| Json(version.into())).ok_or_else(FlowVersionId::missing)
+}

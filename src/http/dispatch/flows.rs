@@ -1,0 +1,313 @@
+//! `/v1/flows`: saved flows.
+//!
+//! Saving compiles: a flow that cannot run is never stored. What an unpinned dispatch runs is the flow's current
+//! version; `publish` marks one for callers that pin to it.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{about, document};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, Kind, Result};
+use crate::http::AppState;
+use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
+use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
+use crate::http::paging::{Page, Paging};
+use crate::http::scope::{FlowsRead, FlowsWrite, Scoped};
+use crate::id::{FlowId, FlowVersionId, TenantId};
+use crate::store::{FlowVersion, RunFilter, SavedFlow, SharedStore, StoreError};
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new()
+        .api_route(
+            "/v1/flows",
+            get_with(list, about("listFlows", "Flows", "List flows, newest first"))
+                .post_with(create, about("createFlow", "Flows", "Save a new flow")),
+        )
+        .api_route(
+            "/v1/flows/{flowId}",
+            get_with(read, about("getFlow", "Flows", "Read a flow with its steps"))
+                .put_with(update, about("updateFlow", "Flows", "Save a new version of a flow"))
+                .delete_with(delete, about("deleteFlow", "Flows", "Delete a flow and its versions")),
+        )
+        .api_route("/v1/flows/{flowId}/publish", post_with(publish, about("publishFlow", "Flows", "Publish a version of a flow")))
+        .api_route("/v1/flow-steps/flow/{flowId}", get_with(list_steps, about("listFlowSteps", "Flows", "List the steps of a flow")))
+}
+
+/// A flow as lists show it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Flow")]
+pub(super) struct Row {
+    id: FlowId,
+    name: String,
+    description: Option<String>,
+    status: Status,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    last_run_at: Option<Timestamp>,
+    current_version_id: FlowVersionId,
+    published_version_id: Option<FlowVersionId>,
+}
+
+/// Whether the current version is the published one.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "FlowStatus")]
+enum Status {
+    Draft,
+    Published,
+}
+
+/// A flow with its steps.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "FlowDetail")]
+pub(super) struct Detail {
+    #[serde(flatten)]
+    row: Row,
+    flow_steps: Vec<Value>,
+    step_count: usize,
+    /// The version that was saved last, unless it is published.
+    draft_version_id: Option<FlowVersionId>,
+}
+
+/// A flow to save. Other fields of the document are kept with it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "FlowInput")]
+pub(super) struct Input {
+    /// Unique among the tenant's flows. Required when the flow is new.
+    #[schemars(length(min = 1, max = 255))]
+    name: Option<String>,
+    #[expect(dead_code, reason = "read from the document; here for the API document")]
+    description: Option<String>,
+    /// The steps, in order. They replace all former steps.
+    #[expect(dead_code, reason = "read from the document; here for the API document")]
+    steps: Option<Vec<Map<String, Value>>>,
+    /// Another name of `steps`.
+    #[expect(dead_code, reason = "read from the document; here for the API document")]
+    flow_steps: Option<Vec<Map<String, Value>>>,
+}
+
+/// Which version to publish.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "PublishInput")]
+pub(super) struct PublishInput {
+    /// The current version when absent.
+    version_id: Option<FlowVersionId>,
+}
+
+/// The steps of a flow.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "FlowStepList")]
+struct Steps {
+    data: Vec<Value>,
+    flow_id: FlowId,
+    flow_name: String,
+}
+
+/// What was deleted.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DeletedFlow")]
+struct Deleted {
+    id: FlowId,
+    /// Always true.
+    deleted: bool,
+}
+
+/// Most characters of a flow's name.
+const LONGEST_NAME: usize = 255;
+
+async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(paging): Params<Paging>) -> Result<Json<Page<Row>>> {
+    let (trail, limit) = (paging.trail::<FlowId>()?, paging.limit());
+    let flows = store.list_flows(caller.tenant, trail.after(), paging.search(), limit + 1).await?;
+    let page = trail.page(flows, limit, false, |flow| flow.id);
+    let mut rows = Vec::with_capacity(page.data.len());
+    for flow in &page.data {
+        rows.push(Row::new(flow, last_run(&store, caller.tenant, flow.id).await?));
+    }
+    Ok(Json(Page { data: rows, pagination: page.pagination }))
+}
+
+async fn create(
+    caller: Scoped<FlowsWrite>,
+    State(store): State<SharedStore>,
+    State(clock): State<Clock>,
+    State(receipts): State<Receipts>,
+    key: IdempotencyKey,
+    body: Body<Input>,
+) -> Result<Created<Detail>> {
+    let tenant = caller.tenant;
+    let call = Call { tenant, route: "POST /v1/flows", key, request: fingerprint(&body.raw), secret: false };
+    let source = source(&body)?;
+    receipts
+        .once(call, move |seed| async move {
+            let (id, now) = (FlowId::from_u128(seed), clock.now());
+            let version = version(&clock, id, source)?;
+            let flow = saved(id, &version, now)?;
+            match store.create_flow(tenant, flow.clone(), version.clone()).await {
+                Ok(()) => Ok(Detail::new(&flow, &version.document, None)),
+                // Taken by ourselves, in a try whose answer was lost.
+                Err(StoreError::Exists(_)) if store.find_flow(tenant, id).await?.is_some() => detail(&store, tenant, id).await,
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+}
+
+async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Detail>> {
+    detail(&store, caller.tenant, id).await.map(Json)
+}
+
+async fn update(
+    caller: Scoped<FlowsWrite>,
+    State(store): State<SharedStore>,
+    State(clock): State<Clock>,
+    Id(id): Id<FlowId>,
+    body: Body<Input>,
+) -> Result<Json<Detail>> {
+    let (flow, current) = find(&store, caller.tenant, id).await?;
+    let next = version(&clock, id, merged(&current.document, source(&body)?))?;
+    if next.document == current.document {
+        return detail(&store, caller.tenant, id).await.map(Json);
+    }
+    let changed = SavedFlow { created_at: flow.created_at, published: flow.published, ..saved(id, &next, clock.now())? };
+    let changed = store.update_flow(caller.tenant, changed, Some(next.clone()), Some(flow.current)).await?;
+    let Some(changed) = changed else {
+        find(&store, caller.tenant, id).await?;
+        return Err(Error::new(Kind::Conflict, "flow_changed", "somebody else saved this flow at the same time")
+            .next("read it again, then repeat the change"));
+    };
+    let last_run = last_run(&store, caller.tenant, id).await?;
+    Ok(Json(Detail::new(&changed, &next.document, last_run)))
+}
+
+async fn delete(caller: Scoped<FlowsWrite>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Deleted>> {
+    if !store.delete_flow(caller.tenant, id).await? {
+        return Err(FlowId::missing());
+    }
+    Ok(Json(Deleted { id, deleted: true }))
+}
+
+pub(super) async fn publish(
+    caller: Scoped<FlowsWrite>,
+    State(store): State<SharedStore>,
+    State(clock): State<Clock>,
+    Id(id): Id<FlowId>,
+    body: Option<Body<PublishInput>>,
+) -> Result<Json<Detail>> {
+    let flow = store.find_flow(caller.tenant, id).await?.ok_or_else(FlowId::missing)?;
+    let version = body.and_then(|body| body.value.version_id).unwrap_or(flow.current);
+    if !store.publish_flow(caller.tenant, id, version, clock.now()).await? {
+        return Err(FlowVersionId::missing());
+    }
+    detail(&store, caller.tenant, id).await.map(Json)
+}
+
+async fn list_steps(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Steps>> {
+    let (flow, version) = find(&store, caller.tenant, id).await?;
+    Ok(Json(Steps { data: steps(&version.document), flow_id: id, flow_name: flow.name }))
+}
+
+/// A flow and its current version.
+async fn find(store: &SharedStore, tenant: TenantId, id: FlowId) -> Result<(SavedFlow, FlowVersion)> {
+    let flow = store.find_flow(tenant, id).await?.ok_or_else(FlowId::missing)?;
+    let version = store.find_flow_version(tenant, flow.current).await?.ok_or_else(FlowId::missing)?;
+    Ok((flow, version))
+}
+
+async fn detail(store: &SharedStore, tenant: TenantId, id: FlowId) -> Result<Detail> {
+    let (flow, version) = find(store, tenant, id).await?;
+    Ok(Detail::new(&flow, &version.document, last_run(store, tenant, id).await?))
+}
+
+/// When the flow's newest run was started.
+async fn last_run(store: &SharedStore, tenant: TenantId, flow: FlowId) -> Result<Option<Timestamp>> {
+    let filter = RunFilter { flow: Some(flow), limit: 1, ..RunFilter::default() };
+    Ok(store.list_runs(tenant, filter).await?.first().map(|run| run.created_at))
+}
+
+/// The document as it was sent.
+fn source(body: &Body<Input>) -> Result<Value> {
+    if body.value.name.as_ref().is_some_and(|name| name.chars().count() > LONGEST_NAME) {
+        return Err(Error::invalid_at("/name", format!("a flow's name has at most {LONGEST_NAME} characters")));
+    }
+    serde_json::from_slice(&body.raw).map_err(Error::internal)
+}
+
+/// The old document with the new one's fields in place of its own; steps replace steps under either name.
+fn merged(old: &Value, new: Value) -> Value {
+    let (Some(old), Value::Object(new)) = (old.as_object(), new) else { return old.clone() };
+    let mut merged = old.clone();
+    if new.contains_key("steps") || new.contains_key("flowSteps") {
+        merged.shift_remove("steps");
+        merged.shift_remove("flowSteps");
+    }
+    merged.extend(new);
+    Value::Object(merged)
+}
+
+/// A version of a document that compiles. The store sets its number.
+fn version(clock: &Clock, flow: FlowId, document: Value) -> Result<FlowVersion> {
+    document::compile(&document)?;
+    Ok(FlowVersion { id: FlowVersionId::new(clock), flow, number: 0, document, created_at: clock.now(), published_at: None })
+}
+
+/// The flow that a version makes.
+fn saved(id: FlowId, version: &FlowVersion, now: Timestamp) -> Result<SavedFlow> {
+    let text = |key: &str| version.document.get(key).and_then(Value::as_str).map(|text| text.trim().to_owned());
+    Ok(SavedFlow {
+        id,
+        name: text("name").ok_or_else(|| Error::invalid_at("/name", "expected a text that is not empty"))?,
+        description: text("description"),
+        created_at: now,
+        updated_at: now,
+        current: version.id,
+        published: None,
+    })
+}
+
+/// The document's steps as rows: with an id, their place and whether they run.
+fn steps(document: &Value) -> Vec<Value> {
+    let items = document.get("steps").or_else(|| document.get("flowSteps")).and_then(Value::as_array);
+    let row = |(index, step): (usize, &Value)| {
+        let mut row = json!({ "id": format!("step_{}", index + 1), "order": index, "enabled": true, "when": null });
+        if let (Some(row), Some(step)) = (row.as_object_mut(), step.as_object()) {
+            row.extend(step.clone());
+        }
+        row
+    };
+    items.into_iter().flatten().enumerate().map(row).collect()
+}
+
+impl Row {
+    fn new(flow: &SavedFlow, last_run_at: Option<Timestamp>) -> Self {
+        Self {
+            id: flow.id,
+            name: flow.name.clone(),
+            description: flow.description.clone(),
+            status: if flow.published == Some(flow.current) { Status::Published } else { Status::Draft },
+            created_at: flow.created_at,
+            updated_at: flow.updated_at,
+            last_run_at,
+            current_version_id: flow.current,
+            published_version_id: flow.published,
+        }
+    }
+}
+
+impl Detail {
+    fn new(flow: &SavedFlow, document: &Value, last_run_at: Option<Timestamp>) -> Self {
+        let flow_steps = steps(document);
+        let draft_version_id = (flow.published != Some(flow.current)).then_some(flow.current);
+        Self { row: Row::new(flow, last_run_at), step_count: flow_steps.len(), flow_steps, draft_version_id }
+    }
+}

@@ -1,0 +1,31 @@
+//! The dispatch surface: the shape of Runtype's API, for unchanged clients.
+//!
+//! `document` turns its words into a flow; the other files are handlers, one per noun. To add a noun: a file with
+//! `routes()`, one line below.
+
+mod api_keys;
+mod credentials;
+pub mod document;
+mod flow_versions;
+mod flows;
+mod records;
+
+use aide::axum::ApiRouter;
+use aide::transform::TransformOperation;
+
+use super::AppState;
+
+/// Every route of this surface that needs a secret key.
+pub fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new()
+        .merge(flows::routes())
+        .merge(flow_versions::routes())
+        .merge(records::routes())
+        .merge(api_keys::routes())
+        .merge(credentials::routes())
+}
+
+/// An operation's name, group and one-line summary.
+fn about(id: &'static str, tag: &'static str, summary: &'static str) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
+    move |operation| operation.id(id).tag(tag).summary(summary)
+}

@@ -1,0 +1,123 @@
+//! What the server says about itself: the API document, a guide for agents, its health, its metrics.
+//!
+//! Open to everyone: nothing here belongs to a tenant.
+
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aide::OperationOutput;
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use aide::transform::TransformOperation;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bytes::Bytes;
+use metrics_exporter_prometheus::PrometheusHandle;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{AppState, openapi};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::store::SharedStore;
+
+/// How long the database may take to say that it is there.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+
+const GUIDE: &str = include_str!("../../docs/llms.txt");
+
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::document().to_string().into());
+
+/// Whether the server takes new work. Shared with whoever shuts it down.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// From now on `/readyz` answers 503, so that balancers send new work elsewhere.
+    pub fn drain(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The open routes.
+pub fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new()
+        .api_route("/livez", get_with(livez, |op| about(op, "livez", "Whether the process runs")))
+        .api_route("/readyz", get_with(readyz, |op| about(op, "readyz", "Whether the server takes work and its database answers")))
+        .api_route("/llms.txt", get_with(llms, |op| about(op, "llms", "A guide to this API for agents")))
+        .api_route("/v1/openapi.json", get_with(document, |op| about(op, "openapi", "This document")))
+}
+
+fn about<'t>(operation: TransformOperation<'t>, id: &str, summary: &str) -> TransformOperation<'t> {
+    operation.id(id).tag("Server").summary(summary)
+}
+
+/// `/metrics`, for Prometheus.
+pub fn metrics(handle: PrometheusHandle) -> Router<AppState> {
+    let render = move || {
+        let text = handle.render();
+        async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
+    };
+    Router::new().route("/metrics", get(render))
+}
+
+/// A health check's good answer.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Health {
+    /// Always `ok`.
+    status: &'static str,
+}
+
+async fn livez() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+async fn readyz(State(readiness): State<Readiness>, State(store): State<SharedStore>, State(clock): State<Clock>) -> Result<Json<Health>> {
+    let not_ready = |code, message: &str| Error::new(Kind::Unavailable, code, message).retry_after(Duration::from_secs(1));
+    if readiness.is_draining() {
+        return Err(not_ready("shutting_down", "the server is shutting down"));
+    }
+    tokio::select! {
+        answer = store.ping() => answer.map_err(|cause| not_ready("store_unavailable", "the database does not answer").because(cause))?,
+        () = clock.sleep(PING_LIMIT) => return Err(not_ready("store_unavailable", "the database does not answer in time")),
+    }
+    Ok(Json(Health { status: "ok" }))
+}
+
+/// A text with its type.
+struct Text(&'static str, Bytes);
+
+impl IntoResponse for Text {
+    fn into_response(self) -> Response {
+        ([(CONTENT_TYPE, self.0)], self.1).into_response()
+    }
+}
+
+impl OperationOutput for Text {
+    type Inner = Self;
+
+    fn inferred_responses(
+        _: &mut aide::generate::GenContext,
+        _: &mut aide::openapi::Operation,
+    ) -> Vec<(Option<aide::openapi::StatusCode>, aide::openapi::Response)> {
+        let response = aide::openapi::Response { description: "The text".into(), ..Default::default() };
+        vec![(Some(aide::openapi::StatusCode::Code(200)), response)]
+    }
+}
+
+async fn llms() -> Text {
+    Text("text/plain; charset=utf-8", Bytes::from_static(GUIDE.as_bytes()))
+}
+
+async fn document() -> Text {
+    Text("application/json", DOCUMENT.clone())
+}

@@ -1,0 +1,354 @@
+//! What handlers take from a request, refused with the envelope when it is not well-formed.
+//!
+//! [`Body`] reads JSON within limits, [`Params`] the query, [`Id`] and [`Ids`] the path. Unknown fields of
+//! bodies and queries are accepted and ignored, since clients of other versions send them.
+
+use std::io::Read;
+use std::str::FromStr;
+
+use aide::OperationInput;
+use aide::generate::GenContext;
+use aide::openapi::{HeaderStyle, Parameter, ReferenceOr};
+use aide::openapi::{MediaType, Operation, ParameterData, ParameterSchemaOrContent, PathStyle, RequestBody, SchemaObject};
+use aide::operation::{ParamLocation, add_parameters, parameters_from_schema, set_body};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Query, RawPathParams, Request};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
+
+use super::AppState;
+use super::limits::BodyLimits;
+use super::problem::Problem;
+use crate::error::{Error, Kind, Result};
+use crate::id::{FlowId, FlowVersionId, KeyId, RecordId, RunId};
+
+/// A JSON body. `raw` is the text it was read from, for comparing requests.
+#[derive(Debug, Clone)]
+pub struct Body<T> {
+    pub value: T,
+    pub raw: Bytes,
+}
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> std::result::Result<Self, Problem> {
+        let raw = receive(request, state.limits.body()).await?;
+        Ok(Self { value: parse(&raw, state.limits.body().depth)?, raw })
+    }
+}
+
+/// `None` when there is no body at all.
+impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> std::result::Result<Option<Self>, Problem> {
+        if axum::body::HttpBody::is_end_stream(request.body()) {
+            return Ok(None);
+        }
+        <Self as FromRequest<AppState>>::from_request(request, state).await.map(Some)
+    }
+}
+
+/// The body's bytes: right type, within limits, inflated.
+async fn receive(request: Request, limits: BodyLimits) -> std::result::Result<Bytes, Problem> {
+    let gzipped = coding(request.headers())?;
+    require_json(request.headers())?;
+    if declared(request.headers()).is_some_and(|length| length > limits.raw as u64) {
+        return Err(too_large(limits.raw).into());
+    }
+    let body = Limited::new(request.into_body(), limits.raw).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return too_large(limits.raw);
+        }
+        Error::new(Kind::Malformed, "body_incomplete", "the request body broke off").because(error)
+    })?;
+    let bytes = body.to_bytes();
+    if gzipped { Ok(inflate(&bytes, limits.inflated)?) } else { Ok(bytes) }
+}
+
+/// Whether the body is gzipped; other codings are refused.
+fn coding(headers: &HeaderMap) -> std::result::Result<bool, Problem> {
+    let Some(coding) = headers.get(CONTENT_ENCODING) else { return Ok(false) };
+    match coding.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Ok(false),
+        "gzip" | "x-gzip" => Ok(true),
+        _ => {
+            let error = Error::new(Kind::Malformed, "unsupported_content_encoding", "request bodies may be plain or gzip");
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error))
+        }
+    }
+}
+
+fn require_json(headers: &HeaderMap) -> std::result::Result<(), Problem> {
+    let full = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    let error = Error::new(Kind::Malformed, "unsupported_media_type", "the request body must be JSON")
+        .next("send `Content-Type: application/json`");
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error))
+}
+
+fn declared(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(Kind::TooLarge, "body_too_large", format!("the request body is larger than {limit} bytes"))
+        .details(serde_json::json!({ "limitBytes": limit }))
+}
+
+fn inflate(bytes: &[u8], limit: usize) -> Result<Bytes> {
+    let mut out = Vec::with_capacity(bytes.len().saturating_mul(4).min(limit));
+    let wrong = |cause: std::io::Error| Error::new(Kind::Malformed, "invalid_gzip", "the request body is not valid gzip").because(cause);
+    MultiGzDecoder::new(bytes).take(limit as u64 + 1).read_to_end(&mut out).map_err(wrong)?;
+    if out.len() > limit { Err(too_large(limit)) } else { Ok(out.into()) }
+}
+
+/// Reads JSON: 400 when it is none, 413 when it is too deep, 422 with a pointer when it does not fit.
+pub fn parse<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
+    if depth(text) > max_depth {
+        return Err(Error::new(Kind::TooLarge, "body_too_deep", format!("the JSON is nested more than {max_depth} levels deep")));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let pointer: String = error.path().iter().filter_map(token).collect();
+        let cause = error.into_inner();
+        if cause.is_data() { Error::invalid_at(pointer, unplaced(&cause)) } else { not_json(&cause) }
+    })?;
+    reader.end().map_err(|cause| not_json(&cause))?;
+    Ok(value)
+}
+
+fn not_json(cause: &serde_json::Error) -> Error {
+    Error::new(Kind::Malformed, "invalid_json", format!("the request body is not valid JSON: {cause}"))
+}
+
+/// serde's message without its line and column: the pointer says where.
+fn unplaced(cause: &serde_json::Error) -> String {
+    let text = cause.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
+}
+
+/// One step of a JSON pointer (RFC 6901).
+fn token(segment: &Segment) -> Option<String> {
+    match segment {
+        Segment::Seq { index } => Some(format!("/{index}")),
+        Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    }
+}
+
+/// How deep the brackets of a JSON text go. Wrong texts get some number; the parser refuses them.
+fn depth(text: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
+    for byte in text {
+        if in_string {
+            (in_string, escaped) = (escaped || *byte != b'"', !escaped && *byte == b'\\');
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+impl<T: JsonSchema> OperationInput for Body<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        let json_schema = context.schema.subschema_for::<T>();
+        let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
+        let content = [("application/json".to_owned(), MediaType { schema, ..MediaType::default() })].into_iter().collect();
+        set_body(context, operation, RequestBody { content, required: true, ..RequestBody::default() });
+    }
+}
+
+/// The query's parameters.
+#[derive(Debug, Clone)]
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Problem> {
+        let Query(value) = Query::try_from_uri(&parts.uri)
+            .map_err(|refused| Error::new(Kind::Malformed, "invalid_query", format!("the query does not fit: {}", refused.body_text())))?;
+        Ok(Self(value))
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Params<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        let schema = context.schema.subschema_for::<T>();
+        let parameters = parameters_from_schema(context, schema, ParamLocation::Query);
+        add_parameters(context, operation, parameters);
+    }
+}
+
+/// What may stand in a path: each noun under one name in every route.
+pub trait InPath: FromStr + JsonSchema + Send {
+    /// The parameter's name in routes: `{flowId}`.
+    const PARAM: &'static str;
+    /// What is missing when nothing answers to the id.
+    const NOUN: &'static str;
+
+    /// The refusal: the same for a text that is no id and for an id of somebody else.
+    fn missing() -> Error {
+        Error::missing(Self::NOUN)
+    }
+}
+
+macro_rules! in_path {
+    ($($id:ty = $param:literal, $noun:literal;)*) => {$(
+        impl InPath for $id {
+            const PARAM: &'static str = $param;
+            const NOUN: &'static str = $noun;
+        }
+    )*};
+}
+
+in_path! {
+    FlowId = "flowId", "flow";
+    FlowVersionId = "versionId", "flow version";
+    RecordId = "recordId", "record";
+    RunId = "executionId", "execution";
+    KeyId = "keyId", "API key";
+}
+
+/// The path's id.
+#[derive(Debug, Clone, Copy)]
+pub struct Id<T>(pub T);
+
+/// The path's two ids.
+#[derive(Debug, Clone, Copy)]
+pub struct Ids<A, B>(pub A, pub B);
+
+async fn read<T: InPath, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T> {
+    let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| T::missing())?;
+    let text = params.iter().find_map(|(name, value)| (name == T::PARAM).then_some(value));
+    text.and_then(|text| text.parse().ok()).ok_or_else(T::missing)
+}
+
+impl<T: InPath, S: Send + Sync> FromRequestParts<S> for Id<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> std::result::Result<Self, Problem> {
+        Ok(Self(read(parts, state).await?))
+    }
+}
+
+impl<A: InPath, B: InPath, S: Send + Sync> FromRequestParts<S> for Ids<A, B> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> std::result::Result<Self, Problem> {
+        Ok(Self(read(parts, state).await?, read(parts, state).await?))
+    }
+}
+
+fn parameter<T: JsonSchema>(context: &mut GenContext, name: &str, description: Option<&str>, required: bool) -> ParameterData {
+    let json_schema = context.schema.subschema_for::<T>();
+    ParameterData {
+        name: name.into(),
+        description: description.map(str::to_owned),
+        required,
+        deprecated: None,
+        format: ParameterSchemaOrContent::Schema(SchemaObject { json_schema, external_docs: None, example: None }),
+        example: None,
+        examples: Default::default(),
+        explode: None,
+        extensions: Default::default(),
+    }
+}
+
+fn document<T: InPath>(context: &mut GenContext, operation: &mut Operation) {
+    let parameter_data = parameter::<T>(context, T::PARAM, None, true);
+    operation.parameters.push(ReferenceOr::Item(Parameter::Path { parameter_data, style: PathStyle::Simple }));
+}
+
+impl<T: InPath> OperationInput for Id<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        document::<T>(context, operation);
+    }
+}
+
+impl<A: InPath, B: InPath> OperationInput for Ids<A, B> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        document::<A>(context, operation);
+        document::<B>(context, operation);
+    }
+}
+
+/// The `Idempotency-Key` header, if there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(pub Option<String>);
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Longer keys are refused.
+const LONGEST_IDEMPOTENCY_KEY: usize = 255;
+
+impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Problem> {
+        let Some(value) = parts.headers.get(IDEMPOTENCY_KEY) else { return Ok(Self(None)) };
+        let key = value.as_bytes();
+        if !(1..=LONGEST_IDEMPOTENCY_KEY).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
+            let message = format!("an Idempotency-Key has 1 to {LONGEST_IDEMPOTENCY_KEY} visible ASCII characters");
+            return Err(Error::new(Kind::Malformed, "invalid_idempotency_key", message).into());
+        }
+        Ok(Self(Some(String::from_utf8_lossy(key).into_owned())))
+    }
+}
+
+impl OperationInput for IdempotencyKey {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        let text =
+            "Makes the call safe to repeat for 24 hours: the same key and body give the same answer, marked `Idempotency-Replayed: true`.";
+        let parameter_data = parameter::<String>(context, "Idempotency-Key", Some(text), false);
+        operation.parameters.push(ReferenceOr::Item(Parameter::Header { parameter_data, style: HeaderStyle::Simple }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        for (text, expected) in [("1", 0), ("[]", 1), (r#"{"a":[{"b":1}]}"#, 3), (r#"["[[[","\"[[",{}]"#, 2), (r#"["\\",[]]"#, 2)] {
+            assert_eq!(depth(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Sample {
+        #[serde(rename = "a/b")]
+        _items: Vec<std::collections::BTreeMap<String, u8>>,
+    }
+
+    #[test]
+    fn a_misfit_is_pointed_at() {
+        let error = parse::<Sample>(json!({"a/b": [{"x": 1}, {"y~": "no"}]}).to_string().as_bytes(), 8).err();
+        let pointer = error.as_ref().and_then(|error| error.problems().first()).map(|problem| problem.pointer.clone());
+        assert_eq!(pointer.as_deref(), Some("/a~1b/1/y~0"));
+        let code = |text: &str| parse::<Sample>(text.as_bytes(), 8).err().map(|error| error.code().to_owned());
+        assert_eq!(code("{").as_deref(), Some("invalid_json"));
+        assert_eq!(code("{\"a/b\":[]} x").as_deref(), Some("invalid_json"));
+        assert_eq!(code(&"[".repeat(9)).as_deref(), Some("body_too_deep"));
+    }
+}

@@ -1,0 +1,76 @@
+//! What every answer carries: a request id, and headers that keep browsers from guessing, framing or keeping it.
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::clock::Clock;
+use crate::id;
+
+/// The header that names a request, in both directions.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longer ids from outside are replaced.
+const LONGEST: usize = 128;
+
+/// The request's id: the caller's own if it is sane, else a fresh `req_...`. In the request's extensions.
+#[derive(Debug, Clone)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    fn of(headers: &HeaderMap, clock: &Clock) -> Self {
+        let own = headers.get(REQUEST_ID).filter(|value| is_sane(value.as_bytes())).cloned();
+        // The text of an id is always a legal header value.
+        Self(own.unwrap_or_else(|| {
+            HeaderValue::from_str(&id::RequestId::new(clock).to_string()).unwrap_or(HeaderValue::from_static("req_unknown"))
+        }))
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+/// Letters, digits and `-_.:` only: safe in logs, headers and search fields.
+fn is_sane(id: &[u8]) -> bool {
+    (1..=LONGEST).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
+}
+
+/// Set unless the handler chose its own.
+const DEFAULTS: &[(HeaderName, &str)] = &[
+    (CACHE_CONTROL, "no-store"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (REFERRER_POLICY, "no-referrer"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+];
+
+/// Names the request and finishes the answer's headers.
+pub async fn stamp(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers(), &clock);
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id.0);
+    for (name, value) in DEFAULTS {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sane_ids_are_taken_over() {
+        for (id, sane) in
+            [("abc-1_2.3:4", true), ("", false), ("a b", false), ("a\"b", false), (&*"x".repeat(128), true), (&*"x".repeat(129), false)]
+        {
+            assert_eq!(is_sane(id.as_bytes()), sane, "{id}");
+        }
+    }
+}

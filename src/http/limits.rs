@@ -1,0 +1,245 @@
+//! What one key, and one request, may take: sizes, calls per second, open streams.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::http::header::{HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota as Pace, RateLimiter};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::id::KeyId;
+
+/// The limits' figures.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitOptions {
+    pub body: BodyLimits,
+    /// Calls per second and key; `None` is no limit.
+    pub rate: Option<Rate>,
+    /// Streams that one key may hold open.
+    pub streams_per_key: usize,
+}
+
+/// What a request body may be.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// Bytes on the wire.
+    pub raw: usize,
+    /// Bytes after inflation.
+    pub inflated: usize,
+    /// Nesting of JSON.
+    pub depth: usize,
+}
+
+/// How often a key may call.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    pub per_second: NonZeroU32,
+    /// How many calls may come at once after a quiet time.
+    pub burst: NonZeroU32,
+}
+
+const PER_SECOND: NonZeroU32 = NonZeroU32::new(500).unwrap();
+const BURST: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
+
+impl Default for LimitOptions {
+    fn default() -> Self {
+        let body = BodyLimits { raw: 2 * 1024 * 1024, inflated: 8 * 1024 * 1024, depth: 64 };
+        Self { body, rate: Some(Rate { per_second: PER_SECOND, burst: BURST }), streams_per_key: 100 }
+    }
+}
+
+/// The server's time as the rate limiter reads it: since the limiter was made.
+#[derive(Debug, Clone)]
+struct Elapsed {
+    clock: Clock,
+    start: Instant,
+}
+
+impl governor::clock::Clock for Elapsed {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.clock.instant().duration_since(self.start)
+    }
+}
+
+type Limiter = RateLimiter<KeyId, DashMapStateStore<KeyId>, Elapsed, StateInformationMiddleware>;
+
+/// The limits at work. Cheap to clone.
+#[derive(Clone)]
+pub struct Limits(Arc<Inner>);
+
+struct Inner {
+    options: LimitOptions,
+    elapsed: Elapsed,
+    limiter: Option<Limiter>,
+    streams: Mutex<HashMap<KeyId, usize>>,
+}
+
+impl std::fmt::Debug for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.options.fmt(f)
+    }
+}
+
+impl Limits {
+    pub fn new(options: LimitOptions, clock: Clock) -> Self {
+        let elapsed = Elapsed { start: clock.instant(), clock };
+        let limiter = options.rate.map(|rate| {
+            let pace = Pace::per_second(rate.per_second).allow_burst(rate.burst);
+            Limiter::new(pace, DashMapStateStore::default(), elapsed.clone())
+        });
+        Self(Arc::new(Inner { options, elapsed, limiter, streams: Mutex::default() }))
+    }
+
+    /// What a request body may be.
+    pub fn body(&self) -> BodyLimits {
+        self.0.options.body
+    }
+
+    /// Counts one call of a key; refuses when its rate is used up.
+    pub fn count(&self, key: KeyId) -> std::result::Result<Option<Quota>, Limited> {
+        let (Some(limiter), Some(rate)) = (&self.0.limiter, self.0.options.rate) else { return Ok(None) };
+        let limit = rate.burst.get();
+        match limiter.check_key(&key) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                let reset = f64::from(limit.saturating_sub(remaining)) / f64::from(rate.per_second.get());
+                Ok(Some(Quota { limit, remaining, reset: reset.ceil() as u64 }))
+            }
+            Err(wait) => Err(Limited { limit, wait: wait.wait_time_from(governor::clock::Clock::now(&self.0.elapsed)) }),
+        }
+    }
+
+    /// Forgets keys that have not called for long. To be called now and then.
+    pub fn sweep(&self) {
+        if let Some(limiter) = &self.0.limiter {
+            limiter.retain_recent();
+        }
+    }
+
+    /// A place for one more open stream of a key, held until the slot is dropped. Refusal: 429 `too_many_streams`.
+    pub fn open_stream(&self, key: KeyId) -> Result<StreamSlot> {
+        let cap = self.0.options.streams_per_key;
+        let mut streams = self.0.streams.lock();
+        let open = streams.entry(key).or_default();
+        if *open >= cap {
+            return Err(Error::new(Kind::Limited, "too_many_streams", format!("this key holds {cap} open streams, the most it may"))
+                .retry_after(Duration::from_secs(1))
+                .next("close streams that nobody reads, or ask without streaming"));
+        }
+        *open += 1;
+        Ok(StreamSlot { limits: self.clone(), key })
+    }
+
+    /// How many streams a key holds open.
+    pub fn open_streams(&self, key: KeyId) -> usize {
+        self.0.streams.lock().get(&key).copied().unwrap_or_default()
+    }
+}
+
+/// One open stream's place. Keep it as long as the stream's body lives.
+#[derive(Debug)]
+pub struct StreamSlot {
+    limits: Limits,
+    key: KeyId,
+}
+
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        let mut streams = self.limits.0.streams.lock();
+        if let Some(open) = streams.get_mut(&self.key) {
+            *open -= 1;
+            if *open == 0 {
+                streams.remove(&self.key);
+            }
+        }
+    }
+}
+
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+
+/// What is left of a key's rate.
+#[derive(Debug, Clone, Copy)]
+pub struct Quota {
+    limit: u32,
+    remaining: u32,
+    /// Seconds until all of it is back.
+    reset: u64,
+}
+
+impl Quota {
+    /// Adds the `RateLimit-*` headers.
+    pub fn write(self, headers: &mut HeaderMap) {
+        headers.insert(LIMIT, HeaderValue::from(self.limit));
+        headers.insert(REMAINING, HeaderValue::from(self.remaining));
+        headers.insert(RESET, HeaderValue::from(self.reset));
+    }
+}
+
+/// A call that came too soon.
+#[derive(Debug, Clone, Copy)]
+pub struct Limited {
+    limit: u32,
+    wait: Duration,
+}
+
+impl IntoResponse for Limited {
+    fn into_response(self) -> Response {
+        let message = format!("this key called more than {} times at once", self.limit);
+        let wait = self.wait.max(Duration::from_millis(1));
+        let error = Error::new(Kind::Limited, "rate_limited", message).retry_after(wait).next("wait as Retry-After says, then call again");
+        let mut response = error.into_response();
+        Quota { limit: self.limit, remaining: 0, reset: wait.as_secs_f64().ceil() as u64 }.write(response.headers_mut());
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn limits(burst: u32, streams: usize) -> Limits {
+        let rate = NonZeroU32::new(burst).map(|burst| Rate { per_second: NonZeroU32::MIN, burst });
+        let clock = Clock::simulated(1, Timestamp::from_millis(0));
+        Limits::new(LimitOptions { rate, streams_per_key: streams, ..LimitOptions::default() }, clock)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_comes_back_with_time_and_is_each_keys_own() {
+        let (limits, key) = (limits(2, 1), KeyId::from_u128(1));
+        assert!(limits.count(key).is_ok());
+        assert!(limits.count(key).is_ok());
+        assert!(limits.count(key).is_err());
+        assert!(limits.count(KeyId::from_u128(2)).is_ok());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(limits.count(key).is_ok());
+        assert!(limits.count(key).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_stream_frees_its_place() {
+        let (limits, key) = (limits(1, 2), KeyId::from_u128(1));
+        let first = limits.open_stream(key).ok();
+        let second = limits.open_stream(key).ok();
+        assert!(first.is_some() && second.is_some());
+        assert_eq!(limits.open_stream(key).err().map(|error| error.code().to_owned()).as_deref(), Some("too_many_streams"));
+        assert!(limits.open_stream(KeyId::from_u128(2)).is_ok());
+        drop(first);
+        assert!(limits.open_stream(key).is_ok());
+        drop(second);
+        assert_eq!(limits.open_streams(key), 0);
+    }
+}

@@ -1,0 +1,104 @@
+//! The front door: one router for every surface, and what all of them share.
+//!
+//! A request meets, from the outside in: request id and safe headers ([`headers`]), the trace span and
+//! metrics ([`observe`]), the catch for panics, CORS ([`cors`]), then its route. Routes of secret keys stand
+//! behind [`guard`], which proves who calls and counts the call; everything after it reads the proven
+//! [`crate::model::Caller`]. Every refusal is one envelope ([`problem`]).
+//!
+//! To add a surface: a folder with `routes() -> ApiRouter<AppState>`, one line in [`openapi::surfaces`].
+//! To add a part that handlers take: a field of [`AppState`] and a line in `parts!`.
+//!
+//! Must not know: how a run moves, SQL, providers' wire formats.
+
+pub mod cors;
+pub mod dispatch;
+pub mod docs;
+pub mod extract;
+pub mod guard;
+pub mod headers;
+pub mod idempotency;
+pub mod limits;
+pub mod observe;
+pub mod openapi;
+pub mod paging;
+pub mod problem;
+pub mod scope;
+pub mod serve;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::middleware::from_fn_with_state;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::secret::Vault;
+use crate::store::SharedStore;
+
+/// The parts that handlers take, each by its type.
+#[derive(Clone)]
+pub struct AppState {
+    pub auth: Auth,
+    pub store: SharedStore,
+    pub vault: Vault,
+    pub clock: Clock,
+    pub limits: limits::Limits,
+    pub readiness: docs::Readiness,
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AppState({})", self.store.name())
+    }
+}
+
+macro_rules! parts {
+    ($($field:ident: $part:ty),* $(,)?) => {$(
+        impl FromRef<AppState> for $part {
+            fn from_ref(state: &AppState) -> Self {
+                state.$field.clone()
+            }
+        }
+    )*};
+}
+
+parts! {
+    auth: Auth,
+    store: SharedStore,
+    vault: Vault,
+    clock: Clock,
+    limits: limits::Limits,
+    readiness: docs::Readiness,
+}
+
+/// What the operator chooses about the front door.
+#[derive(Clone, Default)]
+pub struct HttpOptions {
+    /// Web origins that may call; none by default.
+    pub cors: cors::Origins,
+    /// Where `/metrics` reads from; absent, there is no such route.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+impl std::fmt::Debug for HttpOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpOptions").field("cors", &self.cors).field("metrics", &self.metrics.is_some()).finish()
+    }
+}
+
+/// The whole router, ready to serve.
+pub fn router(state: AppState, options: HttpOptions) -> Router {
+    let (mut router, _) = openapi::surfaces(|routes| routes.route_layer(from_fn_with_state(state.clone(), guard::guard)));
+    if let Some(handle) = options.metrics {
+        router = router.merge(docs::metrics(handle));
+    }
+    router
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(from_fn_with_state(options.cors, cors::cors))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(from_fn_with_state(state.clock.clone(), observe::observe))
+        .layer(from_fn_with_state(state.clock.clone(), headers::stamp))
+        .with_state(state)
+}

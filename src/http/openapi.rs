@@ -1,0 +1,125 @@
+//! The API document (OpenAPI 3.1), made from the handlers' types.
+//!
+//! aide reads the signatures; what it cannot know is added here: JSON Schema draft 2020-12, how callers
+//! prove themselves, and the error envelope on every operation. `openapi/dispatch.json` is a snapshot of it.
+
+use aide::axum::ApiRouter;
+use aide::generate::in_context;
+use aide::openapi::{ApiKeyLocation, Info, OpenApi, SecurityScheme};
+use axum::Router;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::{AppState, dispatch, docs};
+use crate::error::{Envelope, Kind};
+
+const BEARER: &str = "bearer";
+const API_KEY: &str = "apiKey";
+
+/// Every route with its documentation. `guard` wraps the routes that need a secret key.
+pub fn surfaces(guard: impl FnOnce(ApiRouter<AppState>) -> ApiRouter<AppState>) -> (Router<AppState>, Value) {
+    in_context(|context| {
+        let settings = SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = "/components/schemas".into());
+        context.schema = SchemaGenerator::new(settings);
+    });
+    let guarded = dispatch::routes().with_path_items(|item| item.security_requirement(BEARER).security_requirement(API_KEY));
+    let routes = ApiRouter::new().merge(guard(guarded)).merge(docs::routes());
+    in_context(|context| context.schema.subschema_for::<Envelope<'static>>());
+    let mut api = OpenApi { info: info(), ..OpenApi::default() };
+    let router = routes.finish_api_with(&mut api, |api| api.security_scheme(BEARER, bearer()).security_scheme(API_KEY, api_key()));
+    (router, complete(serde_json::to_value(&api).unwrap_or_default()))
+}
+
+/// The document.
+pub fn document() -> Value {
+    surfaces(|routes| routes).1
+}
+
+fn info() -> Info {
+    Info {
+        title: "Dispatch".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        description: Some(
+            "Runs LLM agent and flow executions for other people's backends. Every error is one envelope; its `code` is stable, \
+             `retryable` says whether the same call can succeed later, and `next` what to do."
+                .into(),
+        ),
+        ..Info::default()
+    }
+}
+
+fn bearer() -> SecurityScheme {
+    let description = Some("An API key: `Authorization: Bearer dsp_live_...`; the bare key is accepted too.".into());
+    SecurityScheme::Http { scheme: "bearer".into(), bearer_format: None, description, extensions: Default::default() }
+}
+
+fn api_key() -> SecurityScheme {
+    SecurityScheme::ApiKey {
+        location: ApiKeyLocation::Header,
+        name: "X-API-Key".into(),
+        description: Some("An API key.".into()),
+        extensions: Default::default(),
+    }
+}
+
+/// The statuses that any operation may answer with.
+const ALWAYS: &[(u16, &str)] = &[
+    (Kind::Malformed.status(), "The request is not well-formed"),
+    (Kind::Internal.status(), "Our fault"),
+    (Kind::Unavailable.status(), "Cannot be served now"),
+];
+/// Those of operations that need a key.
+const GUARDED: &[(u16, &str)] = &[
+    (Kind::Unauthenticated.status(), "No valid API key"),
+    (Kind::Forbidden.status(), "The key lacks a scope"),
+    (Kind::Missing.status(), "Not there, or not yours"),
+    (Kind::Conflict.status(), "It clashes with the present state"),
+    (Kind::Limited.status(), "Too many calls; see Retry-After"),
+];
+/// Those of operations that take a body.
+const WITH_BODY: &[(u16, &str)] = &[
+    (Kind::TooLarge.status(), "The body is larger or deeper than allowed"),
+    (415, "The body is not JSON"),
+    (Kind::Invalid.status(), "The body asks for something that cannot be; details.problems points at every fault"),
+];
+
+/// Adds the error answers to every operation.
+fn complete(mut document: Value) -> Value {
+    let all = [ALWAYS, GUARDED, WITH_BODY].concat();
+    let mut answers: Map<String, Value> = all.iter().map(|(status, text)| (name(*status), error_answer(text))).collect();
+    answers.sort_keys();
+    if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
+        components.insert("responses".into(), Value::Object(answers));
+        if let Some(schemas) = components.get_mut("schemas").and_then(Value::as_object_mut) {
+            schemas.sort_keys();
+        }
+    }
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut);
+    let operations =
+        paths.into_iter().flat_map(|paths| paths.values_mut()).filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
+    for operation in operations.filter_map(Value::as_object_mut).filter(|operation| operation.contains_key("responses")) {
+        let guarded = operation.get("security").is_some();
+        let with_body = operation.get("requestBody").is_some();
+        let mut statuses: Vec<u16> = ALWAYS.iter().map(|(status, _)| *status).collect();
+        statuses.extend(GUARDED.iter().filter(|_| guarded).map(|(status, _)| *status));
+        statuses.extend(WITH_BODY.iter().filter(|_| with_body).map(|(status, _)| *status));
+        statuses.sort_unstable();
+        if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+            for status in statuses {
+                let reference = json!({ "$ref": format!("#/components/responses/{}", name(status)) });
+                responses.entry(status.to_string()).or_insert(reference);
+            }
+        }
+    }
+    document
+}
+
+fn name(status: u16) -> String {
+    format!("Error{status}")
+}
+
+fn error_answer(text: &str) -> Value {
+    let schema = json!({ "$ref": "#/components/schemas/ErrorEnvelope" });
+    json!({ "description": text, "content": { "application/json": { "schema": schema } } })
+}

@@ -1,0 +1,243 @@
+//! The server loop: sockets in, requests to the router, an orderly end.
+//!
+//! Many connections are idle event streams, so each costs little: small buffers, one task. A client that is slow
+//! to say what it wants is cut; connections above the cap are answered 503 and closed. At shutdown the loop
+//! stops accepting, lets requests finish, and cuts what is left at a hard deadline.
+
+use std::io::{self, ErrorKind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+
+/// The server loop's figures.
+#[derive(Debug, Clone, Copy)]
+pub struct ServeOptions {
+    pub max_connections: usize,
+    /// From the connection's start, or the end of the request before, until a request's head is complete.
+    pub header_timeout: Duration,
+    /// From the shutdown signal until open connections are cut.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        let (header_timeout, shutdown_timeout) = (Duration::from_secs(15), Duration::from_secs(30));
+        Self { max_connections: 20_000, header_timeout, shutdown_timeout }
+    }
+}
+
+/// Most bytes of a request's head, and of what is read ahead of a body.
+const READ_BUFFER: usize = 32 * 1024;
+/// Most bytes that wait for a slow HTTP/2 reader, per stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 200;
+/// HTTP/2 peers that do not answer a ping are gone.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Wait after `accept` failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections above the cap that are told so at once; more are closed without a word.
+const MAX_REFUSALS: usize = 64;
+/// How long a refused client may take to read why.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+
+/// What a connection above the cap hears.
+const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 112\r\nretry-after: 1\r\n\
+    connection: close\r\n\r\n{\"error\":\"the server holds as many connections as it may\",\"code\":\"too_many_connections\",\"retryable\":true,\"retryAfter\":1}";
+
+/// Serves the router on the listener until `shutdown`, then until requests are done or the deadline has passed.
+pub async fn serve(listener: TcpListener, router: Router, clock: Clock, shutdown: CancellationToken, options: ServeOptions) {
+    let server = Arc::new(Server { builder: builder(options), router, clock, shutdown, cut: CancellationToken::new(), options });
+    let (places, refusals) = (Arc::new(Semaphore::new(options.max_connections)), Arc::new(Semaphore::new(MAX_REFUSALS)));
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = server.shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                server.note_accept_failure(&error).await;
+                continue;
+            }
+        };
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            let server = server.clone();
+            tasks.spawn(async move {
+                server.connection(stream).await;
+                drop(place);
+            });
+        } else if let Ok(place) = refusals.clone().try_acquire_owned() {
+            let clock = server.clock.clone();
+            tasks.spawn(async move {
+                tokio::select! { () = refuse(stream) => {}, () = clock.sleep(REFUSAL_TIME) => {} }
+                drop(place);
+            });
+        }
+    }
+    drop(listener);
+    tasks.close();
+    tokio::select! {
+        () = tasks.wait() => return,
+        () = server.clock.sleep(options.shutdown_timeout) => {}
+    }
+    tracing::warn!(connections = tasks.len(), "cutting connections that did not end in time");
+    server.cut.cancel();
+    tasks.wait().await;
+}
+
+struct Server {
+    builder: auto::Builder<TokioExecutor>,
+    router: Router,
+    clock: Clock,
+    shutdown: CancellationToken,
+    cut: CancellationToken,
+    options: ServeOptions,
+}
+
+fn builder(options: ServeOptions) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(READ_BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(READ_BUFFER as u32)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+impl Server {
+    async fn note_accept_failure(&self, error: &io::Error) {
+        // The peer left before we looked: nothing is wrong here.
+        if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused) {
+            return;
+        }
+        tracing::error!(%error, "cannot accept connections");
+        self.clock.sleep(ACCEPT_PAUSE).await;
+    }
+
+    /// One connection, until it ends or is cut.
+    async fn connection(&self, stream: TcpStream) {
+        // Deltas are small and must not wait for each other.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was refused");
+        }
+        let stream = Greeted::new(stream, &self.clock, self.options.header_timeout);
+        let mut connection =
+            pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(self.router.clone())));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! { ended = connection => ended, () = self.cut.cancelled() => Ok(()) }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "a connection ended badly");
+        }
+    }
+}
+
+/// Says why, then reads on until the client has heard it: closing with unread bytes would throw the answer away.
+async fn refuse(mut stream: TcpStream) {
+    let _ = stream.write_all(REFUSAL.as_bytes()).await;
+    let _ = stream.shutdown().await;
+    let mut waste = [0u8; 1_024];
+    while stream.read(&mut waste).await.is_ok_and(|read| read > 0) {}
+}
+
+/// How HTTP/2 connections begin.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A stream that must say in time which HTTP it speaks. hyper's own clock starts only after that.
+struct Greeted {
+    stream: TcpStream,
+    /// Runs until the first bytes have told the version.
+    deadline: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// How much of [`PREFACE`] has come.
+    matched: usize,
+}
+
+impl Greeted {
+    fn new(stream: TcpStream, clock: &Clock, limit: Duration) -> Self {
+        let clock = clock.clone();
+        Self { stream, deadline: Some(Box::pin(async move { clock.sleep(limit).await })), matched: 0 }
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        let expected = PREFACE.get(self.matched..).unwrap_or_default();
+        let same = bytes.iter().zip(expected).take_while(|(byte, wanted)| byte == wanted).count();
+        self.matched += same;
+        if same < bytes.len() || self.matched == PREFACE.len() {
+            self.deadline = None;
+        }
+    }
+}
+
+impl AsyncRead for Greeted {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+            if self.deadline.is_some() {
+                self.note(buffer.filled().get(before..).unwrap_or_default());
+            }
+            return Poll::Ready(read);
+        }
+        if let Some(deadline) = &mut self.deadline {
+            ready!(deadline.as_mut().poll(context));
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Greeted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_is_as_long_as_it_says() {
+        let (head, body) = REFUSAL.split_once("\r\n\r\n").unwrap_or_default();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+    }
+}
