@@ -120,6 +120,7 @@ impl Clock {
 
     /// Virtual time that starts at `wall` and follows tokio's timer, and randomness from `seed`.
     /// Use inside a current-thread runtime whose clock is paused.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     pub fn simulated(seed: u64, wall: Timestamp) -> Self {
         let origin = Origin::Simulated { wall, start: tokio::time::Instant::now() };
         Self(Arc::new(Inner { rng: Mutex::new(StdRng::seed_from_u64(seed)), origin }))
