@@ -23,7 +23,6 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
 use super::AppState;
-use super::limits::BodyLimits;
 use super::problem::Problem;
 use crate::error::{Error, Kind, Result};
 use crate::id::{FlowId, FlowVersionId, KeyId, RecordId, RunId};
@@ -39,8 +38,8 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &AppState) -> std::result::Result<Self, Problem> {
-        let raw = receive(request, state.limits.body()).await?;
-        Ok(Self { value: parse(&raw, state.limits.body().depth)?, raw })
+        let raw = receive(request, state).await?;
+        Ok(Self { value: parse_object(&raw, state.limits.body().depth)?, raw })
     }
 }
 
@@ -57,20 +56,31 @@ impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Body<T> {
 }
 
 /// The body's bytes: right type, within limits, inflated.
-async fn receive(request: Request, limits: BodyLimits) -> std::result::Result<Bytes, Problem> {
+async fn receive(request: Request, state: &AppState) -> std::result::Result<Bytes, Problem> {
+    let limits = state.limits.body();
     let gzipped = coding(request.headers())?;
     require_json(request.headers())?;
     if declared(request.headers()).is_some_and(|length| length > limits.raw as u64) {
         return Err(too_large(limits.raw).into());
     }
-    let body = Limited::new(request.into_body(), limits.raw).collect().await.map_err(|error| {
+    let bytes = tokio::select! {
+        bytes = collect(request.into_body(), limits.raw) => bytes?,
+        () = state.clock.sleep(limits.time) => {
+            let error = Error::new(Kind::Malformed, "body_too_slow", format!("the request body did not come within {:?}", limits.time));
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, error));
+        }
+    };
+    if gzipped { Ok(inflate(&bytes, limits.inflated)?) } else { Ok(bytes) }
+}
+
+async fn collect(body: axum::body::Body, limit: usize) -> Result<Bytes> {
+    let body = Limited::new(body, limit).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            return too_large(limits.raw);
+            return too_large(limit);
         }
         Error::new(Kind::Malformed, "body_incomplete", "the request body broke off").because(error)
     })?;
-    let bytes = body.to_bytes();
-    if gzipped { Ok(inflate(&bytes, limits.inflated)?) } else { Ok(bytes) }
+    Ok(body.to_bytes())
 }
 
 /// Whether the body is gzipped; other codings are refused.
@@ -111,6 +121,15 @@ fn inflate(bytes: &[u8], limit: usize) -> Result<Bytes> {
     let wrong = |cause: std::io::Error| Error::new(Kind::Malformed, "invalid_gzip", "the request body is not valid gzip").because(cause);
     MultiGzDecoder::new(bytes).take(limit as u64 + 1).read_to_end(&mut out).map_err(wrong)?;
     if out.len() > limit { Err(too_large(limit)) } else { Ok(out.into()) }
+}
+
+/// As [`parse`], and only an object: serde would take a list for a struct.
+fn parse_object<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
+    if text.trim_ascii_start().starts_with(b"{") {
+        return parse(text, max_depth);
+    }
+    parse::<serde_json::Value>(text, max_depth)?;
+    Err(Error::invalid_at("", "expected an object"))
 }
 
 /// Reads JSON: 400 when it is none, 413 when it is too deep, 422 with a pointer when it does not fit.

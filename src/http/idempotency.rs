@@ -149,20 +149,23 @@ impl Receipts {
     }
 
     async fn carry_out<T: Serialize>(&self, call: &Call, key: &str, work: impl Future<Output = Result<T>>) -> Result<Created<T>> {
-        match work.await {
-            Ok(row) => {
-                let answer: Created<T> = created(&row, false)?;
-                let filed = Answer { status: StatusCode::CREATED.as_u16(), body: self.seal(call, key, &answer.body)? };
-                self.store.file_answer(call.tenant, call.route, key, filed).await?;
-                Ok(answer)
-            }
+        let done = work.await.and_then(|row| created(&row, false));
+        let noted = match &done {
+            Ok(answer) => self.file(call, key, &answer.body).await,
             // Nobody knows how far it got: the receipt stays, so that a repeated call goes on under the same seed.
-            Err(error) if matches!(error.kind(), Kind::Internal | Kind::Unavailable) => Err(error),
-            Err(error) => {
-                self.store.drop_receipt(call.tenant, call.route, key).await?;
-                Err(error)
-            }
+            Err(error) if matches!(error.kind(), Kind::Internal | Kind::Unavailable) => Ok(()),
+            Err(_) => self.store.drop_receipt(call.tenant, call.route, key).await.map_err(Error::from),
+        };
+        // What was done was done, and the receipt's lease sees to the rest.
+        if let Err(error) = noted {
+            tracing::warn!(route = call.route, ?error, "the receipt of an idempotent call could not be closed");
         }
+        done
+    }
+
+    async fn file(&self, call: &Call, key: &str, body: &Value) -> Result<()> {
+        let filed = Answer { status: StatusCode::CREATED.as_u16(), body: self.seal(call, key, body)? };
+        Ok(self.store.file_answer(call.tenant, call.route, key, filed).await?)
     }
 
     fn seal(&self, call: &Call, key: &str, body: &Value) -> Result<Value> {

@@ -37,6 +37,8 @@ pub struct BodyLimits {
     pub inflated: usize,
     /// Nesting of JSON.
     pub depth: usize,
+    /// From the head of the request until the body is complete.
+    pub time: Duration,
 }
 
 /// How often a key may call.
@@ -52,7 +54,7 @@ const BURST: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 
 impl Default for LimitOptions {
     fn default() -> Self {
-        let body = BodyLimits { raw: 2 * 1024 * 1024, inflated: 8 * 1024 * 1024, depth: 64 };
+        let body = BodyLimits { raw: 2 * 1024 * 1024, inflated: 8 * 1024 * 1024, depth: 64, time: Duration::from_secs(30) };
         Self { body, rate: Some(Rate { per_second: PER_SECOND, burst: BURST }), streams_per_key: 100 }
     }
 }

@@ -79,6 +79,7 @@ const GUARDED: &[(u16, &str)] = &[
 ];
 /// Those of operations that take a body.
 const WITH_BODY: &[(u16, &str)] = &[
+    (408, "The body came too slowly"),
     (Kind::TooLarge.status(), "The body is larger or deeper than allowed"),
     (415, "The body is not JSON"),
     (Kind::Invalid.status(), "The body asks for something that cannot be; details.problems points at every fault"),

@@ -23,7 +23,7 @@ const LONGEST_TRAIL: usize = 100;
 
 /// The query of a list.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct Paging {
     /// Rows on a page, 1 to 200; 50 when absent.
     pub limit: Option<u32>,

@@ -56,7 +56,7 @@ const MAX_REFUSALS: usize = 64;
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 /// What a connection above the cap hears.
-const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 112\r\nretry-after: 1\r\n\
+const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 120\r\nretry-after: 1\r\n\
     connection: close\r\n\r\n{\"error\":\"the server holds as many connections as it may\",\"code\":\"too_many_connections\",\"retryable\":true,\"retryAfter\":1}";
 
 /// Serves the router on the listener until `shutdown`, then until requests are done or the deadline has passed.

@@ -3,7 +3,9 @@
 
 mod egress;
 mod expr;
+mod http;
 mod providers;
 mod scripted;
 mod ssrf;
 mod store;
+mod support;

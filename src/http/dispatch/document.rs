@@ -1,103 +1,342 @@
 //! Flow documents of this surface into compiled flows.
+//!
+//! Ordered steps become a chain; a step's own `after` replaces its place in it. The two lists of a `conditional`
+//! become steps of the flow that are guarded by the branch; whatever follows waits for both lists to be settled.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Problems, Result};
-use crate::model::flow::{FORMAT, OnError, Retry};
+use crate::model::flow::{Backoff, FORMAT, Guard, MAX_ATTEMPTS, OnError, Retry};
 use crate::model::{Flow, Step};
 
-/// A flow's time budget in milliseconds.
+/// A flow's time budget in milliseconds, unless it says otherwise.
 const FLOW_TIMEOUT_MS: u64 = 15 * 60 * 1_000;
-/// A step's time budget in milliseconds.
-const STEP_TIMEOUT_MS: u64 = 5 * 60 * 1_000;
-/// Most steps of a flow.
+/// The longest time budget a flow may ask for; pauses do not count.
+const LONGEST_FLOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// A step's time budget in milliseconds, unless it says otherwise.
+pub const STEP_TIMEOUT_MS: u64 = 5 * 60 * 1_000;
+/// Steps that run at once, unless the flow says otherwise.
+const MAX_PARALLEL: usize = 16;
+/// Steps that may run at once.
+const MOST_PARALLEL: usize = 100;
+/// Most steps of a flow, those of branches included.
 const MAX_STEPS: usize = 500;
+/// How deep conditionals may be nested.
+const MAX_DEPTH: usize = 10;
 
-/// Compiles `{name, steps | flowSteps}`. Steps run one after another, in list order; disabled ones are left out.
-/// Error: `validation_failed` with a pointer to every fault.
+/// A flow as callers write it, for the API document.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowDocument {
+    /// A saved flow; then nothing else is needed.
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub steps: Option<Vec<StepDocument>>,
+    /// Steps that may run at once.
+    pub max_parallel: Option<u32>,
+    /// Milliseconds the flow may run, pauses not counted.
+    pub timeout_ms: Option<u64>,
+    /// `continue` (the default) or `stop` when a step fails.
+    pub on_step_error: Option<String>,
+}
+
+/// A step as callers write it, for the API document.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepDocument {
+    /// Unique in the flow.
+    pub id: Option<String>,
+    pub name: Option<String>,
+    /// `prompt`, `set-variable`, `conditional`, `transform-data`, `fetch-url`, `api-call`, `template`, `send-stream`,
+    /// `wait-until`, `tool-call`, `get-record`, `list-records`, `retrieve-record`, `upsert-record` or `update-record`.
+    #[serde(rename = "type")]
+    pub action: String,
+    pub order: Option<i64>,
+    pub enabled: Option<bool>,
+    /// What the step does; see `schemas/`.
+    pub config: Map<String, Value>,
+    /// A JavaScript expression; falsy skips the step.
+    pub when: Option<String>,
+    /// Steps that must be settled first, instead of the one before; `[]` starts at once.
+    pub after: Option<Vec<String>>,
+    pub output_variable: Option<String>,
+    pub stream_output: Option<bool>,
+    pub timeout_ms: Option<u64>,
+}
+
+/// Compiles `{name, steps | flowSteps}`. Error: `validation_failed` with a pointer to every fault.
 pub fn compile(document: &Value) -> Result<Flow> {
-    let mut problems = Problems::default();
+    compile_with(document, STEP_TIMEOUT_MS)
+}
+
+/// [`compile`] with the time budget of steps that name none.
+pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
+    let mut compiler = Compiler { steps: Vec::new(), problems: Problems::default(), disabled: BTreeSet::new(), step_timeout_ms };
     let Some(map) = document.as_object() else {
-        problems.add("", "expected an object {name, steps}");
-        return Err(problems.into());
+        compiler.problems.add("", "expected an object {name, steps}");
+        return Err(compiler.problems.into());
     };
     let name = map.get("name").and_then(Value::as_str).map(str::trim).unwrap_or_default();
     if name.is_empty() {
-        problems.add("/name", "expected a text that is not empty");
+        compiler.problems.add("/name", "expected a text that is not empty");
     }
-    let steps = steps(map, &mut problems);
-    problems.into_result()?;
-    Ok(Flow {
-        format: FORMAT,
-        name: name.to_owned(),
-        steps,
-        max_parallel: 1,
-        on_step_error: OnError::Continue,
-        timeout_ms: FLOW_TIMEOUT_MS,
-    })
-}
-
-fn steps(map: &Map<String, Value>, problems: &mut Problems) -> Vec<Step> {
     let field = if map.contains_key("steps") { "steps" } else { "flowSteps" };
-    let items = match map.get(field) {
-        None | Some(Value::Null) => return Vec::new(),
-        Some(Value::Array(items)) => items,
-        Some(_) => {
-            problems.add(format!("/{field}"), "expected a list of steps");
-            return Vec::new();
+    compiler.list(map.get(field), &format!("/{field}"), &[], None, 0);
+    let max_parallel = compiler.number(map, "maxParallel", "", 1, MOST_PARALLEL as u64).map_or(MAX_PARALLEL, |most| usize::try_from(most).unwrap_or(MAX_PARALLEL));
+    let timeout_ms = compiler.number(map, "timeoutMs", "", 1, LONGEST_FLOW_MS).unwrap_or(FLOW_TIMEOUT_MS);
+    let on_step_error = match map.get("onStepError").or_else(|| map.get("onError")).and_then(Value::as_str) {
+        None | Some("continue") => OnError::Continue,
+        Some("stop" | "fail") => OnError::Stop,
+        Some(other) => {
+            compiler.problems.add("/onStepError", format!("unknown policy `{other}`; one of continue, stop"));
+            OnError::Continue
         }
     };
-    if items.len() > MAX_STEPS {
-        problems.add(format!("/{field}"), format!("a flow may have {MAX_STEPS} steps"));
-        return Vec::new();
-    }
-    let mut steps: Vec<Step> = Vec::new();
-    let mut seen = HashSet::new();
-    for (index, item) in items.iter().enumerate() {
-        let at = format!("/{field}/{index}");
-        let Some(mut step) = step(item, index, &at, problems) else { continue };
-        if !seen.insert(step.id.clone()) {
-            problems.add(format!("{at}/id"), format!("two steps have the id `{}`", step.id));
-        }
-        if item.get("enabled").and_then(Value::as_bool) == Some(false) {
-            continue;
-        }
-        step.after = steps.last().map(|before| before.id.clone()).into_iter().collect();
-        steps.push(step);
-    }
-    steps
+    let steps = compiler.finish()?;
+    Ok(Flow { format: FORMAT, name: name.to_owned(), steps, max_parallel, on_step_error, timeout_ms })
 }
 
-fn step(item: &Value, index: usize, at: &str, problems: &mut Problems) -> Option<Step> {
-    let Some(map) = item.as_object() else {
-        problems.add(at, "expected a step {name, type, config}");
-        return None;
-    };
-    let Some(action) = map.get("type").and_then(Value::as_str).filter(|action| !action.is_empty()) else {
-        problems.add(format!("{at}/type"), "expected the name of a step type");
-        return None;
-    };
-    let text = |key: &str| map.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
-    let config = map.get("config").cloned().unwrap_or_else(|| Value::Object(Map::new()));
-    if !config.is_object() {
-        problems.add(format!("{at}/config"), "expected an object");
+struct Compiler {
+    steps: Vec<Step>,
+    problems: Problems,
+    disabled: BTreeSet<String>,
+    step_timeout_ms: u64,
+}
+
+impl Compiler {
+    /// Compiles a list; gives what must be settled before whatever follows it.
+    fn list(&mut self, items: Option<&Value>, at: &str, before: &[String], guard: Option<&Guard>, depth: usize) -> Vec<String> {
+        let items = match items {
+            None | Some(Value::Null) => return before.to_vec(),
+            Some(Value::Array(items)) => items,
+            Some(_) => {
+                self.problems.add(at, "expected a list of steps");
+                return before.to_vec();
+            }
+        };
+        if depth > MAX_DEPTH {
+            self.problems.add(at, format!("conditionals may be nested {MAX_DEPTH} deep"));
+            return before.to_vec();
+        }
+        let mut order: Vec<(i64, usize)> = items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| (item.get("order").and_then(Value::as_i64).unwrap_or(i64::try_from(index).unwrap_or(i64::MAX)), index))
+            .collect();
+        order.sort_unstable();
+        let mut last = before.to_vec();
+        for (_, index) in order {
+            let Some(item) = items.get(index) else { continue };
+            if self.steps.len() >= MAX_STEPS {
+                self.problems.add(at, format!("a flow may have {MAX_STEPS} steps"));
+                return last;
+            }
+            last = self.step(item, &format!("{at}/{index}"), last, guard, depth);
+        }
+        last
     }
-    let id = text("id").unwrap_or_else(|| format!("step_{}", index + 1));
-    let output = config.get("outputVariable").and_then(Value::as_str).map(str::to_owned).or_else(|| text("outputVariable"));
-    Some(Step {
-        name: text("name").unwrap_or_else(|| id.clone()),
-        id,
-        action: action.to_owned(),
-        config,
-        after: Vec::new(),
-        guard: None,
-        when: text("when"),
-        retry: Retry::default(),
-        timeout_ms: STEP_TIMEOUT_MS,
-        on_error: None,
-        output,
-        stream: map.get("streamOutput").and_then(Value::as_bool).unwrap_or(true),
-    })
+
+    fn step(&mut self, item: &Value, at: &str, before: Vec<String>, guard: Option<&Guard>, depth: usize) -> Vec<String> {
+        let Some(map) = item.as_object() else {
+            self.problems.add(at, "expected a step {name, type, config}");
+            return before;
+        };
+        let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+        if map.get("id").is_some_and(|id| !id.is_string() && !id.is_null()) {
+            self.problems.add(format!("{at}/id"), "expected a text");
+        }
+        let id = text("id").unwrap_or_else(|| self.free_id());
+        if id.len() > 200 || id.contains('/') {
+            self.problems.add(format!("{at}/id"), "expected at most 200 characters without `/`");
+        }
+        if map.get("enabled").and_then(Value::as_bool) == Some(false) {
+            self.disabled.insert(id);
+            return before;
+        }
+        let Some(action) = text("type") else {
+            self.problems.add(format!("{at}/type"), format!("step `{id}` has no type"));
+            return before;
+        };
+        let config = map.get("config").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        if !config.is_object() {
+            self.problems.add(format!("{at}/config"), "expected an object");
+        }
+        let after = self.after(map, at).unwrap_or(before);
+        let handling = config.get("errorHandling").and_then(Value::as_object).cloned().unwrap_or_default();
+        let output = config.get("outputVariable").and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned).or_else(|| text("outputVariable"));
+        if output.as_deref().is_some_and(|name| name.starts_with('_')) {
+            self.problems.add(format!("{at}/config/outputVariable"), "names that begin with `_` are the system's");
+        }
+        let timeout_ms = self.number(map, "timeoutMs", at, 1, LONGEST_FLOW_MS).unwrap_or(self.step_timeout_ms);
+        let step = Step {
+            name: text("name").unwrap_or_else(|| id.clone()),
+            action: action.clone(),
+            after,
+            guard: guard.cloned(),
+            when: text("when"),
+            retry: self.retry(map.get("retry").or_else(|| handling.get("retry")), at),
+            timeout_ms,
+            on_error: self.on_error(map, &handling, at),
+            output,
+            stream: map.get("streamOutput").and_then(Value::as_bool).unwrap_or(true),
+            config: with_fallbacks(config, &handling),
+            pointer: at.to_owned(),
+            id: id.clone(),
+        };
+        let branches = (action == "conditional").then(|| (step.config.get("trueSteps").cloned(), step.config.get("falseSteps").cloned()));
+        self.steps.push(step);
+        let Some((yes, no)) = branches else { return vec![id] };
+        let mut tails = vec![id.clone()];
+        for (list, branch, name) in [(yes, true, "trueSteps"), (no, false, "falseSteps")] {
+            let guard = Guard { step: id.clone(), branch };
+            let ends = self.list(list.as_ref(), &format!("{at}/config/{name}"), std::slice::from_ref(&id), Some(&guard), depth + 1);
+            tails.extend(ends.into_iter().filter(|end| *end != id));
+        }
+        tails
+    }
+
+    fn free_id(&self) -> String {
+        let mut number = self.steps.len() + self.disabled.len() + 1;
+        loop {
+            let id = format!("step_{number}");
+            if !self.steps.iter().any(|step| step.id == id) {
+                return id;
+            }
+            number += 1;
+        }
+    }
+
+    fn after(&mut self, map: &Map<String, Value>, at: &str) -> Option<Vec<String>> {
+        let given = map.get("after").filter(|after| !after.is_null())?;
+        let names: Option<Vec<String>> = match given {
+            Value::String(name) => Some(vec![name.clone()]),
+            Value::Array(names) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
+            _ => None,
+        };
+        if names.is_none() {
+            self.problems.add(format!("{at}/after"), "expected a list of step ids");
+        }
+        names
+    }
+
+    fn number(&mut self, map: &Map<String, Value>, key: &str, at: &str, least: u64, most: u64) -> Option<u64> {
+        let value = map.get(key).filter(|value| !value.is_null())?;
+        let number = value.as_u64().filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.problems.add(format!("{at}/{key}"), format!("expected a whole number from {least} to {most}"));
+        }
+        number
+    }
+
+    fn retry(&mut self, given: Option<&Value>, at: &str) -> Retry {
+        let mut retry = Retry::default();
+        let Some(map) = given.and_then(Value::as_object) else { return retry };
+        let number = |names: &[&str]| names.iter().find_map(|name| map.get(*name).and_then(Value::as_u64));
+        let attempts = number(&["maxAttempts", "max"]).or_else(|| number(&["maxRetries"]).map(|retries| retries.saturating_add(1)));
+        match attempts.map(u32::try_from) {
+            None => {}
+            Some(Ok(attempts)) if (1..=MAX_ATTEMPTS).contains(&attempts) => retry.max_attempts = attempts,
+            Some(_) => self.problems.add(format!("{at}/retry/maxAttempts"), format!("expected 1 to {MAX_ATTEMPTS} attempts, the first included")),
+        }
+        retry.delay_ms = number(&["delayMs", "delay"]).unwrap_or(retry.delay_ms);
+        retry.max_delay_ms = number(&["maxDelayMs"]).unwrap_or(retry.max_delay_ms);
+        match map.get("backoff").and_then(Value::as_str) {
+            None | Some("exponential") => {}
+            Some("constant" | "fixed") => retry.backoff = Backoff::Constant,
+            Some("linear") => retry.backoff = Backoff::Linear,
+            Some(other) => self.problems.add(format!("{at}/retry/backoff"), format!("unknown `{other}`; one of constant, linear, exponential")),
+        }
+        retry
+    }
+
+    fn on_error(&mut self, map: &Map<String, Value>, handling: &Map<String, Value>, at: &str) -> Option<OnError> {
+        let default = handling.get("defaultValue").cloned();
+        match handling.get("onError").or_else(|| map.get("onError")).and_then(Value::as_str) {
+            None => default.map(|value| OnError::Default { value }),
+            Some("fail" | "stop") => Some(OnError::Stop),
+            Some("continue" | "default") => Some(default.map_or(OnError::Continue, |value| OnError::Default { value })),
+            Some(other) => {
+                self.problems.add(format!("{at}/config/errorHandling/onError"), format!("unknown policy `{other}`; one of continue, fail"));
+                None
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Vec<Step>> {
+        let disabled = std::mem::take(&mut self.disabled);
+        // What comes after a disabled step does not wait for it.
+        for step in &mut self.steps {
+            step.after.retain(|name| !disabled.contains(name));
+        }
+        self.problems.into_result()?;
+        Ok(self.steps)
+    }
+}
+
+/// Model fallbacks of the error handling stand with the prompt's own.
+fn with_fallbacks(mut config: Value, handling: &Map<String, Value>) -> Value {
+    let listed = handling.get("fallbacks").and_then(Value::as_array);
+    let models: Vec<Value> = listed.into_iter().flatten().filter_map(|fallback| fallback.get("model").filter(|model| model.is_string()).cloned()).collect();
+    if let Some(map) = config.as_object_mut().filter(|map| !models.is_empty() && !map.contains_key("fallbacks")) {
+        map.insert("fallbacks".into(), Value::Array(models));
+    }
+    config
+}
+
+/// Steps by name, for callers that read results by it.
+pub fn names(flow: &Flow) -> HashMap<&str, &str> {
+    flow.steps.iter().map(|step| (step.id.as_str(), step.name.as_str())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn after(document: Value) -> Vec<(String, Vec<String>, Option<(String, bool)>)> {
+        let flow = compile(&document).unwrap();
+        flow.steps.into_iter().map(|step| (step.id, step.after, step.guard.map(|guard| (guard.step, guard.branch)))).collect()
+    }
+
+    #[test]
+    fn ordered_steps_become_a_chain_and_after_a_graph() {
+        let step = |id: &str, order: i64| json!({"id": id, "order": order, "type": "prompt", "config": {}});
+        let chain = after(json!({"name": "x", "steps": [step("b", 2), step("a", 1), step("c", 3)]}));
+        assert_eq!(chain, [("a".into(), vec![], None), ("b".into(), vec!["a".into()], None), ("c".into(), vec!["b".into()], None)]);
+        let graph = after(json!({"name": "x", "steps": [
+            {"id": "a", "type": "prompt"}, {"id": "b", "type": "prompt", "after": []}, {"id": "c", "type": "prompt", "after": ["a", "b"]}]}));
+        assert_eq!(graph[1].1, Vec::<String>::new());
+        assert_eq!(graph[2].1, ["a", "b"]);
+    }
+
+    #[test]
+    fn branches_become_guards_and_what_follows_waits_for_both() {
+        let steps = after(json!({"name": "x", "steps": [
+            {"id": "c", "type": "conditional", "config": {"condition": "a", "trueSteps": [{"id": "t1", "type": "prompt"}, {"id": "t2", "type": "prompt"}], "falseSteps": [{"id": "f", "type": "prompt"}]}},
+            {"id": "end", "type": "prompt"}]}));
+        assert_eq!(steps[1], ("t1".into(), vec!["c".into()], Some(("c".into(), true))));
+        assert_eq!(steps[2], ("t2".into(), vec!["t1".into()], Some(("c".into(), true))));
+        assert_eq!(steps[3], ("f".into(), vec!["c".into()], Some(("c".into(), false))));
+        assert_eq!(steps[4].1, ["c", "t2", "f"]);
+    }
+
+    #[test]
+    fn disabled_steps_are_left_out_and_nothing_waits_for_them() {
+        let steps = after(json!({"name": "x", "steps": [{"id": "a", "type": "prompt"}, {"id": "b", "type": "prompt", "enabled": false}, {"id": "c", "type": "prompt"}, {"id": "d", "type": "prompt", "after": ["b"]}]}));
+        assert_eq!(steps.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>(), ["a", "c", "d"]);
+        assert_eq!(steps[1].1, ["a"]);
+        assert!(steps[2].1.is_empty());
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let error = compile(&json!({"name": " ", "maxParallel": 0, "steps": [{"config": 3, "type": "prompt", "retry": {"maxAttempts": 6}}, 7, {"id": "x"}]})).unwrap_err();
+        let pointers: Vec<&str> = error.problems().iter().map(|problem| problem.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/name", "/steps/0/config", "/steps/0/retry/maxAttempts", "/steps/1", "/steps/2/type", "/maxParallel"]);
+    }
 }

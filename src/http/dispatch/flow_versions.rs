@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{about, flows};
+use super::{about, body_optional, flows};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::http::AppState;
@@ -26,7 +26,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
         .api_route(
             "/v1/flow-versions/{flowId}/publish",
-            post_with(flows::publish, about("publishFlowVersion", "Flows", "Publish a version of a flow")),
+            post_with(flows::publish, |op| body_optional(about("publishFlowVersion", "Flows", "Publish a version of a flow")(op))),
         )
         .api_route("/v1/flow-versions/{flowId}/{versionId}", get_with(read, about("getFlowVersion", "Flows", "Read a version of a flow")))
 }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{about, document};
+use super::{about, body_optional, document};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
@@ -35,7 +35,10 @@ pub(super) fn routes() -> ApiRouter<AppState> {
                 .put_with(update, about("updateFlow", "Flows", "Save a new version of a flow"))
                 .delete_with(delete, about("deleteFlow", "Flows", "Delete a flow and its versions")),
         )
-        .api_route("/v1/flows/{flowId}/publish", post_with(publish, about("publishFlow", "Flows", "Publish a version of a flow")))
+        .api_route(
+            "/v1/flows/{flowId}/publish",
+            post_with(publish, |op| body_optional(about("publishFlow", "Flows", "Publish a version of a flow")(op))),
+        )
         .api_route("/v1/flow-steps/flow/{flowId}", get_with(list_steps, about("listFlowSteps", "Flows", "List the steps of a flow")))
 }
 
@@ -77,27 +80,31 @@ pub(super) struct Detail {
     draft_version_id: Option<FlowVersionId>,
 }
 
-/// A flow to save. Other fields of the document are kept with it.
+/// The document as it was sent. The compiler judges it, so that all faults are told at once.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub(super) struct Input(#[schemars(with = "Shape")] Map<String, Value>);
+
+/// A flow to save. Other fields of the document are kept with it.
+#[derive(JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "FlowInput")]
-pub(super) struct Input {
+#[expect(dead_code, reason = "describes the document; nothing reads it field by field")]
+struct Shape {
     /// Unique among the tenant's flows. Required when the flow is new.
     #[schemars(length(min = 1, max = 255))]
     name: Option<String>,
-    #[expect(dead_code, reason = "read from the document; here for the API document")]
     description: Option<String>,
     /// The steps, in order. They replace all former steps.
-    #[expect(dead_code, reason = "read from the document; here for the API document")]
     steps: Option<Vec<Map<String, Value>>>,
     /// Another name of `steps`.
-    #[expect(dead_code, reason = "read from the document; here for the API document")]
     flow_steps: Option<Vec<Map<String, Value>>>,
 }
 
 /// Which version to publish.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "PublishInput")]
 pub(super) struct PublishInput {
     /// The current version when absent.
@@ -147,7 +154,7 @@ async fn create(
 ) -> Result<Created<Detail>> {
     let tenant = caller.tenant;
     let call = Call { tenant, route: "POST /v1/flows", key, request: fingerprint(&body.raw), secret: false };
-    let source = source(&body)?;
+    let source = Value::Object(body.value.0);
     receipts
         .once(call, move |seed| async move {
             let (id, now) = (FlowId::from_u128(seed), clock.now());
@@ -175,7 +182,7 @@ async fn update(
     body: Body<Input>,
 ) -> Result<Json<Detail>> {
     let (flow, current) = find(&store, caller.tenant, id).await?;
-    let next = version(&clock, id, merged(&current.document, source(&body)?))?;
+    let next = version(&clock, id, merged(&current.document, body.value.0))?;
     if next.document == current.document {
         return detail(&store, caller.tenant, id).await.map(Json);
     }
@@ -235,18 +242,9 @@ async fn last_run(store: &SharedStore, tenant: TenantId, flow: FlowId) -> Result
     Ok(store.list_runs(tenant, filter).await?.first().map(|run| run.created_at))
 }
 
-/// The document as it was sent.
-fn source(body: &Body<Input>) -> Result<Value> {
-    if body.value.name.as_ref().is_some_and(|name| name.chars().count() > LONGEST_NAME) {
-        return Err(Error::invalid_at("/name", format!("a flow's name has at most {LONGEST_NAME} characters")));
-    }
-    serde_json::from_slice(&body.raw).map_err(Error::internal)
-}
-
 /// The old document with the new one's fields in place of its own; steps replace steps under either name.
-fn merged(old: &Value, new: Value) -> Value {
-    let (Some(old), Value::Object(new)) = (old.as_object(), new) else { return old.clone() };
-    let mut merged = old.clone();
+fn merged(old: &Value, new: Map<String, Value>) -> Value {
+    let mut merged = old.as_object().cloned().unwrap_or_default();
     if new.contains_key("steps") || new.contains_key("flowSteps") {
         merged.shift_remove("steps");
         merged.shift_remove("flowSteps");
@@ -257,7 +255,10 @@ fn merged(old: &Value, new: Value) -> Value {
 
 /// A version of a document that compiles. The store sets its number.
 fn version(clock: &Clock, flow: FlowId, document: Value) -> Result<FlowVersion> {
-    document::compile(&document)?;
+    let name = document::compile(&document)?.name;
+    if name.chars().count() > LONGEST_NAME {
+        return Err(Error::invalid_at("/name", format!("a flow's name has at most {LONGEST_NAME} characters")));
+    }
     Ok(FlowVersion { id: FlowVersionId::new(clock), flow, number: 0, document, created_at: clock.now(), published_at: None })
 }
 

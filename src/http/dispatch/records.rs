@@ -56,8 +56,7 @@ struct Input {
 }
 
 /// What to change; absent fields stay.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "RecordChange")]
 struct Change {
     #[serde(rename = "type")]
@@ -70,8 +69,8 @@ struct Change {
 }
 
 /// The query of the list.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "RecordListQuery")]
 struct Query {
     /// Only records of this type.
@@ -91,8 +90,8 @@ struct Query {
 }
 
 /// A search.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "RecordSearch")]
 struct Search {
     /// Only records of this type.
@@ -115,7 +114,7 @@ struct BulkEdit {
     #[serde(default)]
     metadata: Map<String, Value>,
     /// The new type, if it shall change.
-    #[serde(default, rename = "type")]
+    #[serde(rename = "type")]
     kind: Option<String>,
 }
 

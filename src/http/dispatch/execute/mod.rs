@@ -1,0 +1,14 @@
+//! `/v1/dispatch` and what continues it: resume, approve, continue.
+//!
+//! `request` reads the caller's words, `resolve` turns them into a run's beginnings, `answer` follows the run and
+//! answers as a stream or as one JSON.
+
+mod answer;
+mod request;
+mod resolve;
+mod routes;
+mod sse;
+
+pub(super) use answer::{Follow, Outcome, follow};
+pub(super) use routes::routes;
+pub(super) use sse::{EventPage, stream_response};

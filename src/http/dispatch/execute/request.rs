@@ -1,0 +1,170 @@
+//! A dispatch request, as callers write it.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::super::document::FlowDocument;
+use crate::engine::Decision;
+use crate::id::{RunId, WaitId};
+use crate::secret::Secret;
+
+/// The body of `POST /v1/dispatch`. Parts are read one by one, so that every fault is reported at once.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DispatchRequest {
+    /// The flow: `{name, steps}` inline, or `{id}` of a saved one.
+    #[schemars(with = "Option<FlowDocument>")]
+    pub flow: Option<Value>,
+    /// A saved flow; the same as `flow: {id}`.
+    pub flow_id: Option<String>,
+    /// An agent; not available in this version.
+    pub agent: Option<Value>,
+    /// The record that templates read as `_record`.
+    #[schemars(with = "Option<RecordDocument>")]
+    pub record: Option<Value>,
+    /// Chat history, oldest first: `{role, content}`.
+    #[schemars(with = "Vec<MessageDocument>")]
+    pub messages: Option<Value>,
+    /// Variables at the root of templates.
+    pub inputs: Option<Map<String, Value>>,
+    pub metadata: Option<Value>,
+    pub context: Option<Value>,
+    /// Tools that run in the caller: the run pauses with `await` when one is called.
+    pub client_tools: Option<Vec<Value>>,
+    /// Values read as `{{secrets.name}}` in HTTP steps and external tools; sealed while the run lives, never shown.
+    pub secrets: Option<BTreeMap<String, Secret>>,
+    #[schemars(with = "Option<OptionsDocument>")]
+    pub options: Option<Value>,
+    /// The same as `Prefer: respond-async`.
+    #[serde(rename = "async")]
+    pub respond_async: Option<bool>,
+    /// A version of the saved flow, or `published`.
+    pub version_id: Option<String>,
+    /// The same as `options.streamResponse`.
+    pub stream_response: Option<bool>,
+}
+
+/// How one dispatch behaves.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OptionsDocument {
+    /// Server-sent events (the default unless `Accept` asks for JSON), or one JSON.
+    pub stream_response: Option<bool>,
+    /// `virtual`, `existing`, `upsert` or `create`; follows from `flow` when absent.
+    pub flow_mode: Option<String>,
+    /// `virtual`, `existing`, `upsert` or `create`; follows from `record` when absent.
+    pub record_mode: Option<String>,
+    /// Append the record's metadata to each user prompt.
+    pub auto_append_metadata: Option<bool>,
+    /// Steps and events are always kept; accepted for compatibility.
+    pub store_results: Option<bool>,
+    pub debug_mode: Option<bool>,
+    /// Milliseconds one step may take, unless it says otherwise.
+    pub step_timeout_ms: Option<u64>,
+    /// `upsert` keeps a version of each change; on by default.
+    pub create_version_on_change: Option<bool>,
+    /// `upsert` replaces a flow that was saved elsewhere meanwhile.
+    pub allow_overwrite_external_changes: Option<bool>,
+    /// `continue` (the default): the run goes on when the caller hangs up; `cancel`: it is cancelled.
+    pub on_disconnect: Option<String>,
+    pub budget: Option<BudgetDocument>,
+}
+
+/// Hard limits, reserved before each model call.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BudgetDocument {
+    /// US dollars.
+    pub max_cost: Option<f64>,
+    /// Input and output tokens together.
+    pub max_tokens: Option<u64>,
+    /// Model calls.
+    pub max_calls: Option<u64>,
+    /// Milliseconds of running; pauses are free.
+    pub max_duration_ms: Option<u64>,
+}
+
+/// A record, inline or by id.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RecordDocument {
+    pub id: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub name: Option<String>,
+    pub metadata: Option<Map<String, Value>>,
+    pub messages: Option<Vec<Value>>,
+}
+
+/// A message, for the API document.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "describes what `messages` holds")]
+pub struct MessageDocument {
+    /// `system`, `user`, `assistant` or `tool`.
+    role: String,
+    /// A text, or parts `{type: "text", text}`, `{type: "image", image}`, `{type: "file", data, filename, mimeType}`.
+    content: Value,
+}
+
+/// The body of `POST /v1/dispatch/approve`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApproveRequest {
+    pub execution_id: RunId,
+    pub approval_id: WaitId,
+    pub decision: Decision,
+    /// Told to the model when the call is denied.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The `digest` of the `approval_start` that was decided about; a different one is refused.
+    #[serde(default)]
+    pub digest: Option<String>,
+    #[serde(default)]
+    pub stream_response: Option<bool>,
+}
+
+/// The body of `POST /v1/dispatch/resume`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResumeRequest {
+    pub execution_id: RunId,
+    /// Outputs by `toolCallId` (or tool name).
+    #[serde(default)]
+    pub tool_outputs: Map<String, Value>,
+    /// New user input, appended after the outputs.
+    #[serde(default)]
+    pub messages: Vec<Value>,
+    #[serde(default)]
+    pub stream_response: Option<bool>,
+}
+
+/// The body of `POST /v1/dispatch/continue`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContinueRequest {
+    pub execution_id: RunId,
+    pub continuation: Continuation,
+    #[serde(default)]
+    pub stream_response: Option<bool>,
+}
+
+/// Either tool outputs or a decision; told apart by what is in it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Continuation {
+    #[serde(default)]
+    pub tool_outputs: Option<Map<String, Value>>,
+    #[serde(default)]
+    pub messages: Vec<Value>,
+    #[serde(default)]
+    pub approval_id: Option<WaitId>,
+    #[serde(default)]
+    pub decision: Option<Decision>,
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub digest: Option<String>,
+}

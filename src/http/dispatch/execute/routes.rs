@@ -1,0 +1,277 @@
+//! The handlers: who, what, do, answer.
+
+use std::time::Duration;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::post_with;
+use aide::openapi::{MediaType, ReferenceOr, Response as Documented, SchemaObject, StatusCode as Code};
+use aide::transform::TransformOperation;
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, HeaderName, HeaderValue, LOCATION};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::answer::{Follow, Outcome, follow};
+use super::request::{ApproveRequest, ContinueRequest, DispatchRequest, ResumeRequest};
+use super::resolve::Lookup;
+use super::sse::{OnDisconnect, stream_response};
+use crate::clock::Clock;
+use crate::engine::{Decision, Engine, StartRun};
+use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+use crate::feed::Feed;
+use crate::http::AppState;
+use crate::http::dispatch::about;
+use crate::http::extract::{Body, IdempotencyKey};
+use crate::http::idempotency::fingerprint;
+use crate::http::limits::Limits;
+use crate::http::scope::{FlowsExecute, Scoped};
+use crate::id::{RunId, TenantId, WaitId};
+use crate::model::event::{Event, Rest, Segment};
+use crate::queue::Workers;
+use crate::store::{Created, RunKey, SharedStore};
+
+/// The parts that every handler here needs.
+#[derive(Clone)]
+pub struct Desk {
+    engine: Engine,
+    workers: Workers,
+    feed: Feed,
+    store: SharedStore,
+    clock: Clock,
+    limits: Limits,
+}
+
+impl axum::extract::FromRef<AppState> for Desk {
+    fn from_ref(state: &AppState) -> Self {
+        Self {
+            engine: state.engine.clone(),
+            workers: state.workers.clone(),
+            feed: state.feed.clone(),
+            store: state.store.clone(),
+            clock: state.clock.clone(),
+            limits: state.limits.clone(),
+        }
+    }
+}
+
+/// How long an `Idempotency-Key` is remembered.
+const KEY_LIFE: Duration = Duration::from_secs(24 * 3_600);
+const ROUTE: &str = "POST /v1/dispatch";
+const EXECUTION_ID: HeaderName = HeaderName::from_static("x-execution-id");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const PREFER: &str = "prefer";
+
+pub fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new()
+        .api_route("/v1/dispatch", post_with(dispatch, |op| streamed(about("dispatch", "Dispatch", "Execute a flow")(op))))
+        .api_route("/v1/dispatch/resume", post_with(resume, |op| streamed(about("resumeDispatch", "Dispatch", "Deliver tool outputs to a paused execution")(op))))
+        .api_route("/v1/dispatch/approve", post_with(approve, |op| streamed(about("approveDispatch", "Dispatch", "Approve or deny a pending approval")(op))))
+        .api_route("/v1/dispatch/continue", post_with(continue_, |op| streamed(about("continueDispatch", "Dispatch", "Continue a paused execution with outputs or a decision")(op))))
+}
+
+/// Documents the two forms of the answer: one JSON, or the events one by one.
+pub fn streamed(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
+    operation = operation.response::<200, Json<Outcome>>();
+    let json_schema = aide::generate::in_context(|context| context.schema.subschema_for::<Event>());
+    let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
+    let responses = operation.inner_mut().responses.get_or_insert_default();
+    if let Some(ReferenceOr::Item(answer)) = responses.responses.get_mut(&Code::Code(200)) {
+        answer.description = "The execution's result, or its events as they come (one `DispatchEvent` per server-sent event)".into();
+        answer.content.insert("text/event-stream".into(), MediaType { schema, ..MediaType::default() });
+    }
+    let accepted = Documented { description: "Accepted; follow it at `Location`".into(), ..Documented::default() };
+    responses.responses.insert(Code::Code(202), ReferenceOr::Item(accepted));
+    operation
+}
+
+async fn dispatch(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, key: IdempotencyKey, headers: HeaderMap, body: Body<DispatchRequest>) -> Result<Response> {
+    let tenant = caller.tenant;
+    let request_hash = fingerprint(&body.raw);
+    let known = match &key.0 {
+        Some(key) => desk.store.find_run_by_key(tenant, ROUTE, key, desk.clock.now()).await?,
+        None => None,
+    };
+    let wants = Wants { stream: None, headers: &headers };
+    if let Some((run, before)) = known {
+        let wants = Wants { stream: body.value.stream_response.or(stream_option(&body.value)), ..wants };
+        return desk.repeat(&caller, run, &before, &request_hash, &wants).await;
+    }
+    let lookup = Lookup { store: &desk.store, clock: &desk.clock, tenant };
+    let resolved = lookup.resolve(body.value).await?;
+    let plan = desk.engine.check(&resolved.flow).map_err(|error| error.under(resolved.flow_at))?;
+    desk.engine.admit(&plan, tenant).await.map_err(|error| error.under(resolved.flow_at))?;
+    let wants = Wants { stream: resolved.stream, ..wants };
+    let cancel = resolved.input.options.cancel_on_disconnect;
+    let slot = if wants.stream() { Some(desk.limits.open_stream(caller.key)?) } else { None };
+    let run_key = key.0.map(|key| RunKey { route: ROUTE.into(), key, request_hash: request_hash.clone(), expires_at: desk.clock.now().after(KEY_LIFE) });
+    let start = StartRun { tenant, plan, flow_id: resolved.flow_id, input: resolved.input, secrets: resolved.secrets, key: run_key, parent: None };
+    let run = match desk.workers.start_run(start).await? {
+        (run, Created::New) => run,
+        (_, Created::Duplicate { run, request_hash: before }) => return desk.repeat(&caller, run, &before, &request_hash, &wants).await,
+    };
+    failpoint::hit("http.accepted");
+    if resolved.respond_async || prefers_async(&headers) {
+        return Ok(accepted(run));
+    }
+    let follower = desk.feed.follow(tenant, run, None);
+    let response = match slot {
+        Some(slot) => {
+            let guard = cancel.then(|| OnDisconnect::cancel(desk.workers.clone(), run));
+            stream_response(run, follower, desk.clock.clone(), slot, guard)
+        }
+        None => desk.one_json(tenant, run, None).await?,
+    };
+    Ok(named(run, response))
+}
+
+fn stream_option(request: &DispatchRequest) -> Option<bool> {
+    request.options.as_ref().and_then(|options| options.get("streamResponse")).and_then(Value::as_bool)
+}
+
+async fn resume(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, headers: HeaderMap, body: Body<ResumeRequest>) -> Result<Response> {
+    let request = body.value;
+    let wants = Wants { stream: request.stream_response, headers: &headers };
+    desk.deliver(&caller, request.execution_id, &request.tool_outputs, &request.messages, &wants).await
+}
+
+async fn approve(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, headers: HeaderMap, body: Body<ApproveRequest>) -> Result<Response> {
+    let request = body.value;
+    let wants = Wants { stream: request.stream_response, headers: &headers };
+    let word = Word { approval: request.approval_id, decision: request.decision, reason: request.reason, digest: request.digest };
+    desk.decide(&caller, request.execution_id, word, &wants).await
+}
+
+async fn continue_(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, headers: HeaderMap, body: Body<ContinueRequest>) -> Result<Response> {
+    let ContinueRequest { execution_id, continuation, stream_response } = body.value;
+    let wants = Wants { stream: stream_response, headers: &headers };
+    match (continuation.approval_id, continuation.decision, continuation.tool_outputs) {
+        (Some(approval), Some(decision), None) => {
+            let word = Word { approval, decision, reason: continuation.reason, digest: continuation.digest };
+            desk.decide(&caller, execution_id, word, &wants).await
+        }
+        (None, None, Some(outputs)) => desk.deliver(&caller, execution_id, &outputs, &continuation.messages, &wants).await,
+        _ => Err(Error::invalid_at("/continuation", "expected either `toolOutputs`, or `approvalId` with `decision`")),
+    }
+}
+
+/// A person's word on one approval.
+struct Word {
+    approval: WaitId,
+    decision: Decision,
+    reason: Option<String>,
+    digest: Option<String>,
+}
+
+/// In which form the caller wants its answer.
+struct Wants<'a> {
+    stream: Option<bool>,
+    headers: &'a HeaderMap,
+}
+
+impl Wants<'_> {
+    /// The option decides; without it the stream, unless only JSON is accepted.
+    fn stream(&self) -> bool {
+        let accepts = self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        self.stream.unwrap_or(!accepts.contains("json") || accepts.contains("text/event-stream"))
+    }
+}
+
+fn prefers_async(headers: &HeaderMap) -> bool {
+    headers.get_all(PREFER).iter().any(|value| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("respond-async")))
+}
+
+fn accepted(run: RunId) -> Response {
+    let place = format!("/v1/executions/{run}");
+    let body = json!({ "executionId": run, "status": "running", "url": place, "eventsUrl": format!("{place}/events") });
+    let mut response = named(run, (StatusCode::ACCEPTED, Json(body)).into_response());
+    if let Ok(place) = HeaderValue::from_str(&place) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    response
+}
+
+fn named(run: RunId, mut response: Response) -> Response {
+    if let Ok(id) = HeaderValue::from_str(&run.to_string()) {
+        response.headers_mut().insert(EXECUTION_ID, id);
+    }
+    response
+}
+
+impl Desk {
+    async fn one_json(&self, tenant: TenantId, run: RunId, cursor: Option<u64>) -> Result<Response> {
+        let follower = self.feed.follow(tenant, run, cursor);
+        let place = Follow { store: &self.store, clock: &self.clock, tenant, run };
+        Ok(Json(follow(place, follower).await?).into_response())
+    }
+
+    async fn answer(&self, caller: &Scoped<FlowsExecute>, run: RunId, cursor: Option<u64>, wants: &Wants<'_>) -> Result<Response> {
+        if !wants.stream() {
+            return self.one_json(caller.tenant, run, cursor).await.map(|response| named(run, response));
+        }
+        let slot = self.limits.open_stream(caller.key)?;
+        let follower = self.feed.follow(caller.tenant, run, cursor);
+        Ok(named(run, stream_response(run, follower, self.clock.clone(), slot, None)))
+    }
+
+    /// Answers a repeated creating call from the run that the first one made.
+    async fn repeat(&self, caller: &Scoped<FlowsExecute>, run: RunId, before: &str, now: &str, wants: &Wants<'_>) -> Result<Response> {
+        if before != now {
+            return Err(Error::new(Kind::Invalid, "idempotency_key_reused", "this Idempotency-Key was used with another request body")
+                .next("send the first body again, or choose a new key"));
+        }
+        let found = self.store.find_run(caller.tenant, run).await?.ok_or_else(|| Error::missing("execution"))?;
+        if !found.state.is_terminal() && found.state != crate::model::RunState::Paused {
+            return Err(Error::new(Kind::Conflict, "idempotency_in_progress", "the execution that this Idempotency-Key started is still running")
+                .retry_after(Duration::from_secs(1))
+                .details(json!({ "executionId": run }))
+                .next(format!("follow it at GET /v1/executions/{run}/events")));
+        }
+        let mut response = self.answer(caller, run, None, wants).await?;
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        Ok(response)
+    }
+
+    async fn deliver(&self, caller: &Scoped<FlowsExecute>, run: RunId, outputs: &Map<String, Value>, messages: &[Value], wants: &Wants<'_>) -> Result<Response> {
+        if outputs.is_empty() {
+            return Err(Error::invalid_at("/toolOutputs", "expected the output of at least one tool call"));
+        }
+        let cursor = self.position(caller.tenant, run).await?;
+        let new = self.engine.deliver(caller.tenant, run, outputs, messages, &caller.key.to_string()).await?;
+        self.workers.nudge(run).await;
+        let cursor = if new > 0 { cursor } else { self.last_pause(caller.tenant, run).await? };
+        self.answer(caller, run, cursor, wants).await
+    }
+
+    async fn decide(&self, caller: &Scoped<FlowsExecute>, run: RunId, word: Word, wants: &Wants<'_>) -> Result<Response> {
+        let cursor = self.position(caller.tenant, run).await?;
+        let open = self.store.find_wait(caller.tenant, word.approval).await?.is_some_and(|wait| wait.resolution.is_none());
+        let by = caller.key.to_string();
+        self.engine.approve(caller.tenant, run, word.approval, word.decision, word.reason.as_deref(), word.digest.as_deref(), &by).await?;
+        self.workers.nudge(run).await;
+        let cursor = if open { cursor } else { self.last_pause(caller.tenant, run).await? };
+        self.answer(caller, run, cursor, wants).await
+    }
+
+    /// The number of the run's last event.
+    async fn position(&self, tenant: TenantId, run: RunId) -> Result<Option<u64>> {
+        Ok(self.log(tenant, run).await?.last().map(Segment::last))
+    }
+
+    /// Where the last pause ended: a repeated answer is answered with what came after it.
+    async fn last_pause(&self, tenant: TenantId, run: RunId) -> Result<Option<u64>> {
+        let log = self.log(tenant, run).await?;
+        let found = self.store.find_run(tenant, run).await?;
+        let paused_now = found.is_some_and(|run| run.state == crate::model::RunState::Paused);
+        let mut pauses = log.iter().rev().filter(|segment| segment.rest == Rest::Caller);
+        // A run that pauses again is answered up to that pause.
+        let pause = if paused_now { pauses.nth(1) } else { pauses.next() };
+        Ok(pause.map(Segment::last))
+    }
+
+    async fn log(&self, tenant: TenantId, run: RunId) -> Result<Vec<Segment>> {
+        Ok(self.store.read_log(tenant, run, None, u32::MAX).await?)
+    }
+}

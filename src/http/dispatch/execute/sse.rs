@@ -1,0 +1,143 @@
+//! A run's events as server-sent events: LF frames, `id:` is the event's number, no `[DONE]`.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::failpoint;
+use crate::feed::Follower;
+use crate::http::limits::StreamSlot;
+use crate::id::RunId;
+use crate::model::EventRecord;
+use crate::model::event::Rest;
+use crate::queue::Workers;
+
+/// A comment this often keeps proxies from closing a quiet stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A stream is ended after this long, with the hint to come back.
+const LIFE: Duration = Duration::from_secs(3_600);
+const COMMENT: &str = ": keep-alive\n\n";
+/// Where the client goes on, and how soon.
+const RETRY: &str = "retry: 1000\n\n";
+
+/// A page of a run's events, when they are not streamed.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventPage {
+    pub execution_id: RunId,
+    pub status: String,
+    pub events: Vec<Value>,
+    /// The cursor for the next call: `?after=`.
+    pub after: Option<u64>,
+}
+
+/// Appends one frame.
+pub fn write_frame(run: RunId, event: &EventRecord, out: &mut String) {
+    let _ = std::fmt::Write::write_fmt(out, format_args!("id: {}\nevent: {}\ndata: ", event.seq, event.kind()));
+    event.write_public(run, out);
+    out.push_str("\n\n");
+}
+
+/// What a stream does when its reader goes away before the end.
+pub struct OnDisconnect {
+    workers: Workers,
+    run: RunId,
+    /// Disarmed when the stream came to its own end.
+    armed: bool,
+}
+
+impl OnDisconnect {
+    pub fn cancel(workers: Workers, run: RunId) -> Self {
+        Self { workers, run, armed: true }
+    }
+}
+
+impl Drop for OnDisconnect {
+    fn drop(&mut self) {
+        if self.armed {
+            self.workers.cancel_here(self.run);
+        }
+    }
+}
+
+/// What one stream carries along.
+struct Streaming {
+    follower: Follower,
+    run: RunId,
+    clock: Clock,
+    ends_at: tokio::time::Instant,
+    done: bool,
+    first: bool,
+    guard: Option<OnDisconnect>,
+    _slot: StreamSlot,
+}
+
+/// Streams a run until it ends or waits for its caller.
+pub fn stream_response(run: RunId, follower: Follower, clock: Clock, slot: StreamSlot, guard: Option<OnDisconnect>) -> Response {
+    let ends_at = clock.instant() + LIFE;
+    let state = Streaming { follower, run, clock, ends_at, done: false, first: true, guard, _slot: slot };
+    let body = Body::from_stream(stream::unfold(state, |mut state| async move {
+        let part = state.next().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(part), state))
+    }));
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+impl Streaming {
+    /// The next bytes: all events that are ready together leave in one write.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let stretch = tokio::select! {
+            stretch = self.follower.next() => stretch,
+            () = self.clock.sleep(KEEP_ALIVE) => {
+                if self.clock.instant() < self.ends_at {
+                    return Some(Bytes::from_static(COMMENT.as_bytes()));
+                }
+                self.end();
+                return Some(Bytes::from_static(RETRY.as_bytes()));
+            }
+        };
+        let stretch = match stretch {
+            Ok(stretch) => stretch,
+            Err(error) => {
+                // The cursor is the client's: it comes back and misses nothing.
+                tracing::warn!(run = %self.run, ?error, "a stream broke off");
+                self.end();
+                return Some(Bytes::from_static(RETRY.as_bytes()));
+            }
+        };
+        if std::mem::take(&mut self.first) {
+            failpoint::hit("http.first_byte");
+        }
+        let mut text = String::with_capacity(stretch.events.len() * 192);
+        for event in &stretch.events {
+            write_frame(self.run, event, &mut text);
+        }
+        if matches!(stretch.rest, Rest::End | Rest::Caller) {
+            self.end();
+        }
+        Some(text.into())
+    }
+
+    fn end(&mut self) {
+        self.done = true;
+        if let Some(guard) = &mut self.guard {
+            guard.armed = false;
+        }
+    }
+}

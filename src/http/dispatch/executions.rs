@@ -1,0 +1,437 @@
+//! `/v1/executions`: runs as they stand, their events, their steps, and how to stop them.
+
+use std::time::Duration;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::about;
+use super::execute::{EventPage, stream_response};
+use crate::clock::{Clock, Timestamp};
+use crate::engine::{Engine, Fate};
+use crate::error::{Error, Kind, Result};
+use crate::feed::{Feed, Follower};
+use crate::http::AppState;
+use crate::http::extract::{Body, Id, InPath, Params};
+use crate::http::limits::Limits;
+use crate::http::paging::{Page, Paging};
+use crate::http::scope::{FlowsExecute, FlowsRead, Scoped};
+use crate::id::{FlowId, RunId, WaitId};
+use crate::model::event::{Event, Rest};
+use crate::model::run::{Failure, Spent};
+use crate::model::wait::Wait;
+use crate::model::{Run, RunState, StepState};
+use crate::queue::Workers;
+use crate::store::{RunFilter, RunSummary, SharedStore};
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new()
+        .api_route("/v1/executions", get_with(list, about("listExecutions", "Executions", "List executions, newest first")))
+        .api_route("/v1/executions/{executionId}", get_with(read, about("getExecution", "Executions", "Read an execution and what it waits for")))
+        .api_route(
+            "/v1/executions/{executionId}/events",
+            get_with(events, |op| about("listExecutionEvents", "Executions", "Replay and follow an execution's events: SSE when `Accept` asks for it, else a long poll")(op)
+                .response::<200, Json<EventPage>>()),
+        )
+        .api_route("/v1/executions/{executionId}/steps", get_with(steps, about("listExecutionSteps", "Executions", "List the steps of an execution")))
+        .api_route("/v1/executions/{executionId}/cancel", post_with(cancel, about("cancelExecution", "Executions", "Cancel an execution")))
+        .api_route("/v1/executions/{executionId}/settle", post_with(settle, about("settleEffect", "Executions", "Say what became of an effect whose answer was lost")))
+}
+
+/// An execution as lists show it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Execution")]
+struct Row {
+    id: RunId,
+    status: RunState,
+    flow_id: Option<FlowId>,
+    flow_name: String,
+    created_at: Timestamp,
+    finished_at: Option<Timestamp>,
+    error: Option<Failure>,
+    usage: Usage,
+}
+
+/// What an execution used.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionUsage")]
+struct Usage {
+    /// US dollars.
+    cost: f64,
+    input_tokens: u64,
+    output_tokens: u64,
+    model_calls: u64,
+    /// Milliseconds spent running; pauses are not counted.
+    duration_ms: u64,
+    /// Some figure is an estimate, or a model has no known price.
+    estimated: bool,
+}
+
+/// An execution in full.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionDetail")]
+struct Detail {
+    #[serde(flatten)]
+    row: Row,
+    output: Option<Value>,
+    cancel_requested: bool,
+    /// How often it was taken over from a server that went away.
+    recoveries: u32,
+    /// When it goes on by itself, if it is paused for a time.
+    resumes_at: Option<Timestamp>,
+    /// What it waits for now.
+    waits: Vec<OpenWait>,
+}
+
+/// Something that an execution waits for.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionWait")]
+struct OpenWait {
+    id: WaitId,
+    kind: crate::model::WaitKind,
+    /// The tool call's id, for approvals and tool outputs.
+    name: String,
+    /// What the one who answers decides about.
+    shown: Value,
+    digest: Option<String>,
+    deadline: Option<Timestamp>,
+    created_at: Timestamp,
+}
+
+/// A step of an execution.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionStep")]
+struct StepRow {
+    id: String,
+    name: String,
+    step_type: String,
+    index: u32,
+    status: StepState,
+    started_at: Option<Timestamp>,
+    completed_at: Option<Timestamp>,
+    duration_ms: Option<u64>,
+    result: Option<Value>,
+    error: Option<String>,
+    code: Option<String>,
+    tokens_used: Option<u64>,
+    cost: Option<f64>,
+    unresolved_variables: Vec<String>,
+}
+
+/// The steps of an execution.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionSteps")]
+struct Steps {
+    execution_id: RunId,
+    data: Vec<StepRow>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Filter {
+    status: Option<RunState>,
+    flow_id: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+    direction: Option<String>,
+}
+
+/// From where, and how long to wait.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+struct From {
+    /// Only events with a greater number. `Last-Event-ID` says the same.
+    after: Option<u64>,
+    /// Seconds to wait for an event when there is none yet, at most 60; 20 when absent.
+    wait: Option<u64>,
+}
+
+/// What became of an effect.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct SettleRequest {
+    wait_id: WaitId,
+    outcome: FateWord,
+    /// The effect's result, when it succeeded.
+    #[serde(default)]
+    result: Value,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum FateWord {
+    Succeeded,
+    Failed,
+    Retry,
+}
+
+/// Where an execution stands.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionStatus")]
+struct Status {
+    execution_id: RunId,
+    status: RunState,
+}
+
+impl Usage {
+    fn new(spent: &Spent) -> Self {
+        Self {
+            #[expect(clippy::cast_precision_loss, reason = "shown to people; the exact figure stays in nano-dollars")]
+            cost: spent.cost as f64 / 1e9,
+            input_tokens: spent.input_tokens,
+            output_tokens: spent.output_tokens,
+            model_calls: spent.calls,
+            duration_ms: spent.duration_ms,
+            estimated: spent.estimated,
+        }
+    }
+}
+
+impl std::convert::From<&RunSummary> for Row {
+    fn from(run: &RunSummary) -> Self {
+        Self {
+            id: run.id,
+            status: run.state,
+            flow_id: run.flow_id,
+            flow_name: run.flow_name.clone(),
+            created_at: run.created_at,
+            finished_at: run.finished_at,
+            error: run.failure.clone(),
+            usage: Usage::new(&run.spent),
+        }
+    }
+}
+
+impl std::convert::From<&Run> for Row {
+    fn from(run: &Run) -> Self {
+        Self {
+            id: run.id,
+            status: run.state,
+            flow_id: run.flow_id,
+            flow_name: run.flow_name.clone(),
+            created_at: run.created_at,
+            finished_at: run.finished_at,
+            error: run.failure.clone(),
+            usage: Usage::new(&run.spent),
+        }
+    }
+}
+
+impl std::convert::From<Wait> for OpenWait {
+    fn from(wait: Wait) -> Self {
+        Self { id: wait.id, kind: wait.kind, name: wait.name, shown: wait.shown, digest: wait.digest, deadline: wait.deadline, created_at: wait.created_at }
+    }
+}
+
+async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(filter): Params<Filter>) -> Result<Json<Page<Row>>> {
+    let paging = Paging::new(filter.limit, filter.cursor, filter.direction);
+    let (trail, limit) = (paging.trail::<RunId>()?, paging.limit());
+    let flow = filter.flow_id.map(|id| id.parse::<FlowId>().map_err(|_| FlowId::missing())).transpose()?;
+    let filter = RunFilter { state: filter.status, flow, before: trail.after(), after: None, limit: limit + 1 };
+    let runs = store.list_runs(caller.tenant, filter).await?;
+    let page = trail.page(runs, limit, false, |run| run.id);
+    Ok(Json(Page { data: page.data.iter().map(Row::from).collect(), pagination: page.pagination }))
+}
+
+async fn find(store: &SharedStore, caller: &crate::model::Caller, id: RunId) -> Result<Run> {
+    store.find_run(caller.tenant, id).await?.ok_or_else(RunId::missing)
+}
+
+async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<RunId>) -> Result<Json<Detail>> {
+    let run = find(&store, &caller, id).await?;
+    let waits = store.run_waits(caller.tenant, id).await?;
+    let ended = run.state.is_terminal();
+    let waits = waits.into_iter().filter(|wait| !ended && wait.resolution.is_none()).map(OpenWait::from).collect();
+    Ok(Json(Detail {
+        row: Row::from(&run),
+        output: run.output,
+        cancel_requested: run.cancel_requested,
+        recoveries: run.recoveries,
+        resumes_at: run.wake_at.filter(|_| run.state == RunState::Paused),
+        waits,
+    }))
+}
+
+/// The run is authorised first, the cursor read afterwards: a guessed cursor shows nothing of anyone else's run.
+async fn events(
+    caller: Scoped<FlowsRead>,
+    State(store): State<SharedStore>,
+    State(feed): State<Feed>,
+    State(clock): State<Clock>,
+    State(limits): State<Limits>,
+    Id(id): Id<RunId>,
+    Params(from): Params<From>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let run = find(&store, &caller, id).await?;
+    let cursor = from.after.or(last_event_id(&headers)?);
+    let follower = feed.follow(caller.tenant, id, cursor);
+    let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/event-stream") {
+        let slot = limits.open_stream(caller.key)?;
+        return Ok(stream_response(id, follower, clock, slot, None));
+    }
+    let wait = Duration::from_secs(from.wait.unwrap_or(20).min(60));
+    poll(&store, caller.tenant, run, follower, &clock, wait, cursor).await.map(|page| Json(page).into_response())
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let number = value.to_str().ok().map(str::trim).filter(|text| !text.is_empty());
+    number.map(str::parse).transpose().map_err(|_| Error::new(Kind::Malformed, "invalid_cursor", "Last-Event-ID is not the number of an event"))
+}
+
+async fn poll(
+    store: &SharedStore,
+    tenant: crate::id::TenantId,
+    run: Run,
+    mut follower: Follower,
+    clock: &Clock,
+    wait: Duration,
+    cursor: Option<u64>,
+) -> Result<EventPage> {
+    let rests = run.state.is_terminal() || run.state == RunState::Paused;
+    let wait = if rests { Duration::from_millis(50) } else { wait };
+    let stretch = tokio::select! {
+        stretch = follower.next() => stretch?,
+        () = clock.sleep(wait) => Default::default(),
+    };
+    let state = if stretch.rest == Rest::None { run.state } else { store.find_run(tenant, run.id).await?.map_or(run.state, |run| run.state) };
+    let after = stretch.events.last().map(|event| event.seq).or(cursor);
+    let events = stretch.events.iter().filter_map(|event| serde_json::from_str(&event.public_json(run.id)).ok()).collect();
+    Ok(EventPage { execution_id: run.id, status: state.as_str().into(), events, after })
+}
+
+async fn steps(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<RunId>) -> Result<Json<Steps>> {
+    let run = find(&store, &caller, id).await?;
+    let log = store.read_log(caller.tenant, id, None, u32::MAX).await?;
+    let mut rows: Vec<StepRow> = Vec::new();
+    for event in log.iter().flat_map(|segment| &segment.events).filter_map(|record| record.event()) {
+        note(&mut rows, event);
+    }
+    for row in rows.iter_mut().filter(|row| row.status == StepState::Running) {
+        row.status = match run.state {
+            RunState::Paused => StepState::Waiting,
+            RunState::Cancelled => StepState::Cancelled,
+            RunState::Failed => StepState::Failed,
+            _ => StepState::Running,
+        };
+    }
+    rows.sort_by_key(|row| row.index);
+    Ok(Json(Steps { execution_id: id, data: rows }))
+}
+
+/// Folds one event into the steps.
+fn note(rows: &mut Vec<StepRow>, event: Event) {
+    match event {
+        Event::StepStart { id, name, step_type, index, started_at, .. } => {
+            if let Some(row) = rows.iter_mut().find(|row| row.id == id) {
+                row.status = StepState::Running;
+                return;
+            }
+            rows.push(StepRow { started_at: Some(started_at), ..row(id, name, step_type, index, StepState::Running) });
+        }
+        Event::StepSkip { id, name, step_type, index, .. } => rows.push(row(id, name, step_type, index, StepState::Skipped)),
+        Event::StepComplete { id, success, result, error, code, duration_ms, completed_at, tokens_used, cost, unresolved_variables, .. } => {
+            let Some(row) = rows.iter_mut().find(|row| row.id == id) else { return };
+            row.status = if success { StepState::Completed } else { StepState::Failed };
+            row.completed_at = Some(completed_at);
+            row.duration_ms = Some(duration_ms);
+            row.result = result;
+            row.error = error;
+            row.code = code;
+            row.tokens_used = tokens_used;
+            row.cost = cost;
+            row.unresolved_variables = unresolved_variables;
+        }
+        _ => {}
+    }
+}
+
+fn row(id: String, name: String, step_type: String, index: u32, status: StepState) -> StepRow {
+    StepRow {
+        id,
+        name,
+        step_type,
+        index,
+        status,
+        started_at: None,
+        completed_at: None,
+        duration_ms: None,
+        result: None,
+        error: None,
+        code: None,
+        tokens_used: None,
+        cost: None,
+        unresolved_variables: Vec::new(),
+    }
+}
+
+async fn cancel(
+    caller: Scoped<FlowsExecute>,
+    State(engine): State<Engine>,
+    State(workers): State<Workers>,
+    State(store): State<SharedStore>,
+    State(feed): State<Feed>,
+    State(clock): State<Clock>,
+    Id(id): Id<RunId>,
+) -> Result<Json<Status>> {
+    let before = engine.cancel(caller.tenant, id).await?;
+    if before.is_terminal() {
+        return Ok(Json(Status { execution_id: id, status: before }));
+    }
+    workers.cancel_here(id);
+    workers.nudge(id).await;
+    // Usually it is over at once; a run that another node advances takes as long as the word needs to get there.
+    let position = store.read_log(caller.tenant, id, None, u32::MAX).await?.last().map(|segment| segment.last());
+    let mut follower = feed.follow(caller.tenant, id, position);
+    let ended = async {
+        while let Ok(stretch) = follower.next().await {
+            if stretch.rest == Rest::End {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        () = clock.sleep(Duration::from_secs(2)) => {}
+    }
+    let run = find(&store, &caller, id).await?;
+    Ok(Json(Status { execution_id: id, status: run.state }))
+}
+
+async fn settle(
+    caller: Scoped<FlowsExecute>,
+    State(engine): State<Engine>,
+    State(workers): State<Workers>,
+    State(store): State<SharedStore>,
+    Id(id): Id<RunId>,
+    body: Body<SettleRequest>,
+) -> Result<Json<Status>> {
+    let request = body.value;
+    let fate = match request.outcome {
+        FateWord::Succeeded => Fate::Succeeded(request.result),
+        FateWord::Failed => Fate::Failed,
+        FateWord::Retry => Fate::Retry,
+    };
+    engine.settle(caller.tenant, id, request.wait_id, fate, &caller.key.to_string()).await?;
+    workers.nudge(id).await;
+    let run = find(&store, &caller, id).await?;
+    Ok(Json(Status { execution_id: id, status: run.state }))
+}

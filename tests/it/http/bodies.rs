@@ -1,0 +1,119 @@
+//! Request bodies: what is refused, and how exactly.
+
+use std::io::Write;
+use std::time::Duration;
+
+use dispatch::http::limits::LimitOptions;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::support::app::{Setup, TestApp};
+
+const JSON: &str = "application/json";
+const MIB: usize = 1024 * 1024;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A record of exactly `size` bytes as JSON.
+fn record_of(size: usize) -> String {
+    let empty = json!({ "type": "t", "name": "n", "metadata": { "x": "" } }).to_string();
+    json!({ "type": "t", "name": "n", "metadata": { "x": "a".repeat(size - empty.len()) } }).to_string()
+}
+
+/// A record whose JSON is nested this deep.
+fn record_nested(depth: usize) -> String {
+    let inner = (0..depth - 2).fold(json!(1), |inner, _| json!([inner]));
+    json!({ "type": "t", "name": "n", "metadata": { "x": inner } }).to_string()
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_refused() {
+    let app = TestApp::start().await;
+    let post = || app.post("/v1/records");
+    for text in ["", "{", "{\"type\": }", "[1,]", "{\"type\":\"t\",\"name\":\"n\"} {}", "\u{feff}{}"] {
+        post().body(JSON, text).refused(400, "invalid_json").await;
+    }
+    post().body(JSON, vec![b'"', 0xff, b'"']).refused(400, "invalid_json").await;
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {
+        post().body(kind, "{}").refused(415, "unsupported_media_type").await;
+    }
+    post().body("application/json; charset=utf-8", record_of(100)).ok().await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_pointed_at() {
+    let app = TestApp::start().await;
+    let answer = app.post("/v1/records").json(&json!({ "type": "t", "name": "n", "messages": 5 })).refused(422, "validation_failed").await;
+    assert_eq!(answer.pointers(), ["/messages"]);
+    for text in ["[\"t\",\"n\"]", "5", "null", "\"{}\""] {
+        assert_eq!(app.post("/v1/records").body(JSON, text).refused(422, "validation_failed").await.pointers(), [""]);
+    }
+    let answer = app
+        .post("/v1/records")
+        .json(&json!({ "type": "", "name": "x".repeat(501), "messages": [1] }))
+        .refused(422, "validation_failed")
+        .await;
+    assert_eq!(answer.pointers(), ["/type", "/name", "/messages/0"]);
+    app.post("/v1/records").json(&json!({ "type": "t", "name": "x".repeat(500), "unknown": true })).ok().await;
+}
+
+#[tokio::test]
+async fn depth_has_a_limit() {
+    let app = TestApp::start().await;
+    app.post("/v1/records").body(JSON, record_nested(64)).ok().await;
+    app.post("/v1/records").body(JSON, record_nested(65)).refused(413, "body_too_deep").await;
+    app.post("/v1/records").body(JSON, "[".repeat(MIB)).refused(413, "body_too_deep").await;
+}
+
+#[tokio::test]
+async fn size_has_a_limit_with_and_without_a_declared_length() {
+    let app = TestApp::start().await;
+    let (fits, too_large) = (record_of(2 * MIB), record_of(2 * MIB + 1));
+    assert_eq!(fits.len(), 2 * MIB);
+    app.post("/v1/records").body(JSON, fits).ok().await;
+    app.post("/v1/records").body(JSON, too_large.clone()).refused(413, "body_too_large").await;
+    let pieces: Vec<Result<Vec<u8>, std::io::Error>> = too_large.as_bytes().chunks(64 * 1024).map(|piece| Ok(piece.to_vec())).collect();
+    let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+    app.post("/v1/records").body(JSON, body).refused(413, "body_too_large").await;
+}
+
+#[tokio::test]
+async fn gzip_is_read_and_bombs_are_refused() {
+    let app = TestApp::start().await;
+    let post = |body: Vec<u8>| app.post("/v1/records").header("content-encoding", "gzip").body(JSON, body);
+    let saved: Value = post(gzip(record_of(8 * MIB).as_bytes())).ok().await;
+    assert_eq!(saved["name"], "n");
+    post(gzip(record_of(8 * MIB + 1).as_bytes())).refused(413, "body_too_large").await;
+    post(gzip(&vec![b' '; 32 * MIB])).refused(413, "body_too_large").await;
+    post(b"not gzip".to_vec()).refused(400, "invalid_gzip").await;
+    let cut = gzip(record_of(1_000).as_bytes());
+    post(cut[..cut.len() - 9].to_vec()).refused(400, "invalid_gzip").await;
+    app.post("/v1/records").header("content-encoding", "br").body(JSON, "{}").refused(415, "unsupported_content_encoding").await;
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_not_waited_for() {
+    let mut limits = LimitOptions::default();
+    limits.body.time = Duration::from_millis(200);
+    let app = TestApp::with(Setup { limits, ..Setup::default() }).await;
+    let start = futures_util::stream::iter([Ok::<_, std::io::Error>("{\"type\":")]);
+    let body = reqwest::Body::wrap_stream(start.chain(futures_util::stream::pending()));
+    app.post("/v1/records").body(JSON, body).refused(408, "body_too_slow").await;
+}
+
+#[tokio::test]
+async fn queries_are_checked() {
+    let app = TestApp::start().await;
+    app.get("/v1/flows?limit=many").refused(400, "invalid_query").await;
+    app.get("/v1/flows?cursor=nonsense").refused(400, "invalid_cursor").await;
+    app.get("/v1/records?filter=%7B").refused(400, "invalid_query").await;
+    let answer = app.get("/v1/records?filter=%7B%7D").refused(422, "validation_failed").await;
+    assert_eq!(answer.pointers(), ["/filter/field"]);
+    app.get("/v1/flows?unknown=1&direction=next&includeCount=true").ok().await;
+}

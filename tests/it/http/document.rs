@@ -1,0 +1,104 @@
+//! The API document: complete, legal, and the one that is checked in.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use dispatch::http::openapi::{document, surfaces};
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::app::TestApp;
+
+#[test]
+fn the_snapshot_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/dispatch.json");
+    let fresh = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(&path, &fresh).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == fresh, "the API changed: look at the difference with UPDATE_SNAPSHOTS=1 and git diff openapi/");
+}
+
+#[test]
+fn every_mounted_route_is_documented() {
+    let (router, document) = surfaces(|routes| routes);
+    let documented: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    // The router's debug form lists its patterns; nothing else in it begins with a slash but the fallback's own "/".
+    let form = format!("{router:?}");
+    let mounted: BTreeSet<&str> =
+        form.split('"').filter(|text| text.len() > 1 && text.starts_with('/') && !text.contains("__private")).collect();
+    assert!(mounted.len() > 10, "{form}");
+    assert_eq!(mounted, documented);
+}
+
+#[test]
+fn every_operation_is_named_and_its_parts_are_documented() {
+    let document = document();
+    let mut names = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let at = format!("{method} {path}");
+            assert!(names.insert(operation["operationId"].as_str().unwrap_or_else(|| panic!("{at} has no name")).to_owned()), "{at}");
+            assert!(operation["summary"].is_string(), "{at}");
+            let params: BTreeSet<&str> = operation["parameters"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|param| param["in"] == "path")
+                .map(|param| param["name"].as_str().unwrap())
+                .collect();
+            let wanted: BTreeSet<&str> = path.split(['{', '}']).skip(1).step_by(2).collect();
+            assert_eq!(params, wanted, "{at}");
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.keys().any(|status| status.starts_with('2')), "{at}");
+            assert!(responses.contains_key("500"), "{at}");
+            assert_eq!(responses.contains_key("401"), operation.get("security").is_some(), "{at}");
+            assert_eq!(responses.contains_key("422"), operation.get("requestBody").is_some(), "{at}");
+        }
+    }
+}
+
+fn references<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+    match value {
+        Value::Object(map) => {
+            found.extend(map.get("$ref").and_then(Value::as_str));
+            map.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    let document = document();
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.contains(&"#/components/schemas/ErrorEnvelope"));
+    for reference in found {
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+    }
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+}
+
+#[tokio::test]
+async fn the_server_hands_out_the_document_and_the_guide() {
+    let app = TestApp::start().await;
+    let served = app.bare(Method::GET, "/v1/openapi.json").send().await;
+    assert_eq!((served.json(), served.header("content-type")), (document(), Some("application/json")));
+    let guide = app.bare(Method::GET, "/llms.txt").send().await;
+    assert!(guide.text().starts_with("# Dispatch") && guide.text().contains("/v1/openapi.json"));
+    assert_eq!(guide.header("content-type"), Some("text/plain; charset=utf-8"));
+}
+
+#[test]
+fn the_guide_names_only_routes_that_exist() {
+    let document = document();
+    let guide = include_str!("../../../docs/llms.txt");
+    let paths = document["paths"].as_object().unwrap();
+    let named = guide.split([' ', ',', ':', ';', '\n']).map(|word| word.trim_end_matches('.')).filter(|word| word.starts_with("/v1/"));
+    for path in named {
+        assert!(paths.contains_key(path), "{path}");
+    }
+}

@@ -1,0 +1,4 @@
+//! What several areas of tests share.
+
+pub mod app;
+pub mod call;
