@@ -285,7 +285,8 @@ impl<'a> StepContext<'a> {
             }
             Some(Outcome::Begun) => {
                 if let Some(result) = self.settle_unknown(key).await? {
-                    return serde_json::from_value(result).map_err(|error| StepFailure::new("settlement_invalid", error.to_string()).into());
+                    return serde_json::from_value(result)
+                        .map_err(|error| StepFailure::new("settlement_invalid", error.to_string()).into());
                 }
             }
             Some(Outcome::Failed(_)) | None => {}

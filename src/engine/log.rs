@@ -205,7 +205,6 @@ impl RunLog {
         wanted
     }
 
-
     /// Waits until everything recorded so far is durable. Never returns when the run is lost: the driver ends.
     pub async fn commit(&self) {
         let wanted = self.want();

@@ -135,7 +135,8 @@ impl HttpTemplate {
             },
         });
         let auth = config.auth.as_ref().and_then(|auth| compile_auth(auth, &mut problems));
-        let effect = config.effect.unwrap_or(if matches!(method, Method::POST | Method::PATCH) { Effect::Once } else { Effect::Idempotent });
+        let effect =
+            config.effect.unwrap_or(if matches!(method, Method::POST | Method::PATCH) { Effect::Once } else { Effect::Idempotent });
         match url {
             Some(url) if problems.0.is_empty() => Ok(Self { method, url, headers, query, body, auth, effect, mode }),
             _ => Err(problems),

@@ -133,7 +133,9 @@ impl Tool {
             }
         }
         if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
-            required.retain(|name| name.as_str().is_none_or(|name| !self.definition.hidden_parameter_names.iter().any(|hidden| hidden == name)));
+            required.retain(|name| {
+                name.as_str().is_none_or(|name| !self.definition.hidden_parameter_names.iter().any(|hidden| hidden == name))
+            });
         }
         schema
     }
@@ -154,7 +156,8 @@ impl Tool {
     /// Checks arguments against the declared schema; the message names every fault for the model to mend.
     pub fn check(&self, arguments: &Value) -> Result<(), String> {
         let validator = jsonschema::validator_for(&self.definition.parameters_schema).map_err(|error| error.to_string())?;
-        let faults: Vec<String> = validator.iter_errors(arguments).take(5).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        let faults: Vec<String> =
+            validator.iter_errors(arguments).take(5).map(|error| format!("{}: {error}", error.instance_path())).collect();
         if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
 }
