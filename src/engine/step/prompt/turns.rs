@@ -124,27 +124,37 @@ impl Prompt {
         turn: u32,
         made: &[String],
     ) -> StepResult<Vec<ToolOutcome>> {
-        let runs = calls.iter().enumerate().map(|(number, call)| async move {
-            let key = format!("turn/{turn}/tool/{}", call.id);
-            let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
-            if let Some(refusal) = self.over_limit(call, made, earlier, number) {
-                return Ok(refusal);
-            }
-            let Some(tool) = tools.iter().find(|tool| tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()) == call.name) else {
-                return Ok(ToolOutcome::failed(format!("there is no tool `{}`", call.name)));
-            };
-            match self.invocation(context, tool, call, turn, &key) {
-                Ok(invocation) => invocation.run(context, &key).await,
-                Err(fault) => Ok(ToolOutcome::failed(fault)),
+        let planned: Vec<(String, Result<Invocation<'_>, ToolOutcome>)> = calls
+            .iter()
+            .enumerate()
+            .map(|(number, call)| {
+                let key = format!("turn/{turn}/tool/{}", call.id);
+                let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
+                let invocation = match self.over_limit(call, made, earlier, number) {
+                    Some(refusal) => Err(refusal),
+                    None => self.invocation(context, tools, call, turn, &key).map_err(ToolOutcome::failed),
+                };
+                (key, invocation)
+            })
+            .collect();
+        let runs = planned.iter().map(|(key, invocation)| async move {
+            match invocation {
+                Ok(invocation) => invocation.run(context, key).await,
+                Err(refusal) => Ok(refusal.clone()),
             }
         });
         let mut outcomes = Vec::with_capacity(calls.len());
         let mut interrupt = None;
-        for result in join_all(runs).await {
+        for (result, (key, invocation)) in join_all(runs).await.into_iter().zip(&planned) {
             match result {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(Interrupt::Fail(failure)) => interrupt = Some(Interrupt::Fail(failure)),
-                Err(Interrupt::Suspend) => interrupt = interrupt.or(Some(Interrupt::Suspend)),
+                Err(Interrupt::Suspend) => {
+                    if let Ok(invocation) = invocation {
+                        invocation.announce(context, key);
+                    }
+                    interrupt = interrupt.or(Some(Interrupt::Suspend));
+                }
             }
         }
         interrupt.map_or(Ok(outcomes), Err)
@@ -168,11 +178,13 @@ impl Prompt {
     fn invocation<'t>(
         &self,
         context: &StepContext<'_>,
-        tool: &'t Tool,
+        tools: &[&'t Tool],
         call: &ToolCall,
         turn: u32,
         key: &str,
     ) -> Result<Invocation<'t>, String> {
+        let tool = tools.iter().find(|tool| tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()) == call.name);
+        let tool = *tool.ok_or_else(|| format!("there is no tool `{}`", call.name))?;
         let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
         let given: Value = serde_json::from_str(text).map_err(|error| format!("the arguments are not JSON: {error}"))?;
         let Value::Object(mut given) = given else { return Err("the arguments are not a JSON object".into()) };
