@@ -257,12 +257,13 @@ fn merged(old: &Value, new: Map<String, Value>) -> Value {
 }
 
 /// A version of a document that compiles. The store sets its number.
-fn version(engine: &Engine, clock: &Clock, flow: FlowId, document: Value) -> Result<FlowVersion> {
-    let name = document::compile(&document)?.name;
-    if name.chars().count() > LONGEST_NAME {
+fn version(engine: &Engine, clock: &Clock, id: FlowId, document: Value) -> Result<FlowVersion> {
+    let flow = document::compile(&document)?;
+    let plan = engine.check(&flow)?;
+    if plan.flow.name.chars().count() > LONGEST_NAME {
         return Err(Error::invalid_at("/name", format!("a flow's name has at most {LONGEST_NAME} characters")));
     }
-    Ok(FlowVersion { id: FlowVersionId::new(clock), flow, number: 0, document, created_at: clock.now(), published_at: None })
+    Ok(FlowVersion { id: FlowVersionId::new(clock), flow: id, number: 0, document, created_at: clock.now(), published_at: None })
 }
 
 /// The flow that a version makes.
