@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 use crate::clock::Clock;
 use crate::error::{Error, Problems, Result};
 use crate::expr::{Insert, Missing, Scope, Template, TemplateTree};
-use crate::model::flow::Effect;
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
 use crate::secret::Secret;
+use crate::tool::Effect;
 
 /// Largest answer, in bytes after inflation.
 pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;
@@ -135,7 +135,8 @@ impl HttpTemplate {
             },
         });
         let auth = config.auth.as_ref().and_then(|auth| compile_auth(auth, &mut problems));
-        let effect = config.effect.unwrap_or(if matches!(method, Method::POST | Method::PATCH) { Effect::Once } else { Effect::Idempotent });
+        let effect =
+            config.effect.unwrap_or(if matches!(method, Method::POST | Method::PATCH) { Effect::Once } else { Effect::Idempotent });
         match url {
             Some(url) if problems.0.is_empty() => Ok(Self { method, url, headers, query, body, auth, effect, mode }),
             _ => Err(problems),

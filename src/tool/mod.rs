@@ -8,7 +8,7 @@
 pub mod http;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::Problems;
@@ -50,6 +50,18 @@ pub struct Definition {
     pub origin: Option<String>,
     #[serde(default)]
     pub page_origin: Option<String>,
+}
+
+/// What is known of an outside effect whose answer may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// Computed here; may be repeated freely.
+    Pure,
+    /// The callee gives the same result for the same idempotency key; repeated after a crash.
+    Idempotent,
+    /// Must not happen twice; when its answer is lost the step's fate is unknown until someone settles it.
+    Once,
 }
 
 fn local() -> String {
@@ -133,7 +145,9 @@ impl Tool {
             }
         }
         if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
-            required.retain(|name| name.as_str().is_none_or(|name| !self.definition.hidden_parameter_names.iter().any(|hidden| hidden == name)));
+            required.retain(|name| {
+                name.as_str().is_none_or(|name| !self.definition.hidden_parameter_names.iter().any(|hidden| hidden == name))
+            });
         }
         schema
     }
@@ -154,7 +168,8 @@ impl Tool {
     /// Checks arguments against the declared schema; the message names every fault for the model to mend.
     pub fn check(&self, arguments: &Value) -> Result<(), String> {
         let validator = jsonschema::validator_for(&self.definition.parameters_schema).map_err(|error| error.to_string())?;
-        let faults: Vec<String> = validator.iter_errors(arguments).take(5).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        let faults: Vec<String> =
+            validator.iter_errors(arguments).take(5).map(|error| format!("{}: {error}", error.instance_path())).collect();
         if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
 }

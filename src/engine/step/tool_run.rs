@@ -14,10 +14,9 @@ use super::transform_data::script_failure;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
 use crate::failpoint;
 use crate::model::event::Event;
-use crate::model::flow::Effect;
 use crate::model::wait::{WaitKind, digest};
 use crate::tool::http::HttpTemplate;
-use crate::tool::{Body, Tool};
+use crate::tool::{Body, Effect, Tool};
 
 /// A call to make.
 pub struct Invocation<'t> {
@@ -152,7 +151,8 @@ impl Invocation<'_> {
                 return Err(Interrupt::Suspend);
             }
         };
-        let decision = if resolution.timed_out { "timeout" } else { resolution.answer.get("decision").and_then(Value::as_str).unwrap_or("denied") };
+        let decision =
+            if resolution.timed_out { "timeout" } else { resolution.answer.get("decision").and_then(Value::as_str).unwrap_or("denied") };
         let told_key = context.key(&format!("{key}/approval/told"));
         if context.recall(&told_key).is_none() {
             context.emit(Event::ApprovalComplete {
@@ -253,5 +253,9 @@ fn page_outcome(output: Value) -> ToolOutcome {
     };
     let texts: Vec<&str> = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();
     let text = texts.join("\n");
-    if output.get("isError").and_then(Value::as_bool).unwrap_or(false) { ToolOutcome::failed(text) } else { ToolOutcome::done(Value::String(text)) }
+    if output.get("isError").and_then(Value::as_bool).unwrap_or(false) {
+        ToolOutcome::failed(text)
+    } else {
+        ToolOutcome::done(Value::String(text))
+    }
 }
