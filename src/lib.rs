@@ -4,9 +4,11 @@
 //! (`model expr net`), ports (`store feed provider tool`), `engine`, work (`queue auth`), `http`, and the roof
 //! (`app config cli`). A test keeps imports pointing down.
 
+pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod expr;

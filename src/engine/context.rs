@@ -388,6 +388,11 @@ impl<'a> StepContext<'a> {
         Ok(Asked::Open { wait: id })
     }
 
+    /// A wait that is still open.
+    pub fn open_wait(&self, key: &str) -> Option<Wait> {
+        self.run.memory.lock().waits.get(key).filter(|wait| wait.resolution.is_none()).cloned()
+    }
+
     /// Answers a wait whose deadline has passed, unless somebody was quicker.
     async fn expire(&self, wait: &Wait) -> StepResult<Resolution> {
         failpoint::hit("timer.due");

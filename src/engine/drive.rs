@@ -207,7 +207,13 @@ impl RunContext {
     async fn cancelled(&self) -> Departure {
         let why = failure("cancelled", "the run was cancelled");
         self.emit(self.error_event(&why));
-        let step = Move { state: Some(RunState::Cancelled), rest: Rest::End, failure: Some(why.clone()), answer: Some(answer(&why)), ..Move::default() };
+        let step = Move {
+            state: Some(RunState::Cancelled),
+            rest: Rest::End,
+            failure: Some(why.clone()),
+            answer: Some(answer(&why)),
+            ..Move::default()
+        };
         self.depart_for_good(step).await;
         Departure::Ended(RunState::Cancelled)
     }
@@ -242,7 +248,8 @@ impl RunContext {
     /// The output of the last step, in display order, that completed with one.
     fn final_output(&self) -> Option<Value> {
         let memory = self.memory.lock();
-        let completed = |index: &usize| memory.records.get(index).filter(|record| record.state == StepState::Completed && !record.output.is_null());
+        let completed =
+            |index: &usize| memory.records.get(index).filter(|record| record.state == StepState::Completed && !record.output.is_null());
         (0..self.plan.steps.len()).rev().find_map(|index| completed(&index)).map(|record| record.output.clone())
     }
 

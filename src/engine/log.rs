@@ -205,7 +205,6 @@ impl RunLog {
         wanted
     }
 
-
     /// Waits until everything recorded so far is durable. Never returns when the run is lost: the driver ends.
     pub async fn commit(&self) {
         let wanted = self.want();
@@ -350,7 +349,8 @@ impl RunLog {
             self.ring.push(std::iter::once(event.clone()), 0);
             pending.events.push(event);
         }
-        let reserved = pending.next_seq + RESERVE;
+        // Whoever stops writing leaves no gap: nothing beyond the last event was shown to anyone.
+        let reserved = if state == RunState::Running { pending.next_seq + RESERVE } else { pending.next_seq };
         let events = std::mem::take(&mut pending.events);
         pending.barrier = None;
         let segment = (!events.is_empty()).then_some(Segment { events, rest: step.rest });
@@ -390,6 +390,7 @@ impl RunLog {
                         seen_nudges: None,
                         state: RunState::Running,
                         wake_at: Some(*self.lease_until.borrow()),
+                        reserved: commit.reserved + RESERVE,
                         output: None,
                         failure: None,
                         finished_at: None,

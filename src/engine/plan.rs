@@ -81,7 +81,8 @@ fn compile_step(
     for (number, name) in step.after.iter().enumerate() {
         match places.get(name.as_str()) {
             Some(place) => after.push(*place),
-            None => problems.add(format!("{at}/after/{number}"), format!("step `{}` comes after `{name}`, which is not a step of this flow", step.id)),
+            None => problems
+                .add(format!("{at}/after/{number}"), format!("step `{}` comes after `{name}`, which is not a step of this flow", step.id)),
         }
     }
     let guard = step.guard.as_ref().and_then(|guard| places.get(guard.step.as_str()).map(|place| (*place, guard.branch)));
@@ -94,7 +95,10 @@ fn compile_step(
     });
     let Some(kind) = types.get(step.action.as_str()) else {
         let nearest = types.keys().min_by_key(|known| strsim::levenshtein(known, &step.action)).copied().unwrap_or_default();
-        problems.add(format!("{at}/type"), format!("step `{}` has the unknown type `{}`; the nearest known one is `{nearest}`", step.id, step.action));
+        problems.add(
+            format!("{at}/type"),
+            format!("step `{}` has the unknown type `{}`; the nearest known one is `{nearest}`", step.id, step.action),
+        );
         return None;
     };
     match (kind.compile)(step) {

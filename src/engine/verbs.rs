@@ -65,8 +65,12 @@ impl Engine {
         if let (Some(shown), Some(meant)) = (&wait.digest, digest)
             && shown != meant
         {
-            return Err(Error::new(Kind::Conflict, "approval_digest_mismatch", "the digest is not that of the call that waits for approval")
-                .next("read the approval again and decide about what it shows now"));
+            return Err(Error::new(
+                Kind::Conflict,
+                "approval_digest_mismatch",
+                "the digest is not that of the call that waits for approval",
+            )
+            .next("read the approval again and decide about what it shows now"));
         }
         let answer = json!({ "decision": decision, "reason": reason });
         match self.answer(&wait, answer, by).await? {
@@ -101,7 +105,11 @@ impl Engine {
                 Resolved::First => first += 1,
                 Resolved::Before(before) if output_of(before) == output_of(mine) => {}
                 Resolved::Before(_) => {
-                    return Err(Error::new(Kind::Conflict, "tool_output_already_delivered", "another output was delivered for this tool call before"));
+                    return Err(Error::new(
+                        Kind::Conflict,
+                        "tool_output_already_delivered",
+                        "another output was delivered for this tool call before",
+                    ));
                 }
                 Resolved::Closed => return Err(no_paused_run()),
             }
@@ -113,7 +121,8 @@ impl Engine {
         let mut problems = Problems::default();
         let mut answers: Vec<Resolve> = Vec::with_capacity(outputs.len());
         for (key, output) in outputs {
-            let open_first = waits.iter().filter(|wait| addressed(wait, key)).min_by_key(|wait| (wait.name != *key, wait.resolution.is_some()));
+            let open_first =
+                waits.iter().filter(|wait| addressed(wait, key)).min_by_key(|wait| (wait.name != *key, wait.resolution.is_some()));
             let Some(wait) = open_first else {
                 let asked: Vec<&str> = waits.iter().filter(|wait| wait.resolution.is_none()).map(|wait| wait.name.as_str()).collect();
                 let pointer = format!("/toolOutputs/{}", key.replace('~', "~0").replace('/', "~1"));
@@ -133,7 +142,8 @@ impl Engine {
     /// Says what became of an effect whose answer was lost.
     pub async fn settle(&self, tenant: TenantId, run: RunId, wait: WaitId, fate: Fate, by: &str) -> Result<()> {
         let found = self.parts().store.find_wait(tenant, wait).await?;
-        let wait = found.filter(|wait| wait.run == run && wait.kind == WaitKind::Settlement).ok_or_else(|| Error::missing("unsettled effect"))?;
+        let wait =
+            found.filter(|wait| wait.run == run && wait.kind == WaitKind::Settlement).ok_or_else(|| Error::missing("unsettled effect"))?;
         let answer = match fate {
             Fate::Succeeded(result) => json!({ "outcome": "succeeded", "result": result }),
             Fate::Failed => json!({ "outcome": "failed" }),

@@ -33,6 +33,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth::Auth;
 use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::feed::Feed;
+use crate::queue::Workers;
 use crate::secret::Vault;
 use crate::store::SharedStore;
 
@@ -45,6 +48,9 @@ pub struct AppState {
     pub clock: Clock,
     pub limits: limits::Limits,
     pub readiness: docs::Readiness,
+    pub engine: Engine,
+    pub feed: Feed,
+    pub workers: Workers,
 }
 
 impl std::fmt::Debug for AppState {
@@ -70,6 +76,9 @@ parts! {
     clock: Clock,
     limits: limits::Limits,
     readiness: docs::Readiness,
+    engine: Engine,
+    feed: Feed,
+    workers: Workers,
 }
 
 /// What the operator chooses about the front door.

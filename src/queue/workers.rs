@@ -106,8 +106,12 @@ impl Workers {
             return Err(Error::new(Kind::Unavailable, "shutting_down", "the server is shutting down").retry_after(Duration::from_secs(1)));
         }
         if inner.active.lock().len() >= inner.options.max_active {
-            return Err(Error::new(Kind::Unavailable, "at_capacity", format!("the server advances {} runs, its limit", inner.options.max_active))
-                .retry_after(Duration::from_secs(1)));
+            return Err(Error::new(
+                Kind::Unavailable,
+                "at_capacity",
+                format!("the server advances {} runs, its limit", inner.options.max_active),
+            )
+            .retry_after(Duration::from_secs(1)));
         }
         let Started { run, active, created } = inner.engine.begin(start, inner.lease_until.subscribe()).await?;
         self.launch(active, Epoch(1));

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{StoreError, StoreResult};
+use super::{Created, StoreError, StoreResult};
 use crate::clock::Timestamp;
 use crate::id::TenantId;
 
@@ -45,6 +45,9 @@ pub enum Begun {
 #[async_trait]
 pub trait Idempotency {
     async fn begin_receipt(&self, tenant: TenantId, receipt: Receipt, now: Timestamp) -> StoreResult<Begun>;
+
+    /// The run that a key created, with the hash of its request; [`super::Created::Duplicate`].
+    async fn find_created_run(&self, tenant: TenantId, route: &str, key: &str, now: Timestamp) -> StoreResult<Option<Created>>;
 
     /// Files the answer of a claim.
     async fn file_answer(&self, tenant: TenantId, route: &str, key: &str, answer: Answer) -> StoreResult<()>;

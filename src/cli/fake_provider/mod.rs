@@ -183,3 +183,23 @@ async fn last(State(fake): State<Arc<Fake>>, Path(model): Path<String>) -> Respo
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
+
+/// `dispatch fake-provider`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1:9090")]
+    listen: std::net::SocketAddr,
+}
+
+/// Serves until the process ends.
+pub async fn run(arguments: Arguments, output: &super::output::Output) -> crate::error::Result<()> {
+    use crate::error::{Error, Kind};
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .map_err(|error| Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {}: {error}", arguments.listen)))?;
+    let address = listener.local_addr().map_err(Error::internal)?;
+    output.say(format_args!("fake provider on http://{address}: point OPENAI_BASE_URL, ANTHROPIC_BASE_URL or GEMINI_BASE_URL at it"));
+    output.envelope(serde_json::json!({ "url": format!("http://{address}") }))?;
+    serve(listener, FakeOptions::default()).await.map_err(Error::internal)
+}

@@ -10,12 +10,8 @@ use crate::error::Problems;
 use crate::expr::Condition;
 use crate::model::Step;
 
-pub const TYPE: StepType = StepType {
-    action: "conditional",
-    summary: "Runs one of two lists of steps.",
-    schema: || schemars::schema_for!(Config),
-    compile,
-};
+pub const TYPE: StepType =
+    StepType { action: "conditional", summary: "Runs one of two lists of steps.", schema: || schemars::schema_for!(Config), compile };
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -20,12 +20,8 @@ pub const FETCH_URL: StepType = StepType {
     compile,
 };
 
-pub const API_CALL: StepType = StepType {
-    action: "api-call",
-    summary: "Calls an API and maps its response.",
-    schema: || schemars::schema_for!(Config),
-    compile,
-};
+pub const API_CALL: StepType =
+    StepType { action: "api-call", summary: "Calls an API and maps its response.", schema: || schemars::schema_for!(Config), compile };
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

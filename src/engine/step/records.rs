@@ -275,7 +275,15 @@ async fn put(context: &StepContext<'_>, kind: String, name: String, metadata: Ma
         }
         let now = context.now();
         let id = RecordId::new(&context.parts().clock);
-        let record = Record { id, kind: kind.clone(), name: name.clone(), metadata: metadata.clone(), messages: Vec::new(), created_at: now, updated_at: now };
+        let record = Record {
+            id,
+            kind: kind.clone(),
+            name: name.clone(),
+            metadata: metadata.clone(),
+            messages: Vec::new(),
+            created_at: now,
+            updated_at: now,
+        };
         match store.create_record(tenant, record.clone()).await {
             Ok(()) => return Ok(record),
             Err(StoreError::Exists(_)) => {}

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::tool_run::Invocation;
 use super::{Fields, StepBody, StepOutput, StepType, config};
-use crate::engine::context::{LONGEST_WAIT, StepContext, StepFailure, StepResult};
+use crate::engine::context::{Interrupt, LONGEST_WAIT, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::TemplateTree;
 use crate::model::Step;
@@ -105,7 +105,13 @@ impl StepBody for Body {
             .map_err(|why| StepFailure::new("invalid_tool_parameters", format!("the parameters do not fit the tool's schema: {why}")))?;
         let id = format!("call_{}", context.step_id());
         let invocation = Invocation { id, tool: &self.tool, arguments, reason: None, turn: 1, approval: self.approval };
-        let outcome = invocation.run(context, "call").await?;
+        let outcome = match invocation.run(context, "call").await {
+            Err(Interrupt::Suspend) => {
+                invocation.announce(context, "call");
+                return Err(Interrupt::Suspend);
+            }
+            outcome => outcome?,
+        };
         match outcome.error {
             Some(error) => Err(StepFailure::new("tool_failed", error).into()),
             None => Ok(StepOutput::of(outcome.result)),

@@ -91,6 +91,38 @@ impl Invocation<'_> {
         Ok(outcome)
     }
 
+    /// Says what a suspended call waits for. Told after every other call of the turn has ended, so that nothing comes
+    /// between the last word and the end of the stream.
+    pub fn announce(&self, context: &StepContext<'_>, key: &str) {
+        if let Some(wait) = context.open_wait(&context.key(&format!("{key}/approval"))) {
+            context.emit(Event::ApprovalStart {
+                approval_id: wait.id.to_string(),
+                tool_name: self.tool.name().into(),
+                tool_call_id: self.id.clone(),
+                tool_type: self.tool.kind().into(),
+                description: Some(self.tool.definition.description.clone()).filter(|text| !text.is_empty()),
+                reason: self.reason.clone(),
+                parameters: Value::Object(self.arguments.clone()),
+                digest: wait.digest.unwrap_or_default(),
+                timeout: u64::try_from(wait.deadline.map_or(Duration::ZERO, |deadline| deadline.since(context.now())).as_millis())
+                    .unwrap_or(u64::MAX),
+                step_id: context.step_id().into(),
+                started_at: wait.created_at,
+            });
+        } else if let Some(wait) = context.open_wait(&context.key(&format!("{key}/output"))) {
+            context.emit(Event::Await {
+                tool_id: format!("runtime_{}_{}", self.tool.name(), wait.id.suffix()),
+                tool_call_id: self.id.clone(),
+                tool_name: self.tool.name().strip_prefix("webmcp:").unwrap_or(self.tool.name()).into(),
+                parameters: Value::Object(self.arguments.clone()),
+                awaited_at: wait.created_at,
+                step_id: context.step_id().into(),
+                origin: self.tool.definition.origin.clone(),
+                page_origin: self.tool.definition.page_origin.clone(),
+            });
+        }
+    }
+
     fn start(&self, context: &StepContext<'_>) {
         context.emit(Event::ToolStart {
             tool_call_id: self.id.clone(),
@@ -134,22 +166,7 @@ impl Invocation<'_> {
         };
         let (wait, resolution) = match context.ask(&wait_key, ask).await? {
             Asked::Answered { wait, resolution } => (wait, resolution),
-            Asked::Open { wait } => {
-                context.emit(Event::ApprovalStart {
-                    approval_id: wait.to_string(),
-                    tool_name: self.tool.name().into(),
-                    tool_call_id: self.id.clone(),
-                    tool_type: self.tool.kind().into(),
-                    description: Some(self.tool.definition.description.clone()).filter(|text| !text.is_empty()),
-                    reason: self.reason.clone(),
-                    parameters: arguments,
-                    digest,
-                    timeout: u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
-                    step_id: context.step_id().into(),
-                    started_at: context.now(),
-                });
-                return Err(Interrupt::Suspend);
-            }
+            Asked::Open { .. } => return Err(Interrupt::Suspend),
         };
         let decision =
             if resolution.timed_out { "timeout" } else { resolution.answer.get("decision").and_then(Value::as_str).unwrap_or("denied") };
@@ -192,19 +209,7 @@ impl Invocation<'_> {
                 let output = resolution.answer.get("output").cloned().unwrap_or(Value::Null);
                 Ok(ToolOutcome { messages, ..page_outcome(output) })
             }
-            Asked::Open { wait } => {
-                context.emit(Event::Await {
-                    tool_id: format!("runtime_{}_{}", self.tool.name(), wait.suffix()),
-                    tool_call_id: self.id.clone(),
-                    tool_name: self.tool.name().strip_prefix("webmcp:").unwrap_or(self.tool.name()).into(),
-                    parameters,
-                    awaited_at: context.now(),
-                    step_id: context.step_id().into(),
-                    origin: self.tool.definition.origin.clone(),
-                    page_origin: self.tool.definition.page_origin.clone(),
-                });
-                Err(Interrupt::Suspend)
-            }
+            Asked::Open { .. } => Err(Interrupt::Suspend),
         }
     }
 

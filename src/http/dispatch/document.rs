@@ -87,7 +87,9 @@ pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
     }
     let field = if map.contains_key("steps") { "steps" } else { "flowSteps" };
     compiler.list(map.get(field), &format!("/{field}"), &[], None, 0);
-    let max_parallel = compiler.number(map, "maxParallel", "", 1, MOST_PARALLEL as u64).map_or(MAX_PARALLEL, |most| usize::try_from(most).unwrap_or(MAX_PARALLEL));
+    let max_parallel = compiler
+        .number(map, "maxParallel", "", 1, MOST_PARALLEL as u64)
+        .map_or(MAX_PARALLEL, |most| usize::try_from(most).unwrap_or(MAX_PARALLEL));
     let timeout_ms = compiler.number(map, "timeoutMs", "", 1, LONGEST_FLOW_MS).unwrap_or(FLOW_TIMEOUT_MS);
     let on_step_error = match map.get("onStepError").or_else(|| map.get("onError")).and_then(Value::as_str) {
         None | Some("continue") => OnError::Continue,
@@ -168,7 +170,12 @@ impl Compiler {
         }
         let after = self.after(map, at).unwrap_or(before);
         let handling = config.get("errorHandling").and_then(Value::as_object).cloned().unwrap_or_default();
-        let output = config.get("outputVariable").and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned).or_else(|| text("outputVariable"));
+        let output = config
+            .get("outputVariable")
+            .and_then(Value::as_str)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .or_else(|| text("outputVariable"));
         if output.as_deref().is_some_and(|name| name.starts_with('_')) {
             self.problems.add(format!("{at}/config/outputVariable"), "names that begin with `_` are the system's");
         }
@@ -241,7 +248,9 @@ impl Compiler {
         match attempts.map(u32::try_from) {
             None => {}
             Some(Ok(attempts)) if (1..=MAX_ATTEMPTS).contains(&attempts) => retry.max_attempts = attempts,
-            Some(_) => self.problems.add(format!("{at}/retry/maxAttempts"), format!("expected 1 to {MAX_ATTEMPTS} attempts, the first included")),
+            Some(_) => {
+                self.problems.add(format!("{at}/retry/maxAttempts"), format!("expected 1 to {MAX_ATTEMPTS} attempts, the first included"))
+            }
         }
         retry.delay_ms = number(&["delayMs", "delay"]).unwrap_or(retry.delay_ms);
         retry.max_delay_ms = number(&["maxDelayMs"]).unwrap_or(retry.max_delay_ms);
@@ -249,7 +258,9 @@ impl Compiler {
             None | Some("exponential") => {}
             Some("constant" | "fixed") => retry.backoff = Backoff::Constant,
             Some("linear") => retry.backoff = Backoff::Linear,
-            Some(other) => self.problems.add(format!("{at}/retry/backoff"), format!("unknown `{other}`; one of constant, linear, exponential")),
+            Some(other) => {
+                self.problems.add(format!("{at}/retry/backoff"), format!("unknown `{other}`; one of constant, linear, exponential"))
+            }
         }
         retry
     }
@@ -281,7 +292,8 @@ impl Compiler {
 /// Model fallbacks of the error handling stand with the prompt's own.
 fn with_fallbacks(mut config: Value, handling: &Map<String, Value>) -> Value {
     let listed = handling.get("fallbacks").and_then(Value::as_array);
-    let models: Vec<Value> = listed.into_iter().flatten().filter_map(|fallback| fallback.get("model").filter(|model| model.is_string()).cloned()).collect();
+    let models: Vec<Value> =
+        listed.into_iter().flatten().filter_map(|fallback| fallback.get("model").filter(|model| model.is_string()).cloned()).collect();
     if let Some(map) = config.as_object_mut().filter(|map| !models.is_empty() && !map.contains_key("fallbacks")) {
         map.insert("fallbacks".into(), Value::Array(models));
     }
@@ -327,7 +339,9 @@ mod tests {
 
     #[test]
     fn disabled_steps_are_left_out_and_nothing_waits_for_them() {
-        let steps = after(json!({"name": "x", "steps": [{"id": "a", "type": "prompt"}, {"id": "b", "type": "prompt", "enabled": false}, {"id": "c", "type": "prompt"}, {"id": "d", "type": "prompt", "after": ["b"]}]}));
+        let steps = after(
+            json!({"name": "x", "steps": [{"id": "a", "type": "prompt"}, {"id": "b", "type": "prompt", "enabled": false}, {"id": "c", "type": "prompt"}, {"id": "d", "type": "prompt", "after": ["b"]}]}),
+        );
         assert_eq!(steps.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>(), ["a", "c", "d"]);
         assert_eq!(steps[1].1, ["a"]);
         assert!(steps[2].1.is_empty());

@@ -35,15 +35,30 @@ use crate::store::{RunFilter, RunSummary, SharedStore};
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route("/v1/executions", get_with(list, about("listExecutions", "Executions", "List executions, newest first")))
-        .api_route("/v1/executions/{executionId}", get_with(read, about("getExecution", "Executions", "Read an execution and what it waits for")))
+        .api_route(
+            "/v1/executions/{executionId}",
+            get_with(read, about("getExecution", "Executions", "Read an execution and what it waits for")),
+        )
         .api_route(
             "/v1/executions/{executionId}/events",
-            get_with(events, |op| about("listExecutionEvents", "Executions", "Replay and follow an execution's events: SSE when `Accept` asks for it, else a long poll")(op)
-                .response::<200, Json<EventPage>>()),
+            get_with(events, |op| {
+                about(
+                    "listExecutionEvents",
+                    "Executions",
+                    "Replay and follow an execution's events: SSE when `Accept` asks for it, else a long poll",
+                )(op)
+                .response::<200, Json<EventPage>>()
+            }),
         )
-        .api_route("/v1/executions/{executionId}/steps", get_with(steps, about("listExecutionSteps", "Executions", "List the steps of an execution")))
+        .api_route(
+            "/v1/executions/{executionId}/steps",
+            get_with(steps, about("listExecutionSteps", "Executions", "List the steps of an execution")),
+        )
         .api_route("/v1/executions/{executionId}/cancel", post_with(cancel, about("cancelExecution", "Executions", "Cancel an execution")))
-        .api_route("/v1/executions/{executionId}/settle", post_with(settle, about("settleEffect", "Executions", "Say what became of an effect whose answer was lost")))
+        .api_route(
+            "/v1/executions/{executionId}/settle",
+            post_with(settle, about("settleEffect", "Executions", "Say what became of an effect whose answer was lost")),
+        )
 }
 
 /// An execution as lists show it.
@@ -146,9 +161,9 @@ struct Steps {
 struct Filter {
     status: Option<RunState>,
     flow_id: Option<String>,
-    limit: Option<String>,
+    /// Rows on a page, 1 to 200; 50 when absent.
+    limit: Option<u32>,
     cursor: Option<String>,
-    direction: Option<String>,
 }
 
 /// From where, and how long to wait.
@@ -235,12 +250,20 @@ impl std::convert::From<&Run> for Row {
 
 impl std::convert::From<Wait> for OpenWait {
     fn from(wait: Wait) -> Self {
-        Self { id: wait.id, kind: wait.kind, name: wait.name, shown: wait.shown, digest: wait.digest, deadline: wait.deadline, created_at: wait.created_at }
+        Self {
+            id: wait.id,
+            kind: wait.kind,
+            name: wait.name,
+            shown: wait.shown,
+            digest: wait.digest,
+            deadline: wait.deadline,
+            created_at: wait.created_at,
+        }
     }
 }
 
 async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(filter): Params<Filter>) -> Result<Json<Page<Row>>> {
-    let paging = Paging::new(filter.limit, filter.cursor, filter.direction);
+    let paging = Paging { limit: filter.limit, cursor: filter.cursor, search: None };
     let (trail, limit) = (paging.trail::<RunId>()?, paging.limit());
     let flow = filter.flow_id.map(|id| id.parse::<FlowId>().map_err(|_| FlowId::missing())).transpose()?;
     let filter = RunFilter { state: filter.status, flow, before: trail.after(), after: None, limit: limit + 1 };
@@ -294,7 +317,10 @@ async fn events(
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>> {
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
     let number = value.to_str().ok().map(str::trim).filter(|text| !text.is_empty());
-    number.map(str::parse).transpose().map_err(|_| Error::new(Kind::Malformed, "invalid_cursor", "Last-Event-ID is not the number of an event"))
+    number
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| Error::new(Kind::Malformed, "invalid_cursor", "Last-Event-ID is not the number of an event"))
 }
 
 async fn poll(
@@ -312,7 +338,8 @@ async fn poll(
         stretch = follower.next() => stretch?,
         () = clock.sleep(wait) => Default::default(),
     };
-    let state = if stretch.rest == Rest::None { run.state } else { store.find_run(tenant, run.id).await?.map_or(run.state, |run| run.state) };
+    let state =
+        if stretch.rest == Rest::None { run.state } else { store.find_run(tenant, run.id).await?.map_or(run.state, |run| run.state) };
     let after = stretch.events.last().map(|event| event.seq).or(cursor);
     let events = stretch.events.iter().filter_map(|event| serde_json::from_str(&event.public_json(run.id)).ok()).collect();
     Ok(EventPage { execution_id: run.id, status: state.as_str().into(), events, after })
@@ -348,7 +375,19 @@ fn note(rows: &mut Vec<StepRow>, event: Event) {
             rows.push(StepRow { started_at: Some(started_at), ..row(id, name, step_type, index, StepState::Running) });
         }
         Event::StepSkip { id, name, step_type, index, .. } => rows.push(row(id, name, step_type, index, StepState::Skipped)),
-        Event::StepComplete { id, success, result, error, code, duration_ms, completed_at, tokens_used, cost, unresolved_variables, .. } => {
+        Event::StepComplete {
+            id,
+            success,
+            result,
+            error,
+            code,
+            duration_ms,
+            completed_at,
+            tokens_used,
+            cost,
+            unresolved_variables,
+            ..
+        } => {
             let Some(row) = rows.iter_mut().find(|row| row.id == id) else { return };
             row.status = if success { StepState::Completed } else { StepState::Failed };
             row.completed_at = Some(completed_at);

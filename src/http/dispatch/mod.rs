@@ -6,6 +6,8 @@
 mod api_keys;
 mod credentials;
 pub mod document;
+mod execute;
+mod executions;
 mod flow_versions;
 mod flows;
 mod records;
@@ -18,6 +20,8 @@ use super::AppState;
 /// Every route of this surface that needs a secret key.
 pub fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
+        .merge(execute::routes())
+        .merge(executions::routes())
         .merge(flows::routes())
         .merge(flow_versions::routes())
         .merge(records::routes())

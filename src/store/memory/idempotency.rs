@@ -70,6 +70,16 @@ impl Idempotency for MemoryStore {
         Ok(Begun::Mine { seed: receipt.seed })
     }
 
+    async fn find_created_run(&self, tenant: TenantId, route: &str, key: &str, now: Timestamp) -> StoreResult<Option<Created>> {
+        let tables = self.tables();
+        let filed = tables.receipts.get(&(tenant, route.to_owned(), key.to_owned()), now);
+        // Receipts of other calls hold a seed there, which is no run's id.
+        Ok(filed.and_then(|filed| {
+            let run = RunId::from_suffix(&filed.subject).ok()?;
+            Some(Created::Duplicate { run, request_hash: filed.request_hash.clone() })
+        }))
+    }
+
     async fn file_answer(&self, tenant: TenantId, route: &str, key: &str, answer: Answer) -> StoreResult<()> {
         let receipts = &mut self.tables().receipts;
         if let Some((_, filed)) = receipts.0.get_mut(&(tenant, route.to_owned(), key.to_owned())) {

@@ -8,7 +8,7 @@ use crate::id::TenantId;
 use crate::store::batch::json;
 use crate::store::idempotency::{Answer, Begun, Idempotency, Receipt, write_seed};
 use crate::store::text::{Fit, is_plain};
-use crate::store::{StoreResult, row};
+use crate::store::{Created, StoreResult, row};
 
 /// Takes a free or expired key. The row is locked either way, so that claims on one key take turns.
 const TAKE: &str = "insert into idempotency (tenant, route, key, request_hash, subject, lease_until, expires_at) \
@@ -62,6 +62,21 @@ impl Idempotency for PostgresStore {
             Ok(begun)
         })
         .await
+    }
+
+    async fn find_created_run(&self, tenant: TenantId, route: &str, key: &str, now: Timestamp) -> StoreResult<Option<Created>> {
+        let row = sqlx::query(
+            "select i.key, i.subject, i.request_hash from idempotency i join runs r on r.id = i.subject \
+             where i.tenant = $1 and i.route = $2 and i.key = $3 and i.expires_at > $4",
+        )
+        .bind(tenant.suffix())
+        .bind(route.to_owned())
+        .bind(key.to_owned())
+        .bind(now.as_millis())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        row.as_ref().map(row::duplicate).transpose()
     }
 
     async fn file_answer(&self, tenant: TenantId, route: &str, key: &str, answer: Answer) -> StoreResult<()> {

@@ -9,7 +9,7 @@ use crate::id::TenantId;
 use crate::store::batch::json;
 use crate::store::idempotency::{Answer, Begun, Idempotency, Receipt, write_seed};
 use crate::store::text::Fit;
-use crate::store::{StoreResult, row};
+use crate::store::{Created, StoreResult, row};
 
 #[async_trait]
 impl Idempotency for SqliteStore {
@@ -53,6 +53,21 @@ impl Idempotency for SqliteStore {
         .map_err(failed)?;
         open.commit().await.map_err(failed)?;
         Ok(begun)
+    }
+
+    async fn find_created_run(&self, tenant: TenantId, route: &str, key: &str, now: Timestamp) -> StoreResult<Option<Created>> {
+        let row = sqlx::query(
+            "select i.key, i.subject, i.request_hash from idempotency i join runs r on r.id = i.subject \
+             where i.tenant = $1 and i.route = $2 and i.key = $3 and i.expires_at > $4",
+        )
+        .bind(tenant.suffix())
+        .bind(route.to_owned())
+        .bind(key.to_owned())
+        .bind(now.as_millis())
+        .fetch_optional(&self.read)
+        .await
+        .map_err(failed)?;
+        row.as_ref().map(row::duplicate).transpose()
     }
 
     async fn file_answer(&self, tenant: TenantId, route: &str, key: &str, answer: Answer) -> StoreResult<()> {

@@ -72,7 +72,8 @@ fn worst(candidates: &[Resolved], request: &ChatRequest) -> Worst {
     let bytes = serde_json::to_string(&(&request.messages, &request.tools)).map_or(0, |text| text.len() as u64);
     let input = bytes / 3 + 16;
     let output = |model: &Resolved| u64::from(request.sampling.max_tokens.or(model.max_output).unwrap_or(0)).max(1);
-    let output_of = |model: &Resolved| if request.sampling.max_tokens.is_none() && model.max_output.is_none() { UNKNOWN_OUTPUT } else { output(model) };
+    let output_of =
+        |model: &Resolved| if request.sampling.max_tokens.is_none() && model.max_output.is_none() { UNKNOWN_OUTPUT } else { output(model) };
     let each = candidates.iter().map(|model| {
         let usage = Usage { input, output: output_of(model), ..Usage::default() };
         (model.cost(&usage).nano_usd, usage.total())

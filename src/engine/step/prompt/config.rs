@@ -251,7 +251,10 @@ fn format(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option
         "json" | "json_object" => (ResponseFormat::Json, None),
         "json_schema" | "jsonschema" => json_schema(given, fields),
         other => {
-            fields.problem("responseFormat", format!("unknown format `{other}`; one of text, markdown, json, or an object with a JSON schema"));
+            fields.problem(
+                "responseFormat",
+                format!("unknown format `{other}`; one of text, markdown, json, or an object with a JSON schema"),
+            );
             (ResponseFormat::Text, None)
         }
     }

@@ -40,7 +40,8 @@ pub fn render(prompt: &Prompt, context: &StepContext<'_>) -> StepResult<Vec<Mess
 }
 
 fn plain(message: &Message) -> String {
-    let texts: Vec<&str> = message.content.iter().filter_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None }).collect();
+    let texts: Vec<&str> =
+        message.content.iter().filter_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None }).collect();
     texts.join("\n")
 }
 

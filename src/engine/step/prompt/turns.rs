@@ -68,7 +68,14 @@ impl Prompt {
         Ok(messages)
     }
 
-    async fn turn(&self, context: &StepContext<'_>, conversation: &[Message], tools: &[&Tool], turn: u32, may_call: bool) -> StepResult<Completion> {
+    async fn turn(
+        &self,
+        context: &StepContext<'_>,
+        conversation: &[Message],
+        tools: &[&Tool],
+        turn: u32,
+        may_call: bool,
+    ) -> StepResult<Completion> {
         let path = format!("turn/{turn}");
         let key = context.key(&path);
         if let Some(completion) = context.recall_as::<Completion>(&key) {
@@ -109,28 +116,45 @@ impl Prompt {
     }
 
     /// Makes the calls of one turn, side by side. Suspends when any of them waits; the others are done by then.
-    async fn calls(&self, context: &StepContext<'_>, tools: &[&Tool], calls: &[ToolCall], turn: u32, made: &[String]) -> StepResult<Vec<ToolOutcome>> {
-        let runs = calls.iter().enumerate().map(|(number, call)| async move {
-            let key = format!("turn/{turn}/tool/{}", call.id);
-            let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
-            if let Some(refusal) = self.over_limit(call, made, earlier, number) {
-                return Ok(refusal);
-            }
-            let Some(tool) = tools.iter().find(|tool| tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()) == call.name) else {
-                return Ok(ToolOutcome::failed(format!("there is no tool `{}`", call.name)));
-            };
-            match self.invocation(context, tool, call, turn, &key) {
-                Ok(invocation) => invocation.run(context, &key).await,
-                Err(fault) => Ok(ToolOutcome::failed(fault)),
+    async fn calls(
+        &self,
+        context: &StepContext<'_>,
+        tools: &[&Tool],
+        calls: &[ToolCall],
+        turn: u32,
+        made: &[String],
+    ) -> StepResult<Vec<ToolOutcome>> {
+        let planned: Vec<(String, Result<Invocation<'_>, ToolOutcome>)> = calls
+            .iter()
+            .enumerate()
+            .map(|(number, call)| {
+                let key = format!("turn/{turn}/tool/{}", call.id);
+                let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
+                let invocation = match self.over_limit(call, made, earlier, number) {
+                    Some(refusal) => Err(refusal),
+                    None => self.invocation(context, tools, call, turn, &key).map_err(ToolOutcome::failed),
+                };
+                (key, invocation)
+            })
+            .collect();
+        let runs = planned.iter().map(|(key, invocation)| async move {
+            match invocation {
+                Ok(invocation) => invocation.run(context, key).await,
+                Err(refusal) => Ok(refusal.clone()),
             }
         });
         let mut outcomes = Vec::with_capacity(calls.len());
         let mut interrupt = None;
-        for result in join_all(runs).await {
+        for (result, (key, invocation)) in join_all(runs).await.into_iter().zip(&planned) {
             match result {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(Interrupt::Fail(failure)) => interrupt = Some(Interrupt::Fail(failure)),
-                Err(Interrupt::Suspend) => interrupt = interrupt.or(Some(Interrupt::Suspend)),
+                Err(Interrupt::Suspend) => {
+                    if let Ok(invocation) = invocation {
+                        invocation.announce(context, key);
+                    }
+                    interrupt = interrupt.or(Some(Interrupt::Suspend));
+                }
             }
         }
         interrupt.map_or(Ok(outcomes), Err)
@@ -139,7 +163,10 @@ impl Prompt {
     fn over_limit(&self, call: &ToolCall, made: &[String], earlier: usize, number: usize) -> Option<ToolOutcome> {
         let all = made.len() + number;
         if all >= usize::try_from(self.max_tool_calls).unwrap_or(usize::MAX) {
-            return Some(ToolOutcome::failed(format!("the limit of {} tool calls is reached; this call was not made", self.max_tool_calls)));
+            return Some(ToolOutcome::failed(format!(
+                "the limit of {} tool calls is reached; this call was not made",
+                self.max_tool_calls
+            )));
         }
         let (_, most) = self.limits.iter().find(|(name, _)| *name == call.name)?;
         let of_this = made.iter().filter(|name| **name == call.name).count() + earlier;
@@ -148,7 +175,16 @@ impl Prompt {
     }
 
     /// The call with its arguments checked, completed and, where they depend on variables, kept.
-    fn invocation<'t>(&self, context: &StepContext<'_>, tool: &'t Tool, call: &ToolCall, turn: u32, key: &str) -> Result<Invocation<'t>, String> {
+    fn invocation<'t>(
+        &self,
+        context: &StepContext<'_>,
+        tools: &[&'t Tool],
+        call: &ToolCall,
+        turn: u32,
+        key: &str,
+    ) -> Result<Invocation<'t>, String> {
+        let tool = tools.iter().find(|tool| tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()) == call.name);
+        let tool = *tool.ok_or_else(|| format!("there is no tool `{}`", call.name))?;
         let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
         let given: Value = serde_json::from_str(text).map_err(|error| format!("the arguments are not JSON: {error}"))?;
         let Value::Object(mut given) = given else { return Err("the arguments are not a JSON object".into()) };
@@ -178,8 +214,9 @@ impl Prompt {
         if matches!(self.format, ResponseFormat::Text) {
             return Ok(());
         }
-        let value = parse_json(&completion.text)
-            .map_err(|error| StepFailure::transient("invalid_json", format!("the model's answer is not the JSON that was asked for: {error}")))?;
+        let value = parse_json(&completion.text).map_err(|error| {
+            StepFailure::transient("invalid_json", format!("the model's answer is not the JSON that was asked for: {error}"))
+        })?;
         if let Some(error) = self.schema.as_ref().and_then(|schema| schema.iter_errors(&value).next()) {
             let message = format!("the model's answer does not fit the schema at `{}`: {error}", error.instance_path());
             return Err(StepFailure::transient("schema_mismatch", message).into());

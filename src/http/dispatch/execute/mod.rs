@@ -9,6 +9,5 @@ mod resolve;
 mod routes;
 mod sse;
 
-pub(super) use answer::{Follow, Outcome, follow};
 pub(super) use routes::routes;
 pub(super) use sse::{EventPage, stream_response};

@@ -128,7 +128,9 @@ impl Lookup<'_> {
         let saved = self.store.find_flow(self.tenant, id).await?.ok_or_else(|| Error::missing("flow"))?;
         let version = match version {
             None => saved.current,
-            Some("published") => saved.published.ok_or_else(|| Error::new(Kind::Conflict, "flow_not_published", "no version of this flow is published"))?,
+            Some("published") => {
+                saved.published.ok_or_else(|| Error::new(Kind::Conflict, "flow_not_published", "no version of this flow is published"))?
+            }
             Some(version) => version.parse().map_err(|_| Error::missing("flow version"))?,
         };
         let version = self.store.find_flow_version(self.tenant, version).await?.filter(|version| version.flow == id);
@@ -143,9 +145,24 @@ impl Lookup<'_> {
         for _ in 0..3 {
             let old = self.store.find_flow_by_name(self.tenant, &name).await?;
             let id = old.as_ref().map_or_else(|| FlowId::new(self.clock), |old| old.id);
-            let version = FlowVersion { id: FlowVersionId::new(self.clock), flow: id, number: 0, document: flow.clone(), created_at: now, published_at: None };
+            let version = FlowVersion {
+                id: FlowVersionId::new(self.clock),
+                flow: id,
+                number: 0,
+                document: flow.clone(),
+                created_at: now,
+                published_at: None,
+            };
             let Some(old) = old else {
-                let saved = SavedFlow { id, name: name.clone(), description: description.clone(), created_at: now, updated_at: now, current: version.id, published: None };
+                let saved = SavedFlow {
+                    id,
+                    name: name.clone(),
+                    description: description.clone(),
+                    created_at: now,
+                    updated_at: now,
+                    current: version.id,
+                    published: None,
+                };
                 match self.store.create_flow(self.tenant, saved, version).await {
                     Ok(()) => return Ok(id),
                     Err(StoreError::Exists(_)) if mode == Mode::Upsert => continue,
@@ -165,7 +182,8 @@ impl Lookup<'_> {
                 return Ok(id);
             }
         }
-        Err(Error::new(Kind::Conflict, "flow_changed", "the flow is being changed by others at the same time").retry_after(std::time::Duration::from_secs(1)))
+        Err(Error::new(Kind::Conflict, "flow_changed", "the flow is being changed by others at the same time")
+            .retry_after(std::time::Duration::from_secs(1)))
     }
 
     async fn record(&self, given: Option<RecordDocument>, mode: Mode) -> Result<Option<Value>> {
@@ -233,7 +251,8 @@ impl Lookup<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::new(Kind::Conflict, "record_busy", "the record is being changed by others").retry_after(std::time::Duration::from_secs(1)))
+        Err(Error::new(Kind::Conflict, "record_busy", "the record is being changed by others")
+            .retry_after(std::time::Duration::from_secs(1)))
     }
 }
 

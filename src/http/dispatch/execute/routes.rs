@@ -67,9 +67,20 @@ const PREFER: &str = "prefer";
 pub fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route("/v1/dispatch", post_with(dispatch, |op| streamed(about("dispatch", "Dispatch", "Execute a flow")(op))))
-        .api_route("/v1/dispatch/resume", post_with(resume, |op| streamed(about("resumeDispatch", "Dispatch", "Deliver tool outputs to a paused execution")(op))))
-        .api_route("/v1/dispatch/approve", post_with(approve, |op| streamed(about("approveDispatch", "Dispatch", "Approve or deny a pending approval")(op))))
-        .api_route("/v1/dispatch/continue", post_with(continue_, |op| streamed(about("continueDispatch", "Dispatch", "Continue a paused execution with outputs or a decision")(op))))
+        .api_route(
+            "/v1/dispatch/resume",
+            post_with(resume, |op| streamed(about("resumeDispatch", "Dispatch", "Deliver tool outputs to a paused execution")(op))),
+        )
+        .api_route(
+            "/v1/dispatch/approve",
+            post_with(approve, |op| streamed(about("approveDispatch", "Dispatch", "Approve or deny a pending approval")(op))),
+        )
+        .api_route(
+            "/v1/dispatch/continue",
+            post_with(continue_, |op| {
+                streamed(about("continueDispatch", "Dispatch", "Continue a paused execution with outputs or a decision")(op))
+            }),
+        )
 }
 
 /// Documents the two forms of the answer: one JSON, or the events one by one.
@@ -87,15 +98,21 @@ pub fn streamed(mut operation: TransformOperation<'_>) -> TransformOperation<'_>
     operation
 }
 
-async fn dispatch(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, key: IdempotencyKey, headers: HeaderMap, body: Body<DispatchRequest>) -> Result<Response> {
+async fn dispatch(
+    caller: Scoped<FlowsExecute>,
+    State(desk): State<Desk>,
+    key: IdempotencyKey,
+    headers: HeaderMap,
+    body: Body<DispatchRequest>,
+) -> Result<Response> {
     let tenant = caller.tenant;
     let request_hash = fingerprint(&body.raw);
     let known = match &key.0 {
-        Some(key) => desk.store.find_run_by_key(tenant, ROUTE, key, desk.clock.now()).await?,
+        Some(key) => desk.store.find_created_run(tenant, ROUTE, key, desk.clock.now()).await?,
         None => None,
     };
     let wants = Wants { stream: None, headers: &headers };
-    if let Some((run, before)) = known {
+    if let Some(Created::Duplicate { run, request_hash: before }) = known {
         let wants = Wants { stream: body.value.stream_response.or(stream_option(&body.value)), ..wants };
         return desk.repeat(&caller, run, &before, &request_hash, &wants).await;
     }
@@ -106,8 +123,14 @@ async fn dispatch(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, key: I
     let wants = Wants { stream: resolved.stream, ..wants };
     let cancel = resolved.input.options.cancel_on_disconnect;
     let slot = if wants.stream() { Some(desk.limits.open_stream(caller.key)?) } else { None };
-    let run_key = key.0.map(|key| RunKey { route: ROUTE.into(), key, request_hash: request_hash.clone(), expires_at: desk.clock.now().after(KEY_LIFE) });
-    let start = StartRun { tenant, plan, flow_id: resolved.flow_id, input: resolved.input, secrets: resolved.secrets, key: run_key, parent: None };
+    let run_key = key.0.map(|key| RunKey {
+        route: ROUTE.into(),
+        key,
+        request_hash: request_hash.clone(),
+        expires_at: desk.clock.now().after(KEY_LIFE),
+    });
+    let start =
+        StartRun { tenant, plan, flow_id: resolved.flow_id, input: resolved.input, secrets: resolved.secrets, key: run_key, parent: None };
     let run = match desk.workers.start_run(start).await? {
         (run, Created::New) => run,
         (_, Created::Duplicate { run, request_hash: before }) => return desk.repeat(&caller, run, &before, &request_hash, &wants).await,
@@ -137,14 +160,24 @@ async fn resume(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, headers:
     desk.deliver(&caller, request.execution_id, &request.tool_outputs, &request.messages, &wants).await
 }
 
-async fn approve(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, headers: HeaderMap, body: Body<ApproveRequest>) -> Result<Response> {
+async fn approve(
+    caller: Scoped<FlowsExecute>,
+    State(desk): State<Desk>,
+    headers: HeaderMap,
+    body: Body<ApproveRequest>,
+) -> Result<Response> {
     let request = body.value;
     let wants = Wants { stream: request.stream_response, headers: &headers };
     let word = Word { approval: request.approval_id, decision: request.decision, reason: request.reason, digest: request.digest };
     desk.decide(&caller, request.execution_id, word, &wants).await
 }
 
-async fn continue_(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, headers: HeaderMap, body: Body<ContinueRequest>) -> Result<Response> {
+async fn continue_(
+    caller: Scoped<FlowsExecute>,
+    State(desk): State<Desk>,
+    headers: HeaderMap,
+    body: Body<ContinueRequest>,
+) -> Result<Response> {
     let ContinueRequest { execution_id, continuation, stream_response } = body.value;
     let wants = Wants { stream: stream_response, headers: &headers };
     match (continuation.approval_id, continuation.decision, continuation.tool_outputs) {
@@ -224,17 +257,28 @@ impl Desk {
         }
         let found = self.store.find_run(caller.tenant, run).await?.ok_or_else(|| Error::missing("execution"))?;
         if !found.state.is_terminal() && found.state != crate::model::RunState::Paused {
-            return Err(Error::new(Kind::Conflict, "idempotency_in_progress", "the execution that this Idempotency-Key started is still running")
-                .retry_after(Duration::from_secs(1))
-                .details(json!({ "executionId": run }))
-                .next(format!("follow it at GET /v1/executions/{run}/events")));
+            return Err(Error::new(
+                Kind::Conflict,
+                "idempotency_in_progress",
+                "the execution that this Idempotency-Key started is still running",
+            )
+            .retry_after(Duration::from_secs(1))
+            .details(json!({ "executionId": run }))
+            .next(format!("follow it at GET /v1/executions/{run}/events")));
         }
         let mut response = self.answer(caller, run, None, wants).await?;
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         Ok(response)
     }
 
-    async fn deliver(&self, caller: &Scoped<FlowsExecute>, run: RunId, outputs: &Map<String, Value>, messages: &[Value], wants: &Wants<'_>) -> Result<Response> {
+    async fn deliver(
+        &self,
+        caller: &Scoped<FlowsExecute>,
+        run: RunId,
+        outputs: &Map<String, Value>,
+        messages: &[Value],
+        wants: &Wants<'_>,
+    ) -> Result<Response> {
         if outputs.is_empty() {
             return Err(Error::invalid_at("/toolOutputs", "expected the output of at least one tool call"));
         }

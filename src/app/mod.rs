@@ -1,0 +1,126 @@
+//! The composition root: builds every part from the options, starts and stops them. Only this place knows all of them.
+
+mod master_key;
+pub mod telemetry;
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::engine::{Engine, Parts};
+use crate::error::{Error, Result};
+use crate::expr::script::{Limits as ScriptLimits, Sandbox};
+use crate::feed::Feed;
+use crate::http::cors::Origins;
+use crate::http::docs::Readiness;
+use crate::http::limits::Limits;
+use crate::http::serve::{ServeOptions, serve};
+use crate::http::{AppState, HttpOptions, router};
+use crate::id::NodeId;
+use crate::net::{Egress, Policy};
+use crate::provider::{Catalogue, Models, Setup};
+use crate::queue::Workers;
+use crate::secret::{Secret, Vault};
+use crate::store::{self, SharedStore};
+
+/// A server whose parts are built and at work, before or while it listens.
+pub struct App {
+    pub state: AppState,
+    /// The key that the first start made; shown once.
+    pub new_key: Option<Secret>,
+    options: HttpOptions,
+    grace: Duration,
+}
+
+/// How often forgotten things are tidied away.
+const TIDY: Duration = Duration::from_secs(60);
+
+impl App {
+    /// Opens the database, builds the parts and takes up what an earlier server left.
+    pub async fn start(config: &Config, clock: Clock) -> Result<Self> {
+        std::fs::create_dir_all(&config.data).map_err(|error| unusable(&config.data, &error))?;
+        let store = open(config, &clock).await?;
+        Self::with_store(config, clock, store).await
+    }
+
+    /// [`App::start`] over a store that is open already.
+    pub async fn with_store(config: &Config, clock: Clock, store: SharedStore) -> Result<Self> {
+        let vault = Vault::new(master_key::read(config, &clock)?, clock.clone());
+        let auth = Auth::new(store.clone(), clock.clone());
+        let new_key = auth.bootstrap(config.api_key.clone()).await?;
+        let egress = Egress::new(policy(config), clock.clone())?;
+        let feed = Feed::new(store.clone(), clock.clone());
+        let models = models(config, &egress, &clock)?;
+        let engine = Engine::new(Parts {
+            store: store.clone(),
+            feed: feed.clone(),
+            models,
+            egress,
+            sandbox: Sandbox::new(ScriptLimits::default(), clock.clone()),
+            vault: vault.clone(),
+            clock: clock.clone(),
+            node: NodeId::new(&clock),
+        });
+        let workers = Workers::start(engine.clone(), config.workers);
+        let limits = Limits::new(config.limits, clock.clone());
+        let state = AppState { auth, store, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers };
+        let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
+        let options = HttpOptions { cors, metrics: telemetry::metrics() };
+        Ok(Self { state, new_key, options, grace: config.grace })
+    }
+
+    /// Serves until `shutdown`; then takes no more, lets runs end or hands them back, and closes.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+        let state = self.state.clone();
+        let tidy = tokio::spawn(tidy(state.clone()));
+        let stop = CancellationToken::new();
+        let draining = {
+            let (state, stop, grace) = (state.clone(), stop.clone(), self.grace);
+            async move {
+                shutdown.cancelled().await;
+                state.readiness.drain();
+                state.workers.shutdown(grace).await;
+                stop.cancel();
+            }
+        };
+        let router = router(self.state, self.options);
+        let options = ServeOptions { shutdown_timeout: Duration::from_secs(3), ..ServeOptions::default() };
+        tokio::join!(serve(listener, router, state.clock.clone(), stop.clone(), options), draining);
+        tidy.abort();
+        state.store.close().await;
+    }
+}
+
+async fn tidy(state: AppState) {
+    loop {
+        state.clock.sleep(TIDY).await;
+        state.limits.sweep();
+    }
+}
+
+/// Opens the store that the options name.
+pub async fn open(config: &Config, clock: &Clock) -> Result<SharedStore> {
+    let url = config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", config.data.join("dispatch.db").display()));
+    Ok(store::open(&url, store::Options::new(clock.clone())).await?)
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy { allow: config.allow_private.clone(), allow_loopback: config.dev, ..Policy::default() }
+}
+
+fn models(config: &Config, egress: &Egress, clock: &Clock) -> Result<Models> {
+    let mut catalogue = Catalogue::built_in()?;
+    if let Some(folder) = &config.providers {
+        catalogue.extend_from(folder)?;
+    }
+    Ok(Models::new(Setup { catalogue, env: config.env.clone(), egress: egress.clone(), clock: clock.clone(), dev: config.dev }))
+}
+
+fn unusable(path: &std::path::Path, error: &std::io::Error) -> Error {
+    Error::new(crate::error::Kind::Invalid, "data_folder_unusable", format!("the data folder {} cannot be used: {error}", path.display()))
+        .next("choose another with --data")
+}

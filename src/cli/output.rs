@@ -1,0 +1,84 @@
+//! What commands print: words for people, or one JSON envelope.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+
+/// Where a command writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    pub json: bool,
+}
+
+impl Output {
+    pub const fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// A line for people; nothing with `--json`.
+    pub fn say(&self, text: impl std::fmt::Display) {
+        if !self.json {
+            line(&mut std::io::stdout().lock(), &text);
+        }
+    }
+
+    /// A part of a line for people, shown at once.
+    pub fn part(&self, text: &str) {
+        if !self.json {
+            let mut out = std::io::stdout().lock();
+            let _ = out.write_all(text.as_bytes());
+            let _ = out.flush();
+        }
+    }
+
+    /// The command's result: `{ok: true, cliVersion, ...}` with `--json`.
+    pub fn envelope(&self, mut body: Value) -> Result<()> {
+        if self.json {
+            if let Some(map) = body.as_object_mut() {
+                map.insert("ok".into(), true.into());
+                map.insert("cliVersion".into(), env!("CARGO_PKG_VERSION").into());
+            }
+            line(&mut std::io::stdout().lock(), &body);
+        }
+        Ok(())
+    }
+
+    /// A raw document, whatever the form.
+    pub fn document(&self, text: &str) {
+        line(&mut std::io::stdout().lock(), &text);
+    }
+
+    /// Says what went wrong; the exit code tells whether to try again.
+    pub fn fail(&self, error: &Error) -> ExitCode {
+        let code = error.kind().exit_code();
+        if self.json {
+            let body = json!({ "ok": false, "cliVersion": env!("CARGO_PKG_VERSION"), "error": error.envelope(), "exitCode": code });
+            line(&mut std::io::stdout().lock(), &body);
+        } else {
+            let envelope = error.envelope();
+            let mut err = std::io::stderr().lock();
+            line(&mut err, &format!("error: {} ({})", envelope.error, envelope.code));
+            for problem in error.problems() {
+                line(&mut err, &format!("  at {}: {}", problem.pointer, problem.message));
+            }
+            if let Some(next) = envelope.next {
+                line(&mut err, &format!("next: {next}"));
+            }
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                line(&mut err, &format!("because: {cause}"));
+                source = cause.source();
+            }
+        }
+        ExitCode::from(code)
+    }
+}
+
+/// A closed pipe is the reader's choice, not a failure.
+fn line(out: &mut impl Write, text: &impl std::fmt::Display) {
+    let _ = writeln!(out, "{text}");
+    let _ = out.flush();
+}

@@ -1,0 +1,79 @@
+//! `dispatch serve`: the server.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::output::Output;
+use super::server_options::ServerOptions;
+use crate::app::App;
+use crate::app::telemetry::{self, LogOptions};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+
+/// See the module.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    server: ServerOptions,
+    /// What to log, as in `info,dispatch=debug`.
+    #[arg(long, env = "DISPATCH_LOG", default_value = "info")]
+    log: String,
+    /// Log one JSON object a line.
+    #[arg(long, env = "DISPATCH_LOG_JSON")]
+    log_json: bool,
+    /// Send traces to this OTLP collector (HTTP).
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
+    /// For `dispatch selftest crash`: die when the named point is reached for the n-th time, as `name:n`.
+    #[arg(env = "DISPATCH_FAILPOINT", long, hide = true)]
+    failpoint: Option<String>,
+}
+
+pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
+    failpoint::arm(arguments.failpoint.as_deref()).map_err(|why| Error::new(Kind::Invalid, "failpoint_invalid", why))?;
+    let _telemetry =
+        telemetry::install(&LogOptions { filter: Some(arguments.log), json: arguments.log_json, otlp: arguments.otlp_endpoint });
+    let config = arguments.server.config(std::env::vars().collect::<HashMap<_, _>>());
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {}: {error}", config.listen))
+            .next("choose another with --listen")
+    })?;
+    let address = listener.local_addr().map_err(Error::internal)?;
+    let app = App::start(&config, Clock::system()).await?;
+    if config.dev {
+        tracing::warn!("--dev: loopback targets are allowed, and local/echo answers for models whose provider has no key");
+    }
+    if let Some(key) = &app.new_key {
+        output.say(format_args!("API key (shown once): {}", key.expose()));
+    }
+    output.say(format_args!("listening on http://{address}"));
+    output.envelope(json!({ "url": format!("http://{address}"), "apiKey": app.new_key.as_ref().map(|key| key.expose()), "store": app.state.store.name() }))?;
+    tracing::info!(%address, store = app.state.store.name(), dev = config.dev, "dispatch serves");
+    let shutdown = CancellationToken::new();
+    let signals = tokio::spawn(stop_on_signal(shutdown.clone()));
+    app.serve(listener, shutdown).await;
+    signals.abort();
+    tracing::info!("dispatch has stopped");
+    Ok(())
+}
+
+/// The first interrupt or termination asks for a graceful stop; the second ends the process.
+async fn stop_on_signal(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+    let mut next = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    next().await;
+    tracing::info!("stopping: runs may end, the rest is handed back; a second signal ends at once");
+    shutdown.cancel();
+    next().await;
+    std::process::exit(1);
+}

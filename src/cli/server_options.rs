@@ -1,0 +1,75 @@
+//! The options of a server, as flags and environment variables.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::http::limits::Rate;
+use crate::net::AllowRule;
+use crate::secret::Secret;
+
+/// See the module.
+#[derive(Debug, Args)]
+pub struct ServerOptions {
+    /// Address to listen on.
+    #[arg(long, env = "DISPATCH_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Folder of the embedded database and the master key.
+    #[arg(long, env = "DISPATCH_DATA", default_value = "dispatch-data")]
+    pub data: PathBuf,
+    /// `sqlite://path` or `postgres://user@host/database`; a SQLite file in the data folder when absent.
+    #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Allow loopback targets, and let local/echo answer for models whose provider has no key.
+    #[arg(long, env = "DISPATCH_DEV")]
+    pub dev: bool,
+    /// Open a private range to requests: `CIDR[:port]`; repeat or separate by commas.
+    #[arg(long, env = "DISPATCH_ALLOW_PRIVATE", value_delimiter = ',')]
+    pub allow_private: Vec<AllowRule>,
+    /// A web origin that may call; repeat or separate by commas; `*` for any.
+    #[arg(long, env = "DISPATCH_CORS_ORIGINS", value_delimiter = ',')]
+    pub cors_origin: Vec<String>,
+    /// Folder of model catalogue files (TOML) that extend or replace the built-in ones.
+    #[arg(long, env = "DISPATCH_PROVIDERS")]
+    pub providers: Option<PathBuf>,
+    /// Calls per second that one key may make; 0 lifts the limit.
+    #[arg(long, env = "DISPATCH_RATE_LIMIT", default_value_t = 500)]
+    pub rate_limit: u32,
+    /// Seconds that a lease on a run lasts without being renewed.
+    #[arg(long, env = "DISPATCH_LEASE_SECONDS", default_value_t = 10)]
+    pub lease_seconds: u64,
+    /// Seconds that runs may take to end when the server stops.
+    #[arg(long, env = "DISPATCH_GRACE_SECONDS", default_value_t = 5)]
+    pub grace_seconds: u64,
+    /// The first tenant's key; the first start makes and prints one when absent.
+    #[arg(env = "DISPATCH_API_KEY", long = "api-key", hide = true, hide_env_values = true)]
+    pub api_key: Option<Secret>,
+    /// 32 bytes as base64 or hex that seal stored secrets; made and kept in the data folder when absent.
+    #[arg(env = "DISPATCH_MASTER_KEY", long = "master-key", hide = true, hide_env_values = true)]
+    pub master_key: Option<Secret>,
+}
+
+impl ServerOptions {
+    /// The server's configuration; provider keys and addresses come from `env`.
+    pub fn config(self, env: HashMap<String, String>) -> Config {
+        let rate = std::num::NonZeroU32::new(self.rate_limit)
+            .map(|per_second| Rate { per_second, burst: per_second.saturating_mul(std::num::NonZeroU32::MIN.saturating_add(1)) });
+        let mut config = Config::new(self.data).rate(rate);
+        config.listen = self.listen;
+        config.database_url = self.database_url;
+        config.dev = self.dev;
+        config.api_key = self.api_key;
+        config.master_key = self.master_key;
+        config.allow_private = self.allow_private;
+        config.cors = self.cors_origin;
+        config.providers = self.providers;
+        config.env = env;
+        config.workers.lease = Duration::from_secs(self.lease_seconds.max(1));
+        config.grace = Duration::from_secs(self.grace_seconds);
+        config
+    }
+}

@@ -1,0 +1,66 @@
+//! What the operator chooses, gathered for the parts; each part owns its own options.
+//!
+//! Must not know: how the parts are put together.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::http::limits::{LimitOptions, Rate};
+use crate::net::AllowRule;
+use crate::queue;
+use crate::secret::Secret;
+
+/// The options of one server.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: SocketAddr,
+    /// Holds the embedded database and the master key.
+    pub data: PathBuf,
+    /// `sqlite://path` or `postgres://...`; `dispatch.db` in the data folder when absent.
+    pub database_url: Option<String>,
+    /// Loopback targets are allowed, and models whose provider has no key are answered by `local/echo`.
+    pub dev: bool,
+    /// The first tenant's key; made and shown once when absent.
+    pub api_key: Option<Secret>,
+    /// Seals secrets; kept in the data folder when absent.
+    pub master_key: Option<Secret>,
+    pub allow_private: Vec<AllowRule>,
+    /// Web origins that may call.
+    pub cors: Vec<String>,
+    /// A folder of model catalogue files that extend or replace the built-in ones.
+    pub providers: Option<PathBuf>,
+    /// Provider keys and addresses, by the names of environment variables.
+    pub env: HashMap<String, String>,
+    pub workers: queue::Options,
+    pub limits: LimitOptions,
+    /// How long runs may take to end when the server shuts down.
+    pub grace: std::time::Duration,
+}
+
+impl Config {
+    /// Defaults around a data folder.
+    pub fn new(data: PathBuf) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            data,
+            database_url: None,
+            dev: false,
+            api_key: None,
+            master_key: None,
+            allow_private: Vec::new(),
+            cors: Vec::new(),
+            providers: None,
+            env: HashMap::new(),
+            workers: queue::Options::default(),
+            limits: LimitOptions::default(),
+            grace: std::time::Duration::from_secs(5),
+        }
+    }
+
+    /// Calls per second and key; `None` lifts the limit.
+    pub fn rate(mut self, rate: Option<Rate>) -> Self {
+        self.limits.rate = rate;
+        self
+    }
+}
