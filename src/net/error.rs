@@ -167,7 +167,9 @@ impl std::error::Error for Blocked {}
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match error.kind {
-            ErrorKind::Blocked(_) | ErrorKind::InvalidUrl { .. } | ErrorKind::InvalidHeader { .. } | ErrorKind::Redirect { .. } => Kind::Invalid,
+            ErrorKind::Blocked(_) | ErrorKind::InvalidUrl { .. } | ErrorKind::InvalidHeader { .. } | ErrorKind::Redirect { .. } => {
+                Kind::Invalid
+            }
             ErrorKind::TooLarge { .. } => Kind::TooLarge,
             ErrorKind::Timeout { .. } | ErrorKind::Connect { .. } | ErrorKind::Tls { .. } | ErrorKind::Cut { .. } => Kind::Unavailable,
             ErrorKind::Setup { .. } => return Self::internal(error),

@@ -39,7 +39,9 @@ fn codes_in_source() -> Codes {
         }
         for before in BEFORE_A_CODE {
             for (at, _) in source.match_indices(before) {
-                codes.extend(literal(&source[at + before.len()..]).map(|code| (code, BTreeSet::new())).filter(|(code, _)| !codes.contains_key(code)));
+                codes.extend(
+                    literal(&source[at + before.len()..]).map(|code| (code, BTreeSet::new())).filter(|(code, _)| !codes.contains_key(code)),
+                );
             }
         }
         for (at, _) in source.match_indices("fn code(") {
@@ -162,7 +164,11 @@ fn every_option_is_described() {
     let page = read("docs/configuration.md");
     let command = dispatch::cli::Cli::command();
     for command in command.get_subcommands() {
-        assert!(page.contains(&format!("dispatch {}", command.get_name())), "docs/configuration.md does not mention `{}`", command.get_name());
+        assert!(
+            page.contains(&format!("dispatch {}", command.get_name())),
+            "docs/configuration.md does not mention `{}`",
+            command.get_name()
+        );
     }
     let serve = command.find_subcommand("serve").unwrap();
     for argument in serve.get_arguments().filter(|argument| !argument.is_hide_set()) {
