@@ -160,7 +160,7 @@ impl Engine {
         })
     }
 
-    fn seal(&self, secrets: &BTreeMap<String, Secret>, tenant: TenantId, run: RunId) -> Result<Option<Vec<u8>>> {
+    pub(super) fn seal(&self, secrets: &BTreeMap<String, Secret>, tenant: TenantId, run: RunId) -> Result<Option<Vec<u8>>> {
         if secrets.is_empty() {
             return Ok(None);
         }
