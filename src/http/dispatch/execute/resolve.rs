@@ -80,10 +80,12 @@ impl Lookup<'_> {
         }
         let run_options = run_options(&options, &mut problems);
         let flow = request.flow.or_else(|| request.flow_id.map(|id| serde_json::json!({ "id": id })));
-        if flow.is_none() && problems.0.is_empty() {
-            problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`");
-        }
-        let flow = flow.unwrap_or_default();
+        let Some(flow) = flow else {
+            if problems.0.is_empty() {
+                problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`");
+            }
+            return Err(problems.into());
+        };
         let inline = flow.get("steps").is_some() || flow.get("flowSteps").is_some();
         let inferred = if inline || flow.get("id").is_none() { Mode::Virtual } else { Mode::Existing };
         let mode = Mode::read(options.flow_mode.as_deref(), "/options/flowMode", inferred, &mut problems);
