@@ -23,6 +23,7 @@ mod text;
 mod vault;
 mod waits;
 
+pub mod faulty;
 pub mod memory;
 pub mod postgres;
 pub mod sqlite;

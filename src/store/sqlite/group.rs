@@ -86,6 +86,16 @@ update waits set state = 'closed' where state = 'open' and run in (
     select r.id from json_each($4) join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
     where value->>'ends');
 
+update runs set nudges = nudges + 1,
+    wake_at = case when state = 'paused' then min(coalesce(wake_at, a.now), a.now) else wake_at end
+from (select w.run as run, max(value->>'now') as now from json_each($8)
+    join waits w on w.id = value->>'wait' and w.tenant = value->>'tenant' and w.state = 'open'
+    where value->>'run' is null or exists (
+        select 1 from runs r where r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number')
+    group by w.run) as a
+where runs.id = a.run and runs.state in ('queued', 'running', 'paused', 'compensating')
+returning 'nudged' as tag, runs.id;
+
 update waits set state = 'resolved', resolution = a.resolution, resolved_at = a.now
 from (select value->>'wait' as wait, value->>'tenant' as tenant, value->>'resolution' as resolution, value->>'now' as now,
         value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number
@@ -93,14 +103,6 @@ from (select value->>'wait' as wait, value->>'tenant' as tenant, value->>'resolu
 where waits.id = a.wait and waits.tenant = a.tenant and waits.state = 'open'
     and (a.run is null or exists (select 1 from runs r where r.id = a.run and r.epoch = a.epoch and r.commit_no = a.number))
 returning 'resolved' as tag, waits.id;
-
-update runs set nudges = nudges + 1,
-    wake_at = case when state = 'paused' then min(coalesce(wake_at, a.now), a.now) else wake_at end
-from (select w.run as run, max(w.resolved_at) as now from json_each($8) join waits w on w.id = value->>'wait'
-    where w.state = 'resolved' and w.tenant = value->>'tenant' and w.resolution = value->>'resolution' and w.resolved_at = value->>'now'
-    group by w.run) as a
-where runs.id = a.run and runs.state in ('queued', 'running', 'paused', 'compensating')
-returning 'nudged' as tag, runs.id;
 
 commit;
 ";

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// The server that tests use; `DISPATCH_TEST_POSTGRES_URL` names another.
-const SERVER: &str = "postgres://postgres@127.0.0.1:5432/postgres";
+const SERVER: &str = "postgres://postgres@127.0.0.1:5432/postgres?sslmode=disable";
 /// Pooled connections of one store; several tests share the server.
 const CONNECTIONS: u32 = 4;
 
@@ -34,7 +34,7 @@ pub struct Site {
 
 enum Place {
     Memory,
-    File(tempfile::TempDir),
+    File { _folder: tempfile::TempDir },
     Schema { server: String, name: String },
 }
 
@@ -44,7 +44,7 @@ impl Site {
             Kind::Memory => (Arc::new(MemoryStore::new()), Place::Memory),
             Kind::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
-                (Arc::new(SqliteStore::open(&folder.path().join("dispatch.db")).await.unwrap()), Place::File(folder))
+                (Arc::new(SqliteStore::open(&folder.path().join("dispatch.db")).await.unwrap()), Place::File { _folder: folder })
             }
             Kind::Postgres => {
                 let schema = Schema::create().await;
