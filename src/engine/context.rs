@@ -25,13 +25,13 @@ use crate::expr::Scope;
 use crate::failpoint;
 use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::Event;
-use crate::model::flow::Effect;
 use crate::model::run::Spent;
 use crate::model::wait::{Resolution, Wait, WaitKind};
 use crate::model::{JournalEntry, Outcome, RunInput};
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Resolve, Resolved};
+use crate::tool::Effect;
 
 /// How long a wait lasts that nobody gave a deadline.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3_600);

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::id::{RunId, TenantId};
 use crate::model::EventRecord;
 use crate::model::event::Rest;
+use crate::store::Rung;
 
 /// Segments read from the store at once.
 const PAGE: u32 = 64;
@@ -31,7 +32,7 @@ pub struct Follower {
     run: RunId,
     /// The next number wanted.
     next: u64,
-    bell: Option<broadcast::Receiver<RunId>>,
+    bell: Option<broadcast::Receiver<Rung>>,
 }
 
 impl Follower {
@@ -114,10 +115,10 @@ impl Follower {
 }
 
 /// Waits until the bell rings for this run, or so loudly that it may have been missed.
-async fn rung(bell: &mut broadcast::Receiver<RunId>, wanted: RunId) {
+async fn rung(bell: &mut broadcast::Receiver<Rung>, wanted: RunId) {
     loop {
         match bell.recv().await {
-            Ok(run) if run != wanted => {}
+            Ok(rung) if rung.run != wanted => {}
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
             // The store is closing; the reader's own clock decides.
             Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,

@@ -81,7 +81,8 @@ pub(super) async fn listen(workers: Workers) {
             () = inner.stop.cancelled() => return,
         };
         match heard {
-            Ok(run) => workers.nudge(run).await,
+            Ok(rung) if rung.due => workers.nudge(rung.run).await,
+            Ok(_) => {}
             Err(RecvError::Lagged(_)) => inner.look.notify_one(),
             Err(RecvError::Closed) => return,
         }

@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 
 use super::{
     Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, NewRun,
-    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Runs, SavedFlow, Signal, Store,
+    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Signal, Store,
     StoreError, StoreResult, Tenant, Vaults, Waits,
 };
 use crate::clock::{Clock, Timestamp};
@@ -172,6 +172,7 @@ pass! {
     }
     Idempotency {
         fn begin_receipt(tenant: TenantId, receipt: Receipt, now: Timestamp) -> Begun;
+        fn find_created_run(tenant: TenantId, route: &str, key: &str, now: Timestamp) -> Option<Created>;
         fn file_answer(tenant: TenantId, route: &str, key: &str, answer: Answer) -> ();
         fn drop_receipt(tenant: TenantId, route: &str, key: &str) -> ();
         fn purge_receipts(now: Timestamp) -> u64;
@@ -185,7 +186,7 @@ pass! {
 
 #[async_trait]
 impl<S: Store + ?Sized> Store for Faulty<S> {
-    fn bell(&self) -> broadcast::Receiver<RunId> {
+    fn bell(&self) -> broadcast::Receiver<Rung> {
         self.inner.bell()
     }
 

@@ -105,12 +105,26 @@ impl From<StoreError> for Error {
 /// The result of a store call.
 pub type StoreResult<T> = Result<T, StoreError>;
 
+/// What the bell tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rung {
+    pub run: RunId,
+    /// Somebody must look at the run now; otherwise only its log grew.
+    pub due: bool,
+}
+
+impl Rung {
+    pub const fn due(run: RunId) -> Self {
+        Self { run, due: true }
+    }
+}
+
 /// Everything a database must be able to do.
 #[async_trait]
 pub trait Store: Runs + Waits + Flows + Records + Accounts + Idempotency + Vaults + Send + Sync + 'static {
-    /// Rings with a run's id when it became ready or, where other nodes share the database, when its log grew. A
-    /// hint: it may be lost or late, so whoever listens also looks from time to time.
-    fn bell(&self) -> broadcast::Receiver<RunId>;
+    /// Rings when a run became due or, where other nodes share the database, when its log grew there. A hint: it may be
+    /// lost or late, so whoever listens also looks from time to time.
+    fn bell(&self) -> broadcast::Receiver<Rung>;
 
     /// Whether the database answers.
     async fn ping(&self) -> StoreResult<()>;

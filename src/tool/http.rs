@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 use crate::clock::Clock;
 use crate::error::{Error, Problems, Result};
 use crate::expr::{Insert, Missing, Scope, Template, TemplateTree};
-use crate::model::flow::Effect;
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
 use crate::secret::Secret;
+use crate::tool::Effect;
 
 /// Largest answer, in bytes after inflation.
 pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;

@@ -4,6 +4,7 @@
 mod egress;
 mod expr;
 mod http;
+mod layers;
 mod providers;
 mod scripted;
 mod ssrf;

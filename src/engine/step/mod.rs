@@ -15,6 +15,7 @@ mod template;
 mod tool_call;
 mod tool_run;
 mod transform_data;
+mod wait_for_signal;
 mod wait_until;
 
 use async_trait::async_trait;
@@ -83,6 +84,7 @@ pub const ALL: &[StepType] = &[
     template::TYPE,
     send_stream::TYPE,
     wait_until::TYPE,
+    wait_for_signal::TYPE,
     tool_call::TYPE,
     records::GET,
     records::LIST,

@@ -14,10 +14,9 @@ use super::transform_data::script_failure;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
 use crate::failpoint;
 use crate::model::event::Event;
-use crate::model::flow::Effect;
 use crate::model::wait::{WaitKind, digest};
 use crate::tool::http::HttpTemplate;
-use crate::tool::{Body, Tool};
+use crate::tool::{Body, Effect, Tool};
 
 /// A call to make.
 pub struct Invocation<'t> {

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::id::RunId;
 use crate::store::batch::{Batch, Won};
 use crate::store::group::Apply;
-use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreError, StoreResult, row};
+use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, Rung, StoreError, StoreResult, row};
 
 /// Flows whose blob is known to be stored.
 const KNOWN_FLOWS: u64 = 10_000;
@@ -45,7 +45,7 @@ pub(super) struct Driver {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
     flows: Cache<String, ()>,
-    bell: broadcast::Sender<RunId>,
+    bell: broadcast::Sender<Rung>,
     own: Arc<AtomicU32>,
     clock: Clock,
     /// The last group was sent more than once, so an answer that stands may be its own.
@@ -77,7 +77,7 @@ impl Fault {
 }
 
 impl Driver {
-    pub fn new(pool: PgPool, options: PgConnectOptions, bell: broadcast::Sender<RunId>, own: Arc<AtomicU32>, clock: Clock) -> Self {
+    pub fn new(pool: PgPool, options: PgConnectOptions, bell: broadcast::Sender<Rung>, own: Arc<AtomicU32>, clock: Clock) -> Self {
         let flows = Cache::builder().max_capacity(KNOWN_FLOWS).time_to_live(KNOWN_FOR).build();
         Self { pool, options, connection: None, flows, bell, own, clock, repeated: false, away: false }
     }
@@ -185,7 +185,7 @@ impl Apply for Driver {
     }
 
     fn ring(&self, run: RunId) {
-        let _ = self.bell.send(run);
+        let _ = self.bell.send(Rung::due(run));
     }
 
     async fn close(&mut self) {

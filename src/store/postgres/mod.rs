@@ -31,9 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::group::Writer;
 use super::row::Columns;
-use super::{Store, StoreError, StoreResult};
+use super::{Rung, Store, StoreError, StoreResult};
 use crate::clock::Clock;
-use crate::id::RunId;
 
 /// How long a caller waits for a pooled connection.
 const ACQUIRE: Duration = Duration::from_secs(10);
@@ -51,7 +50,7 @@ pub struct PostgresStore {
     writer: Mutex<Option<Writer>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: CancellationToken,
-    bell: broadcast::Sender<RunId>,
+    bell: broadcast::Sender<Rung>,
 }
 
 impl PostgresStore {
@@ -171,7 +170,7 @@ impl Columns for PgRow {
 
 #[async_trait]
 impl Store for PostgresStore {
-    fn bell(&self) -> broadcast::Receiver<RunId> {
+    fn bell(&self) -> broadcast::Receiver<Rung> {
         self.bell.subscribe()
     }
 

@@ -13,7 +13,7 @@ use crate::store::payload::payload;
 use crate::store::row::run_columns;
 use crate::store::runs::Runs;
 use crate::store::{
-    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, StoreError, StoreResult, row,
+    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, Rung, StoreError, StoreResult, row,
 };
 
 /// Takes due runs that nobody else is taking, and returns their rows as they were found. A run that is being
@@ -148,7 +148,7 @@ impl Runs for PostgresStore {
         .await
         .map_err(failed)?;
         if let Some(asked) = asked {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
             return row::state(&asked).map(Some);
         }
         let ended = sqlx::query("select id, state from runs where id = $1 and tenant = $2")
@@ -241,7 +241,7 @@ impl Runs for PostgresStore {
         .await
         .map_err(failed)?;
         if woken.is_some() {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::store::batch::json;
 use crate::store::row::wait_columns;
 use crate::store::text::Fit;
 use crate::store::waits::{Resolve, Resolved, Signal, Waits};
-use crate::store::{StoreResult, row};
+use crate::store::{Rung, StoreResult, row};
 
 pub(super) async fn of_runs(pool: &PgPool, runs: &[String]) -> StoreResult<Vec<PgRow>> {
     sqlx::query(concat!("select ", wait_columns!(), " from waits w where w.run = any($1) order by w.id"))
@@ -85,7 +85,7 @@ impl Waits for PostgresStore {
         .await
         .map_err(failed)?;
         if kept > 0 {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
         }
         Ok(kept > 0)
     }

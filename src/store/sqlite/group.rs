@@ -15,7 +15,7 @@ use super::{failed, runs, waits};
 use crate::id::RunId;
 use crate::store::batch::{Batch, Won};
 use crate::store::group::Apply;
-use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreResult, row};
+use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, Rung, StoreResult, row};
 
 /// Flows whose blob is known to be stored.
 const KNOWN_FLOWS: u64 = 10_000;
@@ -111,11 +111,11 @@ commit;
 pub(super) struct Driver {
     connection: Arc<Mutex<SqliteConnection>>,
     flows: Cache<String, ()>,
-    bell: broadcast::Sender<RunId>,
+    bell: broadcast::Sender<Rung>,
 }
 
 impl Driver {
-    pub fn new(connection: Arc<Mutex<SqliteConnection>>, bell: broadcast::Sender<RunId>) -> Self {
+    pub fn new(connection: Arc<Mutex<SqliteConnection>>, bell: broadcast::Sender<Rung>) -> Self {
         let flows = Cache::builder().max_capacity(KNOWN_FLOWS).time_to_live(KNOWN_FOR).build();
         Self { connection, flows, bell }
     }
@@ -170,7 +170,7 @@ impl Apply for Driver {
     }
 
     fn ring(&self, run: RunId) {
-        let _ = self.bell.send(run);
+        let _ = self.bell.send(Rung::due(run));
     }
 
     async fn close(&mut self) {}

@@ -28,8 +28,7 @@ use tokio::sync::{Mutex, MutexGuard, broadcast};
 
 use super::group::Writer;
 use super::row::Columns;
-use super::{Store, StoreError, StoreResult};
-use crate::id::RunId;
+use super::{Rung, Store, StoreError, StoreResult};
 
 /// Connections that only read.
 const READERS: u32 = 4;
@@ -44,7 +43,7 @@ pub struct SqliteStore {
     write: Arc<Mutex<SqliteConnection>>,
     writer: SyncMutex<Option<Writer>>,
     task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
-    bell: broadcast::Sender<RunId>,
+    bell: broadcast::Sender<Rung>,
 }
 
 pub(super) fn migrations(files: &[(i64, &'static str, &'static str)]) -> Migrator {
@@ -149,7 +148,7 @@ async fn migrate(connection: &mut SqliteConnection) -> StoreResult<()> {
 
 #[async_trait]
 impl Store for SqliteStore {
-    fn bell(&self) -> broadcast::Receiver<RunId> {
+    fn bell(&self) -> broadcast::Receiver<Rung> {
         self.bell.subscribe()
     }
 

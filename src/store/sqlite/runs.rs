@@ -15,7 +15,7 @@ use crate::store::payload::payload;
 use crate::store::row::run_columns;
 use crate::store::runs::Runs;
 use crate::store::{
-    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, StoreError, StoreResult, row,
+    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, Rung, StoreError, StoreResult, row,
 };
 
 const DUE: &str = concat!(
@@ -161,7 +161,7 @@ impl Runs for SqliteStore {
         .map_err(failed)?;
         drop(connection);
         if let Some(asked) = asked {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
             return row::state(&asked).map(Some);
         }
         let ended = sqlx::query("select id, state from runs where id = $1 and tenant = $2")
@@ -253,7 +253,7 @@ impl Runs for SqliteStore {
         .await
         .map_err(failed)?;
         if woken.rows_affected() > 0 {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
         }
         Ok(())
     }
