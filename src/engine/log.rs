@@ -321,6 +321,7 @@ impl RunLog {
             }
             if some {
                 tokio::select! {
+                    biased;
                     () = notified => {}
                     () = self.clock.sleep(LINGER) => return,
                 }
