@@ -82,6 +82,10 @@ impl RunContext {
                 return Walk::Failed(failure("too_many_events", format!("a run may have {MAX_EVENTS} events")));
             }
             tokio::select! {
+                // In this order, so that a run on virtual time replays from its seed.
+                biased;
+                () = self.cancel.cancelled() => return Walk::Cancelled,
+                () = leave.cancelled() => return Walk::HandBack,
                 Some((index, ended)) = running.next() => match ended {
                     Ended::Suspended => {
                         suspended.insert(index);
@@ -99,8 +103,6 @@ impl RunContext {
                         self.stand_aside(index);
                     }
                 }
-                () = self.cancel.cancelled() => return Walk::Cancelled,
-                () = leave.cancelled() => return Walk::HandBack,
                 () = &mut overdue => {
                     return Walk::Failed(failure("run_timeout", format!("the run took longer than {} ms", self.time_limit())));
                 }

@@ -38,7 +38,7 @@ pub use log::Lost;
 pub use memory::StepRecord;
 pub use verbs::{Decision, Fate};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Problems, Result};
 use crate::expr::script::Sandbox;
 use crate::feed::Feed;
@@ -77,14 +77,13 @@ pub(crate) struct Inner {
     types: HashMap<&'static str, StepType>,
     plans: Cache<String, Arc<Plan>>,
     /// Tenants' own provider keys, read again after a moment.
-    keys: Cache<TenantId, TenantKeys>,
+    keys: Cache<TenantId, (Timestamp, TenantKeys)>,
 }
 
 impl Engine {
     pub fn new(parts: Parts) -> Self {
         let types = step::ALL.iter().map(|kind| (kind.action, *kind)).collect();
-        let keys = Cache::builder().max_capacity(PLANS).time_to_live(KEYS_FOR).build();
-        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS), keys }))
+        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS), keys: Cache::new(PLANS) }))
     }
 
     pub fn parts(&self) -> &Parts {
