@@ -328,6 +328,7 @@ impl RunLog {
             }
             if some {
                 tokio::select! {
+                    biased;
                     () = notified => {}
                     () = self.clock.sleep(LINGER) => return,
                 }
