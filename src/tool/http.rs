@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Clock;
-use crate::error::{Error, Problems, Result};
+use crate::error::{Problems, Result};
 use crate::expr::{Insert, Missing, Scope, Template, TemplateTree};
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
 use crate::secret::Secret;
@@ -334,33 +334,4 @@ fn compile_auth(auth: &AuthConfig, problems: &mut Problems) -> Option<AuthTempla
             None
         }
     }
-}
-
-/// An [`Error`] for callers that have no run to report to.
-pub fn describe(error: &net::Error) -> Error {
-    Error::new(crate::error::Kind::Unavailable, code(error), error.to_string())
-}
-
-/// The stable code of a failed exchange.
-pub fn code(error: &net::Error) -> &'static str {
-    match error.kind() {
-        net::ErrorKind::Blocked(_) => "egress_blocked",
-        net::ErrorKind::InvalidUrl { .. } => "invalid_url",
-        net::ErrorKind::InvalidHeader { .. } => "invalid_header",
-        net::ErrorKind::Connect { .. } => "connect_failed",
-        net::ErrorKind::Tls { .. } => "tls_failed",
-        net::ErrorKind::Timeout { .. } => "timeout",
-        net::ErrorKind::TooLarge { .. } => "response_too_large",
-        net::ErrorKind::Cut { .. } => "connection_cut",
-        net::ErrorKind::Redirect { .. } => "redirect_refused",
-        net::ErrorKind::Setup { .. } => "egress_unavailable",
-    }
-}
-
-/// Whether a failed exchange may go better later.
-pub fn transient(error: &net::Error) -> bool {
-    matches!(
-        error.kind(),
-        net::ErrorKind::Connect { .. } | net::ErrorKind::Timeout { .. } | net::ErrorKind::Cut { .. } | net::ErrorKind::Setup { .. }
-    )
 }

@@ -37,7 +37,7 @@ const TABLE: &[(&str, &str)] = &[
     ("config", "auth clock engine error expr feed http net provider queue secret store tool"),
     ("app", "auth clock config engine error expr failpoint feed http id model net provider queue secret store tool"),
     ("cli::fake_provider", "clock error provider"),
-    ("cli", "app clock config engine error expr failpoint feed http id model secret store tool"),
+    ("cli", "app clock config engine error expr failpoint feed http id model net secret store tool"),
     ("main", "cli"),
 ];
 
@@ -102,7 +102,7 @@ fn judge(inside: &[String], path: &str) -> Option<String> {
 }
 
 /// Every Rust file, in a stable order.
-fn rust_files(folder: &Path) -> BTreeSet<PathBuf> {
+pub fn rust_files(folder: &Path) -> BTreeSet<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
     let here = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
