@@ -3,6 +3,7 @@
 mod master_key;
 pub mod telemetry;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -102,9 +103,14 @@ async fn tidy(state: AppState) {
     }
 }
 
+/// The embedded database's file, when no address names another.
+pub fn database_file(config: &Config) -> PathBuf {
+    config.data.join("dispatch.db")
+}
+
 /// Opens the store that the options name.
 pub async fn open(config: &Config, clock: &Clock) -> Result<SharedStore> {
-    let url = config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", config.data.join("dispatch.db").display()));
+    let url = config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", database_file(config).display()));
     Ok(store::open(&url, store::Options::new(clock.clone())).await?)
 }
 
