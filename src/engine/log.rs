@@ -284,13 +284,20 @@ impl RunLog {
     async fn create(&self, birth: Birth) -> Result<(), Lost> {
         let (new, count) = {
             let mut pending = self.pending.lock();
-            let events = std::mem::take(&mut pending.events);
+            let mut events = std::mem::take(&mut pending.events);
+            let mut journal = std::mem::take(&mut pending.journal);
             pending.barrier = None;
             pending.reserved = pending.next_seq + RESERVE;
+            let mut count = pending.recorded;
+            if pending.last_move.is_some() || !pending.waits.is_empty() {
+                // A creation carries no waits and no move: what tells of them stays with the commit that does.
+                pending.events = events.split_off(events.len().min(1));
+                pending.barrier = pending.events.first().map(|event| event.seq);
+                pending.journal = std::mem::take(&mut journal);
+                count = 0;
+            }
             let segment = (!events.is_empty()).then_some(Segment { events, rest: Rest::None });
-            let new = NewRun { reserved: pending.reserved, journal: std::mem::take(&mut pending.journal), segment, ..birth.new };
-            // A move may be pending too: it is left for the commit that follows.
-            (new, if pending.last_move.is_some() || !pending.waits.is_empty() { 0 } else { pending.recorded })
+            (NewRun { reserved: pending.reserved, journal, segment, ..birth.new }, count)
         };
         let (below, reserved) = (new.segment.as_ref().map(|segment| segment.last() + 1), new.reserved);
         failpoint::hit("run.create.before");
@@ -321,6 +328,7 @@ impl RunLog {
             }
             if some {
                 tokio::select! {
+                    biased;
                     () = notified => {}
                     () = self.clock.sleep(LINGER) => return,
                 }
