@@ -3,6 +3,7 @@
 mod master_key;
 pub mod telemetry;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -102,13 +103,18 @@ async fn tidy(state: AppState) {
     }
 }
 
+/// The embedded database's file, when no address names another.
+pub fn database_file(config: &Config) -> PathBuf {
+    config.data.join("dispatch.db")
+}
+
 /// Opens the store that the options name, for looking and administrating; a server may be at work on it.
 pub async fn open(config: &Config, clock: &Clock) -> Result<SharedStore> {
     Ok(store::open(&database(config), store::Options::new(clock.clone())).await?)
 }
 
 fn database(config: &Config) -> String {
-    config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", config.data.join("dispatch.db").display()))
+    config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", database_file(config).display()))
 }
 
 fn policy(config: &Config) -> Policy {

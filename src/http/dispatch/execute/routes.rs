@@ -13,10 +13,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::answer::{Follow, Outcome, follow};
+use super::answer::{Follow, follow};
+use super::outcome::Outcome;
 use super::request::{ApproveRequest, ContinueRequest, DispatchRequest, ResumeRequest};
 use super::resolve::Lookup;
-use super::sse::{OnDisconnect, stream_response};
+use super::sse::{OnDisconnect, PublicEvent, stream_response};
 use crate::clock::Clock;
 use crate::engine::{Decision, Engine, StartRun};
 use crate::error::{Error, Kind, Result};
@@ -29,7 +30,7 @@ use crate::http::idempotency::fingerprint;
 use crate::http::limits::Limits;
 use crate::http::scope::{FlowsExecute, Scoped};
 use crate::id::{RunId, TenantId, WaitId};
-use crate::model::event::{Event, Rest, Segment};
+use crate::model::event::{Rest, Segment};
 use crate::queue::Workers;
 use crate::store::{Created, RunKey, SharedStore};
 
@@ -86,7 +87,7 @@ pub fn routes() -> ApiRouter<AppState> {
 /// Documents the two forms of the answer: one JSON, or the events one by one.
 pub fn streamed(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
     operation = operation.response::<200, Json<Outcome>>();
-    let json_schema = aide::generate::in_context(|context| context.schema.subschema_for::<Event>());
+    let json_schema = aide::generate::in_context(|context| context.schema.subschema_for::<PublicEvent>());
     let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
     let responses = operation.inner_mut().responses.get_or_insert_default();
     if let Some(ReferenceOr::Item(answer)) = responses.responses.get_mut(&Code::Code(200)) {
