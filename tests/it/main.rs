@@ -3,6 +3,7 @@
 
 mod docs;
 mod egress;
+mod examples;
 mod expr;
 mod http;
 mod layers;
