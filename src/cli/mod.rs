@@ -5,6 +5,7 @@
 
 pub mod fake_provider;
 mod output;
+mod selftest;
 mod serve;
 mod server_options;
 
@@ -31,6 +32,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Run a model provider that speaks three wire formats and fails on request.
     FakeProvider(fake_provider::Arguments),
+    /// Try this binary on this machine.
+    Selftest(selftest::Arguments),
 }
 
 /// Runs the command line of this process.
@@ -46,6 +49,11 @@ pub async fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(arguments) => serve::run(arguments, &output).await,
         Command::FakeProvider(arguments) => fake_provider::run(arguments, &output).await,
+        Command::Selftest(arguments) => match selftest::run(arguments, &output).await {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(1),
+            Err(error) => Err(error),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
