@@ -315,7 +315,8 @@ begin
     perform dispatch_ring(nudged || array(
         select r.id from json_to_recordset(new_runs) as r(id text, state text) where r.state = 'queued' and r.id = any (created)
         union all
-        select c.run from json_to_recordset(new_commits) as c(run text, state text) where c.state = 'queued' and c.run = any (committed)
+        select c.run from json_to_recordset(new_commits) as c(run text, state text, wake_at bigint)
+        where c.state in ('queued', 'paused') and c.wake_at is not null and c.run = any (committed)
     ), true);
 
     return query

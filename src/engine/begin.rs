@@ -12,7 +12,7 @@ use super::drive::Departure;
 use super::log::{Birth, RESERVE, RunLog, Start};
 use super::memory::Memory;
 use super::plan::Plan;
-use super::{Engine, recover};
+use super::{Engine, KEYS_FOR, recover};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -163,7 +163,7 @@ impl Engine {
         })
     }
 
-    fn seal(&self, secrets: &BTreeMap<String, Secret>, tenant: TenantId, run: RunId) -> Result<Option<Vec<u8>>> {
+    pub(super) fn seal(&self, secrets: &BTreeMap<String, Secret>, tenant: TenantId, run: RunId) -> Result<Option<Vec<u8>>> {
         if secrets.is_empty() {
             return Ok(None);
         }
@@ -180,7 +180,10 @@ impl Engine {
 
     /// The tenant's own provider keys. One that cannot be opened is left out: the environment's may serve.
     pub async fn tenant_keys(&self, tenant: TenantId) -> Result<TenantKeys> {
-        if let Some(keys) = self.0.keys.get(&tenant) {
+        let now = self.parts().clock.now();
+        if let Some((read, keys)) = self.0.keys.get(&tenant)
+            && now.since(read) < KEYS_FOR
+        {
             return Ok(keys);
         }
         let mut keys = TenantKeys::default();
@@ -191,7 +194,7 @@ impl Engine {
                 Err(error) => tracing::warn!(%tenant, provider = credential.provider, %error, "a credential cannot be opened"),
             }
         }
-        self.0.keys.insert(tenant, keys.clone());
+        self.0.keys.insert(tenant, (now, keys.clone()));
         Ok(keys)
     }
 }

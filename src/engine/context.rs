@@ -25,7 +25,7 @@ use crate::expr::Scope;
 use crate::failpoint;
 use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::Event;
-use crate::model::run::Spent;
+use crate::model::run::{Budget, Spent};
 use crate::model::wait::{Resolution, Wait, WaitKind};
 use crate::model::{JournalEntry, Outcome, RunInput};
 use crate::provider::TenantKeys;
@@ -430,6 +430,12 @@ impl<'a> StepContext<'a> {
         }
     }
 
+    /// What the run's budget still covers.
+    pub(super) fn left(&self, budget: &Budget) -> Budget {
+        let spent = self.run.log.spent();
+        self.run.memory.lock().reserved.left(budget, &spent)
+    }
+
     /// Sets the worst case of a model call aside; fails the run when its budget does not cover it. The guard gives it back.
     pub fn reserve(&self, worst: Worst) -> StepResult<Reservation<'a>> {
         let spent = self.run.log.spent();
@@ -458,6 +464,21 @@ impl Drop for Reservation<'_> {
 }
 
 impl RunContext {
+    /// Sets a child's share aside until [`RunContext::unkeep`]; once per key.
+    pub(super) fn keep(&self, key: &str, worst: Worst) {
+        let mut memory = self.memory.lock();
+        if memory.kept.insert(key.to_owned(), worst).is_none() {
+            memory.reserved.take(worst);
+        }
+    }
+
+    pub(super) fn unkeep(&self, key: &str) {
+        let mut memory = self.memory.lock();
+        if let Some(worst) = memory.kept.remove(key) {
+            memory.reserved.release(worst);
+        }
+    }
+
     /// Appends an event, with every known secret removed.
     pub(super) fn emit(&self, event: Event) {
         if self.redactor.is_empty() || event.is_delta() {

@@ -14,6 +14,7 @@ use super::memory::{Standing, StepRecord};
 use super::run_step::{Ended, dollars, run_step};
 use crate::clock::Timestamp;
 use crate::failpoint;
+use crate::id::RunId;
 use crate::model::event::{Event, Rest, Tokens};
 use crate::model::run::{Failure, Spent};
 use crate::model::wait::{Resolution, WaitKind};
@@ -83,6 +84,10 @@ impl RunContext {
             }
             let due = self.next_deadline(&suspended, rung);
             tokio::select! {
+                // In this order, so that a run on virtual time replays from its seed.
+                biased;
+                () = self.cancel.cancelled() => return Walk::Cancelled,
+                () = leave.cancelled() => return Walk::HandBack,
                 Some((index, ended)) = running.next() => match ended {
                     Ended::Suspended => {
                         suspended.insert(index);
@@ -103,8 +108,6 @@ impl RunContext {
                     rung = due.unwrap_or(rung);
                     self.enter_again(&mut suspended);
                 }
-                () = self.cancel.cancelled() => return Walk::Cancelled,
-                () = leave.cancelled() => return Walk::HandBack,
                 () = &mut overdue => {
                     return Walk::Failed(failure("run_timeout", format!("the run took longer than {} ms", self.time_limit())));
                 }
@@ -233,6 +236,7 @@ impl RunContext {
 
     async fn cancelled(&self) -> Departure {
         failpoint::hit("cancel.seen");
+        self.cancel_children().await;
         let why = failure("cancelled", "the run was cancelled");
         self.emit(self.error_event(&why));
         let step = Move {
@@ -246,12 +250,27 @@ impl RunContext {
         Departure::Ended(RunState::Cancelled)
     }
 
+    /// Children end with their parent.
+    async fn cancel_children(&self) {
+        let children: Vec<RunId> = {
+            let memory = self.memory.lock();
+            let open = memory.waits.values().filter(|wait| wait.kind == WaitKind::Child && wait.resolution.is_none());
+            open.filter_map(|wait| wait.name.parse().ok()).collect()
+        };
+        for child in children {
+            if let Err(error) = self.parts().store.request_cancel(self.tenant, child, self.parts().clock.now()).await {
+                tracing::warn!(run = %self.run, %child, %error, "a child run was not told to end");
+            }
+        }
+    }
+
     async fn finish(&self, why: Option<Failure>) -> Departure {
         failpoint::hit("finish.before");
         let state = if why.is_some() { RunState::Failed } else { RunState::Completed };
         let mut step = Move { state: Some(state), rest: Rest::End, ..Move::default() };
         match why {
             Some(why) => {
+                self.cancel_children().await;
                 self.emit(self.error_event(&why));
                 step.answer = Some(answer(&why));
                 step.failure = Some(why);

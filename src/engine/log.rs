@@ -296,15 +296,20 @@ impl RunLog {
     async fn create(&self, birth: Birth) -> Result<(), Lost> {
         let (new, count) = {
             let mut pending = self.pending.lock();
-            let events = std::mem::take(&mut pending.events);
+            let mut events = std::mem::take(&mut pending.events);
+            let mut journal = std::mem::take(&mut pending.journal);
             pending.in_flight = pending.barrier.take();
             let reserved = pending.next_seq + RESERVE;
-            let segment = (!events.is_empty()).then_some(Segment { events, rest: Rest::None });
-            let new = NewRun { reserved, journal: std::mem::take(&mut pending.journal), segment, ..birth.new };
-            // A move or a wait may be pending too: it is left for the commit that follows.
             let whole = pending.last_move.is_none() && pending.waits.is_empty();
+            if !whole {
+                // A creation carries no waits and no move: what tells of them stays with the commit that does.
+                pending.events = events.split_off(events.len().min(1));
+                pending.barrier = pending.events.first().map(|event| event.seq);
+                pending.journal = std::mem::take(&mut journal);
+            }
             pending.taken = if whole { pending.recorded } else { 0 };
-            (new, pending.taken)
+            let segment = (!events.is_empty()).then_some(Segment { events, rest: Rest::None });
+            (NewRun { reserved, journal, segment, ..birth.new }, pending.taken)
         };
         let (below, reserved) = (new.segment.as_ref().map(|segment| segment.last() + 1), new.reserved);
         failpoint::hit("run.create.before");
@@ -335,6 +340,7 @@ impl RunLog {
             }
             if some {
                 tokio::select! {
+                    biased;
                     () = notified => {}
                     () = self.clock.sleep(LINGER) => return,
                 }

@@ -38,8 +38,8 @@ pub use log::Lost;
 pub use memory::StepRecord;
 pub use verbs::{Decision, Fate};
 
-use crate::clock::Clock;
-use crate::error::{Problems, Result};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, Problems, Result};
 use crate::expr::script::Sandbox;
 use crate::feed::Feed;
 use crate::id::{NodeId, TenantId};
@@ -77,14 +77,13 @@ pub(crate) struct Inner {
     types: HashMap<&'static str, StepType>,
     plans: Cache<String, Arc<Plan>>,
     /// Tenants' own provider keys, read again after a moment.
-    keys: Cache<TenantId, TenantKeys>,
+    keys: Cache<TenantId, (Timestamp, TenantKeys)>,
 }
 
 impl Engine {
     pub fn new(parts: Parts) -> Self {
         let types = step::ALL.iter().map(|kind| (kind.action, *kind)).collect();
-        let keys = Cache::builder().max_capacity(PLANS).time_to_live(KEYS_FOR).build();
-        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS), keys }))
+        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS), keys: Cache::new(PLANS) }))
     }
 
     pub fn parts(&self) -> &Parts {
@@ -123,6 +122,13 @@ impl Engine {
     fn compile(&self, flow: Flow, blob: Blob) -> Result<Arc<Plan>> {
         let hash = blob.hash.clone();
         let plan = Arc::new(Plan::compile(flow, blob, &self.0.types)?);
+        for planned in &plan.steps {
+            if let Some(child) = planned.body.flow() {
+                // The caller's pointers end at the child; its own faults are named by step.
+                self.check(child)
+                    .map_err(|error| Error::invalid_at(format!("{}/config/flow", planned.step.pointer), error.message().to_owned()))?;
+            }
+        }
         self.0.plans.insert(hash, plan.clone());
         Ok(plan)
     }
@@ -132,7 +138,7 @@ impl Engine {
         if let Some(plan) = self.0.plans.get(hash) {
             return Ok(plan);
         }
-        let flow: Flow = serde_json::from_str(text).map_err(crate::error::Error::internal)?;
+        let flow: Flow = serde_json::from_str(text).map_err(Error::internal)?;
         self.compile(flow, Blob { hash: hash.to_owned(), body: text.to_owned() })
     }
 }

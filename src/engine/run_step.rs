@@ -88,6 +88,7 @@ async fn attempt(context: &StepContext<'_>) -> Result<StepOutput, Interrupt> {
     }
     let limit = std::time::Duration::from_millis(context.planned.step.timeout_ms);
     tokio::select! {
+        biased;
         result = context.planned.body.run(context) => result,
         () = context.parts().clock.sleep(limit) => {
             if context.has_begun() {

@@ -88,6 +88,7 @@ impl Follower {
             }
             let bell = self.bell.get_or_insert_with(|| self.feed.0.store.bell());
             tokio::select! {
+                biased;
                 () = opened => {}
                 () = rung(bell, self.run) => {}
                 () = self.feed.0.clock.sleep(LOOK_EVERY) => {}

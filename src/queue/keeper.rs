@@ -70,9 +70,10 @@ pub(super) async fn claim_due(workers: Workers) {
             }
         };
         tokio::select! {
-            () = parts.clock.sleep(wait.max(Duration::from_millis(1))) => {}
-            () = inner.look.notified() => {}
+            biased;
             () = inner.stop.cancelled() => return,
+            () = inner.look.notified() => {}
+            () = parts.clock.sleep(wait.max(Duration::from_millis(1))) => {}
         }
     }
 }
@@ -83,8 +84,9 @@ pub(super) async fn listen(workers: Workers) {
     let mut bell = inner.engine.parts().store.bell();
     loop {
         let heard = tokio::select! {
-            heard = bell.recv() => heard,
+            biased;
             () = inner.stop.cancelled() => return,
+            heard = bell.recv() => heard,
         };
         match heard {
             Ok(rung) if rung.due => workers.nudge(rung.run).await,
@@ -101,8 +103,9 @@ pub(super) async fn sweep(workers: Workers) {
     let parts = inner.engine.parts();
     loop {
         tokio::select! {
-            () = parts.clock.sleep(inner.options.sweep) => {}
+            biased;
             () = inner.stop.cancelled() => return,
+            () = parts.clock.sleep(inner.options.sweep) => {}
         }
         let _ = parts.store.purge_receipts(parts.clock.now()).await;
         let Ok(stuck) = parts.store.stuck_runs(100).await else { continue };

@@ -218,7 +218,9 @@ impl Workers {
     }
 
     pub(super) fn held(&self) -> Vec<(RunId, Epoch)> {
-        self.0.active.lock().iter().map(|(run, held)| (*run, held.epoch)).collect()
+        let mut held: Vec<_> = self.0.active.lock().iter().map(|(run, held)| (*run, held.epoch)).collect();
+        held.sort_unstable();
+        held
     }
 
     /// Tells a run's driver what its row says: the word itself may have been lost, or have come before the driver.
@@ -251,11 +253,13 @@ impl Workers {
         self.0.tasks.close();
         let clock = &self.0.engine.parts().clock;
         tokio::select! {
+            biased;
             () = self.0.tasks.wait() => return,
             () = clock.sleep(grace) => {}
         }
         self.0.leave.cancel();
         tokio::select! {
+            biased;
             () = self.0.tasks.wait() => {}
             () = clock.sleep(HAND_BACK) => tracing::warn!(left = self.active(), "some runs could not be handed back; their leases end by themselves"),
         }

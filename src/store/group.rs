@@ -127,17 +127,19 @@ async fn work(mut driver: impl Apply, mut receiver: mpsc::Receiver<Write>) {
         {
             waiting.push(write);
         }
-        let group = gather(&driver, &mut waiting);
-        write(&mut driver, group).await;
+        let (group, batch) = gather(&driver, &mut waiting);
+        write(&mut driver, group, batch).await;
     }
     driver.close().await;
 }
 
 /// Takes the next group out of what waits. Writes about one subject stay in their order.
-fn gather(driver: &impl Apply, waiting: &mut Vec<Write>) -> Vec<Write> {
+fn gather(driver: &impl Apply, waiting: &mut Vec<Write>) -> (Vec<Write>, Batch) {
     let (mut group, mut batch, mut seen) = (Vec::new(), Batch::default(), HashSet::new());
     for write in std::mem::take(waiting) {
-        let free = write.subjects().into_iter().fold(true, |free, subject| seen.insert(subject) && free);
+        let subjects = write.subjects();
+        let free = subjects.is_disjoint(&seen);
+        seen.extend(subjects);
         if free && !batch.is_heavy() {
             write.add_to(&mut batch, driver);
             group.push(write);
@@ -145,14 +147,12 @@ fn gather(driver: &impl Apply, waiting: &mut Vec<Write>) -> Vec<Write> {
             waiting.push(write);
         }
     }
-    group
+    (group, batch)
 }
 
-async fn write(driver: &mut impl Apply, group: Vec<Write>) {
-    let mut parts = vec![group];
-    while let Some(mut part) = parts.pop() {
-        let mut batch = Batch::default();
-        part.iter().for_each(|write| write.add_to(&mut batch, driver));
+async fn write(driver: &mut impl Apply, group: Vec<Write>, batch: Batch) {
+    let mut parts = vec![(group, batch)];
+    while let Some((mut part, batch)) = parts.pop() {
         failpoint::hit("store.group.before");
         match driver.apply(&batch).await {
             Ok(won) => {
@@ -164,7 +164,11 @@ async fn write(driver: &mut impl Apply, group: Vec<Write>) {
             }
             Err(_) => {
                 let later = part.split_off(part.len() / 2);
-                parts.extend([later, part]);
+                for half in [later, part] {
+                    let mut batch = Batch::default();
+                    half.iter().for_each(|write| write.add_to(&mut batch, driver));
+                    parts.push((half, batch));
+                }
             }
         }
     }
@@ -235,3 +239,6 @@ impl Stand {
         if next && commit.seen_nudges.is_some_and(|seen| seen != self.nudges) { Committed::Nudged } else { Committed::Fenced }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,7 @@ impl PostgresStore {
         let ears = listen::Ears { options: options.clone(), bell: bell.clone(), own: own.clone(), clock: clock.clone() };
         let listener = ears.start(stop.clone()).await?;
         let pool = pool(options.clone(), connections);
-        let (writer, task) = Writer::start(group::Driver::new(pool.clone(), options, bell.clone(), own, clock));
+        let (writer, task) = Writer::start(group::Driver::new(options, bell.clone(), own, clock));
         Ok(Self { pool, writer: Mutex::new(Some(writer)), tasks: Mutex::new(vec![task, listener]), stop, bell })
     }
 

@@ -1,7 +1,7 @@
 //! Runs on PostgreSQL. Creations and commits go through the group writer.
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::{PgConnection, PgPool, PgRow};
 
 use super::{PostgresStore, failed, waits};
 use crate::clock::Timestamp;
@@ -31,10 +31,10 @@ const CLAIM: &str = concat!(
     ", (select body from blobs where hash = r.flow_hash) as flow from r order by r.wake_at, r.id"
 );
 
-pub(super) async fn explain_create(pool: &PgPool, new: &NewRun) -> StoreResult<Created> {
+pub(super) async fn explain_create(connection: &mut PgConnection, new: &NewRun) -> StoreResult<Created> {
     let known: bool = sqlx::query_scalar("select exists (select 1 from runs where id = $1)")
         .bind(new.id.suffix())
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
     if known {
@@ -47,11 +47,20 @@ pub(super) async fn explain_create(pool: &PgPool, new: &NewRun) -> StoreResult<C
             .bind(new.tenant.suffix())
             .bind(&key.route)
             .bind(&key.key)
-            .fetch_optional(pool)
+            .fetch_optional(connection)
             .await
             .map_err(failed)?,
     };
     row::duplicate(&row.ok_or_else(|| StoreError::unavailable("the run was not created"))?)
+}
+
+pub(super) async fn explain_commit(connection: &mut PgConnection, commit: &Commit) -> StoreResult<Committed> {
+    let row = sqlx::query("select id, state, epoch, commit_no, nudges from runs where id = $1")
+        .bind(commit.run.suffix())
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    row.map_or(Ok(Committed::Fenced), |row| Ok(row::stand(&row)?.judge(commit)))
 }
 
 async fn journals(pool: &PgPool, runs: &[String]) -> StoreResult<Vec<PgRow>> {

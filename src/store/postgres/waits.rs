@@ -1,6 +1,7 @@
 //! Waits and signals on PostgreSQL. Answers go through the group writer.
 
 use async_trait::async_trait;
+use sqlx::PgExecutor;
 use sqlx::postgres::{PgPool, PgRow};
 
 use super::{PostgresStore, failed};
@@ -21,11 +22,11 @@ pub(super) async fn of_runs(pool: &PgPool, runs: &[String]) -> StoreResult<Vec<P
         .map_err(failed)
 }
 
-pub(super) async fn find(pool: &PgPool, tenant: TenantId, wait: WaitId) -> StoreResult<Option<Wait>> {
+pub(super) async fn find(database: impl PgExecutor<'_>, tenant: TenantId, wait: WaitId) -> StoreResult<Option<Wait>> {
     let row = sqlx::query(concat!("select ", wait_columns!(), " from waits w where w.id = $1 and w.tenant = $2"))
         .bind(wait.suffix())
         .bind(tenant.suffix())
-        .fetch_optional(pool)
+        .fetch_optional(database)
         .await
         .map_err(failed)?;
     row.as_ref().map(row::wait).transpose()

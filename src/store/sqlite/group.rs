@@ -11,11 +11,12 @@ use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::{Mutex, broadcast};
 
+use super::wal::Wal;
 use super::{failed, runs, waits};
 use crate::id::RunId;
 use crate::store::batch::{Batch, Won};
 use crate::store::group::Apply;
-use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, Rung, StoreResult, row};
+use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, Rung, StoreResult};
 
 /// Flows whose blob is known to be stored.
 const KNOWN_FLOWS: u64 = 10_000;
@@ -110,14 +111,15 @@ commit;
 /// The writer's driver on SQLite.
 pub(super) struct Driver {
     connection: Arc<Mutex<SqliteConnection>>,
+    wal: Arc<Wal>,
     flows: Cache<String, ()>,
     bell: broadcast::Sender<Rung>,
 }
 
 impl Driver {
-    pub fn new(connection: Arc<Mutex<SqliteConnection>>, bell: broadcast::Sender<Rung>) -> Self {
+    pub fn new(connection: Arc<Mutex<SqliteConnection>>, wal: Arc<Wal>, bell: broadcast::Sender<Rung>) -> Self {
         let flows = Cache::builder().max_capacity(KNOWN_FLOWS).time_to_live(KNOWN_FOR).build();
-        Self { connection, flows, bell }
+        Self { connection, wal, flows, bell }
     }
 }
 
@@ -125,6 +127,7 @@ impl Driver {
 impl Apply for Driver {
     async fn apply(&mut self, batch: &Batch) -> StoreResult<Won> {
         let mut connection = self.connection.lock().await;
+        self.wal.tend(&mut connection).await;
         let mut query = sqlx::query(GROUP);
         for argument in batch.arguments() {
             query = query.bind(argument);
@@ -149,12 +152,7 @@ impl Apply for Driver {
     }
 
     async fn explain_commit(&mut self, commit: &Commit) -> StoreResult<Committed> {
-        let row = sqlx::query("select id, state, epoch, commit_no, nudges from runs where id = $1")
-            .bind(commit.run.suffix())
-            .fetch_optional(&mut *self.connection.lock().await)
-            .await
-            .map_err(failed)?;
-        row.map_or(Ok(Committed::Fenced), |row| Ok(row::stand(&row)?.judge(commit)))
+        runs::explain_commit(&mut *self.connection.lock().await, commit).await
     }
 
     async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved> {

@@ -12,6 +12,7 @@ mod records;
 mod runs;
 mod vault;
 mod waits;
+mod wal;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ const WAL_LIMIT: u32 = 16 * 1024 * 1024;
 pub struct SqliteStore {
     read: SqlitePool,
     write: Arc<Mutex<SqliteConnection>>,
+    wal: Arc<wal::Wal>,
     writer: SyncMutex<Option<Writer>>,
     task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
     bell: broadcast::Sender<Rung>,
@@ -139,8 +141,9 @@ impl SqliteStore {
             .connect_lazy_with(shared.read_only(true));
         let (bell, _) = broadcast::channel(1_024);
         let write = Arc::new(Mutex::new(write));
-        let (writer, task) = Writer::start(group::Driver::new(write.clone(), bell.clone()));
-        Ok(Self { read, write, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell, _owner: owner })
+        let wal = Arc::new(wal::Wal::new(path));
+        let (writer, task) = Writer::start(group::Driver::new(write.clone(), wal.clone(), bell.clone()));
+        Ok(Self { read, write, wal, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell, _owner: owner })
     }
 
     fn writer(&self) -> StoreResult<Writer> {
@@ -149,7 +152,9 @@ impl SqliteStore {
 
     /// The writer connection, for a short transaction.
     async fn writing(&self) -> MutexGuard<'_, SqliteConnection> {
-        self.write.lock().await
+        let mut connection = self.write.lock().await;
+        self.wal.tend(&mut connection).await;
+        connection
     }
 }
 

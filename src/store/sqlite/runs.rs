@@ -46,6 +46,15 @@ pub(super) async fn explain_create(connection: &mut SqliteConnection, new: &NewR
     row::duplicate(&row.ok_or_else(|| StoreError::unavailable("the run was not created"))?)
 }
 
+pub(super) async fn explain_commit(connection: &mut SqliteConnection, commit: &Commit) -> StoreResult<Committed> {
+    let row = sqlx::query("select id, state, epoch, commit_no, nudges from runs where id = $1")
+        .bind(commit.run.suffix())
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    row.map_or(Ok(Committed::Fenced), |row| Ok(row::stand(&row)?.judge(commit)))
+}
+
 /// The journals of runs, given as a JSON array of ids.
 async fn journals(connection: &mut SqliteConnection, runs: &str) -> StoreResult<Vec<SqliteRow>> {
     sqlx::query(concat!(

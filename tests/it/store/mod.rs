@@ -1,7 +1,11 @@
 //! The contract that every store passes: one list of cases, instantiated per database.
 
 mod contract;
+mod faulty;
+mod postgres;
+mod proxy;
 mod site;
+mod sqlite;
 
 /// Instantiates each case on each store.
 macro_rules! contract {

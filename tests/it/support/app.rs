@@ -1,20 +1,19 @@
 //! A real server on the loopback interface, over a fresh SQLite store.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use dispatch::auth::{Auth, KeyRequest};
+use dispatch::app::App;
+use dispatch::auth::KeyRequest;
 use dispatch::clock::{Clock, Timestamp};
-use dispatch::http::docs::Readiness;
-use dispatch::http::limits::{LimitOptions, Limits};
+use dispatch::config::Config;
+use dispatch::http::limits::LimitOptions;
 use dispatch::http::serve::{ServeOptions, serve};
 use dispatch::http::{AppState, HttpOptions, router};
 use dispatch::id::{KeyId, TenantId};
 use dispatch::model::Caller;
 use dispatch::model::wait::hex;
-use dispatch::secret::{Secret, Vault};
-use dispatch::store::sqlite::SqliteStore;
+use dispatch::secret::Secret;
 use dispatch::store::{ApiKey, Tenant};
 use reqwest::Method;
 use sha2::{Digest, Sha256};
@@ -50,18 +49,12 @@ impl TestApp {
     pub async fn with(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::system();
-        let store = Arc::new(SqliteStore::open(&folder.path().join("dispatch.db")).await.unwrap());
-        let auth = Auth::new(store.clone(), clock.clone());
-        let fresh = auth.bootstrap(setup.preset.clone()).await.unwrap();
-        let key = fresh.or(setup.preset).unwrap().expose().to_owned();
-        let state = AppState {
-            auth,
-            store,
-            vault: Vault::new([7; 32], clock.clone()),
-            limits: Limits::new(setup.limits, clock.clone()),
-            readiness: Readiness::default(),
-            clock: clock.clone(),
-        };
+        let mut config = Config::new(folder.path().to_owned());
+        config.limits = setup.limits;
+        config.api_key = setup.preset.clone();
+        let app = App::start(&config, clock.clone()).await.unwrap();
+        let key = app.new_key.or(setup.preset).unwrap().expose().to_owned();
+        let state = app.state;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

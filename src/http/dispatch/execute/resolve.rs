@@ -27,7 +27,9 @@ pub struct Resolved {
     pub respond_async: bool,
 }
 
-/// Longest name of a secret, and most of them.
+/// How deep flows may run within flows.
+const MAX_NESTING: usize = 8;
+/// Secrets of one request.
 const MAX_SECRETS: usize = 100;
 
 /// Where the parts of a request are looked up.
@@ -78,15 +80,18 @@ impl Lookup<'_> {
         }
         let run_options = run_options(&options, &mut problems);
         let flow = request.flow.or_else(|| request.flow_id.map(|id| serde_json::json!({ "id": id })));
-        if flow.is_none() && problems.0.is_empty() {
-            problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`");
-        }
-        let flow = flow.unwrap_or_default();
+        let Some(flow) = flow else {
+            if problems.0.is_empty() {
+                problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`");
+            }
+            return Err(problems.into());
+        };
         let inline = flow.get("steps").is_some() || flow.get("flowSteps").is_some();
         let inferred = if inline || flow.get("id").is_none() { Mode::Virtual } else { Mode::Existing };
         let mode = Mode::read(options.flow_mode.as_deref(), "/options/flowMode", inferred, &mut problems);
         let record_mode = record_mode(&options, record.as_ref(), &mut problems);
         let timeout = options.step_timeout_ms.unwrap_or(document::STEP_TIMEOUT_MS);
+        let flow = self.expand(flow, 0).await?;
         let found = match mode {
             Mode::Existing => self.saved_flow(&flow, request.version_id.as_deref(), timeout).await,
             _ => document::compile_with(&flow, timeout).map(|compiled| (compiled, None)),
@@ -135,7 +140,38 @@ impl Lookup<'_> {
         };
         let version = self.store.find_flow_version(self.tenant, version).await?.filter(|version| version.flow == id);
         let version = version.ok_or_else(|| Error::missing("flow version"))?;
-        Ok((document::compile_with(&version.document, timeout)?, Some(id)))
+        let document = self.expand(version.document, 0).await?;
+        Ok((document::compile_with(&document, timeout)?, Some(id)))
+    }
+
+    /// Puts saved flows in the place of their ids where `run-flow` steps name them. What is not found stays an id: the
+    /// step says so when it runs.
+    async fn expand(&self, mut flow: Value, depth: usize) -> Result<Value> {
+        if depth >= MAX_NESTING {
+            return Ok(flow);
+        }
+        for path in document::child_flows(&flow) {
+            let Some(config) = flow.pointer(&path) else { continue };
+            let inner = match (config.get("flow"), config.get("flowId").and_then(Value::as_str)) {
+                (Some(inner), _) if inner.is_object() => inner.clone(),
+                (_, Some(id)) => match self.current_document(id).await? {
+                    Some(inner) => inner,
+                    None => continue,
+                },
+                _ => continue,
+            };
+            let inner = Box::pin(self.expand(inner, depth + 1)).await?;
+            if let Some(config) = flow.pointer_mut(&path).and_then(Value::as_object_mut) {
+                config.insert("flow".into(), inner);
+            }
+        }
+        Ok(flow)
+    }
+
+    async fn current_document(&self, id: &str) -> Result<Option<Value>> {
+        let Ok(id) = id.parse::<FlowId>() else { return Ok(None) };
+        let Some(saved) = self.store.find_flow(self.tenant, id).await? else { return Ok(None) };
+        Ok(self.store.find_flow_version(self.tenant, saved.current).await?.map(|version| version.document))
     }
 
     async fn save_flow(&self, flow: Value, options: &OptionsDocument, mode: Mode) -> Result<FlowId> {
@@ -376,6 +412,7 @@ fn run_options(options: &OptionsDocument, problems: &mut Problems) -> RunOptions
         cancel_on_disconnect,
         budget: options.budget.map(|budget| budget_of(&budget, problems)).unwrap_or_default(),
         source: String::new(),
+        depth: 0,
     }
 }
 

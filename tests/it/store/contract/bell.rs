@@ -4,16 +4,20 @@ use std::time::Duration;
 
 use dispatch::id::RunId;
 use dispatch::model::RunState;
-use dispatch::store::{Commit, Signal};
+use dispatch::store::{Commit, Rung, Signal};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 
 use super::Site;
 use super::world::world;
 
-/// Waits until it rings for this run.
-async fn rings(bell: &mut Receiver<RunId>, run: RunId) {
-    let heard = async { while bell.recv().await.unwrap() != run {} };
+/// Waits until it rings for this run, because it is due.
+async fn rings(bell: &mut Receiver<Rung>, run: RunId) {
+    hears(bell, Rung::due(run)).await;
+}
+
+async fn hears(bell: &mut Receiver<Rung>, wanted: Rung) {
+    let heard = async { while bell.recv().await.unwrap() != wanted {} };
     tokio::time::timeout(Duration::from_secs(10), heard).await.expect("it does not ring");
 }
 
@@ -64,7 +68,7 @@ pub async fn it_rings_for_no_stranger(site: Site) {
     let last = world.create(store, world.queued()).await;
     let mut heard = Vec::new();
     while heard.last() != Some(&last) {
-        heard.push(tokio::time::timeout(Duration::from_secs(10), bell.recv()).await.unwrap().unwrap());
+        heard.push(tokio::time::timeout(Duration::from_secs(10), bell.recv()).await.unwrap().unwrap().run);
     }
     assert!(!heard.contains(&run));
 }
@@ -76,7 +80,7 @@ pub async fn it_rings_elsewhere_when_a_log_grows(site: Site) {
     world.done(store, world.commit(run, 1, RunState::Running)).await;
     // Where no other node shares the database, the one that commits knows by itself.
     if store.name() == "postgres" {
-        rings(&mut there, run).await;
+        hears(&mut there, Rung { run, due: false }).await;
         assert_eq!(world.seqs(&other, run).await, [0, 1, 2, 3], "and what it rings for is there");
     }
 }

@@ -118,10 +118,10 @@ pub async fn a_compensating_run_keeps_its_owner(site: Site) {
 pub async fn an_entry_is_replaced_by_a_later_one(site: Site) {
     let (world, store) = (world(), &site.store);
     let run = world.start(store).await;
-    let begun = dispatch::model::JournalEntry { key: "a".into(), outcome: Outcome::Begun };
-    world.done(store, Commit { journal: vec![begun.clone()], ..world.commit(run, 1, RunState::Running) }).await;
-    assert_eq!(store.read_journal(world.tenant, run).await.unwrap(), [begun.clone()]);
-    let twice = vec![begun, done("a", json!(1)), done("b", json!(2)), done("a", json!(3))];
+    let begun = || dispatch::model::JournalEntry { key: "a".into(), outcome: Outcome::Begun };
+    world.done(store, Commit { journal: vec![begun()], ..world.commit(run, 1, RunState::Running) }).await;
+    assert_eq!(store.read_journal(world.tenant, run).await.unwrap(), [begun()]);
+    let twice = vec![begun(), done("a", json!(1)), done("b", json!(2)), done("a", json!(3))];
     world.done(store, Commit { journal: twice, ..world.commit(run, 2, RunState::Running) }).await;
     assert_eq!(store.read_journal(world.tenant, run).await.unwrap(), [done("a", json!(3)), done("b", json!(2))]);
 }

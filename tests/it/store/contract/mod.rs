@@ -1,6 +1,6 @@
 //! The cases, by noun. Each takes a fresh database.
 
-mod world;
+pub mod world;
 
 pub mod accounts;
 pub mod bell;
