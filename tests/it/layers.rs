@@ -37,6 +37,8 @@ const TABLE: &[(&str, &str)] = &[
     ("config", "auth clock engine error expr feed http net provider queue secret store tool"),
     ("app", "auth clock config engine error expr failpoint feed http id model net provider queue secret store tool"),
     ("cli::fake_provider", "clock error provider"),
+    // It talks to the server under test through the one door out.
+    ("cli::selftest", "clock error failpoint id net store"),
     ("cli", "app auth clock config engine error expr failpoint feed http id model net secret store tool"),
     ("main", "cli"),
 ];
