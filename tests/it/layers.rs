@@ -37,7 +37,7 @@ const TABLE: &[(&str, &str)] = &[
     ("config", "auth clock engine error expr feed http net provider queue secret store tool"),
     ("app", "auth clock config engine error expr failpoint feed http id model net provider queue secret store tool"),
     ("cli::fake_provider", "clock error provider"),
-    ("cli", "app clock config engine error expr failpoint feed http id model secret store tool"),
+    ("cli", "app auth clock config engine error expr failpoint feed http id model net secret store tool"),
     ("main", "cli"),
 ];
 
