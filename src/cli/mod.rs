@@ -14,6 +14,7 @@ mod output;
 mod request;
 mod run;
 mod schema;
+mod selftest;
 mod serve;
 mod server_options;
 mod signals;
@@ -54,6 +55,8 @@ enum Command {
     Completion(completion::Arguments),
     /// Run a model provider that speaks three wire formats and fails on request.
     FakeProvider(fake_provider::Arguments),
+    /// Try this binary on this machine.
+    Selftest(selftest::Arguments),
 }
 
 /// Runs the command line of this process.
@@ -73,6 +76,7 @@ pub async fn main() -> ExitCode {
         Command::Schema(arguments) => done(schema::run(arguments, &output)),
         Command::Completion(arguments) => done(completion::run(arguments, &output)),
         Command::FakeProvider(arguments) => done(fake_provider::run(arguments, &output).await),
+        Command::Selftest(arguments) => selftest::run(arguments, &output).await.map(|passed| ExitCode::from(u8::from(!passed))),
     };
     result.unwrap_or_else(|error| output.fail(&error))
 }

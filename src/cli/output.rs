@@ -39,7 +39,7 @@ impl Output {
     pub fn envelope(&self, mut body: Value) -> Result<()> {
         if self.json {
             if let Some(map) = body.as_object_mut() {
-                map.insert("ok".into(), true.into());
+                map.entry("ok").or_insert(true.into());
                 map.insert("cliVersion".into(), env!("CARGO_PKG_VERSION").into());
             }
             line(&mut std::io::stdout().lock(), &body);

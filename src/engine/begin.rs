@@ -15,6 +15,7 @@ use super::plan::Plan;
 use super::{Engine, KEYS_FOR, recover};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::id::{FlowId, RunId, TenantId};
 use crate::model::event::Event;
 use crate::model::run::{Parent, Spent};
@@ -126,7 +127,9 @@ impl Engine {
             context.cancel.cancel();
         }
         if lease.recovered {
+            failpoint::hit("run.recover.before");
             recover::discard(&context, &lease.tail, run.recoveries);
+            failpoint::hit("run.recover.after");
         }
         Ok(Active { context: Arc::new(context), birth: None, number: run.commit, wait_for_birth: false })
     }

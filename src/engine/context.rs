@@ -325,6 +325,7 @@ impl<'a> StepContext<'a> {
         let ask = Ask { kind: WaitKind::Settlement, name: key.to_owned(), shown: shown.clone(), digest: None, deadline: None };
         match self.ask(&wait_key, ask).await? {
             Asked::Open { wait } => {
+                failpoint::hit("effect.unknown");
                 let value = serde_json::json!({
                     "waitId": wait, "stepId": self.step_id(), "effect": key,
                     "message": "this effect went out and its answer was lost; say what became of it",
@@ -334,6 +335,7 @@ impl<'a> StepContext<'a> {
             }
             Asked::Answered { resolution, .. } => match resolution.answer.get("outcome").and_then(Value::as_str) {
                 Some("succeeded") => {
+                    failpoint::hit("effect.settled");
                     let result = resolution.answer.get("result").cloned().unwrap_or(Value::Null);
                     self.record(key, Outcome::Done(result.clone()));
                     Ok(Some(result))
@@ -401,6 +403,7 @@ impl<'a> StepContext<'a> {
             Some(Resolved::Before(resolution)) => resolution,
             Some(Resolved::First | Resolved::Closed) | None => Resolution::timeout(),
         };
+        failpoint::hit("timer.expired");
         if let Some(wait) = self.run.memory.lock().waits.get_mut(&wait.key) {
             wait.resolution = Some(resolution.clone());
         }

@@ -70,6 +70,7 @@ impl RunContext {
         let limit = Duration::from_millis(self.time_limit().saturating_sub(self.log.spent().duration_ms));
         let overdue = self.parts().clock.sleep(limit.saturating_sub(started.elapsed())).fuse();
         tokio::pin!(overdue);
+        let mut rung = Timestamp::default();
         loop {
             self.start_ready(&mut running);
             if self.cancel.is_cancelled() {
@@ -81,6 +82,7 @@ impl RunContext {
             if self.log.next_seq() > MAX_EVENTS {
                 return Walk::Failed(failure("too_many_events", format!("a run may have {MAX_EVENTS} events")));
             }
+            let due = self.next_deadline(&suspended, rung);
             tokio::select! {
                 // In this order, so that a run on virtual time replays from its seed.
                 biased;
@@ -99,9 +101,12 @@ impl RunContext {
                 },
                 () = self.poke.notified() => {
                     self.look_again().await;
-                    for index in std::mem::take(&mut suspended) {
-                        self.stand_aside(index);
-                    }
+                    self.enter_again(&mut suspended);
+                }
+                // Other branches go on meanwhile: whoever waits for a time is not kept waiting for them.
+                () = self.until(due) => {
+                    rung = due.unwrap_or(rung);
+                    self.enter_again(&mut suspended);
                 }
                 () = &mut overdue => {
                     return Walk::Failed(failure("run_timeout", format!("the run took longer than {} ms", self.time_limit())));
@@ -144,10 +149,30 @@ impl RunContext {
         }
     }
 
-    /// The step may be started again.
-    fn stand_aside(&self, index: usize) {
-        if let Some(standing) = self.memory.lock().steps.get_mut(index) {
-            *standing = Standing::default();
+    /// Steps that wait may be started again: what they wait for may be there.
+    fn enter_again(&self, suspended: &mut BTreeSet<usize>) {
+        let mut memory = self.memory.lock();
+        for index in std::mem::take(suspended) {
+            if let Some(standing) = memory.steps.get_mut(index) {
+                *standing = Standing::default();
+            }
+        }
+    }
+
+    /// The first deadline after `rung` of what these steps wait for.
+    fn next_deadline(&self, suspended: &BTreeSet<usize>, rung: Timestamp) -> Option<Timestamp> {
+        let keys: Vec<String> =
+            suspended.iter().filter_map(|index| self.plan.steps.get(*index)).map(|step| format!("{}/", step.key())).collect();
+        let memory = self.memory.lock();
+        let open = memory.waits.values().filter(|wait| wait.resolution.is_none());
+        let theirs = open.filter(|wait| keys.iter().any(|key| wait.key.starts_with(key)));
+        theirs.filter_map(|wait| wait.deadline).filter(|deadline| *deadline > rung).min()
+    }
+
+    async fn until(&self, due: Option<Timestamp>) {
+        match due {
+            Some(due) => self.parts().clock.sleep_until(due).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -161,6 +186,7 @@ impl RunContext {
         };
         self.record(&planned.key(), Outcome::Done(serde_json::to_value(&record).unwrap_or_default()));
         self.log.want();
+        failpoint::hit("step.settled");
     }
 
     /// Reads what others may have done to the run meanwhile.
@@ -204,10 +230,12 @@ impl RunContext {
         failpoint::hit("run.release.before");
         let queued = Move { state: Some(RunState::Queued), wake_at: Some(self.parts().clock.now()), ..Move::default() };
         self.log.depart(queued).await;
+        failpoint::hit("run.release.after");
         Departure::Released
     }
 
     async fn cancelled(&self) -> Departure {
+        failpoint::hit("cancel.seen");
         self.cancel_children().await;
         let why = failure("cancelled", "the run was cancelled");
         self.emit(self.error_event(&why));

@@ -67,11 +67,17 @@ struct Pending {
     events: Vec<EventRecord>,
     /// The first pending event that tells of state.
     barrier: Option<u64>,
+    /// The same of the commit that is under way.
+    in_flight: Option<u64>,
     journal: Vec<JournalEntry>,
     waits: Vec<Wait>,
     spent: Spent,
     /// Counts everything recorded; a commit covers all up to its count.
     recorded: u64,
+    /// The count of the last fact that an effect may depend on.
+    facts: u64,
+    /// The count that the commit under way, or the last one, covers.
+    taken: u64,
     /// The count that somebody waits for.
     wanted: u64,
     last_move: Option<Move>,
@@ -79,7 +85,7 @@ struct Pending {
 
 impl Pending {
     fn shown(&self) -> u64 {
-        self.barrier.unwrap_or(self.next_seq).min(self.reserved)
+        self.in_flight.or(self.barrier).unwrap_or(self.next_seq).min(self.reserved)
     }
 }
 
@@ -174,6 +180,7 @@ impl RunLog {
     pub fn record(&self, entry: JournalEntry) {
         let mut pending = self.pending.lock();
         pending.recorded += 1;
+        pending.facts = pending.recorded;
         pending.journal.push(entry);
     }
 
@@ -181,6 +188,7 @@ impl RunLog {
     pub fn wait(&self, wait: Wait) {
         let mut pending = self.pending.lock();
         pending.recorded += 1;
+        pending.facts = pending.recorded;
         pending.waits.push(wait);
     }
 
@@ -211,15 +219,17 @@ impl RunLog {
         self.reached(wanted).await;
     }
 
-    /// Call before an outside effect: what it may depend on becomes durable first.
+    /// Call before an outside effect: what it may depend on becomes durable first, also what a commit that nobody
+    /// asked for is carrying just now.
     pub async fn settle(&self) {
-        let (facts, wanted) = {
+        let (facts, taken) = {
             let pending = self.pending.lock();
-            (!pending.journal.is_empty() || !pending.waits.is_empty(), pending.wanted)
+            (pending.facts, pending.taken)
         };
-        if facts || self.done.borrow().committed < wanted {
-            self.commit().await;
+        if facts > taken {
+            self.want();
         }
+        self.reached(facts).await;
     }
 
     async fn reached(&self, count: u64) -> bool {
@@ -276,9 +286,11 @@ impl RunLog {
         let shown = {
             let mut pending = self.pending.lock();
             pending.reserved = pending.reserved.max(reserved);
+            pending.in_flight = None;
             pending.shown()
         };
         self.ring.commit(below.unwrap_or(shown), shown, rest);
+        failpoint::hit("event.shown");
     }
 
     async fn create(&self, birth: Birth) -> Result<(), Lost> {
@@ -286,18 +298,18 @@ impl RunLog {
             let mut pending = self.pending.lock();
             let mut events = std::mem::take(&mut pending.events);
             let mut journal = std::mem::take(&mut pending.journal);
-            pending.barrier = None;
-            pending.reserved = pending.next_seq + RESERVE;
-            let mut count = pending.recorded;
-            if pending.last_move.is_some() || !pending.waits.is_empty() {
+            pending.in_flight = pending.barrier.take();
+            let reserved = pending.next_seq + RESERVE;
+            let whole = pending.last_move.is_none() && pending.waits.is_empty();
+            if !whole {
                 // A creation carries no waits and no move: what tells of them stays with the commit that does.
                 pending.events = events.split_off(events.len().min(1));
                 pending.barrier = pending.events.first().map(|event| event.seq);
                 pending.journal = std::mem::take(&mut journal);
-                count = 0;
             }
+            pending.taken = if whole { pending.recorded } else { 0 };
             let segment = (!events.is_empty()).then_some(Segment { events, rest: Rest::None });
-            (NewRun { reserved: pending.reserved, journal, segment, ..birth.new }, count)
+            (NewRun { reserved, journal, segment, ..birth.new }, pending.taken)
         };
         let (below, reserved) = (new.segment.as_ref().map(|segment| segment.last() + 1), new.reserved);
         failpoint::hit("run.create.before");
@@ -360,7 +372,8 @@ impl RunLog {
         // Whoever stops writing leaves no gap: nothing beyond the last event was shown to anyone.
         let reserved = if state == RunState::Running { pending.next_seq + RESERVE } else { pending.next_seq };
         let events = std::mem::take(&mut pending.events);
-        pending.barrier = None;
+        pending.in_flight = pending.barrier.take();
+        pending.taken = pending.recorded;
         let segment = (!events.is_empty()).then_some(Segment { events, rest: step.rest });
         let child_end = match (self.parent, step.answer) {
             (Some(parent), Some(resolution)) => Some(ChildEnd { parent, tenant: self.tenant, resolution }),

@@ -62,6 +62,7 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
         if context.sleep_until(&format!("{key}/retry/{made}"), due).await.is_err() {
             return Ended::Suspended;
         }
+        failpoint::hit("retry.after_wait");
     }
 }
 

@@ -181,7 +181,9 @@ impl Engine {
     /// Asks for a run to be cancelled; the state it was in. Cancelling an ended run changes nothing.
     pub async fn cancel(&self, tenant: TenantId, run: RunId) -> Result<RunState> {
         let now = self.parts().clock.now();
-        self.parts().store.request_cancel(tenant, run, now).await?.ok_or_else(|| Error::missing("execution"))
+        let before = self.parts().store.request_cancel(tenant, run, now).await?.ok_or_else(|| Error::missing("execution"))?;
+        failpoint::hit("cancel.asked");
+        Ok(before)
     }
 
     /// Ends a claimed run that cannot go on, visibly.

@@ -6,6 +6,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Workers;
 use crate::clock::Timestamp;
+use crate::failpoint;
 
 /// Renews every lease of this node, three times in a lease's life.
 pub(super) async fn renew(workers: Workers) {
@@ -18,12 +19,17 @@ pub(super) async fn renew(workers: Workers) {
             return;
         }
         let until = clock.now().after(inner.options.lease);
+        let holding = !held.is_empty();
+        if holding {
+            failpoint::hit("run.renew.before");
+        }
         match store.renew_runs(node, &held, until).await {
             Ok(renewed) => {
-                inner.lease_until.send_replace(until);
-                for run in renewed.iter().filter(|run| run.cancel_requested) {
-                    workers.cancel(run.run);
+                if holding {
+                    failpoint::hit("run.renew.after");
                 }
+                inner.lease_until.send_replace(until);
+                renewed.iter().for_each(|run| workers.tell(run));
                 let lost: Vec<_> = held.into_iter().filter(|(run, _)| !renewed.iter().any(|known| known.run == *run)).collect();
                 forget_unborn(&workers, lost, until);
             }

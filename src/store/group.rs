@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::batch::{Batch, Won};
 use super::text::Fit;
 use super::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreError, StoreResult};
+use crate::failpoint;
 use crate::id::{RunId, WaitId};
 use crate::model::RunState;
 
@@ -152,8 +153,12 @@ fn gather(driver: &impl Apply, waiting: &mut Vec<Write>) -> (Vec<Write>, Batch) 
 async fn write(driver: &mut impl Apply, group: Vec<Write>, batch: Batch) {
     let mut parts = vec![(group, batch)];
     while let Some((mut part, batch)) = parts.pop() {
+        failpoint::hit("store.group.before");
         match driver.apply(&batch).await {
-            Ok(won) => answer(driver, part, &won).await,
+            Ok(won) => {
+                failpoint::hit("store.group.after");
+                answer(driver, part, &won).await;
+            }
             Err(error) if part.len() < 2 || matches!(error, StoreError::Unavailable(_)) => {
                 part.into_iter().for_each(|write| write.refuse(&error));
             }

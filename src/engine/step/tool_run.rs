@@ -149,6 +149,7 @@ impl Invocation<'_> {
             step_id: context.step_id().into(),
         });
         context.record_done(key, outcome);
+        failpoint::hit("tool.recorded");
     }
 
     /// `Some`: refused, with what to tell the model.
@@ -179,6 +180,7 @@ impl Invocation<'_> {
                 completed_at: context.now(),
             });
             context.record_done(&told_key, &decision);
+            failpoint::hit("approval.told");
         }
         if decision == "approved" && context.run.approved_digest(wait) == Some(digest) {
             return Ok(None);

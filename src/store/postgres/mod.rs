@@ -12,6 +12,7 @@ mod idempotency;
 mod listen;
 mod records;
 mod runs;
+pub mod schema;
 mod vault;
 mod waits;
 

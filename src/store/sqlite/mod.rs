@@ -7,6 +7,7 @@ mod accounts;
 mod flows;
 mod group;
 mod idempotency;
+mod owner;
 mod records;
 mod runs;
 mod vault;
@@ -46,6 +47,8 @@ pub struct SqliteStore {
     writer: SyncMutex<Option<Writer>>,
     task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
     bell: broadcast::Sender<Rung>,
+    /// Held for the store's life by the process that advances runs.
+    _owner: Option<owner::Owner>,
 }
 
 pub(super) fn migrations(files: &[(i64, &'static str, &'static str)]) -> Migrator {
@@ -97,8 +100,20 @@ impl Columns for SqliteRow {
 }
 
 impl SqliteStore {
-    /// Opens, or creates, the database in `path` and brings its schema up to date.
+    /// Opens, or creates, the database in `path` and brings its schema up to date. For looking and administrating
+    /// beside the server that owns the file.
     pub async fn open(path: &Path) -> StoreResult<Self> {
+        Self::open_as(path, None).await
+    }
+
+    /// [`SqliteStore::open`] as the one process that advances the file's runs: a second one is refused
+    /// ([`StoreError::Taken`]), and what an owner that died left behind is due at once.
+    pub async fn open_alone(path: &Path) -> StoreResult<Self> {
+        let owner = owner::Owner::take(path)?;
+        Self::open_as(path, Some(owner)).await
+    }
+
+    async fn open_as(path: &Path, owner: Option<owner::Owner>) -> StoreResult<Self> {
         let shared = SqliteConnectOptions::new()
             .filename(path)
             .foreign_keys(true)
@@ -116,6 +131,9 @@ impl SqliteStore {
             .pragma("journal_size_limit", WAL_LIMIT.to_string());
         let mut write = options.connect().await.map_err(failed)?;
         migrate(&mut write).await?;
+        if owner.is_some() {
+            owner::inherit(&mut write).await?;
+        }
         let read = SqlitePoolOptions::new()
             .max_connections(READERS)
             .idle_timeout(None)
@@ -125,7 +143,7 @@ impl SqliteStore {
         let write = Arc::new(Mutex::new(write));
         let wal = Arc::new(wal::Wal::new(path));
         let (writer, task) = Writer::start(group::Driver::new(write.clone(), wal.clone(), bell.clone()));
-        Ok(Self { read, write, wal, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell })
+        Ok(Self { read, write, wal, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell, _owner: owner })
     }
 
     fn writer(&self) -> StoreResult<Writer> {

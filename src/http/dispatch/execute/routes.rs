@@ -267,6 +267,7 @@ impl Desk {
             .details(json!({ "executionId": run }))
             .next(format!("follow it at GET /v1/executions/{run}/events")));
         }
+        failpoint::hit("http.repeated");
         let mut response = self.answer(caller, run, None, wants).await?;
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         Ok(response)
@@ -285,6 +286,7 @@ impl Desk {
         }
         let cursor = self.position(caller.tenant, run).await?;
         let new = self.engine.deliver(caller.tenant, run, outputs, messages, &caller.key.to_string()).await?;
+        failpoint::hit("http.resolved");
         self.workers.nudge(run).await;
         let cursor = if new > 0 { cursor } else { self.last_pause(caller.tenant, run).await? };
         self.answer(caller, run, cursor, wants).await
@@ -295,6 +297,7 @@ impl Desk {
         let open = self.store.find_wait(caller.tenant, word.approval).await?.is_some_and(|wait| wait.resolution.is_none());
         let by = caller.key.to_string();
         self.engine.approve(caller.tenant, run, word.approval, word.decision, word.reason.as_deref(), word.digest.as_deref(), &by).await?;
+        failpoint::hit("http.resolved");
         self.workers.nudge(run).await;
         let cursor = if open { cursor } else { self.last_pause(caller.tenant, run).await? };
         self.answer(caller, run, cursor, wants).await

@@ -143,6 +143,7 @@ impl Streaming {
             write_frame(self.run, event, &mut text);
         }
         if matches!(stretch.rest, Rest::End | Rest::Caller) {
+            failpoint::hit("http.last_byte");
             self.end();
         }
         Some(text.into())
