@@ -47,8 +47,8 @@ pub struct SqliteStore {
     writer: SyncMutex<Option<Writer>>,
     task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
     bell: broadcast::Sender<Rung>,
-    /// Held for the store's life by the process that advances runs.
-    _owner: Option<owner::Owner>,
+    /// Held until the store is closed by the process that advances runs.
+    owner: SyncMutex<Option<owner::Owner>>,
 }
 
 pub(super) fn migrations(files: &[(i64, &'static str, &'static str)]) -> Migrator {
@@ -143,7 +143,15 @@ impl SqliteStore {
         let write = Arc::new(Mutex::new(write));
         let wal = Arc::new(wal::Wal::new(path));
         let (writer, task) = Writer::start(group::Driver::new(write.clone(), wal.clone(), bell.clone()));
-        Ok(Self { read, write, wal, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell, _owner: owner })
+        Ok(Self {
+            read,
+            write,
+            wal,
+            writer: SyncMutex::new(Some(writer)),
+            task: SyncMutex::new(Some(task)),
+            bell,
+            owner: SyncMutex::new(owner),
+        })
     }
 
     fn writer(&self) -> StoreResult<Writer> {
@@ -188,6 +196,7 @@ impl Store for SqliteStore {
         self.read.close().await;
         let mut write = self.write.lock().await;
         let _ = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut *write).await;
+        self.owner.lock().take();
     }
 
     fn name(&self) -> &'static str {

@@ -133,9 +133,12 @@ fn a_server_does_it_when_one_is_named() {
     insta::assert_snapshot!(shell.run(&["run", &file, "--server", &server.url, "--key", &server.key, "--approve", "all"]), @"");
     let wrong = shell.json(&["run", &file, "--server", &server.url, "--key", "dsp_live_not-a-key-of-this-server"]);
     assert_eq!((&wrong["error"]["code"], &wrong["exitCode"]), (&"invalid_api_key".into(), &2.into()));
-    let stranger = shell.file("saved.json", &json!({ "flow": { "id": "flow_01m818aaaaaaaaaaaaaaaaaaaa" } }));
-    let missing = shell.json(&["run", &stranger, "--server", &server.url, "--key", &server.key]);
-    assert_eq!((&missing["error"]["code"], &missing["exitCode"]), (&"not_found".into(), &4.into()), "{missing}");
+    let elsewhere = format!("{}/elsewhere", server.url);
+    let missing = shell.json(&["run", &file, "--server", &elsewhere, "--key", &server.key]);
+    assert_eq!((&missing["error"]["code"], &missing["exitCode"]), (&"route_not_found".into(), &4.into()), "{missing}");
+    let unsaved = shell.file("saved.json", &json!({ "flow": { "id": "flow_01m818aaaaaaaaaaaaaaaaaaaa" } }));
+    let refused = shell.json(&["run", &unsaved, "--server", &server.url, "--key", &server.key]);
+    assert_eq!(refused["error"]["details"]["problems"][0]["pointer"], "/flow/id", "{refused}");
     let accepted = shell.file("async.json", &json!({ "async": true, "streamResponse": false, "flow": where_am_i()["flow"] }));
     let answered = ["run", &accepted, "--server", &server.url, "--key", &server.key, "--answer", "get_location=Oslo"];
     assert_eq!(shell.json(&answered)["execution"]["status"], "completed");
