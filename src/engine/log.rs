@@ -100,7 +100,9 @@ pub struct RunLog {
     clock: Clock,
     pending: Mutex<Pending>,
     work: Notify,
-    done: watch::Sender<Progress>,
+    done: Mutex<Progress>,
+    /// Wakes those who wait for a commit in the order they came, so that virtual time replays.
+    moved: Notify,
     /// The end of the lease, moved on by the keeper.
     lease_until: watch::Receiver<Timestamp>,
 }
@@ -136,7 +138,8 @@ impl RunLog {
             clock,
             pending: Mutex::new(pending),
             work: Notify::new(),
-            done: watch::Sender::new(Progress::default()),
+            done: Mutex::default(),
+            moved: Notify::new(),
             lease_until: start.lease_until,
         }
     }
@@ -233,12 +236,25 @@ impl RunLog {
     }
 
     async fn reached(&self, count: u64) -> bool {
-        let mut done = self.done.subscribe();
-        let nudged = done.wait_for(|progress| progress.committed >= count).await.map(|progress| progress.nudged);
-        match nudged {
-            Ok(nudged) => !nudged,
-            Err(_) => std::future::pending().await,
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let progress = *self.done.lock();
+            if progress.committed >= count {
+                return !progress.nudged;
+            }
+            moved.await;
         }
+    }
+
+    fn committed(&self) -> u64 {
+        self.done.lock().committed
+    }
+
+    fn progress(&self, progress: Progress) {
+        *self.done.lock() = progress;
+        self.moved.notify_waiters();
     }
 
     /// Commits everything together with a move of the run, as its last act here. `false`: somebody nudged the
@@ -278,7 +294,7 @@ impl RunLog {
             failpoint::hit("run.commit.after");
             number += 1;
             self.show(below, shown_after, if nudged { Rest::None } else { rest });
-            self.done.send_modify(|progress| *progress = Progress { committed: count, nudged });
+            self.progress(Progress { committed: count, nudged });
         }
     }
 
@@ -318,7 +334,7 @@ impl RunLog {
         let born = matches!(created, Ok(Created::New));
         if born {
             self.show(below, reserved, Rest::None);
-            self.done.send_modify(|progress| progress.committed = count);
+            self.progress(Progress { committed: count, nudged: false });
         }
         // The caller may be gone; the run lives on.
         let _ = birth.told.send(created);
@@ -331,7 +347,7 @@ impl RunLog {
             let notified = self.work.notified();
             let (wanted, crowded, some) = {
                 let pending = self.pending.lock();
-                let wanted = pending.wanted > self.done.borrow().committed;
+                let wanted = pending.wanted > self.committed();
                 let crowded = pending.events.len() >= CROWD || pending.next_seq + RESERVE / 4 >= pending.reserved;
                 (wanted, crowded && !pending.events.is_empty(), !pending.events.is_empty())
             };
@@ -356,7 +372,7 @@ impl RunLog {
         let mut pending = self.pending.lock();
         let step = pending.last_move.take();
         let nothing = pending.events.is_empty() && pending.journal.is_empty() && pending.waits.is_empty();
-        if step.is_none() && nothing && pending.wanted <= self.done.borrow().committed {
+        if step.is_none() && nothing && pending.wanted <= self.committed() {
             return None;
         }
         let step = step.unwrap_or_default();

@@ -56,11 +56,13 @@ impl Follower {
             tokio::pin!(opened);
             opened.as_mut().enable();
             if let Some(ring) = self.feed.ring(self.run) {
-                let mut changed = ring.subscribe();
+                let changed = ring.changed();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
                 match ring.look(self.next) {
                     Look::Events(events, rest) => return Ok(self.give(events, rest)),
                     Look::Nothing => {
-                        let _ = changed.changed().await;
+                        changed.await;
                         continue;
                     }
                     Look::Behind(start) => {

@@ -170,7 +170,9 @@ impl Options {
 /// Opens the database at `sqlite://path` or `postgres://user@host/database` and brings its schema up to date.
 pub async fn open(url: &str, options: Options) -> StoreResult<SharedStore> {
     match url.split_once("://") {
-        Some(("sqlite", path)) if !path.is_empty() && options.advances => Ok(Arc::new(sqlite::SqliteStore::open_alone(path.as_ref()).await?)),
+        Some(("sqlite", path)) if !path.is_empty() && options.advances => {
+            Ok(Arc::new(sqlite::SqliteStore::open_alone(path.as_ref()).await?))
+        }
         Some(("sqlite", path)) if !path.is_empty() => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref()).await?)),
         Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url, options.connections, options.clock).await?)),
         // The text may hold a password, so only its scheme is shown.

@@ -114,14 +114,23 @@ pub struct HttpAnswer {
 #[serde(untagged)]
 enum Kept {
     #[serde(rename_all = "camelCase")]
-    Answer { status: u16, headers: Map<String, Value>, media_type: String, body: String, #[serde(default)] retry_after_ms: Option<u64> },
+    Answer {
+        status: u16,
+        headers: Map<String, Value>,
+        media_type: String,
+        body: String,
+        #[serde(default)]
+        retry_after_ms: Option<u64>,
+    },
     Told(Value),
 }
 
 impl From<Kept> for HttpAnswer {
     fn from(kept: Kept) -> Self {
         match kept {
-            Kept::Answer { status, headers, media_type, body, retry_after_ms } => Self { status, headers, media_type, body, retry_after_ms },
+            Kept::Answer { status, headers, media_type, body, retry_after_ms } => {
+                Self { status, headers, media_type, body, retry_after_ms }
+            }
             Kept::Told(value) => {
                 let (media_type, body) = match value {
                     Value::String(text) => ("text/plain", text),

@@ -130,7 +130,8 @@ impl Drop for Booked<'_, '_> {
     }
 }
 
-/// What of the call stands in the log, block by block.
+/// What of the call stands in the log, block by block. Dropped in the middle, by a time limit, a cancellation or a shutdown,
+/// it takes back what is open.
 struct Shown<'c, 'a> {
     context: &'c StepContext<'a>,
     turn: u32,
@@ -238,5 +239,11 @@ impl Shown<'_, '_> {
         }
         let value = json!({ "stepId": self.context.step_id(), "blocks": blocks, "reason": reason });
         self.context.emit(Event::Custom { name: "dispatch.attempt_discarded".into(), value });
+    }
+}
+
+impl Drop for Shown<'_, '_> {
+    fn drop(&mut self) {
+        self.void("interrupted");
     }
 }
