@@ -244,7 +244,11 @@ begin
     if json_array_length(new_commits) > 0 then
         with won as (
             update runs r set
-                state = c.state, wake_at = case when c.ends then null else c.wake_at end, commit_no = c.number, reserved = c.reserved,
+                state = c.state,
+                -- A lease that was renewed while the commit was on its way is not shortened by it.
+                wake_at = case when c.ends then null when c.state in ('running', 'compensating') then greatest(c.wake_at, r.wake_at)
+                    else c.wake_at end,
+                commit_no = c.number, reserved = c.reserved,
                 spent = c.spent, output = c.output, failure = c.failure, finished_at = c.finished_at,
                 sealed = case when c.ends then null else r.sealed end,
                 owner = case when c.state in ('running', 'compensating') then r.owner end

@@ -1,54 +1,54 @@
 //! What goes on beside the runs: leases are renewed, due runs claimed, the bell heard, the stuck found.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Workers;
-use crate::clock::Timestamp;
 use crate::failpoint;
+use crate::id::RunId;
 
 /// Renews every lease of this node, three times in a lease's life.
 pub(super) async fn renew(workers: Workers) {
     let inner = workers.inner();
-    let (clock, store, node) = (&inner.engine.parts().clock, &inner.engine.parts().store, inner.engine.parts().node);
     loop {
-        clock.sleep(inner.options.lease / 3).await;
-        let held = workers.held();
-        if inner.stop.is_cancelled() && held.is_empty() {
+        inner.engine.parts().clock.sleep(inner.options.lease / 3).await;
+        if inner.stop.is_cancelled() && workers.active() == 0 {
             return;
         }
-        let until = clock.now().after(inner.options.lease);
-        let holding = !held.is_empty();
-        if holding {
-            failpoint::hit("run.renew.before");
-        }
-        match store.renew_runs(node, &held, until).await {
-            Ok(renewed) => {
-                if holding {
-                    failpoint::hit("run.renew.after");
-                }
-                inner.lease_until.send_replace(until);
-                renewed.iter().for_each(|run| workers.tell(run));
-                let lost: Vec<_> = held.into_iter().filter(|(run, _)| !renewed.iter().any(|known| known.run == *run)).collect();
-                forget_unborn(&workers, lost, until);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "leases were not renewed; trying again");
-                if clock.now() >= *inner.lease_until.borrow() {
-                    workers.drop_runs(&held);
-                }
-            }
-        }
+        renew_now(&workers).await;
     }
 }
 
-/// A run that is being created has no row yet, and one that has just ended has no lease any more: neither is lost. What is
-/// really in other hands is refused its next commit.
-fn forget_unborn(workers: &Workers, lost: Vec<(crate::id::RunId, crate::model::Epoch)>, _until: Timestamp) {
-    let claimed: Vec<_> = lost.into_iter().filter(|(_, epoch)| epoch.0 > 1).collect();
-    if !claimed.is_empty() {
-        workers.drop_runs(&claimed);
+/// Renews every lease of this node.
+pub(super) async fn renew_now(workers: &Workers) {
+    let inner = workers.inner();
+    let (clock, store, node) = (&inner.engine.parts().clock, &inner.engine.parts().store, inner.engine.parts().node);
+    let held = workers.held();
+    let until = clock.now().after(inner.options.lease);
+    if !held.is_empty() {
+        failpoint::hit("run.renew.before");
+    }
+    match store.renew_runs(node, &held, until).await {
+        Ok(renewed) => {
+            if !renewed.is_empty() {
+                failpoint::hit("run.renew.after");
+            }
+            inner.lease_until.send_if_modified(|end| std::mem::replace(end, until.max(*end)) < until);
+            renewed.iter().for_each(|run| workers.tell(run));
+            let known: HashSet<RunId> = renewed.iter().map(|run| run.run).collect();
+            // A run that is being created has no row yet, and one that has just ended has no lease any more: neither is
+            // lost. What is really in other hands is refused its next commit.
+            let lost: Vec<_> = held.into_iter().filter(|(run, epoch)| !known.contains(run) && epoch.0 > 1).collect();
+            workers.drop_runs(&lost);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "leases were not renewed; trying again");
+            if clock.now() >= *inner.lease_until.borrow() {
+                workers.drop_runs(&held);
+            }
+        }
     }
 }
 

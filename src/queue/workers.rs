@@ -115,6 +115,7 @@ impl Workers {
             )
             .retry_after(Duration::from_secs(1)));
         }
+        self.be_awake().await;
         let Started { run, active, created } = inner.engine.begin(start, inner.lease_until.subscribe()).await?;
         self.launch(active, Epoch(1), 0);
         let created = created.await.map_err(|_| Error::internal("the run was dropped before it was created"))??;
@@ -153,6 +154,7 @@ impl Workers {
         if max == 0 {
             return Ok(0);
         }
+        self.be_awake().await;
         let claim = Claim { node: parts.node, now: parts.clock.now(), until: *inner.lease_until.borrow(), max, only };
         let leases = parts.store.claim_runs(claim).await?;
         let count = leases.len();
@@ -161,6 +163,15 @@ impl Workers {
             self.take_up(lease).await;
         }
         Ok(count)
+    }
+
+    /// A node that was starved, or asleep, finds its own leases expired. It renews what nobody has taken meanwhile
+    /// before it takes anything: else it would take its runs from itself.
+    async fn be_awake(&self) {
+        let inner = &self.0;
+        if inner.engine.parts().clock.now() >= *inner.lease_until.borrow() {
+            super::keeper::renew_now(self).await;
+        }
     }
 
     async fn take_up(&self, lease: Lease) {

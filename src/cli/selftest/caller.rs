@@ -92,7 +92,4 @@ impl Caller {
         self.call(Method::GET, path, &[], None).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Option<Answer> {
-        self.call(Method::POST, path, &[], Some(body)).await
-    }
 }

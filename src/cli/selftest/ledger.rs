@@ -65,6 +65,11 @@ impl Ledger {
         self.0.lock().get(key).is_some_and(|seen| seen.performed > 0)
     }
 
+    /// Whether an effect was asked for.
+    pub fn has(&self, effect: &str) -> bool {
+        self.0.lock().values().any(|seen| seen.effect == effect)
+    }
+
     pub fn effect(&self, key: &str) -> Option<String> {
         self.0.lock().get(key).map(|seen| seen.effect.clone())
     }

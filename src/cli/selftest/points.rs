@@ -48,7 +48,7 @@ pub async fn walk(site: &Site, point: &str, dice: &mut Dice, report: &mut Report
     if kind == Prelude::Death {
         site.world.start(None).await?;
         take_off(site, point, dice, &mut tasks, &mut flights);
-        site.clock.sleep(dice.between(Duration::from_millis(150), Duration::from_millis(450))).await;
+        site.busy(point).await;
         site.world.kill().await?;
         report.deaths += 1;
     }
@@ -58,7 +58,7 @@ pub async fn walk(site: &Site, point: &str, dice: &mut Dice, report: &mut Report
             take_off(site, point, dice, &mut tasks, &mut flights);
         }
         if kind == Prelude::Stop {
-            site.clock.sleep(Duration::from_millis(200)).await;
+            site.busy(point).await;
             site.world.terminate().await?;
         }
         tokio::select! {
@@ -97,7 +97,8 @@ pub async fn walk(site: &Site, point: &str, dice: &mut Dice, report: &mut Report
 }
 
 fn take_off(site: &Site, point: &str, dice: &mut Dice, tasks: &mut JoinSet<()>, flights: &mut Vec<Flight>) {
-    for story in site.teller().each(point) {
+    let slow = (prelude(point) != Prelude::None).then(|| site.teller().slow(point));
+    for story in site.teller().each(point).into_iter().chain(slow) {
         let own = Dice::new(dice.below(u64::MAX));
         flights.push(site.fly(story, own, tasks));
     }

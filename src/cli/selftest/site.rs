@@ -13,7 +13,7 @@ use super::dice::Dice;
 use super::drive::Driver;
 use super::ledger::Ledger;
 use super::place::{Place, Store};
-use super::story::{Story, Teller};
+use super::story::{Story, Teller, slow_effect};
 use super::told::{Breach, Told, Violation};
 use super::verdict::judge;
 use super::world::{Setup, World};
@@ -78,6 +78,15 @@ impl Site {
         let driver = Driver::new(self.caller.clone(), self.ledger.clone(), story.clone(), dice, told.clone());
         tasks.spawn(driver.drive());
         Flight { story, told }
+    }
+
+    /// Waits until the slow story of a walk is in the middle of its effect.
+    pub async fn busy(&self, tag: &str) {
+        let effect = slow_effect(tag);
+        let waited = self.clock.instant();
+        while !self.ledger.has(&effect) && waited.elapsed() < PATIENCE {
+            self.caller.pause().await;
+        }
     }
 
     /// Waits until all callers are done; those that are not by then are given up.

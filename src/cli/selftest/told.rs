@@ -86,9 +86,9 @@ pub fn kind_of(event: &Value) -> &str {
     event.get("type").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Text on its way: shown before it is committed, and void if its attempt is lost.
+/// Text on its way, or the beginning of its block: shown before it is committed, and void if its attempt is lost.
 pub fn is_delta(event: &Value) -> bool {
-    kind_of(event).ends_with("_delta")
+    kind_of(event).ends_with("_delta") || matches!(kind_of(event), "text_start" | "reasoning_start")
 }
 
 pub fn is_end(event: &Value) -> bool {

@@ -73,7 +73,7 @@ impl Verdict {
         if told.status.as_deref() != Some(story.status) {
             return;
         }
-        for expected in &story.effects {
+        for expected in story.effects.iter().filter(|_| !story.cancelled) {
             let done = arrived.values().any(|seen| seen.effect == expected.effect && seen.class == expected.class && seen.performed > 0);
             if !done {
                 self.add(Breach::Lost, format!("effect {} never happened", expected.effect));

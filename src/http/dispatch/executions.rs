@@ -376,11 +376,12 @@ async fn poll(
     wait: Duration,
     cursor: Option<u64>,
 ) -> Result<EventPage> {
-    let rests = run.state.is_terminal() || run.state == RunState::Paused;
-    let wait = if rests { Duration::from_millis(50) } else { wait };
+    // What is there already is given whatever time it takes; only what may yet come is waited for.
+    let there = run.state.is_terminal() || !store.read_log(tenant, run.id, cursor, 1).await?.is_empty();
+    let wait = if run.state == RunState::Paused { Duration::from_millis(50) } else { wait };
     let stretch = tokio::select! {
         stretch = follower.next() => stretch?,
-        () = clock.sleep(wait) => Default::default(),
+        () = clock.sleep(wait), if !there => Default::default(),
     };
     let state =
         if stretch.rest == Rest::None { run.state } else { store.find_run(tenant, run.id).await?.map_or(run.state, |run| run.state) };

@@ -73,7 +73,9 @@ impl Row {
         let run = &mut self.run;
         let ends = commit.state.is_terminal();
         run.state = commit.state;
-        run.wake_at = commit.wake_at.filter(|_| !ends);
+        // A lease that was renewed while the commit was on its way is not shortened by it.
+        let leased = matches!(commit.state, RunState::Running | RunState::Compensating);
+        run.wake_at = if leased { commit.wake_at.max(run.wake_at) } else { commit.wake_at.filter(|_| !ends) };
         run.commit = commit.number;
         run.reserved = commit.reserved;
         run.spent = commit.spent;

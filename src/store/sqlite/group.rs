@@ -51,7 +51,11 @@ on conflict do nothing
 returning 'created' as tag, id;
 
 update runs set
-    state = c.state, wake_at = case when c.ends then null else c.wake_at end, commit_no = c.number, reserved = c.reserved, spent = c.spent, output = c.output,
+    state = c.state,
+    -- A lease that was renewed while the commit was on its way is not shortened by it.
+    wake_at = case when c.ends then null when c.state in ('running', 'compensating') then max(c.wake_at, coalesce(runs.wake_at, 0))
+        else c.wake_at end,
+    commit_no = c.number, reserved = c.reserved, spent = c.spent, output = c.output,
     failure = c.failure, finished_at = c.finished_at,
     sealed = case when c.ends then null else sealed end,
     owner = case when c.state in ('running', 'compensating') then owner else null end
