@@ -67,7 +67,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     match arguments.server {
         Some(url) => {
-            let work = order.carry_out(Client::new(&url, arguments.key, &clock)?, "POST it to the server");
+            let work = order.carry_out(Client::new(&url, arguments.key, &clock)?, Some("at the server".to_owned()));
             tokio::select! {
                 done = work => done,
                 () = signals.next() => {
@@ -92,19 +92,16 @@ impl Order {
     async fn carry_out_here(self, data: Option<PathBuf>, dev: bool, clock: &Clock, signals: &mut Signals) -> Result<ExitCode> {
         let output = self.output;
         let scratch = data.is_none().then(|| Scratch::new(clock)).transpose()?;
-        let folder = data.clone().or_else(|| scratch.as_ref().map(|scratch| scratch.path().to_owned())).unwrap_or_default();
+        let folder = scratch.as_ref().map(|scratch| scratch.path().to_owned()).or_else(|| data.clone()).unwrap_or_default();
         let config = Config { dev, env: std::env::vars().collect::<HashMap<_, _>>(), ..Config::new(folder) };
         let server = Embedded::start(&config, clock).await?;
-        if let Some(key) = server.new_key.as_ref().filter(|_| data.is_some()) {
+        if let Some(key) = server.new_key.as_ref().filter(|_| scratch.is_none()) {
             output.say(format_args!("API key of this data folder (shown once): {}", key.expose()));
         }
-        let later = match &data {
-            Some(folder) => format!("start `dispatch serve --data {}` and POST it there", folder.display()),
-            None => "nothing of this execution is kept; run it with --data DIR or --server URL and POST it there".to_owned(),
-        };
+        let later = data.map(|folder| format!("at `dispatch serve --data {}`", folder.display()));
         let client = server.client()?;
         let done = tokio::select! {
-            done = self.carry_out(client, &later) => done,
+            done = self.carry_out(client, later) => done,
             () = signals.next() => {
                 output.say("\ninterrupted");
                 Ok(ExitCode::from(INTERRUPTED))
@@ -114,21 +111,32 @@ impl Order {
         done
     }
 
-    async fn carry_out(self, client: Client, later: &str) -> Result<ExitCode> {
+    async fn carry_out(self, client: Client, later: Option<String>) -> Result<ExitCode> {
         let output = self.output;
-        let mut chase = Chase::start(client, self.request, self.decider, self.answers, output).await?;
+        let mut chase = Chase::start(client, self.request, self.decider, self.answers, output).await.map_err(advise)?;
         chase.settle().await?;
         let outcome = chase.outcome();
         let shown = serde_json::to_value(&outcome).map_err(Error::internal)?;
-        match failure(&outcome, later) {
+        match failure(&outcome, later.as_deref()) {
             Some(error) => Ok(output.fail_with(&error, Map::from_iter([("execution".to_owned(), shown)]))),
             None => output.envelope(json!({ "execution": shown })).map(|()| ExitCode::SUCCESS),
         }
     }
 }
 
+/// What the server advises its operator, for whoever is one for the time of this command.
+fn advise(error: Error) -> Error {
+    if error.code() != "provider_not_configured" {
+        return error;
+    }
+    let advice = error.envelope().next.unwrap_or_default().to_owned();
+    error.next(format!("{advice}; or let local/echo answer with --dev"))
+}
+
 /// Why an execution did not succeed; its exit code says whether the same request can succeed later.
-fn failure(outcome: &Outcome, later: &str) -> Option<Error> {
+///
+/// `later` is where an answer can still be sent when the command has ended, if anywhere.
+fn failure(outcome: &Outcome, later: Option<&str>) -> Option<Error> {
     if outcome.success {
         return None;
     }
@@ -145,20 +153,24 @@ fn failure(outcome: &Outcome, later: &str) -> Option<Error> {
 }
 
 /// What nobody here could answer, with the call that answers it.
-fn open_question(reason: &Value, later: &str) -> Error {
+fn open_question(reason: &Value, later: Option<&str>) -> Error {
     let field = |name: &str| reason.get(name).cloned().unwrap_or_default();
     let name = field("toolName");
     let name = name.as_str().unwrap_or_default();
-    if reason.get("approvalId").is_some() {
-        let body = json!({
-            "executionId": field("executionId"), "approvalId": field("approvalId"), "digest": field("digest"), "decision": "approved",
-        });
-        let next = format!("--approve all or none decides here; to decide later, {later}: POST /v1/dispatch/approve {body}");
-        return Error::new(Kind::Conflict, "approval_needed", format!("`{name}` waits for an approval")).next(next);
-    }
-    let id = field("toolCallId");
-    let outputs = json!({ id.as_str().unwrap_or_default(): "..." });
-    let body = json!({ "executionId": field("executionId"), "toolOutputs": outputs });
-    let next = format!("--answer {name}=VALUE answers here; to answer later, {later}: POST /v1/dispatch/resume {body}");
-    Error::new(Kind::Conflict, "tool_output_needed", format!("`{name}` runs with you, and its output is needed")).next(next)
+    let (error, here, path, body) = if reason.get("approvalId").is_some() {
+        let error = Error::new(Kind::Conflict, "approval_needed", format!("`{name}` waits for an approval"));
+        let (id, approval, digest) = (field("executionId"), field("approvalId"), field("digest"));
+        let body = json!({ "executionId": id, "approvalId": approval, "digest": digest, "decision": "approved" });
+        (error, "--approve all".to_owned(), "/v1/dispatch/approve", body)
+    } else {
+        let error = Error::new(Kind::Conflict, "tool_output_needed", format!("`{name}` runs with you, and its output is needed"));
+        let call = field("toolCallId");
+        let outputs = json!({ call.as_str().unwrap_or_default(): "..." });
+        let body = json!({ "executionId": field("executionId"), "toolOutputs": outputs });
+        (error, format!("--answer {name}=VALUE"), "/v1/dispatch/resume", body)
+    };
+    error.next(match later {
+        Some(place) => format!("POST {path} {body} {place}, or run it anew with {here}"),
+        None => format!("run it anew with {here}, or with --data DIR or --server URL, which keep it until it is answered"),
+    })
 }

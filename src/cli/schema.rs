@@ -57,11 +57,9 @@ fn find(name: &str) -> Result<Document> {
     if let Some(document) = documents.iter().find(is_named) {
         return Ok(document.clone());
     }
-    let likeness = |document: &Document| {
-        let bare = document.name.strip_prefix("step-").unwrap_or(&document.name);
-        (strsim::jaro_winkler(bare, name) * 1_000.0) as u64
-    };
-    let nearest = documents.iter().max_by_key(|document| likeness(document)).map(|document| document.name.as_str()).unwrap_or_default();
+    let names = documents.iter().map(|document| document.name.strip_prefix("step-").unwrap_or(&document.name));
+    let nearest = names.max_by(|one, other| strsim::jaro_winkler(one, name).total_cmp(&strsim::jaro_winkler(other, name)));
+    let nearest = nearest.unwrap_or_default();
     Err(Error::new(Kind::Missing, "schema_not_found", format!("there is no schema `{name}`"))
         .next(format!("did you mean `{nearest}`? `dispatch schema` lists all")))
 }

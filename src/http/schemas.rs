@@ -3,7 +3,7 @@
 //! `schemas/` is a snapshot of them, one file each; `dispatch schema --out schemas` writes it anew. A step type is here
 //! as soon as it is in [`step::ALL`].
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::dispatch::{DispatchRequest, Outcome, PublicEvent};
 use crate::engine::step;
@@ -21,7 +21,7 @@ pub struct Document {
 
 impl Document {
     fn new(name: impl Into<String>, summary: &'static str, schema: schemars::Schema) -> Self {
-        Self { name: name.into(), summary, schema: schema.to_value() }
+        Self { name: name.into(), summary, schema: in_reading_order(schema.to_value()) }
     }
 
     /// The file's text.
@@ -40,6 +40,17 @@ pub fn all() -> Vec<Document> {
     ];
     let steps = step::ALL.iter().map(|step| Document::new(format!("step-{}", step.action), step.summary, (step.schema)()));
     whole.into_iter().chain(steps).collect()
+}
+
+/// What it is first, its parts after.
+fn in_reading_order(mut schema: Value) -> Value {
+    if let Some(map) = schema.as_object_mut() {
+        let heads = ["$schema", "title", "description"].into_iter().filter_map(|name| Some((name.to_owned(), map.shift_remove(name)?)));
+        let heads: Map<String, Value> = heads.collect();
+        let parts = std::mem::replace(map, heads);
+        map.extend(parts);
+    }
+    schema
 }
 
 /// A generated document as it is kept in a file.

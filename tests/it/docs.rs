@@ -159,24 +159,50 @@ fn the_examples_of_steps_compile() {
 }
 
 #[test]
-fn every_option_is_described() {
+fn every_command_and_option_is_described() {
     use clap::CommandFactory;
     let page = read("docs/configuration.md");
-    let command = dispatch::cli::Cli::command();
-    for command in command.get_subcommands() {
+    for command in dispatch::cli::Cli::command().get_subcommands() {
         assert!(
-            page.contains(&format!("dispatch {}", command.get_name())),
+            page.contains(&format!("`dispatch {}", command.get_name())),
             "docs/configuration.md does not mention `{}`",
             command.get_name()
         );
+        if command.get_name() != "fake-provider" {
+            describes_options(&page, command);
+        }
     }
-    let serve = command.find_subcommand("serve").unwrap();
-    for argument in serve.get_arguments().filter(|argument| !argument.is_hide_set()) {
-        let flag = format!("`--{}", argument.get_long().unwrap());
-        assert!(page.contains(&flag), "docs/configuration.md does not describe {flag}`");
+}
+
+fn describes_options(page: &str, command: &clap::Command) {
+    for argument in command.get_arguments().filter(|argument| !argument.is_hide_set() && !argument.is_positional()) {
+        let flag = format!("`--{}`", argument.get_long().unwrap());
+        assert!(page.contains(&flag), "docs/configuration.md does not describe {flag} of `{}`", command.get_name());
         if let Some(variable) = argument.get_env() {
             let variable = variable.to_string_lossy();
             assert!(page.contains(&format!("`{variable}`")), "docs/configuration.md does not describe {variable}");
+        }
+    }
+    command.get_subcommands().for_each(|command| describes_options(page, command));
+}
+
+#[test]
+fn the_readme_s_first_call_is_the_first_example() {
+    let readme = read("README.md");
+    let body = readme.split("-d '").find(|part| part.trim_start().starts_with('{')).unwrap().split("'\n```").next().unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    let example: Value = serde_json::from_str(&read("examples/01-sales-analysis.json")).unwrap();
+    assert_eq!(body, example);
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for page in ["README.md", "ARCHITECTURE.md", "docs/configuration.md", "docs/compatibility.md", "docs/guarantees.md", "docs/steps.md"] {
+        let folder = root.join(page).parent().unwrap().to_owned();
+        for target in read(page).split("](").skip(1).map(|rest| rest.split(')').next().unwrap_or_default().to_owned()) {
+            let file = target.split('#').next().unwrap_or_default();
+            assert!(target.starts_with("http") || file.is_empty() || folder.join(file).exists(), "{page} links to {target}");
         }
     }
 }

@@ -39,7 +39,7 @@ const TABLE: &[(&str, &str)] = &[
     ("cli::fake_provider", "clock error provider"),
     // It talks to the server under test through the one door out.
     ("cli::selftest", "clock error failpoint id net store"),
-    ("cli", "app clock config engine error expr failpoint feed http id model net secret store tool"),
+    ("cli", "app auth clock config engine error expr failpoint feed http id model net secret store tool"),
     ("main", "cli"),
 ];
 

@@ -1,8 +1,10 @@
 //! Every integration test, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod cli;
 mod docs;
 mod egress;
+mod examples;
 mod expr;
 mod http;
 mod layers;

@@ -69,7 +69,11 @@ impl Screen {
             Event::Error { error, .. } => self.note(format_args!("{} {error}", self.paint.text(Tone::Bad, "!"))),
             Event::Custom { name, value } => self.custom(&name, &value),
             Event::ExecutionComplete { .. } => self.end(known),
-            Event::ExecutionError { error, .. } => self.line(format_args!("{} {error}", self.paint.text(Tone::Bad, "✗"))),
+            // The step, or the command itself, says why.
+            Event::ExecutionError { code, total_cost, total_tokens, .. } => {
+                let facts = facts([Some(code), Some(count(total_tokens.input + total_tokens.output, "token")), Some(money(total_cost))]);
+                self.line(format_args!("{}  {}", self.paint.text(Tone::Bad, "failed"), self.aside(facts)));
+            }
             Event::ToolInputDelta { .. } | Event::ToolInputComplete { .. } | Event::Ping { .. } => {}
         }
     }

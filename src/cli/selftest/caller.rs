@@ -64,7 +64,8 @@ impl Caller {
             up = base.wait_for(Option::is_some) => up.ok()?.clone()?,
             () = self.clock.sleep(PATIENCE) => return None,
         };
-        let mut request = Request::new(method, format!("{up}{path}"), Trust::Operator).header("authorization", format!("Bearer {}", self.key));
+        let mut request =
+            Request::new(method, format!("{up}{path}"), Trust::Operator).header("authorization", format!("Bearer {}", self.key));
         request.deadlines = Deadlines { first_byte: Duration::from_secs(40), ..Deadlines::default() };
         for (name, value) in headers {
             request = request.header(name, *value);

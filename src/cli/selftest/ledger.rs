@@ -43,9 +43,8 @@ impl Ledger {
     /// Notes an arrival whose fate depends on how many came before with its key.
     pub fn arrive(&self, key: &str, class: Class, effect: &str, fate: impl FnOnce(u32) -> Fate) -> u32 {
         let mut seen = self.0.lock();
-        let entry = seen
-            .entry(key.to_owned())
-            .or_insert_with(|| Seen { class, effect: effect.to_owned(), arrivals: 0, performed: 0, refused: 0 });
+        let entry =
+            seen.entry(key.to_owned()).or_insert_with(|| Seen { class, effect: effect.to_owned(), arrivals: 0, performed: 0, refused: 0 });
         let before = entry.arrivals;
         entry.arrivals += 1;
         match fate(before) {

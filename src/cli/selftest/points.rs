@@ -88,7 +88,9 @@ pub async fn walk(site: &Site, point: &str, dice: &mut Dice, report: &mut Report
     site.land(&mut tasks).await;
     report.runs += flights.len();
     let violations = site.judge(&flights).await;
-    report.violations.extend(violations.into_iter().map(|violation| Violation { about: format!("{armed}: {}", violation.about), ..violation }));
+    report
+        .violations
+        .extend(violations.into_iter().map(|violation| Violation { about: format!("{armed}: {}", violation.about), ..violation }));
     site.world.kill().await?;
     report.deaths += 1;
     Ok(())

@@ -54,8 +54,7 @@ async fn answer(ledger: Arc<Ledger>, clock: Clock, request: Request<Incoming>) -
     // A request that broke off did not arrive.
     body.collect().await.map_err(io::Error::other)?;
     let mut parts = head.uri.path().trim_start_matches('/').splitn(3, '/');
-    let (class, behaviour, effect) =
-        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (class, behaviour, effect) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let class = if class == "once" { Class::Once } else { Class::Idempotent };
     let key = head.headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or("(no key)");
     let before = ledger.arrive(key, class, effect, |before| match behaviour {

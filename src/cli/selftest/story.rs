@@ -168,7 +168,8 @@ fn agent(teller: &Teller<'_>, tag: String) -> Story {
 /// A call that a person approves, and one of a model's calls that a person approves beside one that needs none.
 fn approval(teller: &Teller<'_>, tag: String) -> Story {
     let call = json!({ "id": "call", "type": "tool-call", "config": { "tool": tool("t", "POST", "once", "ok"), "parameters": {}, "approval": { "timeout": 600_000 } } });
-    let tools = json!({ "runtimeTools": [tool("u", "POST", "once", "ok"), tool("v", "PUT", "put", "ok")], "approval": { "require": ["u"] } });
+    let tools =
+        json!({ "runtimeTools": [tool("u", "POST", "once", "ok"), tool("v", "PUT", "put", "ok")], "approval": { "require": ["u"] } });
     let steps = json!([call, prompt("p", "fake-tools", tools), put("z", "ok")]);
     teller.story("approval", tag, steps, "z").idempotent(&["v", "z"]).once(&["t", "u"])
 }

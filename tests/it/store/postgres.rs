@@ -121,7 +121,7 @@ async fn a_node_hears_the_others_again_after_its_connection_was_cut() {
         let heard = async {
             loop {
                 let run = tell(&world, &here).await;
-                let ring = async { while bell.recv().await.unwrap() != run {} };
+                let ring = async { while bell.recv().await.unwrap().run != run {} };
                 if tokio::time::timeout(Duration::from_millis(300), ring).await.is_ok() {
                     return;
                 }
