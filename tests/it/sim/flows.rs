@@ -59,6 +59,8 @@ pub struct Script {
     pub turns: Vec<Vec<ToolUse>>,
     /// Longest time between two pieces of an answer.
     pub pace: Duration,
+    /// Every piece takes that long.
+    pub steady: bool,
     pub pieces: u64,
 }
 
@@ -182,6 +184,7 @@ fn script(dice: &Dice, index: usize) -> Script {
         thinks: dice.percent(30),
         turns,
         pace: dice.duration(Duration::from_secs(if dice.percent(20) { 60 } else { 1 })),
+        steady: false,
         pieces: dice.within(1, 8),
     }
 }

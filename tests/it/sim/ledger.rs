@@ -47,6 +47,8 @@ pub struct Counts {
     pub model_calls: u64,
     /// Calls made by a node that did not know yet that it had lost the run.
     pub late_calls: u64,
+    /// Pieces of answers that such a node took in.
+    pub late_pieces: u64,
     pub worst_wake: Duration,
 }
 
@@ -76,6 +78,7 @@ impl Counts {
         self.answers += other.answers;
         self.model_calls += other.model_calls;
         self.late_calls += other.late_calls;
+        self.late_pieces += other.late_pieces;
         self.worst_wake = self.worst_wake.max(other.worst_wake);
     }
 }
@@ -267,6 +270,11 @@ impl Ledger {
                 book.unattended.get_or_insert(now);
             }
         });
+    }
+
+    /// A node takes in what a model says.
+    pub fn heard(&self, node: NodeId, run: RunId) {
+        self.with(run, |book, counts| counts.late_pieces += u64::from(book.owner.is_some_and(|owner| owner != node)));
     }
 
     /// A node asks a model.

@@ -13,6 +13,7 @@ mod model;
 mod people;
 mod provider;
 mod reader;
+mod scenes;
 mod wire;
 mod world;
 

@@ -137,7 +137,7 @@ impl Scripted {
         };
         let number: usize = turn.trim_start_matches("turn/").parse().unwrap_or(0);
         for item in self.items(&call, script, &step, number) {
-            self.clock.sleep(self.dice.duration(script.pace)).await;
+            self.clock.sleep(if script.steady { script.pace } else { self.dice.duration(script.pace) }).await;
             let item = match item {
                 Some(item) => item,
                 None => std::future::pending().await,
@@ -146,6 +146,7 @@ impl Scripted {
                 let _ = out.send(Err(gone())).await;
                 return;
             }
+            self.ledger.heard(self.node, run);
             if out.send(item).await.is_err() {
                 return;
             }

@@ -17,6 +17,7 @@ use dispatch::store::faulty::{Faulty, Plan};
 use dispatch::store::memory::MemoryStore;
 use dispatch::store::{Created, RunKey};
 use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 use super::dice::Dice;
@@ -64,6 +65,17 @@ pub struct Node {
     pub line: Arc<Faulty<Watched>>,
 }
 
+/// What a world is made of.
+pub struct Draft {
+    pub clock: Clock,
+    pub dice: Dice,
+    pub trouble: Trouble,
+    pub horizon: Duration,
+    pub cases: Vec<Case>,
+    pub options: Options,
+    pub in_words: bool,
+}
+
 pub struct World {
     pub clock: Clock,
     pub dice: Dice,
@@ -96,39 +108,51 @@ fn catalogue() -> Catalogue {
 
 impl World {
     /// A world with its nodes running, and the runs it will come to know.
-    pub fn new(seed: u64, in_words: bool) -> (Arc<Self>, tokio::sync::mpsc::UnboundedReceiver<RunId>) {
+    pub fn new(seed: u64, in_words: bool) -> (Arc<Self>, UnboundedReceiver<RunId>) {
         let clock = Clock::simulated(seed, Timestamp::from_millis(1_750_000_000_000));
         let dice = Dice::new(seed, 1);
         let trouble = Trouble::draw(&dice);
         let horizon = Duration::from_secs(dice.within(3_600, 3 * 3_600));
-        let (ledger, runs) = Ledger::new(clock.clone(), trouble.is_none(), in_words);
-        let ledger = Arc::new(ledger);
         let count = usize::try_from(dice.within(2, 8)).unwrap_or(2);
-        let cases: BTreeMap<String, Case> =
-            (0..count).map(|number| flows::draw(&dice, number, horizon)).map(|case| (case.name.clone(), case)).collect();
-        let world = Arc::new(Self {
-            trouble,
-            horizon,
-            tenant: TenantId::new(&clock),
-            truth: Arc::new(Watched { store: MemoryStore::new(), ledger: ledger.clone() }),
-            ledger,
-            cases: Arc::new(cases),
-            nodes: Mutex::default(),
-            graves: Mutex::default(),
-            closing: CancellationToken::new(),
-            used: Arc::default(),
-            options: Options { poll: Duration::from_secs(dice.within(1, 30)), max_recoveries: 10_000, ..Options::default() },
-            clock,
-            dice,
-        });
+        let cases = (0..count).map(|number| flows::draw(&dice, number, horizon)).collect();
+        let options = Options {
+            poll: Duration::from_secs(dice.within(2, 60)),
+            sweep: Duration::from_secs(dice.within(30, 600)),
+            max_recoveries: 10_000,
+            ..Options::default()
+        };
+        let (world, runs) = Self::of(Draft { clock, dice, trouble, horizon, cases, options, in_words });
         for _ in 0..world.dice.within(2, 3) {
             world.add_node();
         }
         (world, runs)
     }
 
+    /// A world without nodes yet.
+    pub fn of(draft: Draft) -> (Arc<Self>, UnboundedReceiver<RunId>) {
+        let Draft { clock, dice, trouble, horizon, cases, options, in_words } = draft;
+        let (ledger, runs) = Ledger::new(clock.clone(), trouble.is_none(), in_words);
+        let ledger = Arc::new(ledger);
+        let world = Arc::new(Self {
+            trouble,
+            horizon,
+            tenant: TenantId::new(&clock),
+            truth: Arc::new(Watched { store: MemoryStore::new(), ledger: ledger.clone() }),
+            ledger,
+            cases: Arc::new(cases.into_iter().map(|case| (case.name.clone(), case)).collect()),
+            nodes: Mutex::default(),
+            graves: Mutex::default(),
+            closing: CancellationToken::new(),
+            used: Arc::default(),
+            options,
+            clock,
+            dice,
+        });
+        (world, runs)
+    }
+
     /// Starts a server process.
-    pub fn add_node(&self) {
+    pub fn add_node(&self) -> Arc<Node> {
         let (gate, node) = (Gate::new(), NodeId::new(&self.clock));
         let line = Arc::new(Faulty::new(self.truth.clone(), self.clock.clone(), self.plan()));
         let store = Arc::new(Line { store: line.clone(), gate: gate.clone(), ledger: self.ledger.clone() });
@@ -161,7 +185,9 @@ impl World {
         });
         let workers = Workers::start(engine.clone(), self.options);
         self.ledger.note(&format!("node {node} starts"));
-        self.nodes.lock().push(Arc::new(Node { gate, engine, workers, feed, line }));
+        let node = Arc::new(Node { gate, engine, workers, feed, line });
+        self.nodes.lock().push(node.clone());
+        node
     }
 
     /// How the store treats its nodes now.
@@ -222,7 +248,7 @@ impl World {
         }
     }
 
-    async fn start_one(&self, case: &Case) -> RunId {
+    pub async fn start_one(&self, case: &Case) -> RunId {
         loop {
             let started = self.ask(async |node: Arc<Node>| node.workers.start_run(self.start_run(case, &node)?).await).await;
             match started {
