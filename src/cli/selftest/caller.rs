@@ -91,5 +91,4 @@ impl Caller {
     pub async fn get(&self, path: &str) -> Option<Answer> {
         self.call(Method::GET, path, &[], None).await
     }
-
 }
