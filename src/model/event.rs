@@ -44,7 +44,7 @@ pub enum Event {
         failed_steps: u32,
         step_error_count: u32,
         /// Some figure of the cost is an estimate, or a model has no known price.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
         cost_estimated: bool,
     },
     /// Terminal: the run failed or was cancelled.
@@ -387,6 +387,26 @@ mod tests {
 
     fn delta() -> EventRecord {
         EventRecord::new(7, &Event::TextDelta { id: "text_1".into(), delta: "Hel\"lo".into() })
+    }
+
+    #[test]
+    fn an_end_without_estimates_is_read_back() {
+        let end = Event::ExecutionComplete {
+            kind: "flow".into(),
+            success: true,
+            completed_at: Timestamp::from_millis(0),
+            duration_ms: 1,
+            final_output: None,
+            stop_reason: "complete".into(),
+            total_cost: 0.5,
+            total_tokens: Tokens::default(),
+            total_steps: 1,
+            successful_steps: 1,
+            failed_steps: 0,
+            step_error_count: 0,
+            cost_estimated: false,
+        };
+        assert_eq!(EventRecord::new(0, &end).event(), Some(end));
     }
 
     #[test]
