@@ -32,6 +32,7 @@ use crate::model::{JournalEntry, Outcome, RunInput};
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Resolve, Resolved};
+use crate::tool::http::HttpAnswer;
 
 /// How long a wait lasts that nobody gave a deadline.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -158,6 +159,18 @@ pub struct Ask {
     pub deadline: Option<Timestamp>,
 }
 
+/// What an effect gives: journaled, and told by a person when the answer itself was lost.
+pub trait Settled: Serialize + DeserializeOwned + Send + Sync {
+    /// The result that stands for what a person says came of the effect.
+    fn settled(said: Value) -> Self;
+}
+
+impl Settled for HttpAnswer {
+    fn settled(said: Value) -> Self {
+        Self::reported(said)
+    }
+}
+
 /// Where a wait stands.
 pub enum Asked {
     Answered { wait: WaitId, resolution: Resolution },
@@ -276,7 +289,7 @@ impl<'a> StepContext<'a> {
     /// step waits until someone settles it.
     pub async fn effect<T, F>(&self, key: &str, class: Effect, act: impl FnOnce() -> F + Send) -> StepResult<T>
     where
-        T: Serialize + DeserializeOwned + Send + Sync,
+        T: Settled,
         F: Future<Output = StepResult<T>> + Send,
     {
         match self.recall(key) {
@@ -284,9 +297,8 @@ impl<'a> StepContext<'a> {
                 return serde_json::from_value(value).map_err(|error| StepFailure::new("journal_unreadable", error.to_string()).into());
             }
             Some(Outcome::Begun) => {
-                if let Some(result) = self.settle_unknown(key).await? {
-                    return serde_json::from_value(result)
-                        .map_err(|error| StepFailure::new("settlement_invalid", error.to_string()).into());
+                if let Some(result) = self.settle_unknown::<T>(key).await? {
+                    return Ok(result);
                 }
             }
             Some(Outcome::Failed(_)) | None => {}
@@ -299,12 +311,12 @@ impl<'a> StepContext<'a> {
             self.run.log.settle().await;
         }
         failpoint::hit("effect.before");
-        let result = act().await;
+        let result = act().await.map(|result| self.run.without_secrets(result));
         failpoint::hit("effect.after");
         match &result {
             Ok(value) => self.record_done(key, value),
             Err(Interrupt::Fail(failure)) if class == Effect::Once && failure.fate_unknown => {
-                self.settle_unknown(key).await?;
+                self.settle_unknown::<T>(key).await?;
             }
             Err(Interrupt::Fail(failure)) if class == Effect::Once => {
                 self.record(key, Outcome::Failed(serde_json::json!({ "code": failure.code, "message": failure.message })));
@@ -316,7 +328,7 @@ impl<'a> StepContext<'a> {
     }
 
     /// Asks a person what became of an effect whose answer was lost. `Some`: it happened, with that result; `None`: do it again.
-    async fn settle_unknown(&self, key: &str) -> StepResult<Option<Value>> {
+    async fn settle_unknown<T: Settled>(&self, key: &str) -> StepResult<Option<T>> {
         let shown = serde_json::json!({ "effect": key, "stepId": self.step_id() });
         // Each time the effect is done again it can be lost again, and is asked about anew.
         let round_key = format!("{key}/settled");
@@ -334,8 +346,8 @@ impl<'a> StepContext<'a> {
             }
             Asked::Answered { resolution, .. } => match resolution.answer.get("outcome").and_then(Value::as_str) {
                 Some("succeeded") => {
-                    let result = resolution.answer.get("result").cloned().unwrap_or(Value::Null);
-                    self.record(key, Outcome::Done(result.clone()));
+                    let result = T::settled(resolution.answer.get("result").cloned().unwrap_or(Value::Null));
+                    self.record_done(key, &result);
                     Ok(Some(result))
                 }
                 Some("retry") => {
@@ -464,6 +476,16 @@ impl RunContext {
         let mut value = serde_json::to_value(&event).unwrap_or_default();
         self.redactor.value(&mut value);
         self.log.emit(&serde_json::from_value(value).unwrap_or(event));
+    }
+
+    /// A result as the journal keeps it: what comes after sees no more than what comes after a restart.
+    fn without_secrets<T: Serialize + DeserializeOwned>(&self, result: T) -> T {
+        if self.redactor.is_empty() {
+            return result;
+        }
+        let mut value = serde_json::to_value(&result).unwrap_or_default();
+        self.redactor.value(&mut value);
+        serde_json::from_value(value).unwrap_or(result)
     }
 
     pub(super) fn record(&self, key: &str, mut outcome: Outcome) {

@@ -14,7 +14,7 @@ use crate::error::{Error, Problems, Result};
 use crate::expr::{Insert, Missing, Scope, Template, TemplateTree};
 use crate::model::flow::Effect;
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 
 /// Largest answer, in bytes after inflation.
 pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;
@@ -92,6 +92,8 @@ pub struct HttpTemplate {
 pub struct HttpCall {
     request: Request,
     pub unresolved: Vec<String>,
+    /// What secrets became on their way into the call: a callee that says it back is not repeated.
+    scrub: Redactor,
 }
 
 /// What came back.
@@ -165,8 +167,13 @@ impl HttpTemplate {
             })
         };
         let mut url = text(&self.url, Insert::Text)?;
+        let mut derived = Vec::new();
         for (name, value) in &self.query {
+            let secret = value.uses_secrets();
             let value = text(value, Insert::Text)?;
+            if secret {
+                derived.push(Secret::new(url::form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>()));
+            }
             let pair = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, &value).finish();
             url = format!("{url}{}{pair}", if url.contains('?') { '&' } else { '?' });
         }
@@ -187,6 +194,7 @@ impl HttpTemplate {
             Some(AuthTemplate::Basic(user, password)) => {
                 let pair = format!("{}:{}", text(user, Insert::Text)?, text(password, Insert::Text)?);
                 let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+                derived.push(Secret::new(encoded.clone()));
                 request = request.header("authorization", Secret::new(format!("Basic {encoded}")));
             }
             Some(AuthTemplate::Header(name, value)) => {
@@ -218,7 +226,7 @@ impl HttpTemplate {
         if !has(&request, "user-agent") {
             request = request.header("user-agent", concat!("dispatch/", env!("CARGO_PKG_VERSION")));
         }
-        Ok(HttpCall { request, unresolved })
+        Ok(HttpCall { request, unresolved, scrub: Redactor::new(derived) })
     }
 }
 
@@ -228,13 +236,25 @@ impl HttpCall {
         let response = egress.send(self.request).await?;
         let (status, media_type) = (response.status.as_u16(), response.media_type());
         let retry_after_ms = retry_after(&response.headers, clock.now()).map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let headers = headers(&response.headers);
-        let body = String::from_utf8_lossy(&response.bytes().await?).into_owned();
+        let mut headers = Value::Object(headers(&response.headers));
+        self.scrub.value(&mut headers);
+        let headers = headers.as_object().cloned().unwrap_or_default();
+        let body = self.scrub.text(&String::from_utf8_lossy(&response.bytes().await?));
         Ok(HttpAnswer { status, headers, media_type, body, retry_after_ms })
     }
 }
 
 impl HttpAnswer {
+    /// The answer that a person reports in place of a lost one.
+    pub fn reported(body: Value) -> Self {
+        let (media_type, body) = match body {
+            Value::String(text) => ("text/plain", text),
+            Value::Null => ("text/plain", String::new()),
+            other => ("application/json", other.to_string()),
+        };
+        Self { status: 200, headers: Map::new(), media_type: media_type.into(), body, retry_after_ms: None }
+    }
+
     /// The body in its type: JSON when it says so, or reads so; else text.
     pub fn value(&self) -> Value {
         let json = self.media_type.ends_with("json") || self.body.trim_start().starts_with(['{', '[']);
