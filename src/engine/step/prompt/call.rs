@@ -239,3 +239,10 @@ impl Shown<'_, '_> {
         self.context.emit(Event::Custom { name: "dispatch.attempt_discarded".into(), value });
     }
 }
+
+/// A call that is dropped, because its step ran out of time or its run ends, leaves nothing open.
+impl Drop for Shown<'_, '_> {
+    fn drop(&mut self) {
+        self.void("interrupted");
+    }
+}
