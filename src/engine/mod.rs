@@ -100,11 +100,18 @@ impl Engine {
         self.compile(flow.clone(), blob)
     }
 
-    /// Whether every model that a plan asks first can be asked: known, and with a key. Faults carry pointers.
-    pub async fn admit(&self, plan: &Plan, tenant: TenantId) -> Result<()> {
+    /// [`Engine::check`], and whether every model that the flow asks is known and the first of each step has a key.
+    pub async fn admit(&self, flow: &Flow, tenant: TenantId) -> Result<Arc<Plan>> {
+        let blob = flow.blob();
+        let (plan, mut problems) = match self.0.plans.get(&blob.hash) {
+            Some(plan) => (plan, Problems::default()),
+            None => {
+                let (plan, problems) = Plan::examine(flow.clone(), blob, &self.0.types);
+                (Arc::new(plan), problems)
+            }
+        };
         let keys = self.tenant_keys(tenant).await?;
         let models = &self.parts().models;
-        let mut problems = Problems::default();
         let mut refused = None;
         for planned in &plan.steps {
             for (number, name) in planned.body.models().iter().enumerate() {
@@ -117,7 +124,8 @@ impl Engine {
             }
         }
         problems.into_result()?;
-        refused.map_or(Ok(()), Err)
+        self.0.plans.insert(plan.blob.hash.clone(), plan.clone());
+        refused.map_or(Ok(plan), Err)
     }
 
     fn compile(&self, flow: Flow, blob: Blob) -> Result<Arc<Plan>> {
