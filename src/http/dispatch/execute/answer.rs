@@ -118,6 +118,13 @@ impl Fold {
                 "type": "approval", "executionId": self.outcome.execution_id, "approvalId": approval_id, "toolCallId": tool_call_id,
                 "toolName": tool_name, "parameters": parameters, "digest": digest, "reason": reason,
             })),
+            Some(Event::Custom { name, value }) if name == "dispatch.effect_unknown" => {
+                let mut wait = json!({ "type": "effect_unknown", "executionId": self.outcome.execution_id });
+                if let (Some(wait), Value::Object(value)) = (wait.as_object_mut(), value) {
+                    wait.extend(value);
+                }
+                self.wait(wait);
+            }
             Some(Event::ExecutionComplete { success, final_output, total_cost, total_tokens, .. }) => {
                 let output = final_output.unwrap_or_default();
                 self.end("completed", success, total_cost, json!(total_tokens));

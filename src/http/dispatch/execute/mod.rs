@@ -10,4 +10,4 @@ mod routes;
 mod sse;
 
 pub(super) use routes::routes;
-pub(super) use sse::{EventPage, stream_response};
+pub(super) use sse::{EventPage, nothing_more, stream_response};
