@@ -1,7 +1,7 @@
 //! The contract that every store passes: one list of cases, instantiated per database.
 
 mod contract;
-mod site;
+pub mod site;
 
 /// Instantiates each case on each store.
 macro_rules! contract {

@@ -115,6 +115,10 @@ impl Schema {
     }
 
     pub async fn drop(self) {
+        self.remove().await;
+    }
+
+    pub async fn remove(&self) {
         self.execute(format!("drop schema {} cascade", self.name)).await;
     }
 }
