@@ -103,16 +103,20 @@ impl Problems {
 
 impl From<Problems> for Error {
     fn from(problems: Problems) -> Self {
-        let first = problems.0.first().map_or_else(String::new, |problem| {
-            if problem.pointer.is_empty() { problem.message.clone() } else { format!("{}: {}", problem.pointer, problem.message) }
-        });
-        let message = match problems.0.len() {
-            0 | 1 => first,
-            more => format!("{first} (and {} more, see details)", more - 1),
-        };
-        let mut error = Error::new(Kind::Invalid, "validation_failed", message);
+        let mut error = Error::new(Kind::Invalid, "validation_failed", summary(&problems.0));
         error.0.problems = problems.0;
         error
+    }
+}
+
+/// The first problem in words, and how many more there are.
+fn summary(problems: &[Problem]) -> String {
+    let first = problems.first().map_or_else(String::new, |problem| {
+        if problem.pointer.is_empty() { problem.message.clone() } else { format!("{}: {}", problem.pointer, problem.message) }
+    });
+    match problems.len() {
+        0 | 1 => first,
+        more => format!("{first} (and {} more, see details)", more - 1),
     }
 }
 
@@ -195,6 +199,9 @@ impl Error {
     pub fn under(mut self, prefix: &str) -> Self {
         for problem in &mut self.0.problems {
             problem.pointer.insert_str(0, prefix);
+        }
+        if !self.0.problems.is_empty() {
+            self.0.message = summary(&self.0.problems);
         }
         self
     }
@@ -295,4 +302,16 @@ pub fn pointer(path: &serde_path_to_error::Path) -> String {
         }
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_part_is_named_from_the_whole_document() {
+        let error = Error::invalid_at("/steps/0/type", "unknown").under("/flow");
+        assert_eq!(error.message(), "/flow/steps/0/type: unknown");
+        assert_eq!(error.problems().first().map(|problem| problem.pointer.as_str()), Some("/flow/steps/0/type"));
+    }
 }

@@ -10,39 +10,68 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every point, for the self-test to walk through.
 pub const ALL: &[&str] = &[
+    // A run's beginning, its commits, and who holds it.
     "run.create.before",
     "run.create.after",
     "run.commit.before",
     "run.commit.after",
+    "run.claim.after",
+    "run.claim.loaded",
+    "run.recover.before",
+    "run.recover.after",
+    "run.renew.before",
+    "run.renew.after",
+    "run.release.before",
+    "run.release.after",
+    // The store's transactions.
     "store.group.before",
     "store.group.after",
     "store.resolve.before",
     "store.resolve.after",
-    "run.claim.after",
-    "run.release.before",
+    // Steps and their effects.
     "step.start",
     "step.end",
+    "step.settled",
     "effect.begun",
     "effect.before",
     "effect.after",
     "effect.recorded",
+    "effect.unknown",
+    "effect.settled",
+    "retry.before_wait",
+    "retry.after_wait",
     "model.before",
     "model.first_token",
     "model.middle",
     "model.after",
     "tool.before",
     "tool.after",
+    "tool.recorded",
+    // Pauses and what ends them.
     "wait.opened",
     "wait.resolved",
+    "approval.told",
     "pause.before",
     "pause.after",
+    "timer.due",
+    "timer.expired",
+    "cancel.asked",
+    "cancel.seen",
     "finish.before",
     "finish.after",
-    "retry.before_wait",
-    "timer.due",
+    // Events on their way to readers.
     "event.emit",
+    "event.shown",
+    // The surface.
     "http.accepted",
+    "http.resolved",
+    "http.repeated",
     "http.first_byte",
+    "http.last_byte",
+    // Other creating calls.
+    "receipt.begun",
+    "receipt.done",
+    "receipt.filed",
 ];
 
 struct Armed {

@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::clock::Clock;
+
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Length of the part after the prefix.
 pub const SUFFIX_LEN: usize = 26;
@@ -44,8 +46,11 @@ fn decode(text: &str) -> Option<u128> {
     })
 }
 
-/// Builds a UUIDv7 value (RFC 9562 section 5.7) from a time in milliseconds and 80 random bits.
-pub(crate) fn uuid_v7(millis: u64, random: [u8; 10]) -> u128 {
+/// A fresh UUIDv7 (RFC 9562 section 5.7): the clock's time in milliseconds, then the clock's randomness.
+fn uuid_v7(clock: &Clock) -> u128 {
+    let mut random = [0u8; 10];
+    clock.fill(&mut random);
+    let millis = u64::try_from(clock.now().as_millis()).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().as_u128()
 }
 
@@ -60,8 +65,8 @@ macro_rules! ids {
             pub const PREFIX: &'static str = $prefix;
 
             /// A fresh id: its time part from the clock, the rest from the clock's randomness.
-            pub fn new(clock: &crate::clock::Clock) -> Self {
-                Self(clock.uuid_v7())
+            pub fn new(clock: &Clock) -> Self {
+                Self(uuid_v7(clock))
             }
 
             /// The id with the given 128 bits.
@@ -176,6 +181,13 @@ mod tests {
         let id = FlowId::from_u128(0x01890a5d_ac96_774b_bcce_b302099a8057);
         assert_eq!(id.to_string(), "flow_01h455vb4pex5vsknk084sn02q");
         assert_eq!("flow_01h455vb4pex5vsknk084sn02q".parse(), Ok(id));
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_ids() {
+        let clock = |seed| Clock::simulated(seed, crate::clock::Timestamp::from_millis(0));
+        assert_eq!(RunId::new(&clock(7)), RunId::new(&clock(7)));
+        assert_ne!(RunId::new(&clock(7)), RunId::new(&clock(8)));
     }
 
     #[test]

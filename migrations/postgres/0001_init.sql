@@ -310,7 +310,14 @@ begin
         into resolved, nudged;
     end if;
 
-    perform dispatch_ring(created || committed || nudged);
+    -- What is due wakes a worker of any node; what only grew wakes readers.
+    perform dispatch_ring(created || committed, false);
+    perform dispatch_ring(nudged || array(
+        select r.id from json_to_recordset(new_runs) as r(id text, state text) where r.state = 'queued' and r.id = any (created)
+        union all
+        select c.run from json_to_recordset(new_commits) as c(run text, state text, wake_at bigint)
+        where c.state in ('queued', 'paused') and c.wake_at is not null and c.run = any (committed)
+    ), true);
 
     return query
     select 'created', unnest(created) union all select 'committed', unnest(committed)
@@ -319,10 +326,11 @@ end
 $$;
 
 -- Tells the other nodes about runs, when the transaction commits. A payload holds less than 8,000 bytes.
-create function dispatch_ring(runs text[]) returns void
+-- Runs that are due are marked with `!`.
+create function dispatch_ring(runs text[], due boolean default true) returns void
 language sql volatile
 as $$
-    select pg_notify('dispatch', string_agg(p.id, ','))
-    from (select r.id, (r.place - 1) / 290 as page from unnest(runs) with ordinality as r(id, place)) as p
+    select pg_notify('dispatch', string_agg(case when due then '!' || p.id else p.id end, ','))
+    from (select r.id, (r.place - 1) / 280 as page from unnest(runs) with ordinality as r(id, place)) as p
     group by p.page;
 $$;

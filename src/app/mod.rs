@@ -3,6 +3,7 @@
 mod master_key;
 pub mod telemetry;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -43,7 +44,7 @@ impl App {
     /// Opens the database, builds the parts and takes up what an earlier server left.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self> {
         std::fs::create_dir_all(&config.data).map_err(|error| unusable(&config.data, &error))?;
-        let store = open(config, &clock).await?;
+        let store = store::open(&database(config), store::Options::new(clock.clone()).advancing()).await?;
         Self::with_store(config, clock, store).await
     }
 
@@ -102,10 +103,18 @@ async fn tidy(state: AppState) {
     }
 }
 
-/// Opens the store that the options name.
+/// The embedded database's file, when no address names another.
+pub fn database_file(config: &Config) -> PathBuf {
+    config.data.join("dispatch.db")
+}
+
+/// Opens the store that the options name, for looking and administrating; a server may be at work on it.
 pub async fn open(config: &Config, clock: &Clock) -> Result<SharedStore> {
-    let url = config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", config.data.join("dispatch.db").display()));
-    Ok(store::open(&url, store::Options::new(clock.clone())).await?)
+    Ok(store::open(&database(config), store::Options::new(clock.clone())).await?)
+}
+
+fn database(config: &Config) -> String {
+    config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", database_file(config).display()))
 }
 
 fn policy(config: &Config) -> Policy {

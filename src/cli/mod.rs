@@ -3,15 +3,27 @@
 //! Every command prints for people, or with `--json` one JSON envelope; exit codes say whether to try again: 0 success,
 //! 1 internal, 2 usage (do not retry), 3 transient (retry), 4 not found.
 
+mod completion;
+mod demo;
+mod embedded;
 pub mod fake_provider;
+mod follow;
+mod keys;
+mod openapi;
 mod output;
+mod request;
+mod run;
+mod schema;
+mod selftest;
 mod serve;
 mod server_options;
+mod signals;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::error::{Error, Kind, Result};
 use output::Output;
 
 /// Dispatch runs LLM agent and flow executions for other people's backends: durable, streamed, pausable.
@@ -29,26 +41,54 @@ pub struct Cli {
 enum Command {
     /// Run the server.
     Serve(serve::Arguments),
+    /// Show what it does in a few seconds: no key, no network, nothing left behind.
+    Demo(demo::Arguments),
+    /// Run a dispatch request from a file and stream it.
+    Run(run::Arguments),
+    /// Make, list and revoke API keys.
+    Keys(keys::Arguments),
+    /// Print the API document (OpenAPI 3.1).
+    Openapi(openapi::Arguments),
+    /// Print the JSON Schemas of requests, events and step types.
+    Schema(schema::Arguments),
+    /// Print a shell's completion script.
+    Completion(completion::Arguments),
     /// Run a model provider that speaks three wire formats and fails on request.
     FakeProvider(fake_provider::Arguments),
+    /// Try this binary on this machine.
+    Selftest(selftest::Arguments),
 }
 
 /// Runs the command line of this process.
 pub async fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(error) => return refuse(&error),
     };
     let output = Output::new(cli.json);
+    let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match cli.command {
-        Command::Serve(arguments) => serve::run(arguments, &output).await,
-        Command::FakeProvider(arguments) => fake_provider::run(arguments, &output).await,
+        Command::Serve(arguments) => done(serve::run(arguments, &output).await),
+        Command::Demo(arguments) => demo::run(arguments, &output).await,
+        Command::Run(arguments) => run::run(arguments, &output).await,
+        Command::Keys(arguments) => done(keys::run(arguments, &output).await),
+        Command::Openapi(arguments) => done(openapi::run(arguments, &output)),
+        Command::Schema(arguments) => done(schema::run(arguments, &output)),
+        Command::Completion(arguments) => done(completion::run(arguments, &output)),
+        Command::FakeProvider(arguments) => done(fake_provider::run(arguments, &output).await),
+        Command::Selftest(arguments) => selftest::run(arguments, &output).await.map(|passed| ExitCode::from(u8::from(!passed))),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output.fail(&error),
+    result.unwrap_or_else(|error| output.fail(&error))
+}
+
+/// What a command line that cannot be read is answered with; also help and version, which are asked for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if !error.use_stderr() || !wants_json {
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
     }
+    let text = error.render().to_string();
+    let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    Output::new(true).fail(&Error::new(Kind::Malformed, "usage", message).next("`dispatch help` lists the commands and their options"))
 }

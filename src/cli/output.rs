@@ -1,11 +1,12 @@
 //! What commands print: words for people, or one JSON envelope.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Where a command writes.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +39,7 @@ impl Output {
     pub fn envelope(&self, mut body: Value) -> Result<()> {
         if self.json {
             if let Some(map) = body.as_object_mut() {
-                map.insert("ok".into(), true.into());
+                map.entry("ok").or_insert(true.into());
                 map.insert("cliVersion".into(), env!("CARGO_PKG_VERSION").into());
             }
             line(&mut std::io::stdout().lock(), &body);
@@ -53,9 +54,17 @@ impl Output {
 
     /// Says what went wrong; the exit code tells whether to try again.
     pub fn fail(&self, error: &Error) -> ExitCode {
+        self.fail_with(error, Map::new())
+    }
+
+    /// [`Output::fail`] with more to say in the envelope.
+    pub fn fail_with(&self, error: &Error, more: Map<String, Value>) -> ExitCode {
         let code = error.kind().exit_code();
         if self.json {
-            let body = json!({ "ok": false, "cliVersion": env!("CARGO_PKG_VERSION"), "error": error.envelope(), "exitCode": code });
+            let mut body = json!({ "ok": false, "cliVersion": env!("CARGO_PKG_VERSION"), "error": error.envelope(), "exitCode": code });
+            if let Some(map) = body.as_object_mut() {
+                map.extend(more);
+            }
             line(&mut std::io::stdout().lock(), &body);
         } else {
             let envelope = error.envelope();
@@ -75,6 +84,16 @@ impl Output {
         }
         ExitCode::from(code)
     }
+}
+
+/// Writes a file, making its folder first.
+pub fn write_file(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let made = folder.map_or(Ok(()), std::fs::create_dir_all);
+    made.and_then(|()| std::fs::write(path, text)).map_err(|error| {
+        Error::new(Kind::Invalid, "file_not_writable", format!("{} cannot be written: {error}", path.display()))
+            .next("choose another place with --out")
+    })
 }
 
 /// A closed pipe is the reader's choice, not a failure.

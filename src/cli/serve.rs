@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::Output;
 use super::server_options::ServerOptions;
+use super::signals::Signals;
 use crate::app::App;
 use crate::app::telemetry::{self, LogOptions};
 use crate::clock::Clock;
@@ -54,26 +55,18 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     output.envelope(json!({ "url": format!("http://{address}"), "apiKey": app.new_key.as_ref().map(|key| key.expose()), "store": app.state.store.name() }))?;
     tracing::info!(%address, store = app.state.store.name(), dev = config.dev, "dispatch serves");
     let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(stop_on_signal(shutdown.clone()));
+    let signals = tokio::spawn(stop_on_signal(Signals::listen()?, shutdown.clone()));
     app.serve(listener, shutdown).await;
     signals.abort();
     tracing::info!("dispatch has stopped");
     Ok(())
 }
 
-/// The first interrupt or termination asks for a graceful stop; the second ends the process.
-async fn stop_on_signal(shutdown: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
-    let mut next = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    next().await;
+/// The first signal asks for a graceful stop; the second ends the process.
+async fn stop_on_signal(mut signals: Signals, shutdown: CancellationToken) {
+    signals.next().await;
     tracing::info!("stopping: runs may end, the rest is handed back; a second signal ends at once");
     shutdown.cancel();
-    next().await;
+    signals.next().await;
     std::process::exit(1);
 }

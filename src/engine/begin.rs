@@ -12,9 +12,10 @@ use super::drive::Departure;
 use super::log::{Birth, RESERVE, RunLog, Start};
 use super::memory::Memory;
 use super::plan::Plan;
-use super::{Engine, recover};
+use super::{Engine, KEYS_FOR, recover};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::id::{FlowId, RunId, TenantId};
 use crate::model::event::Event;
 use crate::model::run::{Parent, Spent};
@@ -126,7 +127,9 @@ impl Engine {
             context.cancel.cancel();
         }
         if lease.recovered {
+            failpoint::hit("run.recover.before");
             recover::discard(&context, &lease.tail, run.recoveries);
+            failpoint::hit("run.recover.after");
         }
         Ok(Active { context: Arc::new(context), birth: None, number: run.commit, wait_for_birth: false })
     }
@@ -160,7 +163,7 @@ impl Engine {
         })
     }
 
-    fn seal(&self, secrets: &BTreeMap<String, Secret>, tenant: TenantId, run: RunId) -> Result<Option<Vec<u8>>> {
+    pub(super) fn seal(&self, secrets: &BTreeMap<String, Secret>, tenant: TenantId, run: RunId) -> Result<Option<Vec<u8>>> {
         if secrets.is_empty() {
             return Ok(None);
         }
@@ -177,7 +180,10 @@ impl Engine {
 
     /// The tenant's own provider keys. One that cannot be opened is left out: the environment's may serve.
     pub async fn tenant_keys(&self, tenant: TenantId) -> Result<TenantKeys> {
-        if let Some(keys) = self.0.keys.get(&tenant) {
+        let now = self.parts().clock.now();
+        if let Some((read, keys)) = self.0.keys.get(&tenant)
+            && now.since(read) < KEYS_FOR
+        {
             return Ok(keys);
         }
         let mut keys = TenantKeys::default();
@@ -188,7 +194,7 @@ impl Engine {
                 Err(error) => tracing::warn!(%tenant, provider = credential.provider, %error, "a credential cannot be opened"),
             }
         }
-        self.0.keys.insert(tenant, keys.clone());
+        self.0.keys.insert(tenant, (now, keys.clone()));
         Ok(keys)
     }
 }

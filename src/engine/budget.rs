@@ -35,10 +35,25 @@ impl Reserved {
         if breaks(budget.cost, spent.cost, self.cost, worst.cost) {
             return Err("cost");
         }
+        self.take(worst);
+        Ok(())
+    }
+
+    /// Sets aside what is known to be left.
+    pub fn take(&mut self, worst: Worst) {
         self.cost = self.cost.saturating_add(worst.cost);
         self.tokens = self.tokens.saturating_add(worst.tokens);
         self.calls = self.calls.saturating_add(worst.calls);
-        Ok(())
+    }
+
+    /// What a budget still covers beside what is spent and set aside.
+    pub fn left(&self, budget: &Budget, spent: &Spent) -> Budget {
+        Budget {
+            cost: budget.cost.map(|limit| limit.saturating_sub(spent.cost).saturating_sub(self.cost)),
+            tokens: budget.tokens.map(|limit| limit.saturating_sub(spent.tokens()).saturating_sub(self.tokens)),
+            calls: budget.calls.map(|limit| limit.saturating_sub(spent.calls).saturating_sub(self.calls)),
+            duration_ms: budget.duration_ms.map(|limit| limit.saturating_sub(spent.duration_ms)),
+        }
     }
 
     /// Gives back what was set aside; what was really used is in the run's [`Spent`] by then.

@@ -25,14 +25,13 @@ use crate::expr::Scope;
 use crate::failpoint;
 use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::Event;
-use crate::model::flow::Effect;
-use crate::model::run::Spent;
+use crate::model::run::{Budget, Spent};
 use crate::model::wait::{Resolution, Wait, WaitKind};
 use crate::model::{JournalEntry, Outcome, RunInput};
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Resolve, Resolved};
-use crate::tool::http::HttpAnswer;
+use crate::tool::Effect;
 
 /// How long a wait lasts that nobody gave a deadline.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -159,18 +158,6 @@ pub struct Ask {
     pub deadline: Option<Timestamp>,
 }
 
-/// What an effect gives: journaled, and told by a person when the answer itself was lost.
-pub trait Settled: Serialize + DeserializeOwned + Send + Sync {
-    /// The result that stands for what a person says came of the effect.
-    fn settled(said: Value) -> Self;
-}
-
-impl Settled for HttpAnswer {
-    fn settled(said: Value) -> Self {
-        Self::reported(said)
-    }
-}
-
 /// Where a wait stands.
 pub enum Asked {
     Answered { wait: WaitId, resolution: Resolution },
@@ -289,7 +276,7 @@ impl<'a> StepContext<'a> {
     /// step waits until someone settles it.
     pub async fn effect<T, F>(&self, key: &str, class: Effect, act: impl FnOnce() -> F + Send) -> StepResult<T>
     where
-        T: Settled,
+        T: Serialize + DeserializeOwned + Send + Sync,
         F: Future<Output = StepResult<T>> + Send,
     {
         match self.recall(key) {
@@ -297,8 +284,9 @@ impl<'a> StepContext<'a> {
                 return serde_json::from_value(value).map_err(|error| StepFailure::new("journal_unreadable", error.to_string()).into());
             }
             Some(Outcome::Begun) => {
-                if let Some(result) = self.settle_unknown::<T>(key).await? {
-                    return Ok(result);
+                if let Some(result) = self.settle_unknown(key).await? {
+                    return serde_json::from_value(result)
+                        .map_err(|error| StepFailure::new("settlement_invalid", error.to_string()).into());
                 }
             }
             Some(Outcome::Failed(_)) | None => {}
@@ -316,7 +304,7 @@ impl<'a> StepContext<'a> {
         match &result {
             Ok(value) => self.record_done(key, value),
             Err(Interrupt::Fail(failure)) if class == Effect::Once && failure.fate_unknown => {
-                self.settle_unknown::<T>(key).await?;
+                self.settle_unknown(key).await?;
             }
             Err(Interrupt::Fail(failure)) if class == Effect::Once => {
                 self.record(key, Outcome::Failed(serde_json::json!({ "code": failure.code, "message": failure.message })));
@@ -328,7 +316,7 @@ impl<'a> StepContext<'a> {
     }
 
     /// Asks a person what became of an effect whose answer was lost. `Some`: it happened, with that result; `None`: do it again.
-    async fn settle_unknown<T: Settled>(&self, key: &str) -> StepResult<Option<T>> {
+    async fn settle_unknown(&self, key: &str) -> StepResult<Option<Value>> {
         let shown = serde_json::json!({ "effect": key, "stepId": self.step_id() });
         // Each time the effect is done again it can be lost again, and is asked about anew.
         let round_key = format!("{key}/settled");
@@ -337,6 +325,7 @@ impl<'a> StepContext<'a> {
         let ask = Ask { kind: WaitKind::Settlement, name: key.to_owned(), shown: shown.clone(), digest: None, deadline: None };
         match self.ask(&wait_key, ask).await? {
             Asked::Open { wait } => {
+                failpoint::hit("effect.unknown");
                 let value = serde_json::json!({
                     "waitId": wait, "stepId": self.step_id(), "effect": key,
                     "message": "this effect went out and its answer was lost; say what became of it",
@@ -346,8 +335,9 @@ impl<'a> StepContext<'a> {
             }
             Asked::Answered { resolution, .. } => match resolution.answer.get("outcome").and_then(Value::as_str) {
                 Some("succeeded") => {
-                    let result = T::settled(resolution.answer.get("result").cloned().unwrap_or(Value::Null));
-                    self.record_done(key, &result);
+                    failpoint::hit("effect.settled");
+                    let result = resolution.answer.get("result").cloned().unwrap_or(Value::Null);
+                    self.record(key, Outcome::Done(result.clone()));
                     Ok(Some(result))
                 }
                 Some("retry") => {
@@ -413,6 +403,7 @@ impl<'a> StepContext<'a> {
             Some(Resolved::Before(resolution)) => resolution,
             Some(Resolved::First | Resolved::Closed) | None => Resolution::timeout(),
         };
+        failpoint::hit("timer.expired");
         if let Some(wait) = self.run.memory.lock().waits.get_mut(&wait.key) {
             wait.resolution = Some(resolution.clone());
         }
@@ -437,6 +428,12 @@ impl<'a> StepContext<'a> {
             Asked::Answered { .. } => Ok(()),
             Asked::Open { .. } => Err(Interrupt::Suspend),
         }
+    }
+
+    /// What the run's budget still covers.
+    pub(super) fn left(&self, budget: &Budget) -> Budget {
+        let spent = self.run.log.spent();
+        self.run.memory.lock().reserved.left(budget, &spent)
     }
 
     /// Sets the worst case of a model call aside; fails the run when its budget does not cover it. The guard gives it back.
@@ -467,6 +464,21 @@ impl Drop for Reservation<'_> {
 }
 
 impl RunContext {
+    /// Sets a child's share aside until [`RunContext::unkeep`]; once per key.
+    pub(super) fn keep(&self, key: &str, worst: Worst) {
+        let mut memory = self.memory.lock();
+        if memory.kept.insert(key.to_owned(), worst).is_none() {
+            memory.reserved.take(worst);
+        }
+    }
+
+    pub(super) fn unkeep(&self, key: &str) {
+        let mut memory = self.memory.lock();
+        if let Some(worst) = memory.kept.remove(key) {
+            memory.reserved.release(worst);
+        }
+    }
+
     /// Appends an event, with every known secret removed.
     pub(super) fn emit(&self, event: Event) {
         if self.redactor.is_empty() || event.is_delta() {

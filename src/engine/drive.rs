@@ -14,6 +14,7 @@ use super::memory::{Standing, StepRecord};
 use super::run_step::{Ended, dollars, run_step};
 use crate::clock::Timestamp;
 use crate::failpoint;
+use crate::id::RunId;
 use crate::model::event::{Event, Rest, Tokens};
 use crate::model::run::{Failure, Spent};
 use crate::model::wait::{Resolution, WaitKind};
@@ -69,6 +70,7 @@ impl RunContext {
         let limit = Duration::from_millis(self.time_limit().saturating_sub(self.log.spent().duration_ms));
         let overdue = self.parts().clock.sleep(limit.saturating_sub(started.elapsed())).fuse();
         tokio::pin!(overdue);
+        let mut rung = Timestamp::default();
         loop {
             self.start_ready(&mut running);
             if self.cancel.is_cancelled() {
@@ -80,7 +82,12 @@ impl RunContext {
             if self.log.next_seq() > MAX_EVENTS {
                 return Walk::Failed(failure("too_many_events", format!("a run may have {MAX_EVENTS} events")));
             }
+            let due = self.next_deadline(&suspended, rung);
             tokio::select! {
+                // In this order, so that a run on virtual time replays from its seed.
+                biased;
+                () = self.cancel.cancelled() => return Walk::Cancelled,
+                () = leave.cancelled() => return Walk::HandBack,
                 Some((index, ended)) = running.next() => match ended {
                     Ended::Suspended => {
                         suspended.insert(index);
@@ -94,12 +101,13 @@ impl RunContext {
                 },
                 () = self.poke.notified() => {
                     self.look_again().await;
-                    for index in std::mem::take(&mut suspended) {
-                        self.stand_aside(index);
-                    }
+                    self.enter_again(&mut suspended);
                 }
-                () = self.cancel.cancelled() => return Walk::Cancelled,
-                () = leave.cancelled() => return Walk::HandBack,
+                // Other branches go on meanwhile: whoever waits for a time is not kept waiting for them.
+                () = self.until(due) => {
+                    rung = due.unwrap_or(rung);
+                    self.enter_again(&mut suspended);
+                }
                 () = &mut overdue => return Walk::Failed(self.overdue()),
             }
         }
@@ -147,10 +155,30 @@ impl RunContext {
         }
     }
 
-    /// The step may be started again.
-    fn stand_aside(&self, index: usize) {
-        if let Some(standing) = self.memory.lock().steps.get_mut(index) {
-            *standing = Standing::default();
+    /// Steps that wait may be started again: what they wait for may be there.
+    fn enter_again(&self, suspended: &mut BTreeSet<usize>) {
+        let mut memory = self.memory.lock();
+        for index in std::mem::take(suspended) {
+            if let Some(standing) = memory.steps.get_mut(index) {
+                *standing = Standing::default();
+            }
+        }
+    }
+
+    /// The first deadline after `rung` of what these steps wait for.
+    fn next_deadline(&self, suspended: &BTreeSet<usize>, rung: Timestamp) -> Option<Timestamp> {
+        let keys: Vec<String> =
+            suspended.iter().filter_map(|index| self.plan.steps.get(*index)).map(|step| format!("{}/", step.key())).collect();
+        let memory = self.memory.lock();
+        let open = memory.waits.values().filter(|wait| wait.resolution.is_none());
+        let theirs = open.filter(|wait| keys.iter().any(|key| wait.key.starts_with(key)));
+        theirs.filter_map(|wait| wait.deadline).filter(|deadline| *deadline > rung).min()
+    }
+
+    async fn until(&self, due: Option<Timestamp>) {
+        match due {
+            Some(due) => self.parts().clock.sleep_until(due).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -164,6 +192,7 @@ impl RunContext {
         };
         self.record(&planned.key(), Outcome::Done(serde_json::to_value(&record).unwrap_or_default()));
         self.log.want();
+        failpoint::hit("step.settled");
     }
 
     /// Reads what others may have done to the run meanwhile.
@@ -209,10 +238,13 @@ impl RunContext {
         self.emit(Event::Custom { name: "dispatch.handed_back".into(), value: Value::Null });
         let queued = Move { state: Some(RunState::Queued), wake_at: Some(self.parts().clock.now()), ..Move::default() };
         self.log.depart(queued).await;
+        failpoint::hit("run.release.after");
         Departure::Released
     }
 
     async fn cancelled(&self) -> Departure {
+        failpoint::hit("cancel.seen");
+        self.cancel_children().await;
         let why = failure("cancelled", "the run was cancelled");
         self.emit(self.error_event(&why));
         let step = Move {
@@ -226,12 +258,27 @@ impl RunContext {
         Departure::Ended(RunState::Cancelled)
     }
 
+    /// Children end with their parent.
+    async fn cancel_children(&self) {
+        let children: Vec<RunId> = {
+            let memory = self.memory.lock();
+            let open = memory.waits.values().filter(|wait| wait.kind == WaitKind::Child && wait.resolution.is_none());
+            open.filter_map(|wait| wait.name.parse().ok()).collect()
+        };
+        for child in children {
+            if let Err(error) = self.parts().store.request_cancel(self.tenant, child, self.parts().clock.now()).await {
+                tracing::warn!(run = %self.run, %child, %error, "a child run was not told to end");
+            }
+        }
+    }
+
     async fn finish(&self, why: Option<Failure>) -> Departure {
         failpoint::hit("finish.before");
         let state = if why.is_some() { RunState::Failed } else { RunState::Completed };
         let mut step = Move { state: Some(state), rest: Rest::End, ..Move::default() };
         match why {
             Some(why) => {
+                self.cancel_children().await;
                 self.emit(self.error_event(&why));
                 step.answer = Some(answer(&why));
                 step.failure = Some(why);

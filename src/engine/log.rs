@@ -67,11 +67,17 @@ struct Pending {
     events: Vec<EventRecord>,
     /// The first pending event that tells of state.
     barrier: Option<u64>,
+    /// The same of the commit that is under way.
+    in_flight: Option<u64>,
     journal: Vec<JournalEntry>,
     waits: Vec<Wait>,
     spent: Spent,
     /// Counts everything recorded; a commit covers all up to its count.
     recorded: u64,
+    /// The count of the last fact that an effect may depend on.
+    facts: u64,
+    /// The count that the commit under way, or the last one, covers.
+    taken: u64,
     /// The count that somebody waits for.
     wanted: u64,
     last_move: Option<Move>,
@@ -79,7 +85,7 @@ struct Pending {
 
 impl Pending {
     fn shown(&self) -> u64 {
-        self.barrier.unwrap_or(self.next_seq).min(self.reserved)
+        self.in_flight.or(self.barrier).unwrap_or(self.next_seq).min(self.reserved)
     }
 }
 
@@ -94,7 +100,9 @@ pub struct RunLog {
     clock: Clock,
     pending: Mutex<Pending>,
     work: Notify,
-    done: watch::Sender<Progress>,
+    done: Mutex<Progress>,
+    /// Wakes those who wait for a commit in the order they came, so that virtual time replays.
+    moved: Notify,
     /// The end of the lease, moved on by the keeper.
     lease_until: watch::Receiver<Timestamp>,
 }
@@ -130,7 +138,8 @@ impl RunLog {
             clock,
             pending: Mutex::new(pending),
             work: Notify::new(),
-            done: watch::Sender::new(Progress::default()),
+            done: Mutex::default(),
+            moved: Notify::new(),
             lease_until: start.lease_until,
         }
     }
@@ -174,6 +183,7 @@ impl RunLog {
     pub fn record(&self, entry: JournalEntry) {
         let mut pending = self.pending.lock();
         pending.recorded += 1;
+        pending.facts = pending.recorded;
         pending.journal.push(entry);
     }
 
@@ -181,6 +191,7 @@ impl RunLog {
     pub fn wait(&self, wait: Wait) {
         let mut pending = self.pending.lock();
         pending.recorded += 1;
+        pending.facts = pending.recorded;
         pending.waits.push(wait);
     }
 
@@ -211,24 +222,39 @@ impl RunLog {
         self.reached(wanted).await;
     }
 
-    /// Call before an outside effect: what it may depend on becomes durable first.
+    /// Call before an outside effect: what it may depend on becomes durable first, also what a commit that nobody
+    /// asked for is carrying just now.
     pub async fn settle(&self) {
-        let (facts, wanted) = {
+        let (facts, taken) = {
             let pending = self.pending.lock();
-            (!pending.journal.is_empty() || !pending.waits.is_empty(), pending.wanted)
+            (pending.facts, pending.taken)
         };
-        if facts || self.done.borrow().committed < wanted {
-            self.commit().await;
+        if facts > taken {
+            self.want();
         }
+        self.reached(facts).await;
     }
 
     async fn reached(&self, count: u64) -> bool {
-        let mut done = self.done.subscribe();
-        let nudged = done.wait_for(|progress| progress.committed >= count).await.map(|progress| progress.nudged);
-        match nudged {
-            Ok(nudged) => !nudged,
-            Err(_) => std::future::pending().await,
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let progress = *self.done.lock();
+            if progress.committed >= count {
+                return !progress.nudged;
+            }
+            moved.await;
         }
+    }
+
+    fn committed(&self) -> u64 {
+        self.done.lock().committed
+    }
+
+    fn progress(&self, progress: Progress) {
+        *self.done.lock() = progress;
+        self.moved.notify_waiters();
     }
 
     /// Commits everything together with a move of the run, as its last act here. `false`: somebody nudged the
@@ -268,7 +294,7 @@ impl RunLog {
             failpoint::hit("run.commit.after");
             number += 1;
             self.show(below, shown_after, if nudged { Rest::None } else { rest });
-            self.done.send_modify(|progress| *progress = Progress { committed: count, nudged });
+            self.progress(Progress { committed: count, nudged });
         }
     }
 
@@ -276,21 +302,30 @@ impl RunLog {
         let shown = {
             let mut pending = self.pending.lock();
             pending.reserved = pending.reserved.max(reserved);
+            pending.in_flight = None;
             pending.shown()
         };
         self.ring.commit(below.unwrap_or(shown), shown, rest);
+        failpoint::hit("event.shown");
     }
 
     async fn create(&self, birth: Birth) -> Result<(), Lost> {
         let (new, count) = {
             let mut pending = self.pending.lock();
-            let events = std::mem::take(&mut pending.events);
-            pending.barrier = None;
-            pending.reserved = pending.next_seq + RESERVE;
+            let mut events = std::mem::take(&mut pending.events);
+            let mut journal = std::mem::take(&mut pending.journal);
+            pending.in_flight = pending.barrier.take();
+            let reserved = pending.next_seq + RESERVE;
+            let whole = pending.last_move.is_none() && pending.waits.is_empty();
+            if !whole {
+                // A creation carries no waits and no move: what tells of them stays with the commit that does.
+                pending.events = events.split_off(events.len().min(1));
+                pending.barrier = pending.events.first().map(|event| event.seq);
+                pending.journal = std::mem::take(&mut journal);
+            }
+            pending.taken = if whole { pending.recorded } else { 0 };
             let segment = (!events.is_empty()).then_some(Segment { events, rest: Rest::None });
-            let new = NewRun { reserved: pending.reserved, journal: std::mem::take(&mut pending.journal), segment, ..birth.new };
-            // A move may be pending too: it is left for the commit that follows.
-            (new, if pending.last_move.is_some() || !pending.waits.is_empty() { 0 } else { pending.recorded })
+            (NewRun { reserved, journal, segment, ..birth.new }, pending.taken)
         };
         let (below, reserved) = (new.segment.as_ref().map(|segment| segment.last() + 1), new.reserved);
         failpoint::hit("run.create.before");
@@ -299,7 +334,7 @@ impl RunLog {
         let born = matches!(created, Ok(Created::New));
         if born {
             self.show(below, reserved, Rest::None);
-            self.done.send_modify(|progress| progress.committed = count);
+            self.progress(Progress { committed: count, nudged: false });
         }
         // The caller may be gone; the run lives on.
         let _ = birth.told.send(created);
@@ -312,7 +347,7 @@ impl RunLog {
             let notified = self.work.notified();
             let (wanted, crowded, some) = {
                 let pending = self.pending.lock();
-                let wanted = pending.wanted > self.done.borrow().committed;
+                let wanted = pending.wanted > self.committed();
                 let crowded = pending.events.len() >= CROWD || pending.next_seq + RESERVE / 4 >= pending.reserved;
                 (wanted, crowded && !pending.events.is_empty(), !pending.events.is_empty())
             };
@@ -321,6 +356,7 @@ impl RunLog {
             }
             if some {
                 tokio::select! {
+                    biased;
                     () = notified => {}
                     () = self.clock.sleep(LINGER) => return,
                 }
@@ -336,7 +372,7 @@ impl RunLog {
         let mut pending = self.pending.lock();
         let step = pending.last_move.take();
         let nothing = pending.events.is_empty() && pending.journal.is_empty() && pending.waits.is_empty();
-        if step.is_none() && nothing && pending.wanted <= self.done.borrow().committed {
+        if step.is_none() && nothing && pending.wanted <= self.committed() {
             return None;
         }
         let step = step.unwrap_or_default();
@@ -352,7 +388,8 @@ impl RunLog {
         // Whoever stops writing leaves no gap: nothing beyond the last event was shown to anyone.
         let reserved = if state == RunState::Running { pending.next_seq + RESERVE } else { pending.next_seq };
         let events = std::mem::take(&mut pending.events);
-        pending.barrier = None;
+        pending.in_flight = pending.barrier.take();
+        pending.taken = pending.recorded;
         let segment = (!events.is_empty()).then_some(Segment { events, rest: step.rest });
         let child_end = match (self.parent, step.answer) {
             (Some(parent), Some(resolution)) => Some(ChildEnd { parent, tenant: self.tenant, resolution }),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::budget::Reserved;
+use super::budget::{Reserved, Worst};
 use super::plan::Plan;
 use crate::clock::Timestamp;
 use crate::model::{JournalEntry, Outcome, StepState, Wait};
@@ -72,6 +72,8 @@ pub struct Memory {
     pub records: HashMap<usize, StepRecord>,
     pub settled: u32,
     pub reserved: Reserved,
+    /// What is set aside for child runs, by journal key.
+    pub kept: HashMap<String, Worst>,
     /// Last reading of the run's nudges.
     pub nudges: i64,
 }
@@ -88,6 +90,7 @@ impl Memory {
             records: HashMap::new(),
             settled: 0,
             reserved: Reserved::default(),
+            kept: HashMap::new(),
             nudges,
         };
         let mut records: Vec<(usize, StepRecord)> = plan

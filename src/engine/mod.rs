@@ -38,8 +38,8 @@ pub use log::Lost;
 pub use memory::StepRecord;
 pub use verbs::{Decision, Fate};
 
-use crate::clock::Clock;
-use crate::error::{Problems, Result};
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, Problems, Result};
 use crate::expr::script::Sandbox;
 use crate::feed::Feed;
 use crate::id::{NodeId, TenantId};
@@ -77,14 +77,13 @@ pub(crate) struct Inner {
     types: HashMap<&'static str, StepType>,
     plans: Cache<String, Arc<Plan>>,
     /// Tenants' own provider keys, read again after a moment.
-    keys: Cache<TenantId, TenantKeys>,
+    keys: Cache<TenantId, (Timestamp, TenantKeys)>,
 }
 
 impl Engine {
     pub fn new(parts: Parts) -> Self {
         let types = step::ALL.iter().map(|kind| (kind.action, *kind)).collect();
-        let keys = Cache::builder().max_capacity(PLANS).time_to_live(KEYS_FOR).build();
-        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS), keys }))
+        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS), keys: Cache::new(PLANS) }))
     }
 
     pub fn parts(&self) -> &Parts {
@@ -110,6 +109,7 @@ impl Engine {
                 (Arc::new(plan), problems)
             }
         };
+        self.check_children(&plan, &mut problems);
         let keys = self.tenant_keys(tenant).await?;
         let models = &self.parts().models;
         let mut refused = None;
@@ -131,8 +131,20 @@ impl Engine {
     fn compile(&self, flow: Flow, blob: Blob) -> Result<Arc<Plan>> {
         let hash = blob.hash.clone();
         let plan = Arc::new(Plan::compile(flow, blob, &self.0.types)?);
+        let mut problems = Problems::default();
+        self.check_children(&plan, &mut problems);
+        problems.into_result()?;
         self.0.plans.insert(hash, plan.clone());
         Ok(plan)
+    }
+
+    /// Checks the flows that steps run. The caller's pointers end at the child; its own faults are named by step.
+    fn check_children(&self, plan: &Plan, problems: &mut Problems) {
+        for planned in &plan.steps {
+            if let Some(Err(error)) = planned.body.flow().map(|child| self.check(child)) {
+                problems.add(format!("{}/config/flow", planned.step.pointer), error.message().to_owned());
+            }
+        }
     }
 
     /// The plan of a stored flow.
@@ -140,7 +152,7 @@ impl Engine {
         if let Some(plan) = self.0.plans.get(hash) {
             return Ok(plan);
         }
-        let flow: Flow = serde_json::from_str(text).map_err(crate::error::Error::internal)?;
+        let flow: Flow = serde_json::from_str(text).map_err(Error::internal)?;
         self.compile(flow, Blob { hash: hash.to_owned(), body: text.to_owned() })
     }
 }

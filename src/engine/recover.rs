@@ -27,6 +27,10 @@ pub(super) fn discard(run: &RunContext, log: &[Segment], recoveries: u32) {
     }
     for step in under_way {
         let open: Vec<&str> = blocks.iter().filter(|(_, of)| *of == step || of.is_empty()).map(|(block, _)| block.as_str()).collect();
+        // A step that only waited did nothing that could be void.
+        if open.is_empty() && run.memory.lock().has_waited(&format!("steps/{step}")) {
+            continue;
+        }
         // Blocks that began after `afterSeq` were shown, if at all, before they were committed.
         run.emit(Event::Custom {
             name: "dispatch.attempt_discarded".into(),

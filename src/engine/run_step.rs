@@ -62,6 +62,7 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
         if context.sleep_until(&format!("{key}/retry/{made}"), due).await.is_err() {
             return Ended::Suspended;
         }
+        failpoint::hit("retry.after_wait");
     }
 }
 
@@ -87,6 +88,7 @@ async fn attempt(context: &StepContext<'_>) -> Result<StepOutput, Interrupt> {
     }
     let limit = std::time::Duration::from_millis(context.planned.step.timeout_ms);
     tokio::select! {
+        biased;
         result = context.planned.body.run(context) => result,
         () = context.parts().clock.sleep(limit) => {
             if context.has_begun() {

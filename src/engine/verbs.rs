@@ -12,7 +12,7 @@ use crate::model::event::{Event, EventRecord, Rest, Segment, Tokens};
 use crate::model::run::Failure;
 use crate::model::wait::{Resolution, Wait, WaitKind};
 use crate::model::{Run, RunState};
-use crate::store::{ChildEnd, Commit, Lease, Resolve, Resolved};
+use crate::store::{ChildEnd, Commit, Lease, Resolve, Resolved, Signal};
 
 use super::run_step::dollars;
 
@@ -167,10 +167,24 @@ impl Engine {
         Ok(resolved)
     }
 
+    /// Sends a signal to a run; kept when nothing waits for it yet. The same id again is the same signal.
+    pub async fn signal(&self, tenant: TenantId, run: RunId, signal: Signal) -> Result<()> {
+        let now = self.parts().clock.now();
+        if self.parts().store.send_signal(tenant, run, signal, now).await? {
+            return Ok(());
+        }
+        match self.parts().store.find_run(tenant, run).await? {
+            Some(_) => Err(Error::new(Kind::Conflict, "execution_ended", "the execution has ended; nothing waits for signals any more")),
+            None => Err(Error::missing("execution")),
+        }
+    }
+
     /// Asks for a run to be cancelled; the state it was in. Cancelling an ended run changes nothing.
     pub async fn cancel(&self, tenant: TenantId, run: RunId) -> Result<RunState> {
         let now = self.parts().clock.now();
-        self.parts().store.request_cancel(tenant, run, now).await?.ok_or_else(|| Error::missing("execution"))
+        let before = self.parts().store.request_cancel(tenant, run, now).await?.ok_or_else(|| Error::missing("execution"))?;
+        failpoint::hit("cancel.asked");
+        Ok(before)
     }
 
     /// Ends a claimed run that cannot go on, visibly.

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::id::{RunId, TenantId};
 use crate::model::EventRecord;
 use crate::model::event::Rest;
+use crate::store::Rung;
 
 /// Segments read from the store at once.
 const PAGE: u32 = 64;
@@ -31,7 +32,7 @@ pub struct Follower {
     run: RunId,
     /// The next number wanted.
     next: u64,
-    bell: Option<broadcast::Receiver<RunId>>,
+    bell: Option<broadcast::Receiver<Rung>>,
 }
 
 impl Follower {
@@ -55,11 +56,13 @@ impl Follower {
             tokio::pin!(opened);
             opened.as_mut().enable();
             if let Some(ring) = self.feed.ring(self.run) {
-                let mut changed = ring.subscribe();
+                let changed = ring.changed();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
                 match ring.look(self.next) {
                     Look::Events(events, rest) => return Ok(self.give(events, rest)),
                     Look::Nothing => {
-                        let _ = changed.changed().await;
+                        changed.await;
                         continue;
                     }
                     Look::Behind(start) => {
@@ -87,6 +90,7 @@ impl Follower {
             }
             let bell = self.bell.get_or_insert_with(|| self.feed.0.store.bell());
             tokio::select! {
+                biased;
                 () = opened => {}
                 () = rung(bell, self.run) => {}
                 () = self.feed.0.clock.sleep(LOOK_EVERY) => {}
@@ -114,10 +118,10 @@ impl Follower {
 }
 
 /// Waits until the bell rings for this run, or so loudly that it may have been missed.
-async fn rung(bell: &mut broadcast::Receiver<RunId>, wanted: RunId) {
+async fn rung(bell: &mut broadcast::Receiver<Rung>, wanted: RunId) {
     loop {
         match bell.recv().await {
-            Ok(run) if run != wanted => {}
+            Ok(rung) if rung.run != wanted => {}
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
             // The store is closing; the reader's own clock decides.
             Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,

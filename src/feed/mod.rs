@@ -40,7 +40,11 @@ impl Feed {
     /// Opens the ring of a run that this node advances from now on; its first event will have number `start`.
     pub fn open(&self, run: RunId, start: u64) -> Arc<Ring> {
         let ring = Arc::new(Ring::new(start));
-        self.0.rings.write().insert(run, ring.clone());
+        let before = self.0.rings.write().insert(run, ring.clone());
+        if let Some(before) = before {
+            // An owner that lost the run may not have noticed yet; its readers are not left with it.
+            before.close();
+        }
         self.0.opened.notify_waiters();
         ring
     }

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::model::EventRecord;
 use crate::model::event::Rest;
@@ -14,7 +15,8 @@ const KEEP_BYTES: usize = 256 * 1024;
 /// See the module.
 pub struct Ring {
     state: Mutex<State>,
-    changed: watch::Sender<()>,
+    /// Wakes readers in the order they came, so that virtual time replays; a watch channel would wake them by chance.
+    changed: Notify,
 }
 
 struct State {
@@ -45,7 +47,7 @@ pub(super) enum Look {
 impl Ring {
     pub(super) fn new(start: u64) -> Self {
         let state = State { start, events: VecDeque::new(), bytes: 0, shown: start, committed: start, rest: Rest::None, closed: false };
-        Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
+        Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Appends events and shows everything below `shown`.
@@ -59,7 +61,7 @@ impl Ring {
         state.shown = state.shown.max(shown);
         drop(state);
         if visible {
-            self.changed.send_replace(());
+            self.changed.notify_waiters();
         }
     }
 
@@ -76,16 +78,17 @@ impl Ring {
             }
         }
         drop(state);
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
     }
 
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// The next change; enable it before looking.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// What lies from number `next` on.

@@ -28,6 +28,7 @@ use super::AppState;
 use super::extract::IdempotencyKey;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::id::{RequestId, TenantId};
 use crate::model::wait::{canonical, hex};
 use crate::secret::Vault;
@@ -36,7 +37,7 @@ use crate::store::{Answer, Begun, Receipt, SharedStore};
 /// How long a key is remembered.
 const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a claim is left alone before another call may take over.
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(10);
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// A created object: 201 with its row.
@@ -118,6 +119,7 @@ impl Receipts {
         match self.begin(&call, key.clone(), seed).await? {
             Some(Claim::Answered(body)) => Ok(Created { body, replayed: true, row: PhantomData }),
             Some(Claim::Mine(seed)) => {
+                failpoint::hit("receipt.begun");
                 let keeper = self.clone();
                 let task = async move { keeper.carry_out(&call, &key, work(seed)).await };
                 tokio::spawn(task.instrument(tracing::Span::current())).await.map_err(Error::internal)?
@@ -150,12 +152,14 @@ impl Receipts {
 
     async fn carry_out<T: Serialize>(&self, call: &Call, key: &str, work: impl Future<Output = Result<T>>) -> Result<Created<T>> {
         let done = work.await.and_then(|row| created(&row, false));
+        failpoint::hit("receipt.done");
         let noted = match &done {
             Ok(answer) => self.file(call, key, &answer.body).await,
             // Nobody knows how far it got: the receipt stays, so that a repeated call goes on under the same seed.
             Err(error) if matches!(error.kind(), Kind::Internal | Kind::Unavailable) => Ok(()),
             Err(_) => self.store.drop_receipt(call.tenant, call.route, key).await.map_err(Error::from),
         };
+        failpoint::hit("receipt.filed");
         // What was done was done, and the receipt's lease sees to the rest.
         if let Err(error) = noted {
             tracing::warn!(route = call.route, ?error, "the receipt of an idempotent call could not be closed");

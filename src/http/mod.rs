@@ -22,6 +22,7 @@ pub mod observe;
 pub mod openapi;
 pub mod paging;
 pub mod problem;
+pub mod schemas;
 pub mod scope;
 pub mod serve;
 

@@ -36,6 +36,11 @@ pub fn document() -> Value {
     surfaces(|routes| routes).1
 }
 
+/// The document as it is kept in `openapi/dispatch.json`.
+pub fn text() -> String {
+    super::schemas::pretty(&document())
+}
+
 fn info() -> Info {
     Info {
         title: "Dispatch".into(),

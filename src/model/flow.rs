@@ -124,15 +124,3 @@ impl Retry {
         delay.min(self.max_delay_ms)
     }
 }
-
-/// What is known of an outside effect whose answer may be lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Effect {
-    /// Computed here; may be repeated freely.
-    Pure,
-    /// The callee gives the same result for the same idempotency key; repeated after a crash.
-    Idempotent,
-    /// Must not happen twice; when its answer is lost the step's fate is unknown until someone settles it.
-    Once,
-}

@@ -143,11 +143,20 @@ pub struct RunOptions {
     pub budget: Budget,
     /// Where the flow came from: `virtual`, `existing`, ...
     pub source: String,
+    /// Runs above this one.
+    pub depth: u32,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { auto_append_metadata: false, debug: false, cancel_on_disconnect: false, budget: Budget::default(), source: "virtual".into() }
+        Self {
+            auto_append_metadata: false,
+            debug: false,
+            cancel_on_disconnect: false,
+            budget: Budget::default(),
+            source: "virtual".into(),
+            depth: 0,
+        }
     }
 }
 

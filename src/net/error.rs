@@ -102,6 +102,27 @@ impl Error {
         &self.origin
     }
 
+    /// The stable code of this failure, wherever it is met.
+    pub const fn code(&self) -> &'static str {
+        match self.kind {
+            ErrorKind::Blocked(_) => "egress_blocked",
+            ErrorKind::InvalidUrl { .. } => "invalid_url",
+            ErrorKind::InvalidHeader { .. } => "invalid_header",
+            ErrorKind::Connect { .. } => "connect_failed",
+            ErrorKind::Tls { .. } => "tls_failed",
+            ErrorKind::Timeout { .. } => "timeout",
+            ErrorKind::TooLarge { .. } => "response_too_large",
+            ErrorKind::Cut { .. } => "connection_cut",
+            ErrorKind::Redirect { .. } => "redirect_refused",
+            ErrorKind::Setup { .. } => "egress_unavailable",
+        }
+    }
+
+    /// Whether it may go better later.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self.kind, ErrorKind::Connect { .. } | ErrorKind::Timeout { .. } | ErrorKind::Cut { .. } | ErrorKind::Setup { .. })
+    }
+
     /// Whether a byte of the request can have reached a peer. `false` is certain; `true` is "perhaps".
     pub fn may_have_been_sent(&self) -> bool {
         self.sent
@@ -145,18 +166,16 @@ impl std::error::Error for Blocked {}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let (kind, code) = match error.kind {
-            ErrorKind::Blocked(_) => (Kind::Invalid, "egress_blocked"),
-            ErrorKind::InvalidUrl { .. } => (Kind::Invalid, "invalid_url"),
-            ErrorKind::InvalidHeader { .. } => (Kind::Invalid, "invalid_header"),
-            ErrorKind::TooLarge { .. } => (Kind::TooLarge, "response_too_large"),
-            ErrorKind::Redirect { .. } => (Kind::Invalid, "redirect_refused"),
-            ErrorKind::Timeout { .. } => (Kind::Unavailable, "upstream_timeout"),
-            ErrorKind::Connect { .. } | ErrorKind::Tls { .. } | ErrorKind::Cut { .. } => (Kind::Unavailable, "upstream_unreachable"),
+        let kind = match error.kind {
+            ErrorKind::Blocked(_) | ErrorKind::InvalidUrl { .. } | ErrorKind::InvalidHeader { .. } | ErrorKind::Redirect { .. } => {
+                Kind::Invalid
+            }
+            ErrorKind::TooLarge { .. } => Kind::TooLarge,
+            ErrorKind::Timeout { .. } | ErrorKind::Connect { .. } | ErrorKind::Tls { .. } | ErrorKind::Cut { .. } => Kind::Unavailable,
             ErrorKind::Setup { .. } => return Self::internal(error),
         };
-        let failure = Self::new(kind, code, error.to_string());
-        if code == "egress_blocked" {
+        let failure = Self::new(kind, error.code(), error.to_string());
+        if matches!(error.kind, ErrorKind::Blocked(_)) {
             return failure.next("if this target is meant, the operator opens it with an allow rule (CIDR and port)");
         }
         failure

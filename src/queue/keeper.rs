@@ -6,6 +6,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Workers;
 use crate::clock::Timestamp;
+use crate::failpoint;
 
 /// Renews every lease of this node, three times in a lease's life.
 pub(super) async fn renew(workers: Workers) {
@@ -18,12 +19,17 @@ pub(super) async fn renew(workers: Workers) {
             return;
         }
         let until = clock.now().after(inner.options.lease);
+        let holding = !held.is_empty();
+        if holding {
+            failpoint::hit("run.renew.before");
+        }
         match store.renew_runs(node, &held, until).await {
             Ok(renewed) => {
-                inner.lease_until.send_replace(until);
-                for run in renewed.iter().filter(|run| run.cancel_requested) {
-                    workers.cancel(run.run);
+                if holding {
+                    failpoint::hit("run.renew.after");
                 }
+                inner.lease_until.send_replace(until);
+                renewed.iter().for_each(|run| workers.tell(run));
                 let lost: Vec<_> = held.into_iter().filter(|(run, _)| !renewed.iter().any(|known| known.run == *run)).collect();
                 forget_unborn(&workers, lost, until);
             }
@@ -64,9 +70,10 @@ pub(super) async fn claim_due(workers: Workers) {
             }
         };
         tokio::select! {
-            () = parts.clock.sleep(wait.max(Duration::from_millis(1))) => {}
-            () = inner.look.notified() => {}
+            biased;
             () = inner.stop.cancelled() => return,
+            () = inner.look.notified() => {}
+            () = parts.clock.sleep(wait.max(Duration::from_millis(1))) => {}
         }
     }
 }
@@ -77,11 +84,13 @@ pub(super) async fn listen(workers: Workers) {
     let mut bell = inner.engine.parts().store.bell();
     loop {
         let heard = tokio::select! {
-            heard = bell.recv() => heard,
+            biased;
             () = inner.stop.cancelled() => return,
+            heard = bell.recv() => heard,
         };
         match heard {
-            Ok(run) => workers.nudge(run).await,
+            Ok(rung) if rung.due => workers.nudge(rung.run).await,
+            Ok(_) => {}
             Err(RecvError::Lagged(_)) => inner.look.notify_one(),
             Err(RecvError::Closed) => return,
         }
@@ -94,8 +103,9 @@ pub(super) async fn sweep(workers: Workers) {
     let parts = inner.engine.parts();
     loop {
         tokio::select! {
-            () = parts.clock.sleep(inner.options.sweep) => {}
+            biased;
             () = inner.stop.cancelled() => return,
+            () = parts.clock.sleep(inner.options.sweep) => {}
         }
         let _ = parts.store.purge_receipts(parts.clock.now()).await;
         let Ok(stuck) = parts.store.stuck_runs(100).await else { continue };

@@ -17,7 +17,7 @@ use crate::failpoint;
 use crate::id::{RunId, TenantId};
 use crate::model::Epoch;
 use crate::model::run::Failure;
-use crate::store::{Claim, Created, Lease, MAX_CLAIM};
+use crate::store::{Claim, Created, Lease, MAX_CLAIM, Renewed};
 
 /// How the workers behave.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +68,8 @@ struct Held {
     task: Option<AbortHandle>,
     cancel: CancellationToken,
     poke: Arc<Notify>,
+    /// The run's nudges, as far as its driver was told.
+    nudges: i64,
 }
 
 impl Workers {
@@ -114,15 +116,15 @@ impl Workers {
             .retry_after(Duration::from_secs(1)));
         }
         let Started { run, active, created } = inner.engine.begin(start, inner.lease_until.subscribe()).await?;
-        self.launch(active, Epoch(1));
+        self.launch(active, Epoch(1), 0);
         let created = created.await.map_err(|_| Error::internal("the run was dropped before it was created"))??;
         Ok((run, created))
     }
 
     /// Drives a run in a task of its own.
-    fn launch(&self, active: Active, epoch: Epoch) {
+    fn launch(&self, active: Active, epoch: Epoch, nudges: i64) {
         let run = active.context.run;
-        let held = Held { epoch, task: None, cancel: active.context.cancel.clone(), poke: active.context.poke.clone() };
+        let held = Held { epoch, task: None, cancel: active.context.cancel.clone(), poke: active.context.poke.clone(), nudges };
         self.0.active.lock().insert(run, held);
         metrics::gauge!("dispatch_runs_active").increment(1);
         let workers = self.clone();
@@ -162,7 +164,7 @@ impl Workers {
     }
 
     async fn take_up(&self, lease: Lease) {
-        let (run, epoch) = (lease.run.id, lease.run.epoch);
+        let (run, epoch, nudges) = (lease.run.id, lease.run.epoch, lease.run.nudges);
         if lease.run.recoveries > self.0.options.max_recoveries {
             let message = format!("the run was recovered {} times and never finished", lease.run.recoveries - 1);
             self.give_up(&lease, "recovery_exhausted", message).await;
@@ -170,7 +172,10 @@ impl Workers {
         }
         let spare = lease.clone();
         match self.0.engine.resume(lease, self.0.lease_until.subscribe()).await {
-            Ok(active) => self.launch(active, epoch),
+            Ok(active) => {
+                failpoint::hit("run.claim.loaded");
+                self.launch(active, epoch, nudges);
+            }
             Err(error) if error.kind().retryable() => {
                 tracing::warn!(%run, ?error, "the run cannot be taken up now; it is tried again when its lease ends");
             }
@@ -230,11 +235,22 @@ impl Workers {
     }
 
     pub(super) fn held(&self) -> Vec<(RunId, Epoch)> {
-        self.0.active.lock().iter().map(|(run, held)| (*run, held.epoch)).collect()
+        let mut held: Vec<_> = self.0.active.lock().iter().map(|(run, held)| (*run, held.epoch)).collect();
+        held.sort_unstable();
+        held
     }
 
-    pub(super) fn cancel(&self, run: RunId) {
-        self.cancel_here(run);
+    /// Tells a run's driver what its row says: the word itself may have been lost, or have come before the driver.
+    pub(super) fn tell(&self, renewed: &Renewed) {
+        if renewed.cancel_requested {
+            self.cancel_here(renewed.run);
+        }
+        if let Some(held) = self.0.active.lock().get_mut(&renewed.run)
+            && held.nudges != renewed.nudges
+        {
+            held.nudges = renewed.nudges;
+            held.poke.notify_one();
+        }
     }
 
     /// Drops runs whose lease could not be renewed.
@@ -254,11 +270,13 @@ impl Workers {
         self.0.tasks.close();
         let clock = &self.0.engine.parts().clock;
         tokio::select! {
+            biased;
             () = self.0.tasks.wait() => return,
             () = clock.sleep(grace) => {}
         }
         self.0.leave.cancel();
         tokio::select! {
+            biased;
             () = self.0.tasks.wait() => {}
             () = clock.sleep(HAND_BACK) => tracing::warn!(left = self.active(), "some runs could not be handed back; their leases end by themselves"),
         }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::batch::{Batch, Won};
 use super::text::Fit;
 use super::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreError, StoreResult};
+use crate::failpoint;
 use crate::id::{RunId, WaitId};
 use crate::model::RunState;
 
@@ -126,17 +127,19 @@ async fn work(mut driver: impl Apply, mut receiver: mpsc::Receiver<Write>) {
         {
             waiting.push(write);
         }
-        let group = gather(&driver, &mut waiting);
-        write(&mut driver, group).await;
+        let (group, batch) = gather(&driver, &mut waiting);
+        write(&mut driver, group, batch).await;
     }
     driver.close().await;
 }
 
 /// Takes the next group out of what waits. Writes about one subject stay in their order.
-fn gather(driver: &impl Apply, waiting: &mut Vec<Write>) -> Vec<Write> {
+fn gather(driver: &impl Apply, waiting: &mut Vec<Write>) -> (Vec<Write>, Batch) {
     let (mut group, mut batch, mut seen) = (Vec::new(), Batch::default(), HashSet::new());
     for write in std::mem::take(waiting) {
-        let free = write.subjects().into_iter().fold(true, |free, subject| seen.insert(subject) && free);
+        let subjects = write.subjects();
+        let free = subjects.is_disjoint(&seen);
+        seen.extend(subjects);
         if free && !batch.is_heavy() {
             write.add_to(&mut batch, driver);
             group.push(write);
@@ -144,22 +147,28 @@ fn gather(driver: &impl Apply, waiting: &mut Vec<Write>) -> Vec<Write> {
             waiting.push(write);
         }
     }
-    group
+    (group, batch)
 }
 
-async fn write(driver: &mut impl Apply, group: Vec<Write>) {
-    let mut parts = vec![group];
-    while let Some(mut part) = parts.pop() {
-        let mut batch = Batch::default();
-        part.iter().for_each(|write| write.add_to(&mut batch, driver));
+async fn write(driver: &mut impl Apply, group: Vec<Write>, batch: Batch) {
+    let mut parts = vec![(group, batch)];
+    while let Some((mut part, batch)) = parts.pop() {
+        failpoint::hit("store.group.before");
         match driver.apply(&batch).await {
-            Ok(won) => answer(driver, part, &won).await,
+            Ok(won) => {
+                failpoint::hit("store.group.after");
+                answer(driver, part, &won).await;
+            }
             Err(error) if part.len() < 2 || matches!(error, StoreError::Unavailable(_)) => {
                 part.into_iter().for_each(|write| write.refuse(&error));
             }
             Err(_) => {
                 let later = part.split_off(part.len() / 2);
-                parts.extend([later, part]);
+                for half in [later, part] {
+                    let mut batch = Batch::default();
+                    half.iter().for_each(|write| write.add_to(&mut batch, driver));
+                    parts.push((half, batch));
+                }
             }
         }
     }
@@ -230,3 +239,6 @@ impl Stand {
         if next && commit.seen_nudges.is_some_and(|seen| seen != self.nudges) { Committed::Nudged } else { Committed::Fenced }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,7 @@ mod text;
 mod vault;
 mod waits;
 
+pub mod faulty;
 pub mod memory;
 pub mod postgres;
 pub mod sqlite;
@@ -65,6 +66,9 @@ pub enum StoreError {
     /// The database refused a statement; the same call fails again.
     #[error("the database refused a statement: {0}")]
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Another process owns the database file.
+    #[error("another server works on {0}")]
+    Taken(String),
     /// The text that names the database names none.
     #[error("not a database address: {0}; use sqlite://path or postgres://user@host/database")]
     Address(String),
@@ -96,6 +100,8 @@ impl From<StoreError> for Error {
             StoreError::Exists(what) => Error::new(Kind::Conflict, "already_exists", format!("{what} exists already")),
             StoreError::Unfit { .. } => Error::new(Kind::Invalid, "unstorable", error.to_string()),
             StoreError::Address(_) => Error::new(Kind::Invalid, "database_address_invalid", error.to_string()),
+            StoreError::Taken(_) => Error::new(Kind::Conflict, "database_in_use", error.to_string())
+                .next("stop the other server, choose another --data folder, or use PostgreSQL for several servers"),
             other => Error::internal(other),
         }
     }
@@ -104,12 +110,26 @@ impl From<StoreError> for Error {
 /// The result of a store call.
 pub type StoreResult<T> = Result<T, StoreError>;
 
+/// What the bell tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rung {
+    pub run: RunId,
+    /// Somebody must look at the run now; otherwise only its log grew.
+    pub due: bool,
+}
+
+impl Rung {
+    pub const fn due(run: RunId) -> Self {
+        Self { run, due: true }
+    }
+}
+
 /// Everything a database must be able to do.
 #[async_trait]
 pub trait Store: Runs + Waits + Flows + Records + Accounts + Idempotency + Vaults + Send + Sync + 'static {
-    /// Rings with a run's id when it became ready or, where other nodes share the database, when its log grew. A
-    /// hint: it may be lost or late, so whoever listens also looks from time to time.
-    fn bell(&self) -> broadcast::Receiver<RunId>;
+    /// Rings when a run became due or, where other nodes share the database, when its log grew there. A hint: it may be
+    /// lost or late, so whoever listens also looks from time to time.
+    fn bell(&self) -> broadcast::Receiver<Rung>;
 
     /// Whether the database answers.
     async fn ping(&self) -> StoreResult<()>;
@@ -131,18 +151,28 @@ pub struct Options {
     pub connections: u32,
     /// Times waits and attempts to reconnect.
     pub clock: Clock,
+    /// This process advances runs. On SQLite it is then the only one: see [`sqlite::SqliteStore::open_alone`].
+    pub advances: bool,
 }
 
 impl Options {
-    /// The defaults: ten connections.
+    /// The defaults: ten connections, for looking and administrating beside a server.
     pub const fn new(clock: Clock) -> Self {
-        Self { connections: 10, clock }
+        Self { connections: 10, clock, advances: false }
+    }
+
+    /// For the process that advances runs.
+    pub fn advancing(self) -> Self {
+        Self { advances: true, ..self }
     }
 }
 
 /// Opens the database at `sqlite://path` or `postgres://user@host/database` and brings its schema up to date.
 pub async fn open(url: &str, options: Options) -> StoreResult<SharedStore> {
     match url.split_once("://") {
+        Some(("sqlite", path)) if !path.is_empty() && options.advances => {
+            Ok(Arc::new(sqlite::SqliteStore::open_alone(path.as_ref()).await?))
+        }
         Some(("sqlite", path)) if !path.is_empty() => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref()).await?)),
         Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresStore::open(url, options.connections, options.clock).await?)),
         // The text may hold a password, so only its scheme is shown.

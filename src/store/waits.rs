@@ -42,10 +42,11 @@ pub trait Waits {
     /// Open waits of a tenant, oldest first.
     async fn open_waits(&self, tenant: TenantId, after: Option<WaitId>, limit: u32) -> StoreResult<Vec<Wait>>;
 
-    /// Keeps a signal for a run that may not wait for it yet, or answers the wait that does; `id` makes a repeat harmless.
+    /// Keeps a signal, whether the run waits for it yet or not, and makes the run look: its owner matches kept signals
+    /// to waits. The same name and id again is the same signal. `false`: no such run, or it takes no signals any more.
     async fn send_signal(&self, tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> StoreResult<bool>;
 
-    /// Signals kept for a run, oldest first.
+    /// Signals kept for a run, in the order of their arrival.
     async fn kept_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Signal>>;
 }
 

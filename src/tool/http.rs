@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Clock;
-use crate::error::{Error, Problems, Result};
+use crate::error::{Problems, Result};
 use crate::expr::{Insert, Missing, Scope, Template, TemplateTree};
-use crate::model::flow::Effect;
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
 use crate::secret::{Redactor, Secret};
+use crate::tool::Effect;
 
 /// Largest answer, in bytes after inflation.
 pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;
@@ -96,9 +96,10 @@ pub struct HttpCall {
     scrub: Redactor,
 }
 
-/// What came back.
+/// What came back. Anything that is not such an object is read as the body of a good answer: so a person who settles
+/// an effect says what the callee made of it, and need not know this form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", from = "Kept")]
 pub struct HttpAnswer {
     pub status: u16,
     /// Lower-case names; the last of each.
@@ -106,8 +107,42 @@ pub struct HttpAnswer {
     pub media_type: String,
     pub body: String,
     /// How long the callee asks to wait, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+}
+
+/// An answer as it is read back.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    #[serde(rename_all = "camelCase")]
+    Answer {
+        status: u16,
+        headers: Map<String, Value>,
+        media_type: String,
+        body: String,
+        #[serde(default)]
+        retry_after_ms: Option<u64>,
+    },
+    Told(Value),
+}
+
+impl From<Kept> for HttpAnswer {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Answer { status, headers, media_type, body, retry_after_ms } => {
+                Self { status, headers, media_type, body, retry_after_ms }
+            }
+            Kept::Told(value) => {
+                let (media_type, body) = match value {
+                    Value::String(text) => ("text/plain", text),
+                    Value::Null => ("text/plain", String::new()),
+                    other => ("application/json", other.to_string()),
+                };
+                Self { status: 200, headers: Map::new(), media_type: media_type.into(), body, retry_after_ms: None }
+            }
+        }
+    }
 }
 
 impl HttpTemplate {
@@ -245,16 +280,6 @@ impl HttpCall {
 }
 
 impl HttpAnswer {
-    /// The answer that a person reports in place of a lost one.
-    pub fn reported(body: Value) -> Self {
-        let (media_type, body) = match body {
-            Value::String(text) => ("text/plain", text),
-            Value::Null => ("text/plain", String::new()),
-            other => ("application/json", other.to_string()),
-        };
-        Self { status: 200, headers: Map::new(), media_type: media_type.into(), body, retry_after_ms: None }
-    }
-
     /// The body in its type: JSON when it says so, or reads so; else text.
     pub fn value(&self) -> Value {
         let json = self.media_type.ends_with("json") || self.body.trim_start().starts_with(['{', '[']);
@@ -328,33 +353,4 @@ fn compile_auth(auth: &AuthConfig, problems: &mut Problems) -> Option<AuthTempla
             None
         }
     }
-}
-
-/// An [`Error`] for callers that have no run to report to.
-pub fn describe(error: &net::Error) -> Error {
-    Error::new(crate::error::Kind::Unavailable, code(error), error.to_string())
-}
-
-/// The stable code of a failed exchange.
-pub fn code(error: &net::Error) -> &'static str {
-    match error.kind() {
-        net::ErrorKind::Blocked(_) => "egress_blocked",
-        net::ErrorKind::InvalidUrl { .. } => "invalid_url",
-        net::ErrorKind::InvalidHeader { .. } => "invalid_header",
-        net::ErrorKind::Connect { .. } => "connect_failed",
-        net::ErrorKind::Tls { .. } => "tls_failed",
-        net::ErrorKind::Timeout { .. } => "timeout",
-        net::ErrorKind::TooLarge { .. } => "response_too_large",
-        net::ErrorKind::Cut { .. } => "connection_cut",
-        net::ErrorKind::Redirect { .. } => "redirect_refused",
-        net::ErrorKind::Setup { .. } => "egress_unavailable",
-    }
-}
-
-/// Whether a failed exchange may go better later.
-pub fn transient(error: &net::Error) -> bool {
-    matches!(
-        error.kind(),
-        net::ErrorKind::Connect { .. } | net::ErrorKind::Timeout { .. } | net::ErrorKind::Cut { .. } | net::ErrorKind::Setup { .. }
-    )
 }

@@ -8,7 +8,7 @@
 pub mod http;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::Problems;
@@ -50,6 +50,18 @@ pub struct Definition {
     pub origin: Option<String>,
     #[serde(default)]
     pub page_origin: Option<String>,
+}
+
+/// What is known of an outside effect whose answer may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// Computed here; may be repeated freely.
+    Pure,
+    /// The callee gives the same result for the same idempotency key; repeated after a crash.
+    Idempotent,
+    /// Must not happen twice; when its answer is lost the step's fate is unknown until someone settles it.
+    Once,
 }
 
 fn local() -> String {

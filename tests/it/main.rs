@@ -1,10 +1,14 @@
 //! Every integration test, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod cli;
 mod dispatch;
+mod docs;
 mod egress;
+mod examples;
 mod expr;
 mod http;
+mod layers;
 mod providers;
 mod scripted;
 mod ssrf;

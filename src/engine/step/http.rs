@@ -11,7 +11,7 @@ use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::failpoint;
 use crate::model::Step;
-use crate::tool::http::{self, HttpAnswer, HttpConfig, HttpTemplate, Mode};
+use crate::tool::http::{HttpAnswer, HttpConfig, HttpTemplate, Mode};
 
 pub const FETCH_URL: StepType = StepType {
     action: "fetch-url",
@@ -104,9 +104,9 @@ pub(super) async fn perform(context: &StepContext<'_>, key: &str, call: &HttpTem
 /// A failed exchange as a step's failure.
 pub(super) fn net_failure(error: &crate::net::Error) -> StepFailure {
     StepFailure {
-        retryable: http::transient(error),
+        retryable: error.is_transient(),
         fate_unknown: error.may_have_been_sent(),
-        ..StepFailure::new(http::code(error), error.to_string())
+        ..StepFailure::new(error.code(), error.to_string())
     }
 }
 

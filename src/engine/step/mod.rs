@@ -9,12 +9,14 @@ mod conditional;
 mod http;
 mod prompt;
 mod records;
+mod run_flow;
 mod send_stream;
 mod set_variable;
 mod template;
 mod tool_call;
 mod tool_run;
 mod transform_data;
+mod wait_for_signal;
 mod wait_until;
 
 use async_trait::async_trait;
@@ -24,7 +26,7 @@ use serde_json::{Map, Value};
 use super::context::{StepContext, StepResult};
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
-use crate::model::Step;
+use crate::model::{Flow, Step};
 
 /// A kind of step.
 #[derive(Clone, Copy)]
@@ -44,6 +46,11 @@ pub struct StepType {
 pub trait StepBody: Send + Sync {
     /// Runs, or goes on after a pause: what the journal holds is recalled, not done again.
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput>;
+
+    /// The flow that it runs as a child.
+    fn flow(&self) -> Option<&Flow> {
+        None
+    }
 
     /// The models that it asks, the first one first.
     fn models(&self) -> &[String] {
@@ -83,7 +90,9 @@ pub const ALL: &[StepType] = &[
     template::TYPE,
     send_stream::TYPE,
     wait_until::TYPE,
+    wait_for_signal::TYPE,
     tool_call::TYPE,
+    run_flow::TYPE,
     records::GET,
     records::LIST,
     records::RETRIEVE,

@@ -14,10 +14,9 @@ use super::transform_data::script_failure;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
 use crate::failpoint;
 use crate::model::event::Event;
-use crate::model::flow::Effect;
 use crate::model::wait::{WaitKind, digest};
 use crate::tool::http::HttpTemplate;
-use crate::tool::{Body, Tool};
+use crate::tool::{Body, Effect, Tool};
 
 /// A call to make.
 pub struct Invocation<'t> {
@@ -155,6 +154,7 @@ impl Invocation<'_> {
     fn finish(&self, context: &StepContext<'_>, key: &str, outcome: &ToolOutcome, took: u64) {
         outcome.tell(context, &self.id, self.tool.name(), self.turn, took);
         context.record_done(key, outcome);
+        failpoint::hit("tool.recorded");
     }
 
     /// `Some`: refused, with what to tell the model.
@@ -185,6 +185,7 @@ impl Invocation<'_> {
                 completed_at: context.now(),
             });
             context.record_done(&told_key, &decision);
+            failpoint::hit("approval.told");
         }
         if decision == "approved" && context.run.approved_digest(wait) == Some(digest) {
             return Ok(None);

@@ -53,7 +53,7 @@ pub struct StepDocument {
     pub id: Option<String>,
     pub name: Option<String>,
     /// `prompt`, `set-variable`, `conditional`, `transform-data`, `fetch-url`, `api-call`, `template`, `send-stream`,
-    /// `wait-until`, `tool-call`, `get-record`, `list-records`, `retrieve-record`, `upsert-record` or `update-record`.
+    /// `wait-until`, `wait-for-signal`, `tool-call`, `get-record`, `list-records`, `retrieve-record`, `upsert-record` or `update-record`.
     #[serde(rename = "type")]
     pub action: String,
     pub order: Option<i64>,
@@ -197,7 +197,7 @@ impl Compiler {
             on_error: self.on_error(map, &handling, at),
             output,
             stream: self.flag(map, "streamOutput", at).unwrap_or(true),
-            config: with_fallbacks(config, &handling),
+            config: self.with_child(with_fallbacks(config, &handling), &action, at),
             pointer: at.to_owned(),
             id: id.clone(),
         };
@@ -211,6 +211,26 @@ impl Compiler {
             tails.extend(ends.into_iter().filter(|end| *end != id));
         }
         tails
+    }
+
+    /// A `run-flow` step carries its flow compiled.
+    fn with_child(&mut self, mut config: Value, action: &str, at: &str) -> Value {
+        if action != "run-flow" {
+            return config;
+        }
+        let compiled = match config.get("flow").filter(|flow| flow.is_object()) {
+            Some(flow) => compile_with(flow, self.step_timeout_ms),
+            None => return config,
+        };
+        match compiled {
+            Ok(flow) => {
+                if let Some(map) = config.as_object_mut() {
+                    map.insert("compiled".into(), serde_json::to_value(flow).unwrap_or_default());
+                }
+            }
+            Err(error) => self.problems.0.extend(error.under(&format!("{at}/config/flow")).problems().iter().cloned()),
+        }
+        config
     }
 
     fn free_id(&self) -> String {
@@ -339,9 +359,28 @@ fn with_fallbacks(mut config: Value, handling: &Map<String, Value>) -> Value {
     config
 }
 
-/// Steps by name, for callers that read results by it.
-pub fn names(flow: &Flow) -> HashMap<&str, &str> {
-    flow.steps.iter().map(|step| (step.id.as_str(), step.name.as_str())).collect()
+/// Where `run-flow` steps have their configuration, as JSON pointers.
+pub fn child_flows(document: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    for field in ["steps", "flowSteps"] {
+        collect_children(document.get(field), &format!("/{field}"), &mut found);
+    }
+    found
+}
+
+fn collect_children(steps: Option<&Value>, at: &str, found: &mut Vec<String>) {
+    for (index, step) in steps.and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let config = format!("{at}/{index}/config");
+        match step.get("type").and_then(Value::as_str) {
+            Some("run-flow") => found.push(config),
+            Some("conditional") => {
+                for list in ["trueSteps", "falseSteps"] {
+                    collect_children(step.pointer(&format!("/config/{list}")), &format!("{config}/{list}"), found);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]

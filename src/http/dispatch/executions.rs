@@ -20,17 +20,17 @@ use crate::engine::{Engine, Fate};
 use crate::error::{Error, Kind, Result};
 use crate::feed::{Feed, Follower};
 use crate::http::AppState;
-use crate::http::extract::{Body, Id, InPath, Params};
+use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::limits::Limits;
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{FlowsExecute, FlowsRead, Scoped};
-use crate::id::{FlowId, RunId, WaitId};
+use crate::id::{FlowId, RequestId, RunId, WaitId};
 use crate::model::event::{Event, Rest};
 use crate::model::run::{Failure, Spent};
 use crate::model::wait::Wait;
 use crate::model::{Run, RunState, StepState};
 use crate::queue::Workers;
-use crate::store::{RunFilter, RunSummary, SharedStore};
+use crate::store::{RunFilter, RunSummary, SharedStore, Signal};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -56,9 +56,53 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
         .api_route("/v1/executions/{executionId}/cancel", post_with(cancel, about("cancelExecution", "Executions", "Cancel an execution")))
         .api_route(
+            "/v1/executions/{executionId}/signals/{signal}",
+            post_with(signal, about("sendSignal", "Executions", "Send a named signal to an execution")),
+        )
+        .api_route(
             "/v1/executions/{executionId}/settle",
             post_with(settle, about("settleEffect", "Executions", "Say what became of an effect whose answer was lost")),
         )
+}
+
+/// Longest name of a signal.
+const LONGEST_SIGNAL: usize = 200;
+
+/// A signal's payload: any JSON object.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct SignalPayload(serde_json::Map<String, Value>);
+
+/// A signal that was taken in.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SentSignal")]
+struct Sent {
+    execution_id: RunId,
+    signal: String,
+    /// The delivery's id: the `Idempotency-Key`, or one made here.
+    id: String,
+}
+
+async fn signal(
+    caller: Scoped<FlowsExecute>,
+    State(engine): State<Engine>,
+    State(workers): State<Workers>,
+    State(clock): State<Clock>,
+    Id(id): Id<RunId>,
+    axum::extract::Path(path): axum::extract::Path<std::collections::HashMap<String, String>>,
+    key: IdempotencyKey,
+    body: Option<Body<SignalPayload>>,
+) -> Result<(axum::http::StatusCode, Json<Sent>)> {
+    let name = path.get("signal").cloned().unwrap_or_default();
+    if name.is_empty() || name.chars().count() > LONGEST_SIGNAL {
+        return Err(Error::new(Kind::Invalid, "invalid_signal", format!("a signal's name has 1 to {LONGEST_SIGNAL} characters")));
+    }
+    let delivery = key.0.unwrap_or_else(|| RequestId::new(&clock).to_string());
+    let payload = body.map_or(Value::Null, |body| Value::Object(body.value.0));
+    engine.signal(caller.tenant, id, Signal { name: name.clone(), id: delivery.clone(), payload }).await?;
+    workers.nudge(id).await;
+    Ok((axum::http::StatusCode::ACCEPTED, Json(Sent { execution_id: id, signal: name, id: delivery })))
 }
 
 /// An execution as lists show it.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{about, body_optional, document};
 use crate::clock::{Clock, Timestamp};
+use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
@@ -148,6 +149,7 @@ async fn create(
     caller: Scoped<FlowsWrite>,
     State(store): State<SharedStore>,
     State(clock): State<Clock>,
+    State(engine): State<Engine>,
     State(receipts): State<Receipts>,
     key: IdempotencyKey,
     body: Body<Input>,
@@ -158,7 +160,7 @@ async fn create(
     receipts
         .once(call, move |seed| async move {
             let (id, now) = (FlowId::from_u128(seed), clock.now());
-            let version = version(&clock, id, source)?;
+            let version = version(&engine, &clock, id, source)?;
             let flow = saved(id, &version, now)?;
             match store.create_flow(tenant, flow.clone(), version.clone()).await {
                 Ok(()) => Ok(Detail::new(&flow, &version.document, None)),
@@ -178,11 +180,12 @@ async fn update(
     caller: Scoped<FlowsWrite>,
     State(store): State<SharedStore>,
     State(clock): State<Clock>,
+    State(engine): State<Engine>,
     Id(id): Id<FlowId>,
     body: Body<Input>,
 ) -> Result<Json<Detail>> {
     let (flow, current) = find(&store, caller.tenant, id).await?;
-    let next = version(&clock, id, merged(&current.document, body.value.0))?;
+    let next = version(&engine, &clock, id, merged(&current.document, body.value.0))?;
     if next.document == current.document {
         return detail(&store, caller.tenant, id).await.map(Json);
     }
@@ -254,12 +257,13 @@ fn merged(old: &Value, new: Map<String, Value>) -> Value {
 }
 
 /// A version of a document that compiles. The store sets its number.
-fn version(clock: &Clock, flow: FlowId, document: Value) -> Result<FlowVersion> {
-    let name = document::compile(&document)?.name;
-    if name.chars().count() > LONGEST_NAME {
+fn version(engine: &Engine, clock: &Clock, id: FlowId, document: Value) -> Result<FlowVersion> {
+    let flow = document::compile(&document)?;
+    let plan = engine.check(&flow)?;
+    if plan.flow.name.chars().count() > LONGEST_NAME {
         return Err(Error::invalid_at("/name", format!("a flow's name has at most {LONGEST_NAME} characters")));
     }
-    Ok(FlowVersion { id: FlowVersionId::new(clock), flow, number: 0, document, created_at: clock.now(), published_at: None })
+    Ok(FlowVersion { id: FlowVersionId::new(clock), flow: id, number: 0, document, created_at: clock.now(), published_at: None })
 }
 
 /// The flow that a version makes.

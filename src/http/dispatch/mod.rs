@@ -15,6 +15,8 @@ mod records;
 use aide::axum::ApiRouter;
 use aide::transform::TransformOperation;
 
+pub(super) use self::execute::{DispatchRequest, PublicEvent};
+pub use self::execute::{Fold, Outcome};
 use super::AppState;
 
 /// Every route of this surface that needs a secret key.

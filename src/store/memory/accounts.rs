@@ -48,7 +48,8 @@ impl Accounts {
 #[async_trait]
 impl crate::store::Accounts for MemoryStore {
     async fn create_first_tenant(&self, tenant: Tenant, key: ApiKey) -> StoreResult<bool> {
-        (tenant.fit()?, key.fit()?);
+        tenant.fit()?;
+        key.fit()?;
         let accounts = &mut self.tables().accounts;
         if !accounts.tenants.is_empty() {
             return Ok(false);
@@ -57,7 +58,8 @@ impl crate::store::Accounts for MemoryStore {
     }
 
     async fn create_tenant(&self, tenant: Tenant, key: ApiKey) -> StoreResult<()> {
-        (tenant.fit()?, key.fit()?);
+        tenant.fit()?;
+        key.fit()?;
         self.tables().accounts.add_tenant(tenant, key)
     }
 

@@ -16,13 +16,13 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast;
 
-use super::{Store, StoreResult};
+use super::{Rung, Store, StoreResult};
 use crate::id::RunId;
 
 /// See the module.
 pub struct MemoryStore {
     tables: Mutex<Tables>,
-    bell: broadcast::Sender<RunId>,
+    bell: broadcast::Sender<Rung>,
 }
 
 /// Everything that is kept.
@@ -48,7 +48,7 @@ impl MemoryStore {
     }
 
     fn ring(&self, run: RunId) {
-        let _ = self.bell.send(run);
+        let _ = self.bell.send(Rung::due(run));
     }
 }
 
@@ -60,7 +60,7 @@ impl Default for MemoryStore {
 
 #[async_trait]
 impl Store for MemoryStore {
-    fn bell(&self) -> broadcast::Receiver<RunId> {
+    fn bell(&self) -> broadcast::Receiver<Rung> {
         self.bell.subscribe()
     }
 

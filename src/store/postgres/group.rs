@@ -5,7 +5,7 @@
 //! effects. The function lives in the migrations, so poolers and several nodes share it.
 //!
 //! The connection is the writer's own. When it is lost, nobody knows whether the group was committed: it is sent
-//! once more, and its compare-and-sets tell what the first try did.
+//! again, and its compare-and-sets tell what the first try did.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,23 +13,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use moka::sync::Cache;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions, Connection, Row};
 use tokio::sync::broadcast;
 
 use super::{durable, failed, runs, waits};
 use crate::clock::Clock;
 use crate::id::RunId;
+use crate::model::Wait;
 use crate::store::batch::{Batch, Won};
 use crate::store::group::Apply;
-use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreError, StoreResult, row};
+use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, Rung, StoreError, StoreResult};
 
 /// Flows whose blob is known to be stored.
 const KNOWN_FLOWS: u64 = 10_000;
 /// Kept shorter than the age at which an unused blob may be collected.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 /// A group that takes longer counts as lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a group waits for the database to come back before its callers are told.
 const OUTAGE: Duration = Duration::from_secs(5);
 /// Between attempts to connect.
@@ -41,11 +42,10 @@ const GROUP: &str = "select tag, id from dispatch_group($1::json, $2::json, $3::
 
 /// The writer's driver on PostgreSQL.
 pub(super) struct Driver {
-    pool: PgPool,
     options: PgConnectOptions,
     connection: Option<PgConnection>,
     flows: Cache<String, ()>,
-    bell: broadcast::Sender<RunId>,
+    bell: broadcast::Sender<Rung>,
     own: Arc<AtomicU32>,
     clock: Clock,
     /// The last group was sent more than once, so an answer that stands may be its own.
@@ -77,9 +77,9 @@ impl Fault {
 }
 
 impl Driver {
-    pub fn new(pool: PgPool, options: PgConnectOptions, bell: broadcast::Sender<RunId>, own: Arc<AtomicU32>, clock: Clock) -> Self {
+    pub fn new(options: PgConnectOptions, bell: broadcast::Sender<Rung>, own: Arc<AtomicU32>, clock: Clock) -> Self {
         let flows = Cache::builder().max_capacity(KNOWN_FLOWS).time_to_live(KNOWN_FOR).build();
-        Self { pool, options, connection: None, flows, bell, own, clock, repeated: false, away: false }
+        Self { options, connection: None, flows, bell, own, clock, repeated: false, away: false }
     }
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
@@ -112,6 +112,14 @@ impl Driver {
         }
     }
 
+    /// Keeps a connection for the next group, unless it may be broken: what the server had not committed on it is
+    /// rolled back when it is dropped.
+    fn keep<T>(&mut self, connection: PgConnection, result: &StoreResult<T>) {
+        if !matches!(result, Err(StoreError::Unavailable(_))) {
+            self.connection = Some(connection);
+        }
+    }
+
     async fn send(&mut self, arguments: &[String; 8]) -> Result<Vec<PgRow>, Fault> {
         let mut connection = self.connected().await.map_err(Fault::Refused)?;
         let query = arguments.iter().fold(sqlx::query(GROUP), |query, argument| query.bind(argument.as_str()));
@@ -119,12 +127,28 @@ impl Driver {
             return Err(Fault::Lost(StoreError::unavailable("the database did not answer in time")));
         };
         let sent = sent.map_err(Fault::of);
-        // A connection in an unknown state is dropped; the server rolls back what it had not committed.
         if !matches!(sent, Err(Fault::Lost(_))) {
             self.connection = Some(connection);
         }
         sent
     }
+}
+
+/// Asks something on the writer's connection; once more on a new one when it was lost.
+macro_rules! ask {
+    ($driver:ident, $connection:ident => $question:expr) => {{
+        let mut asked = false;
+        loop {
+            let mut held = $driver.connected().await?;
+            let $connection = &mut held;
+            let answer = $question.await;
+            $driver.keep(held, &answer);
+            if asked || !matches!(answer, Err(StoreError::Unavailable(_))) {
+                break answer;
+            }
+            asked = true;
+        }
+    }};
 }
 
 /// What a future gives, if it does so in time.
@@ -145,7 +169,7 @@ impl Apply for Driver {
             match self.send(&arguments).await {
                 Ok(rows) => break rows,
                 Err(Fault::Conflict(_)) if tries < TRIES => {}
-                Err(Fault::Lost(_)) if !self.repeated => self.repeated = true,
+                Err(Fault::Lost(_)) if tries < TRIES => self.repeated = true,
                 Err(Fault::Conflict(error) | Fault::Lost(error) | Fault::Refused(error)) => return Err(error),
             }
             tries += 1;
@@ -158,20 +182,16 @@ impl Apply for Driver {
     }
 
     async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created> {
-        runs::explain_create(&self.pool, new).await
+        ask!(self, connection => runs::explain_create(connection, new))
     }
 
     async fn explain_commit(&mut self, commit: &Commit) -> StoreResult<Committed> {
-        let row = sqlx::query("select id, state, epoch, commit_no, nudges from runs where id = $1")
-            .bind(commit.run.suffix())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed)?;
-        row.map_or(Ok(Committed::Fenced), |row| Ok(row::stand(&row)?.judge(commit)))
+        ask!(self, connection => runs::explain_commit(connection, commit))
     }
 
     async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved> {
-        let Some(wait) = waits::find(&self.pool, answer.tenant, answer.wait).await? else { return Ok(Resolved::Closed) };
+        let found: Option<Wait> = ask!(self, connection => waits::find(connection, answer.tenant, answer.wait))?;
+        let Some(wait) = found else { return Ok(Resolved::Closed) };
         let ours = self.repeated && wait.resolved_at == Some(answer.now) && wait.resolution.as_ref() == Some(&answer.resolution);
         Ok(if ours { Resolved::First } else { wait.resolution.map_or(Resolved::Closed, Resolved::Before) })
     }
@@ -185,7 +205,7 @@ impl Apply for Driver {
     }
 
     fn ring(&self, run: RunId) {
-        let _ = self.bell.send(run);
+        let _ = self.bell.send(Rung::due(run));
     }
 
     async fn close(&mut self) {

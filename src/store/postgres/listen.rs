@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::failed;
 use crate::clock::Clock;
 use crate::id::RunId;
+use crate::store::Rung;
 use crate::store::StoreResult;
 
-/// The channel that `dispatch_ring` notifies: suffixes of run ids, joined by commas.
+/// The channel that `dispatch_ring` notifies: suffixes of run ids, joined by commas; those of due runs behind a `!`.
 const CHANNEL: &str = "dispatch";
 /// Waits between attempts to connect: doubled from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -23,7 +24,7 @@ const LAST_WAIT: Duration = Duration::from_secs(10);
 /// Carries notifications to the store's bell.
 pub(super) struct Ears {
     pub options: PgConnectOptions,
-    pub bell: broadcast::Sender<RunId>,
+    pub bell: broadcast::Sender<Rung>,
     /// The writer's server process, whose notifications this node has rung already.
     pub own: Arc<AtomicU32>,
     pub clock: Clock,
@@ -70,8 +71,11 @@ impl Ears {
     }
 
     fn ring(&self, payload: &str) {
-        for run in payload.split(',').filter_map(|id| RunId::from_suffix(id).ok()) {
-            let _ = self.bell.send(run);
+        for part in payload.split(',') {
+            let (id, due) = part.strip_prefix('!').map_or((part, false), |id| (id, true));
+            if let Ok(run) = RunId::from_suffix(id) {
+                let _ = self.bell.send(Rung { run, due });
+            }
         }
     }
 }

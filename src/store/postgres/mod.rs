@@ -12,6 +12,7 @@ mod idempotency;
 mod listen;
 mod records;
 mod runs;
+pub mod schema;
 mod vault;
 mod waits;
 
@@ -31,9 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::group::Writer;
 use super::row::Columns;
-use super::{Store, StoreError, StoreResult};
+use super::{Rung, Store, StoreError, StoreResult};
 use crate::clock::Clock;
-use crate::id::RunId;
 
 /// How long a caller waits for a pooled connection.
 const ACQUIRE: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ pub struct PostgresStore {
     writer: Mutex<Option<Writer>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: CancellationToken,
-    bell: broadcast::Sender<RunId>,
+    bell: broadcast::Sender<Rung>,
 }
 
 impl PostgresStore {
@@ -69,7 +69,7 @@ impl PostgresStore {
         let ears = listen::Ears { options: options.clone(), bell: bell.clone(), own: own.clone(), clock: clock.clone() };
         let listener = ears.start(stop.clone()).await?;
         let pool = pool(options.clone(), connections);
-        let (writer, task) = Writer::start(group::Driver::new(pool.clone(), options, bell.clone(), own, clock));
+        let (writer, task) = Writer::start(group::Driver::new(options, bell.clone(), own, clock));
         Ok(Self { pool, writer: Mutex::new(Some(writer)), tasks: Mutex::new(vec![task, listener]), stop, bell })
     }
 
@@ -171,7 +171,7 @@ impl Columns for PgRow {
 
 #[async_trait]
 impl Store for PostgresStore {
-    fn bell(&self) -> broadcast::Receiver<RunId> {
+    fn bell(&self) -> broadcast::Receiver<Rung> {
         self.bell.subscribe()
     }
 

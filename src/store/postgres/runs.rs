@@ -1,7 +1,7 @@
 //! Runs on PostgreSQL. Creations and commits go through the group writer.
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::{PgConnection, PgPool, PgRow};
 
 use super::{PostgresStore, failed, waits};
 use crate::clock::Timestamp;
@@ -13,7 +13,7 @@ use crate::store::payload::payload;
 use crate::store::row::run_columns;
 use crate::store::runs::Runs;
 use crate::store::{
-    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, StoreError, StoreResult, row,
+    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, Rung, StoreError, StoreResult, row,
 };
 
 /// Takes due runs that nobody else is taking, and returns their rows as they were found. A run that is being
@@ -31,10 +31,10 @@ const CLAIM: &str = concat!(
     ", (select body from blobs where hash = r.flow_hash) as flow from r order by r.wake_at, r.id"
 );
 
-pub(super) async fn explain_create(pool: &PgPool, new: &NewRun) -> StoreResult<Created> {
+pub(super) async fn explain_create(connection: &mut PgConnection, new: &NewRun) -> StoreResult<Created> {
     let known: bool = sqlx::query_scalar("select exists (select 1 from runs where id = $1)")
         .bind(new.id.suffix())
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
     if known {
@@ -47,11 +47,20 @@ pub(super) async fn explain_create(pool: &PgPool, new: &NewRun) -> StoreResult<C
             .bind(new.tenant.suffix())
             .bind(&key.route)
             .bind(&key.key)
-            .fetch_optional(pool)
+            .fetch_optional(connection)
             .await
             .map_err(failed)?,
     };
     row::duplicate(&row.ok_or_else(|| StoreError::unavailable("the run was not created"))?)
+}
+
+pub(super) async fn explain_commit(connection: &mut PgConnection, commit: &Commit) -> StoreResult<Committed> {
+    let row = sqlx::query("select id, state, epoch, commit_no, nudges from runs where id = $1")
+        .bind(commit.run.suffix())
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    row.map_or(Ok(Committed::Fenced), |row| Ok(row::stand(&row)?.judge(commit)))
 }
 
 async fn journals(pool: &PgPool, runs: &[String]) -> StoreResult<Vec<PgRow>> {
@@ -148,7 +157,7 @@ impl Runs for PostgresStore {
         .await
         .map_err(failed)?;
         if let Some(asked) = asked {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
             return row::state(&asked).map(Some);
         }
         let ended = sqlx::query("select id, state from runs where id = $1 and tenant = $2")
@@ -241,7 +250,7 @@ impl Runs for PostgresStore {
         .await
         .map_err(failed)?;
         if woken.is_some() {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Waits and signals on PostgreSQL. Answers go through the group writer.
 
 use async_trait::async_trait;
+use sqlx::PgExecutor;
 use sqlx::postgres::{PgPool, PgRow};
 
 use super::{PostgresStore, failed};
@@ -11,7 +12,7 @@ use crate::store::batch::json;
 use crate::store::row::wait_columns;
 use crate::store::text::Fit;
 use crate::store::waits::{Resolve, Resolved, Signal, Waits};
-use crate::store::{StoreResult, row};
+use crate::store::{Rung, StoreResult, row};
 
 pub(super) async fn of_runs(pool: &PgPool, runs: &[String]) -> StoreResult<Vec<PgRow>> {
     sqlx::query(concat!("select ", wait_columns!(), " from waits w where w.run = any($1) order by w.id"))
@@ -21,11 +22,11 @@ pub(super) async fn of_runs(pool: &PgPool, runs: &[String]) -> StoreResult<Vec<P
         .map_err(failed)
 }
 
-pub(super) async fn find(pool: &PgPool, tenant: TenantId, wait: WaitId) -> StoreResult<Option<Wait>> {
+pub(super) async fn find(database: impl PgExecutor<'_>, tenant: TenantId, wait: WaitId) -> StoreResult<Option<Wait>> {
     let row = sqlx::query(concat!("select ", wait_columns!(), " from waits w where w.id = $1 and w.tenant = $2"))
         .bind(wait.suffix())
         .bind(tenant.suffix())
-        .fetch_optional(pool)
+        .fetch_optional(database)
         .await
         .map_err(failed)?;
     row.as_ref().map(row::wait).transpose()
@@ -85,7 +86,7 @@ impl Waits for PostgresStore {
         .await
         .map_err(failed)?;
         if kept > 0 {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
         }
         Ok(kept > 0)
     }

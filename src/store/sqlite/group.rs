@@ -11,11 +11,12 @@ use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio::sync::{Mutex, broadcast};
 
+use super::wal::Wal;
 use super::{failed, runs, waits};
 use crate::id::RunId;
 use crate::store::batch::{Batch, Won};
 use crate::store::group::Apply;
-use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreResult, row};
+use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, Rung, StoreResult};
 
 /// Flows whose blob is known to be stored.
 const KNOWN_FLOWS: u64 = 10_000;
@@ -86,6 +87,16 @@ update waits set state = 'closed' where state = 'open' and run in (
     select r.id from json_each($4) join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
     where value->>'ends');
 
+update runs set nudges = nudges + 1,
+    wake_at = case when state = 'paused' then min(coalesce(wake_at, a.now), a.now) else wake_at end
+from (select w.run as run, max(value->>'now') as now from json_each($8)
+    join waits w on w.id = value->>'wait' and w.tenant = value->>'tenant' and w.state = 'open'
+    where value->>'run' is null or exists (
+        select 1 from runs r where r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number')
+    group by w.run) as a
+where runs.id = a.run and runs.state in ('queued', 'running', 'paused', 'compensating')
+returning 'nudged' as tag, runs.id;
+
 update waits set state = 'resolved', resolution = a.resolution, resolved_at = a.now
 from (select value->>'wait' as wait, value->>'tenant' as tenant, value->>'resolution' as resolution, value->>'now' as now,
         value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number
@@ -94,28 +105,21 @@ where waits.id = a.wait and waits.tenant = a.tenant and waits.state = 'open'
     and (a.run is null or exists (select 1 from runs r where r.id = a.run and r.epoch = a.epoch and r.commit_no = a.number))
 returning 'resolved' as tag, waits.id;
 
-update runs set nudges = nudges + 1,
-    wake_at = case when state = 'paused' then min(coalesce(wake_at, a.now), a.now) else wake_at end
-from (select w.run as run, max(w.resolved_at) as now from json_each($8) join waits w on w.id = value->>'wait'
-    where w.state = 'resolved' and w.tenant = value->>'tenant' and w.resolution = value->>'resolution' and w.resolved_at = value->>'now'
-    group by w.run) as a
-where runs.id = a.run and runs.state in ('queued', 'running', 'paused', 'compensating')
-returning 'nudged' as tag, runs.id;
-
 commit;
 ";
 
 /// The writer's driver on SQLite.
 pub(super) struct Driver {
     connection: Arc<Mutex<SqliteConnection>>,
+    wal: Arc<Wal>,
     flows: Cache<String, ()>,
-    bell: broadcast::Sender<RunId>,
+    bell: broadcast::Sender<Rung>,
 }
 
 impl Driver {
-    pub fn new(connection: Arc<Mutex<SqliteConnection>>, bell: broadcast::Sender<RunId>) -> Self {
+    pub fn new(connection: Arc<Mutex<SqliteConnection>>, wal: Arc<Wal>, bell: broadcast::Sender<Rung>) -> Self {
         let flows = Cache::builder().max_capacity(KNOWN_FLOWS).time_to_live(KNOWN_FOR).build();
-        Self { connection, flows, bell }
+        Self { connection, wal, flows, bell }
     }
 }
 
@@ -123,6 +127,7 @@ impl Driver {
 impl Apply for Driver {
     async fn apply(&mut self, batch: &Batch) -> StoreResult<Won> {
         let mut connection = self.connection.lock().await;
+        self.wal.tend(&mut connection).await;
         let mut query = sqlx::query(GROUP);
         for argument in batch.arguments() {
             query = query.bind(argument);
@@ -147,12 +152,7 @@ impl Apply for Driver {
     }
 
     async fn explain_commit(&mut self, commit: &Commit) -> StoreResult<Committed> {
-        let row = sqlx::query("select id, state, epoch, commit_no, nudges from runs where id = $1")
-            .bind(commit.run.suffix())
-            .fetch_optional(&mut *self.connection.lock().await)
-            .await
-            .map_err(failed)?;
-        row.map_or(Ok(Committed::Fenced), |row| Ok(row::stand(&row)?.judge(commit)))
+        runs::explain_commit(&mut *self.connection.lock().await, commit).await
     }
 
     async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved> {
@@ -168,7 +168,7 @@ impl Apply for Driver {
     }
 
     fn ring(&self, run: RunId) {
-        let _ = self.bell.send(run);
+        let _ = self.bell.send(Rung::due(run));
     }
 
     async fn close(&mut self) {}

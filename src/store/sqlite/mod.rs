@@ -7,10 +7,12 @@ mod accounts;
 mod flows;
 mod group;
 mod idempotency;
+mod owner;
 mod records;
 mod runs;
 mod vault;
 mod waits;
+mod wal;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,8 +30,7 @@ use tokio::sync::{Mutex, MutexGuard, broadcast};
 
 use super::group::Writer;
 use super::row::Columns;
-use super::{Store, StoreError, StoreResult};
-use crate::id::RunId;
+use super::{Rung, Store, StoreError, StoreResult};
 
 /// Connections that only read.
 const READERS: u32 = 4;
@@ -42,9 +43,12 @@ const WAL_LIMIT: u32 = 16 * 1024 * 1024;
 pub struct SqliteStore {
     read: SqlitePool,
     write: Arc<Mutex<SqliteConnection>>,
+    wal: Arc<wal::Wal>,
     writer: SyncMutex<Option<Writer>>,
     task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
-    bell: broadcast::Sender<RunId>,
+    bell: broadcast::Sender<Rung>,
+    /// Held for the store's life by the process that advances runs.
+    _owner: Option<owner::Owner>,
 }
 
 pub(super) fn migrations(files: &[(i64, &'static str, &'static str)]) -> Migrator {
@@ -96,8 +100,20 @@ impl Columns for SqliteRow {
 }
 
 impl SqliteStore {
-    /// Opens, or creates, the database in `path` and brings its schema up to date.
+    /// Opens, or creates, the database in `path` and brings its schema up to date. For looking and administrating
+    /// beside the server that owns the file.
     pub async fn open(path: &Path) -> StoreResult<Self> {
+        Self::open_as(path, None).await
+    }
+
+    /// [`SqliteStore::open`] as the one process that advances the file's runs: a second one is refused
+    /// ([`StoreError::Taken`]), and what an owner that died left behind is due at once.
+    pub async fn open_alone(path: &Path) -> StoreResult<Self> {
+        let owner = owner::Owner::take(path)?;
+        Self::open_as(path, Some(owner)).await
+    }
+
+    async fn open_as(path: &Path, owner: Option<owner::Owner>) -> StoreResult<Self> {
         let shared = SqliteConnectOptions::new()
             .filename(path)
             .foreign_keys(true)
@@ -115,6 +131,9 @@ impl SqliteStore {
             .pragma("journal_size_limit", WAL_LIMIT.to_string());
         let mut write = options.connect().await.map_err(failed)?;
         migrate(&mut write).await?;
+        if owner.is_some() {
+            owner::inherit(&mut write).await?;
+        }
         let read = SqlitePoolOptions::new()
             .max_connections(READERS)
             .idle_timeout(None)
@@ -122,8 +141,9 @@ impl SqliteStore {
             .connect_lazy_with(shared.read_only(true));
         let (bell, _) = broadcast::channel(1_024);
         let write = Arc::new(Mutex::new(write));
-        let (writer, task) = Writer::start(group::Driver::new(write.clone(), bell.clone()));
-        Ok(Self { read, write, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell })
+        let wal = Arc::new(wal::Wal::new(path));
+        let (writer, task) = Writer::start(group::Driver::new(write.clone(), wal.clone(), bell.clone()));
+        Ok(Self { read, write, wal, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell, _owner: owner })
     }
 
     fn writer(&self) -> StoreResult<Writer> {
@@ -132,7 +152,9 @@ impl SqliteStore {
 
     /// The writer connection, for a short transaction.
     async fn writing(&self) -> MutexGuard<'_, SqliteConnection> {
-        self.write.lock().await
+        let mut connection = self.write.lock().await;
+        self.wal.tend(&mut connection).await;
+        connection
     }
 }
 
@@ -149,7 +171,7 @@ async fn migrate(connection: &mut SqliteConnection) -> StoreResult<()> {
 
 #[async_trait]
 impl Store for SqliteStore {
-    fn bell(&self) -> broadcast::Receiver<RunId> {
+    fn bell(&self) -> broadcast::Receiver<Rung> {
         self.bell.subscribe()
     }
 

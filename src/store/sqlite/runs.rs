@@ -15,7 +15,7 @@ use crate::store::payload::payload;
 use crate::store::row::run_columns;
 use crate::store::runs::Runs;
 use crate::store::{
-    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, StoreError, StoreResult, row,
+    Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, Rung, StoreError, StoreResult, row,
 };
 
 const DUE: &str = concat!(
@@ -44,6 +44,15 @@ pub(super) async fn explain_create(connection: &mut SqliteConnection, new: &NewR
             .map_err(failed)?,
     };
     row::duplicate(&row.ok_or_else(|| StoreError::unavailable("the run was not created"))?)
+}
+
+pub(super) async fn explain_commit(connection: &mut SqliteConnection, commit: &Commit) -> StoreResult<Committed> {
+    let row = sqlx::query("select id, state, epoch, commit_no, nudges from runs where id = $1")
+        .bind(commit.run.suffix())
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    row.map_or(Ok(Committed::Fenced), |row| Ok(row::stand(&row)?.judge(commit)))
 }
 
 /// The journals of runs, given as a JSON array of ids.
@@ -161,7 +170,7 @@ impl Runs for SqliteStore {
         .map_err(failed)?;
         drop(connection);
         if let Some(asked) = asked {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
             return row::state(&asked).map(Some);
         }
         let ended = sqlx::query("select id, state from runs where id = $1 and tenant = $2")
@@ -253,7 +262,7 @@ impl Runs for SqliteStore {
         .await
         .map_err(failed)?;
         if woken.rows_affected() > 0 {
-            let _ = self.bell.send(run);
+            let _ = self.bell.send(Rung::due(run));
         }
         Ok(())
     }

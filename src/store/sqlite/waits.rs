@@ -12,7 +12,7 @@ use crate::store::batch::json;
 use crate::store::row::wait_columns;
 use crate::store::text::Fit;
 use crate::store::waits::{Resolve, Resolved, Signal, Waits};
-use crate::store::{StoreResult, row};
+use crate::store::{Rung, StoreResult, row};
 
 /// The waits of runs, given as a JSON array of ids.
 pub(super) async fn of_runs(connection: &mut SqliteConnection, runs: &str) -> StoreResult<Vec<SqliteRow>> {
@@ -98,7 +98,7 @@ impl Waits for SqliteStore {
         .await
         .map_err(failed)?;
         open.commit().await.map_err(failed)?;
-        let _ = self.bell.send(run);
+        let _ = self.bell.send(Rung::due(run));
         Ok(true)
     }
 

@@ -1,7 +1,11 @@
 //! The contract that every store passes: one list of cases, instantiated per database.
 
 mod contract;
+mod faulty;
+mod postgres;
+mod proxy;
 pub mod site;
+mod sqlite;
 
 /// Instantiates each case on each store.
 macro_rules! contract {
@@ -26,11 +30,130 @@ macro_rules! contract {
 }
 
 contract! {
-    basics: [
-        a_run_is_created_committed_and_read,
-        a_late_owner_is_refused,
+    creations: [
+        a_run_is_kept_as_it_was_created,
+        nobody_else_sees_a_run,
+        a_queued_run_is_due_at_once,
+        a_repeated_creation_is_recognised,
+        fifty_creations_under_one_key_make_one_run,
+        a_key_belongs_to_its_tenant_and_route,
+        an_expired_key_may_be_used_again,
+        a_poisoned_creation_harms_no_neighbour,
+    ],
+    commits: [
+        a_run_goes_from_commit_to_commit_to_its_end,
+        the_log_is_read_in_whole_segments,
         a_commit_whose_answer_was_lost_is_recognised,
+        a_commit_must_follow_its_predecessor,
+        an_ended_or_paused_run_takes_no_commit,
+        an_ended_run_is_never_due,
         a_nudged_run_does_not_pause,
-        waits_are_answered_once,
+        a_compensating_run_keeps_its_owner,
+        an_entry_is_replaced_by_a_later_one,
+        writes_about_one_run_stay_in_order_without_waiting,
+        many_runs_commit_at_once,
+        a_commit_whose_caller_went_away_is_whole_or_not_there,
+    ],
+    claims: [
+        an_expired_lease_is_taken_over,
+        a_lease_tells_everything_that_is_needed_to_go_on,
+        the_longest_due_run_is_claimed_first,
+        one_run_can_be_claimed_by_name,
+        two_nodes_never_claim_the_same_run,
+        leases_are_renewed_by_their_owner,
+        a_lease_is_either_renewed_or_taken_over,
+    ],
+    cancels: [
+        a_cancel_reaches_a_run_in_every_state,
+        the_owner_learns_of_a_cancel,
+        nobody_cancels_or_wakes_a_stranger_s_run,
+        a_woken_run_is_due,
+    ],
+    waits: [
+        the_first_answer_is_final,
+        a_wait_is_kept_as_it_was_asked,
+        nobody_sees_or_answers_a_stranger_s_wait,
+        answers_in_one_call_stand_alone,
+        of_many_answers_at_once_one_wins,
+        waits_close_when_their_run_ends,
+        an_answer_nudges_a_run_that_is_held,
+        an_answer_keeps_an_earlier_wake_up,
+        a_timeout_is_an_answer,
+    ],
+    children: [
+        a_child_s_end_wakes_its_parent,
+        a_child_that_lost_its_run_answers_nothing,
+        a_child_answers_no_stranger_s_wait,
+        many_children_end_at_once,
+    ],
+    signals: [
+        a_signal_before_its_wait_is_kept,
+        a_signal_after_its_wait_makes_the_run_due,
+        signals_stay_in_the_order_of_arrival,
+        the_same_delivery_is_one_signal,
+        an_ended_run_takes_no_signal,
+        nobody_signals_or_reads_a_stranger_s_run,
+    ],
+    races: [
+        an_answer_is_never_lost_to_a_pause,
+        a_cancel_is_never_lost_to_a_pause,
+        a_signal_is_never_lost_to_a_pause,
+        crossing_groups_do_not_block_each_other,
+    ],
+    payloads: [
+        documents_come_back_as_they_went_in,
+        large_values_come_back_whole,
+        equal_large_values_are_shared_by_many_runs,
+        heavy_commits_fit_beside_each_other,
+    ],
+    lists: [
+        runs_are_listed_newest_first_in_pages,
+        the_journal_is_in_byte_order,
+        a_run_that_nobody_can_wake_is_found,
+    ],
+    flows: [
+        a_flow_is_kept_with_its_versions,
+        a_flow_s_name_is_taken_once_per_tenant,
+        an_update_of_a_moved_flow_is_refused,
+        versions_written_at_once_get_numbers_of_their_own,
+        flows_are_searched_in_any_case_and_paged,
+        a_version_is_published,
+        a_deleted_flow_takes_its_versions_along,
+        nobody_reaches_a_stranger_s_flow,
+    ],
+    records: [
+        a_record_is_kept_as_it_was_saved,
+        a_type_and_name_are_taken_once_per_tenant,
+        a_record_is_replaced_only_as_it_was_read,
+        records_are_queried_in_stable_pages,
+        records_are_deleted_by_their_owner,
+    ],
+    accounts: [
+        the_first_tenant_is_created_once,
+        tenants_are_listed_oldest_first,
+        a_key_is_found_by_its_hash,
+        a_key_is_revoked_by_its_tenant,
+    ],
+    vault: [
+        a_credential_is_replaced_and_keeps_its_id,
+        credentials_belong_to_their_tenant,
+    ],
+    receipts: [
+        an_answered_call_is_answered_again,
+        a_claimant_that_went_away_is_replaced,
+        of_many_claims_at_once_one_is_taken,
+        a_refused_call_frees_its_key,
+        receipts_belong_to_their_tenant_and_route,
+        expired_receipts_are_forgotten,
+    ],
+    bell: [
+        it_rings_for_what_becomes_due,
+        it_rings_for_no_stranger,
+        it_rings_elsewhere_when_a_log_grows,
+    ],
+    text: [
+        a_nul_in_a_run_is_refused,
+        a_nul_in_a_name_is_refused,
+        a_nul_finds_nothing,
     ],
 }

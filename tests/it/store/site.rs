@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// The server that tests use; `DISPATCH_TEST_POSTGRES_URL` names another.
-const SERVER: &str = "postgres://postgres@127.0.0.1:5432/postgres";
+const SERVER: &str = "postgres://postgres@127.0.0.1:5432/postgres?sslmode=disable";
+const MISSING: &str = "these tests need a PostgreSQL server: start one, or name one in DISPATCH_TEST_POSTGRES_URL";
 /// Pooled connections of one store; several tests share the server.
 const CONNECTIONS: u32 = 4;
 
@@ -34,8 +35,8 @@ pub struct Site {
 
 enum Place {
     Memory,
-    File(tempfile::TempDir),
-    Schema { server: String, name: String },
+    File { _folder: tempfile::TempDir },
+    Schema(Schema),
 }
 
 impl Site {
@@ -44,11 +45,11 @@ impl Site {
             Kind::Memory => (Arc::new(MemoryStore::new()), Place::Memory),
             Kind::Sqlite => {
                 let folder = tempfile::tempdir().unwrap();
-                (Arc::new(SqliteStore::open(&folder.path().join("dispatch.db")).await.unwrap()), Place::File(folder))
+                (Arc::new(SqliteStore::open(&folder.path().join("dispatch.db")).await.unwrap()), Place::File { _folder: folder })
             }
             Kind::Postgres => {
                 let schema = Schema::create().await;
-                (schema.open().await, Place::Schema { server: schema.server, name: schema.name })
+                (schema.open().await, Place::Schema(schema))
             }
         };
         Self { store, place, others: Mutex::default() }
@@ -57,8 +58,8 @@ impl Site {
     /// A second node over the same database. Where only one process may write, it is the first one again.
     pub async fn other(&self) -> SharedStore {
         match &self.place {
-            Place::Schema { server, name } => {
-                let store = Schema { server: server.clone(), name: name.clone() }.open().await;
+            Place::Schema(schema) => {
+                let store = schema.open().await;
                 self.others.lock().push(store.clone());
                 store
             }
@@ -67,17 +68,19 @@ impl Site {
     }
 
     async fn remove(&self) {
-        for store in std::mem::take(&mut *self.others.lock()) {
+        let others = std::mem::take(&mut *self.others.lock());
+        for store in others {
             store.close().await;
         }
         self.store.close().await;
-        if let Place::Schema { server, name } = &self.place {
-            Schema { server: server.clone(), name: name.clone() }.drop().await;
+        if let Place::Schema(schema) = &self.place {
+            schema.remove().await;
         }
     }
 }
 
 /// A schema of its own on the server.
+#[derive(Clone)]
 pub struct Schema {
     server: String,
     name: String,
@@ -92,11 +95,36 @@ impl Schema {
         schema
     }
 
-    /// The address of this schema.
-    pub fn url(&self) -> String {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn address(&self) -> url::Url {
         let mut url: url::Url = self.server.parse().unwrap();
         url.query_pairs_mut().append_pair("options[search_path]", &self.name);
+        url
+    }
+
+    /// The address that stores open; their connections carry the schema's name.
+    pub fn url(&self) -> String {
+        let mut url = self.address();
+        url.query_pairs_mut().append_pair("application_name", &self.name);
         url.into()
+    }
+
+    /// The same through another port of this machine.
+    pub fn url_through(&self, port: u16) -> String {
+        let mut url: url::Url = self.url().parse().unwrap();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(port)).unwrap();
+        url.into()
+    }
+
+    /// Where the server listens.
+    pub fn host(&self) -> std::net::SocketAddr {
+        let url = self.address();
+        let host = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
+        std::net::ToSocketAddrs::to_socket_addrs(&host).unwrap().next().unwrap()
     }
 
     pub async fn open(&self) -> SharedStore {
@@ -105,17 +133,18 @@ impl Schema {
 
     /// A connection with this schema's tables in view.
     pub async fn connect(&self) -> PgConnection {
-        PgConnection::connect(&self.url()).await.expect("tests need PostgreSQL: set DISPATCH_TEST_POSTGRES_URL")
+        PgConnection::connect(self.address().as_str()).await.expect(MISSING)
+    }
+
+    /// A connection to the server.
+    pub async fn server(&self) -> PgConnection {
+        PgConnection::connect(&self.server).await.expect(MISSING)
     }
 
     async fn execute(&self, sql: String) {
-        let mut server = PgConnection::connect(&self.server).await.expect("tests need PostgreSQL: set DISPATCH_TEST_POSTGRES_URL");
+        let mut server = self.server().await;
         server.execute(AssertSqlSafe(sql)).await.unwrap();
         server.close().await.unwrap();
-    }
-
-    pub async fn drop(self) {
-        self.remove().await;
     }
 
     pub async fn remove(&self) {

@@ -39,6 +39,8 @@ pub struct Setup {
     pub limits: LimitOptions,
     pub serve: ServeOptions,
     pub preset: Option<Secret>,
+    /// Loopback targets are allowed, and `local/echo` answers where a key is missing.
+    pub dev: bool,
 }
 
 impl TestApp {
@@ -52,6 +54,7 @@ impl TestApp {
         let mut config = Config::new(folder.path().to_owned());
         config.limits = setup.limits;
         config.api_key = setup.preset.clone();
+        config.dev = setup.dev;
         let app = App::start(&config, clock.clone()).await.unwrap();
         let key = app.new_key.or(setup.preset).unwrap().expose().to_owned();
         let state = app.state;

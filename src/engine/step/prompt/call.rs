@@ -86,12 +86,13 @@ fn worst(candidates: &[Resolved], request: &ChatRequest) -> Worst {
 }
 
 fn failure(error: &ProviderError) -> StepFailure {
-    let summary = error.summary();
+    // The code is the one that a refused request would carry: a failure has one name wherever it is met.
+    let named = crate::error::Error::from(error.clone());
     StepFailure {
         // The provider layer has spent its own budget of attempts; a step's policy may grant another round.
-        retryable: summary.class.remedy().retry,
+        retryable: error.class.remedy().retry,
         retry_after: error.retry_after,
-        ..StepFailure::new(format!("provider_{}", summary.class.name()), summary.message)
+        ..StepFailure::new(named.code().to_owned(), error.message.clone())
     }
 }
 
@@ -129,7 +130,8 @@ impl Drop for Booked<'_, '_> {
     }
 }
 
-/// What of the call stands in the log, block by block.
+/// What of the call stands in the log, block by block. Dropped in the middle, by a time limit, a cancellation or a shutdown,
+/// it takes back what is open.
 struct Shown<'c, 'a> {
     context: &'c StepContext<'a>,
     turn: u32,

@@ -213,7 +213,7 @@ impl Prompt {
     /// Whether an answer is what the prompt asked for.
     fn check(&self, completion: &Completion) -> StepResult<()> {
         if completion.finish == Finish::ContentFilter && completion.text.is_empty() {
-            return Err(StepFailure::new("content_filter", "the provider withheld the answer").into());
+            return Err(StepFailure::new("content_filtered", "the provider withheld the answer").into());
         }
         if matches!(self.format, ResponseFormat::Text) {
             return Ok(());

@@ -4,10 +4,14 @@
 //! answers as a stream or as one JSON.
 
 mod answer;
+mod outcome;
 mod request;
 mod resolve;
 mod routes;
 mod sse;
 
+pub use outcome::{Fold, Outcome};
+pub use request::DispatchRequest;
 pub(super) use routes::routes;
+pub use sse::PublicEvent;
 pub(super) use sse::{EventPage, nothing_more, stream_response};

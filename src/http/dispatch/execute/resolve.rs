@@ -28,6 +28,8 @@ pub struct Resolved {
     pub respond_async: bool,
 }
 
+/// How deep flows may run within flows.
+const MAX_NESTING: usize = 8;
 /// Most secrets of one request.
 const MAX_SECRETS: usize = 100;
 
@@ -109,7 +111,10 @@ impl Lookup<'_> {
         let found = match (&flow, mode) {
             (None, _) => None,
             (Some(flow), Mode::Existing) => self.saved_flow(flow, version.as_deref(), timeout, &mut problems).await?,
-            (Some(flow), _) => noted(document::compile_with(flow, timeout), "/flow", &mut problems)?.map(|flow| (flow, None)),
+            (Some(flow), _) => {
+                let whole = self.expand(flow.clone(), 0).await?;
+                noted(document::compile_with(&whole, timeout), "/flow", &mut problems)?.map(|flow| (flow, None))
+            }
         };
         if flow.is_none() && request.agent.is_none() {
             problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`");
@@ -185,7 +190,38 @@ impl Lookup<'_> {
             problems.add("/versionId", "no such version of this flow");
             return Ok(None);
         };
-        Ok(noted(document::compile_with(&version.document, timeout), "/flow", problems)?.map(|flow| (flow, Some(saved.id))))
+        let whole = self.expand(version.document, 0).await?;
+        Ok(noted(document::compile_with(&whole, timeout), "/flow", problems)?.map(|flow| (flow, Some(saved.id))))
+    }
+
+    /// Puts saved flows in the place of their ids where `run-flow` steps name them. What is not found stays an id: the
+    /// step says so when it runs.
+    async fn expand(&self, mut flow: Value, depth: usize) -> Result<Value> {
+        if depth >= MAX_NESTING {
+            return Ok(flow);
+        }
+        for path in document::child_flows(&flow) {
+            let Some(config) = flow.pointer(&path) else { continue };
+            let inner = match (config.get("flow"), config.get("flowId").and_then(Value::as_str)) {
+                (Some(inner), _) if inner.is_object() => inner.clone(),
+                (_, Some(id)) => match self.current_document(id).await? {
+                    Some(inner) => inner,
+                    None => continue,
+                },
+                _ => continue,
+            };
+            let inner = Box::pin(self.expand(inner, depth + 1)).await?;
+            if let Some(config) = flow.pointer_mut(&path).and_then(Value::as_object_mut) {
+                config.insert("flow".into(), inner);
+            }
+        }
+        Ok(flow)
+    }
+
+    async fn current_document(&self, id: &str) -> Result<Option<Value>> {
+        let Ok(id) = id.parse::<FlowId>() else { return Ok(None) };
+        let Some(saved) = self.store.find_flow(self.tenant, id).await? else { return Ok(None) };
+        Ok(self.store.find_flow_version(self.tenant, saved.current).await?.map(|version| version.document))
     }
 
     async fn save_flow(&self, flow: Value, options: &OptionsDocument, mode: Mode) -> Result<FlowId> {
@@ -433,6 +469,7 @@ fn run_options(options: &OptionsDocument, problems: &mut Problems) -> RunOptions
         cancel_on_disconnect,
         budget: options.budget.map(|budget| budget_of(&budget, problems)).unwrap_or_default(),
         source: String::new(),
+        depth: 0,
     }
 }
 

@@ -14,10 +14,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::answer::{Follow, Outcome, follow};
+use super::answer::{Follow, follow};
+use super::outcome::Outcome;
 use super::request::{ApproveRequest, ContinueRequest, DispatchRequest, ResumeRequest};
 use super::resolve::Lookup;
-use super::sse::{OnDisconnect, stream_response};
+use super::sse::{OnDisconnect, PublicEvent, stream_response};
 use crate::clock::Clock;
 use crate::engine::{Decision, Engine, StartRun};
 use crate::error::{Error, Kind, Result};
@@ -30,7 +31,7 @@ use crate::http::idempotency::fingerprint;
 use crate::http::limits::Limits;
 use crate::http::scope::{FlowsExecute, Scoped};
 use crate::id::{RunId, TenantId, WaitId};
-use crate::model::event::{Event, Rest, Segment};
+use crate::model::event::{Rest, Segment};
 use crate::queue::Workers;
 use crate::store::{Created, RunKey, SharedStore};
 
@@ -87,7 +88,7 @@ pub fn routes() -> ApiRouter<AppState> {
 /// Documents the two forms of the answer: one JSON, or the events one by one.
 pub fn streamed(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
     operation = operation.response::<200, Json<Outcome>>();
-    let json_schema = aide::generate::in_context(|context| context.schema.subschema_for::<Event>());
+    let json_schema = aide::generate::in_context(|context| context.schema.subschema_for::<PublicEvent>());
     let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
     let responses = operation.inner_mut().responses.get_or_insert_default();
     if let Some(ReferenceOr::Item(answer)) = responses.responses.get_mut(&Code::Code(200)) {
@@ -286,6 +287,7 @@ impl Desk {
             .details(json!({ "executionId": run }))
             .next(format!("follow it at GET /v1/executions/{run}/events")));
         }
+        failpoint::hit("http.repeated");
         let mut response = self.answer(caller, run, None, wants).await?;
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         Ok(response)
@@ -304,6 +306,7 @@ impl Desk {
         }
         let cursor = self.position(caller.tenant, run).await?;
         let new = self.engine.deliver(caller.tenant, run, outputs, messages, &caller.key.to_string()).await?;
+        failpoint::hit("http.resolved");
         self.workers.nudge(run).await;
         let cursor = if new > 0 { cursor } else { self.last_pause(caller.tenant, run).await? };
         self.answer(caller, run, cursor, wants).await
@@ -314,6 +317,7 @@ impl Desk {
         let open = self.store.find_wait(caller.tenant, word.approval).await?.is_some_and(|wait| wait.resolution.is_none());
         let by = caller.key.to_string();
         self.engine.approve(caller.tenant, run, word.approval, word.decision, word.reason.as_deref(), word.digest.as_deref(), &by).await?;
+        failpoint::hit("http.resolved");
         self.workers.nudge(run).await;
         let cursor = if open { cursor } else { self.last_pause(caller.tenant, run).await? };
         self.answer(caller, run, cursor, wants).await

@@ -17,7 +17,7 @@ use crate::feed::Follower;
 use crate::http::limits::StreamSlot;
 use crate::id::{RunId, TenantId};
 use crate::model::EventRecord;
-use crate::model::event::Rest;
+use crate::model::event::{Event, Rest};
 use crate::queue::Workers;
 
 /// A comment this often keeps proxies from closing a quiet stream.
@@ -34,9 +34,23 @@ const RETRY: &str = "retry: 1000\n\n";
 pub struct EventPage {
     pub execution_id: RunId,
     pub status: String,
+    #[schemars(with = "Vec<PublicEvent>")]
     pub events: Vec<Value>,
     /// The cursor for the next call: `?after=`.
     pub after: Option<u64>,
+}
+
+/// An event with its place in the log, for the API document.
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "DispatchEvent")]
+#[expect(dead_code, reason = "describes what `EventRecord::write_public` writes")]
+pub struct PublicEvent {
+    execution_id: RunId,
+    /// Rises by at least one from event to event; also the `id` of the server-sent event.
+    seq: u64,
+    #[serde(flatten)]
+    event: Event,
 }
 
 /// Appends one frame.
@@ -143,6 +157,7 @@ impl Streaming {
             write_frame(self.run, event, &mut text);
         }
         if matches!(stretch.rest, Rest::End | Rest::Caller) {
+            failpoint::hit("http.last_byte");
             self.end();
         }
         Some(text.into())

@@ -1,1 +1,24 @@
-pub mod basics;
+//! The cases, by noun. Each takes a fresh database.
+
+pub mod world;
+
+pub mod accounts;
+pub mod bell;
+pub mod cancels;
+pub mod children;
+pub mod claims;
+pub mod commits;
+pub mod creations;
+pub mod flows;
+pub mod lists;
+pub mod payloads;
+pub mod races;
+pub mod receipts;
+pub mod records;
+pub mod signals;
+pub mod text;
+pub mod vault;
+pub mod waits;
+
+/// What every case takes.
+pub type Site = std::sync::Arc<super::site::Site>;

@@ -1,0 +1,50 @@
+# `just` lists what there is.
+default:
+    @just --list --unsorted
+
+# Install what development needs and this machine lacks
+setup:
+    scripts/setup
+
+# Format everything
+fmt:
+    cargo fmt --all
+
+# Lint as the tests do
+lint:
+    cargo fmt --all --check
+    cargo clippy --all-targets -- -D warnings
+    cargo deny --offline check bans licenses sources
+
+# Type-check, the quick way
+check:
+    cargo check --all-targets
+
+# Run tests by name: `just test`, `just test engine::`
+test filter='':
+    cargo nextest run {{ filter }}
+
+# Everything that must pass before a change is merged
+all:
+    scripts/test
+
+# The main job with the embedded model: no key, no server
+demo:
+    cargo run --release -- demo
+
+# A server for development; its key is printed once
+serve *flags:
+    cargo run --release -- serve --dev {{ flags }}
+
+# Kill the real binary at every named point and compare with a model
+proof kills='200' store='sqlite':
+    cargo run --release -- selftest crash --kills {{ kills }} --store {{ store }}
+
+# Load a server and measure it
+bench *flags:
+    cargo build --release --bin dispatch
+    cargo run --release --package dispatch-load -- {{ flags }}
+
+# Write the generated files anew: openapi/, schemas/
+generate:
+    UPDATE_SNAPSHOTS=1 cargo nextest run snapshot

@@ -1,0 +1,204 @@
+//! A store that fails on purpose, wrapped around one that works.
+//!
+//! An operation fails before it is applied, or after it: then it is done and only its answer is lost, as when a
+//! connection breaks between a commit and its acknowledgement. Which ones fail is told by number or drawn from the
+//! clock's randomness, so a simulated failure replays from its seed. Delays pass on the clock.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+
+use super::{
+    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, NewRun,
+    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Signal, Store,
+    StoreError, StoreResult, Tenant, Vaults, Waits,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, TenantId, WaitId};
+use crate::model::event::Segment;
+use crate::model::{Epoch, JournalEntry, Record, Run, RunState, Wait};
+
+/// When an operation fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing was done.
+    Before,
+    /// It was done; the caller does not learn it.
+    After,
+}
+
+/// Which operations fail, and how long they take. The default is a store that works at once.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Operations that fail, by number; the first is 0.
+    pub at: BTreeMap<u64, Fault>,
+    /// How many of 1,000 operations fail before they are applied.
+    pub before: u64,
+    /// How many of 1,000 operations lose their answer.
+    pub after: u64,
+    /// The longest an operation waits before it is applied, and again before it answers.
+    pub delay: Duration,
+}
+
+/// See the module.
+pub struct Faulty<S: ?Sized> {
+    inner: Arc<S>,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    plan: Plan,
+    /// Operations so far.
+    count: u64,
+}
+
+impl<S: Store + ?Sized> Faulty<S> {
+    /// Wraps a store.
+    pub fn new(inner: Arc<S>, clock: Clock, plan: Plan) -> Self {
+        Self { inner, clock, state: Mutex::new(State { plan, count: 0 }) }
+    }
+
+    /// Fails by another plan from now on; operations are counted on.
+    pub fn follow(&self, plan: Plan) {
+        self.state.lock().plan = plan;
+    }
+
+    /// How many operations were asked for; the number of the next one.
+    pub fn operations(&self) -> u64 {
+        self.state.lock().count
+    }
+
+    /// The next operation's fate.
+    fn draw(&self) -> (Option<Fault>, Duration) {
+        let mut state = self.state.lock();
+        let number = state.count;
+        state.count += 1;
+        let (lot, plan) = (self.clock.below(1_000), &state.plan);
+        let drawn = if lot < plan.before { Some(Fault::Before) } else { (lot < plan.before + plan.after).then_some(Fault::After) };
+        (plan.at.get(&number).copied().or(drawn), plan.delay)
+    }
+
+    async fn pause(&self, longest: Duration) {
+        let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
+        if micros > 0 {
+            self.clock.sleep(Duration::from_micros(self.clock.below(micros.saturating_add(1)))).await;
+        }
+    }
+
+    async fn perform<T>(&self, operation: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
+        let (fault, delay) = self.draw();
+        self.pause(delay).await;
+        if fault == Some(Fault::Before) {
+            return Err(StoreError::unavailable("a planned fault: nothing was done"));
+        }
+        let result = operation.await;
+        self.pause(delay).await;
+        if fault == Some(Fault::After) {
+            return Err(StoreError::unavailable("a planned fault: the answer was lost"));
+        }
+        result
+    }
+}
+
+/// Passes every operation of a trait through [`Faulty::perform`].
+macro_rules! pass {
+    ($($noun:ident { $(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)* })*) => {$(
+        #[async_trait]
+        impl<S: Store + ?Sized> $noun for Faulty<S> {
+            $(async fn $name(&self, $($argument: $type),*) -> StoreResult<$result> {
+                self.perform(self.inner.$name($($argument),*)).await
+            })*
+        }
+    )*};
+}
+
+pass! {
+    Runs {
+        fn create_run(new: NewRun) -> Created;
+        fn commit_run(commit: Commit) -> Committed;
+        fn claim_runs(claim: Claim) -> Vec<Lease>;
+        fn renew_runs(node: NodeId, held: &[(RunId, Epoch)], until: Timestamp) -> Vec<Renewed>;
+        fn next_wake() -> Option<Timestamp>;
+        fn request_cancel(tenant: TenantId, run: RunId, now: Timestamp) -> Option<RunState>;
+        fn find_run(tenant: TenantId, run: RunId) -> Option<Run>;
+        fn list_runs(tenant: TenantId, filter: RunFilter) -> Vec<RunSummary>;
+        fn read_log(tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> Vec<Segment>;
+        fn read_journal(tenant: TenantId, run: RunId) -> Vec<JournalEntry>;
+        fn stuck_runs(limit: u32) -> Vec<(TenantId, RunId)>;
+        fn wake_run(tenant: TenantId, run: RunId, now: Timestamp) -> ();
+    }
+    Waits {
+        fn resolve_waits(answers: Vec<Resolve>) -> Vec<Resolved>;
+        fn run_waits(tenant: TenantId, run: RunId) -> Vec<Wait>;
+        fn find_wait(tenant: TenantId, wait: WaitId) -> Option<Wait>;
+        fn open_waits(tenant: TenantId, after: Option<WaitId>, limit: u32) -> Vec<Wait>;
+        fn send_signal(tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> bool;
+        fn kept_signals(tenant: TenantId, run: RunId) -> Vec<Signal>;
+    }
+    Flows {
+        fn create_flow(tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> ();
+        fn update_flow(tenant: TenantId, flow: SavedFlow, version: Option<FlowVersion>, expected: Option<FlowVersionId>) -> Option<SavedFlow>;
+        fn find_flow(tenant: TenantId, id: FlowId) -> Option<SavedFlow>;
+        fn find_flow_by_name(tenant: TenantId, name: &str) -> Option<SavedFlow>;
+        fn list_flows(tenant: TenantId, before: Option<FlowId>, search: Option<&str>, limit: u32) -> Vec<SavedFlow>;
+        fn delete_flow(tenant: TenantId, id: FlowId) -> bool;
+        fn find_flow_version(tenant: TenantId, id: FlowVersionId) -> Option<FlowVersion>;
+        fn list_flow_versions(tenant: TenantId, flow: FlowId) -> Vec<FlowVersion>;
+        fn publish_flow(tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> bool;
+    }
+    Records {
+        fn create_record(tenant: TenantId, record: Record) -> ();
+        fn replace_record(tenant: TenantId, record: Record, expected: Timestamp) -> bool;
+        fn find_record(tenant: TenantId, id: RecordId) -> Option<Record>;
+        fn find_record_by_name(tenant: TenantId, kind: &str, name: &str) -> Option<Record>;
+        fn list_records(tenant: TenantId, query: RecordQuery) -> RecordPage;
+        fn delete_records(tenant: TenantId, ids: &[RecordId]) -> u64;
+    }
+    Accounts {
+        fn create_first_tenant(tenant: Tenant, key: ApiKey) -> bool;
+        fn create_tenant(tenant: Tenant, key: ApiKey) -> ();
+        fn list_tenants() -> Vec<Tenant>;
+        fn create_key(key: ApiKey) -> ();
+        fn find_key(hash: &str) -> Option<ApiKey>;
+        fn list_keys(tenant: TenantId) -> Vec<ApiKey>;
+        fn revoke_key(tenant: TenantId, id: KeyId, now: Timestamp) -> bool;
+    }
+    Idempotency {
+        fn begin_receipt(tenant: TenantId, receipt: Receipt, now: Timestamp) -> Begun;
+        fn find_created_run(tenant: TenantId, route: &str, key: &str, now: Timestamp) -> Option<Created>;
+        fn file_answer(tenant: TenantId, route: &str, key: &str, answer: Answer) -> ();
+        fn drop_receipt(tenant: TenantId, route: &str, key: &str) -> ();
+        fn purge_receipts(now: Timestamp) -> u64;
+    }
+    Vaults {
+        fn put_credential(tenant: TenantId, credential: Credential) -> Credential;
+        fn list_credentials(tenant: TenantId) -> Vec<Credential>;
+        fn delete_credential(tenant: TenantId, provider: &str) -> bool;
+    }
+}
+
+#[async_trait]
+impl<S: Store + ?Sized> Store for Faulty<S> {
+    fn bell(&self) -> broadcast::Receiver<Rung> {
+        self.inner.bell()
+    }
+
+    async fn ping(&self) -> StoreResult<()> {
+        self.perform(self.inner.ping()).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+}

@@ -1,0 +1,39 @@
+//! Command lines that cannot be read.
+
+use super::ran::Shell;
+
+#[test]
+fn a_wrong_command_line_exits_with_2() {
+    let shell = Shell::new();
+    insta::assert_snapshot!(shell.run(&["demmo"]), @"
+    exit 2
+    --- stderr
+    error: unrecognized subcommand 'demmo'
+
+      tip: a similar subcommand exists: 'demo'
+
+    Usage: dispatch [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+    for wrong in [&["run"][..], &["completion", "ksh"], &["keys"], &["demo", "--nope"], &["run", "x", "--server", "http://x", "--dev"]] {
+        let ran = shell.run(wrong);
+        assert!(ran.code == Some(2) && ran.stdout.is_empty() && !ran.stderr.is_empty(), "{wrong:?}: {ran}");
+    }
+}
+
+#[test]
+fn it_is_said_in_json_where_json_is_wanted() {
+    let error = &Shell::new().json(&["demo", "--nope"])["error"];
+    assert_eq!((&error["code"], &error["retryable"]), (&"usage".into(), &false.into()));
+    assert!(error["error"].as_str().unwrap().starts_with("unexpected argument '--nope' found"), "{error}");
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    let shell = Shell::new();
+    for asked in ["--help", "--version"] {
+        let ran = shell.run(&[asked]);
+        assert!(ran.code == Some(0) && ran.stderr.is_empty() && ran.stdout.contains("ispatch"), "{ran}");
+    }
+}

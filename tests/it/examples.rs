@@ -1,0 +1,119 @@
+//! The files under `examples/`, run as they are written.
+
+use std::fs;
+use std::path::Path;
+
+use dispatch::http::dispatch::document;
+use serde_json::{Value, json};
+
+use crate::support::app::{Setup, TestApp, within};
+
+/// Every request file, with what it comes to.
+const EXAMPLES: &[(&str, fn(&Value))] = &[
+    ("01-sales-analysis.json", |answer| {
+        let text = answer["finalOutput"].as_str().unwrap();
+        assert!(text.contains("Analyze the sales performance for Q4 2024 in North America."), "{text}");
+        assert!(text.contains("- total_revenue: $2.5M"), "{text}");
+    }),
+    ("02-approval.json", |answer| {
+        assert_eq!(answer["finalOutput"], r#"refund answered: {"order":"1042","refunded":39.9,"receipt":"R-1042"}"#);
+    }),
+    ("03-client-tools.json", |answer| {
+        assert_eq!(answer["finalOutput"], "get_weather answered: rain\nget_weather answered: sun");
+    }),
+    ("04-branches.json", |answer| {
+        assert_eq!(answer["finalOutput"], json!({"queue": "on-call", "subject": "Checkout is down", "apologized": true}));
+        let kinds = |id: &str| events(answer).filter(|event| event["id"] == id).map(|event| event["type"].clone()).collect::<Vec<_>>();
+        assert_eq!(kinds("page"), ["step_start", "step_complete"]);
+        assert_eq!(kinds("enqueue"), Vec::<Value>::new());
+        assert_eq!(kinds("upsell"), ["step_skip"]);
+    }),
+    ("05-parallel.json", |answer| {
+        assert_eq!(
+            answer["finalOutput"],
+            "# On Queues\n\nA short summary of On Queues.\n\nWhat On Queues leaves out.\n\n#queues #latency "
+        );
+        let kinds: Vec<&str> =
+            events(answer).filter_map(|event| event["type"].as_str()).filter(|kind| kind.starts_with("step_")).take(4).collect();
+        assert_eq!(kinds, ["step_start", "step_start", "step_start", "step_complete"], "the three do not run side by side");
+    }),
+    ("06-transform.json", |answer| assert_eq!(answer["finalOutput"], "3 orders were paid, 77.4 in all.\nNO: 64.9\nIT: 12.5")),
+    ("07-records.json", |answer| {
+        assert_eq!(answer["finalOutput"], json!(["ada@example.com"]));
+        assert_eq!(answer["results"]["Save"]["metadata"]["seats"], 12);
+    }),
+    ("08-wait.json", |answer| {
+        assert_eq!(answer["results"]["Second"], "Here again.\n");
+        let waited = events(answer).any(|event| event["type"] == "step_complete" && event["id"] == "pause" && event["success"] == true);
+        assert!(waited, "{answer}");
+    }),
+    ("09-http.json", |answer| assert_eq!(answer["finalOutput"], "The server says: ok")),
+];
+
+fn events(answer: &Value) -> impl Iterator<Item = &Value> {
+    answer["events"].as_array().unwrap().iter()
+}
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+fn read(name: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(folder().join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn every_example_is_run() {
+    let mut files: Vec<String> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.retain(|name| name.ends_with(".json"));
+    files.sort();
+    let run: Vec<&str> = EXAMPLES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(files, run);
+}
+
+#[tokio::test]
+async fn the_examples_do_what_they_say() {
+    let app = TestApp::with(Setup { dev: true, ..Setup::default() }).await;
+    for (name, judge) in EXAMPLES {
+        let mut request = read(name);
+        assert!(document::compile(&request["flow"]).is_ok(), "{name}");
+        // Written for a server on its usual port.
+        if request["inputs"]["base_url"].is_string() {
+            request["inputs"]["base_url"] = format!("http://{}", app.address).into();
+        }
+        let answer = within(run(&app, request)).await;
+        assert_eq!(answer["status"], "completed", "{name}: {answer}");
+        assert_eq!(answer["success"], true, "{name}: {answer}");
+        judge(&answer);
+    }
+}
+
+/// Runs a request to its end: approves what waits for approval, answers what runs in the caller.
+async fn run(app: &TestApp, mut request: Value) -> Value {
+    request["options"]["streamResponse"] = false.into();
+    let mut answer = app.post("/v1/dispatch").json(&request).ok().await;
+    while answer["status"] == "paused" {
+        let (run, paused) = (answer["executionId"].clone(), answer["pausedReason"].clone());
+        answer = match paused["type"].as_str().unwrap() {
+            "approval" => {
+                let decision = json!({
+                    "executionId": run, "approvalId": paused["approvalId"], "digest": paused["digest"], "decision": "approved", "streamResponse": false,
+                });
+                app.post("/v1/dispatch/approve").json(&decision).ok().await
+            }
+            "local_tool" => {
+                let outputs = paused["waits"].as_array().unwrap().iter().map(|wait| {
+                    let weather = if wait["parameters"]["city"] == "Oslo" { "rain" } else { "sun" };
+                    (wait["toolCallId"].as_str().unwrap().to_owned(), weather.into())
+                });
+                let outputs = Value::Object(outputs.collect());
+                app.post("/v1/dispatch/resume")
+                    .json(&json!({"executionId": run, "toolOutputs": outputs, "streamResponse": false}))
+                    .ok()
+                    .await
+            }
+            other => panic!("waits for {other}"),
+        };
+    }
+    answer
+}

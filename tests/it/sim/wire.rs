@@ -1,0 +1,280 @@
+//! What lies between a node and the one store: its line, which can be frozen or cut, and the ledger, which sees
+//! every operation that was really applied.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dispatch::clock::Timestamp;
+use dispatch::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, TenantId, WaitId};
+use dispatch::model::event::Segment;
+use dispatch::model::{Epoch, JournalEntry, Record, Run, RunState, Wait};
+use dispatch::store::memory::MemoryStore;
+use dispatch::store::{
+    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, NewRun,
+    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, SharedStore,
+    Signal, Store, StoreError, StoreResult, Tenant, Vaults, Waits,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, broadcast};
+
+use super::ledger::Ledger;
+
+/// Whether a node lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulse {
+    Lives,
+    /// Nothing it does reaches anyone until it goes on.
+    Stalls,
+    /// Nothing it does reaches anyone any more.
+    Dead,
+    /// Dead, and every task that still waits for something is told so, so that it ends.
+    Buried,
+}
+
+/// The door through which everything that a node does must go.
+#[derive(Clone)]
+pub struct Gate(Arc<(Mutex<Pulse>, Notify)>);
+
+impl Gate {
+    pub fn new() -> Self {
+        Self(Arc::new((Mutex::new(Pulse::Lives), Notify::new())))
+    }
+
+    pub fn set(&self, pulse: Pulse) {
+        *self.0.0.lock() = pulse;
+        self.0.1.notify_waiters();
+    }
+
+    pub fn pulse(&self) -> Pulse {
+        *self.0.0.lock()
+    }
+
+    async fn until(&self, wanted: &[Pulse]) -> Pulse {
+        loop {
+            let changed = self.0.1.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let pulse = self.pulse();
+            if wanted.contains(&pulse) {
+                return pulse;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits while the node is stalled or dead. `false`: it is buried.
+    pub async fn pass(&self) -> bool {
+        self.until(&[Pulse::Lives, Pulse::Buried]).await == Pulse::Lives
+    }
+
+    /// Returns when the node dies.
+    pub async fn died(&self) {
+        self.until(&[Pulse::Dead, Pulse::Buried]).await;
+    }
+}
+
+/// A node's way to the store.
+pub struct Line {
+    pub store: SharedStore,
+    pub gate: Gate,
+    pub ledger: Arc<Ledger>,
+}
+
+impl Line {
+    async fn perform<T>(&self, name: &str, operation: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
+        self.ledger.note(name);
+        let gone = || StoreError::unavailable("this node is dead");
+        if !self.gate.pass().await {
+            return Err(gone());
+        }
+        let result = operation.await;
+        if self.gate.pass().await { result } else { Err(gone()) }
+    }
+
+    fn inner(&self) -> &dyn Store {
+        &*self.store
+    }
+}
+
+/// The store itself, watched.
+pub struct Watched {
+    pub store: MemoryStore,
+    pub ledger: Arc<Ledger>,
+}
+
+impl Watched {
+    async fn perform<T>(&self, _name: &str, operation: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
+        operation.await
+    }
+
+    fn inner(&self) -> &dyn Store {
+        &self.store
+    }
+}
+
+macro_rules! pass {
+    ($type:ty; $($noun:ident { $(fn $name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)* } $({ $($own:tt)* })?)*) => {$(
+        #[async_trait]
+        impl $noun for $type {
+            $(async fn $name(&self, $($argument: $kind),*) -> StoreResult<$result> {
+                self.perform(stringify!($name), self.inner().$name($($argument),*)).await
+            })*
+            $($($own)*)?
+        }
+    )*};
+}
+
+macro_rules! pass_the_rest {
+    ($type:ty) => {
+        pass! { $type;
+            Flows {
+                fn create_flow(tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> ();
+                fn update_flow(tenant: TenantId, flow: SavedFlow, version: Option<FlowVersion>, expected: Option<FlowVersionId>) -> Option<SavedFlow>;
+                fn find_flow(tenant: TenantId, id: FlowId) -> Option<SavedFlow>;
+                fn find_flow_by_name(tenant: TenantId, name: &str) -> Option<SavedFlow>;
+                fn list_flows(tenant: TenantId, before: Option<FlowId>, search: Option<&str>, limit: u32) -> Vec<SavedFlow>;
+                fn delete_flow(tenant: TenantId, id: FlowId) -> bool;
+                fn find_flow_version(tenant: TenantId, id: FlowVersionId) -> Option<FlowVersion>;
+                fn list_flow_versions(tenant: TenantId, flow: FlowId) -> Vec<FlowVersion>;
+                fn publish_flow(tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> bool;
+            }
+            Records {
+                fn create_record(tenant: TenantId, record: Record) -> ();
+                fn replace_record(tenant: TenantId, record: Record, expected: Timestamp) -> bool;
+                fn find_record(tenant: TenantId, id: RecordId) -> Option<Record>;
+                fn find_record_by_name(tenant: TenantId, kind: &str, name: &str) -> Option<Record>;
+                fn list_records(tenant: TenantId, query: RecordQuery) -> RecordPage;
+                fn delete_records(tenant: TenantId, ids: &[RecordId]) -> u64;
+            }
+            Accounts {
+                fn create_first_tenant(tenant: Tenant, key: ApiKey) -> bool;
+                fn create_tenant(tenant: Tenant, key: ApiKey) -> ();
+                fn list_tenants() -> Vec<Tenant>;
+                fn create_key(key: ApiKey) -> ();
+                fn find_key(hash: &str) -> Option<ApiKey>;
+                fn list_keys(tenant: TenantId) -> Vec<ApiKey>;
+                fn revoke_key(tenant: TenantId, id: KeyId, now: Timestamp) -> bool;
+            }
+            Idempotency {
+                fn begin_receipt(tenant: TenantId, receipt: Receipt, now: Timestamp) -> Begun;
+                fn find_created_run(tenant: TenantId, route: &str, key: &str, now: Timestamp) -> Option<Created>;
+                fn file_answer(tenant: TenantId, route: &str, key: &str, answer: Answer) -> ();
+                fn drop_receipt(tenant: TenantId, route: &str, key: &str) -> ();
+                fn purge_receipts(now: Timestamp) -> u64;
+            }
+            Vaults {
+                fn put_credential(tenant: TenantId, credential: Credential) -> Credential;
+                fn list_credentials(tenant: TenantId) -> Vec<Credential>;
+                fn delete_credential(tenant: TenantId, provider: &str) -> bool;
+            }
+        }
+
+        #[async_trait]
+        impl Store for $type {
+            fn bell(&self) -> broadcast::Receiver<Rung> {
+                self.inner().bell()
+            }
+
+            async fn ping(&self) -> StoreResult<()> {
+                self.perform("ping", self.inner().ping()).await
+            }
+
+            async fn close(&self) {}
+
+            fn name(&self) -> &'static str {
+                "simulated"
+            }
+        }
+    };
+}
+
+pass! { Line;
+    Runs {
+        fn create_run(new: NewRun) -> Created;
+        fn commit_run(commit: Commit) -> Committed;
+        fn claim_runs(claim: Claim) -> Vec<Lease>;
+        fn renew_runs(node: NodeId, held: &[(RunId, Epoch)], until: Timestamp) -> Vec<Renewed>;
+        fn next_wake() -> Option<Timestamp>;
+        fn request_cancel(tenant: TenantId, run: RunId, now: Timestamp) -> Option<RunState>;
+        fn find_run(tenant: TenantId, run: RunId) -> Option<Run>;
+        fn list_runs(tenant: TenantId, filter: RunFilter) -> Vec<RunSummary>;
+        fn read_log(tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> Vec<Segment>;
+        fn read_journal(tenant: TenantId, run: RunId) -> Vec<JournalEntry>;
+        fn stuck_runs(limit: u32) -> Vec<(TenantId, RunId)>;
+        fn wake_run(tenant: TenantId, run: RunId, now: Timestamp) -> ();
+    }
+    Waits {
+        fn resolve_waits(answers: Vec<Resolve>) -> Vec<Resolved>;
+        fn run_waits(tenant: TenantId, run: RunId) -> Vec<Wait>;
+        fn find_wait(tenant: TenantId, wait: WaitId) -> Option<Wait>;
+        fn open_waits(tenant: TenantId, after: Option<WaitId>, limit: u32) -> Vec<Wait>;
+        fn send_signal(tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> bool;
+        fn kept_signals(tenant: TenantId, run: RunId) -> Vec<Signal>;
+    }
+}
+pass_the_rest!(Line);
+
+pass! { Watched;
+    Runs {
+        fn next_wake() -> Option<Timestamp>;
+        fn request_cancel(tenant: TenantId, run: RunId, now: Timestamp) -> Option<RunState>;
+        fn find_run(tenant: TenantId, run: RunId) -> Option<Run>;
+        fn list_runs(tenant: TenantId, filter: RunFilter) -> Vec<RunSummary>;
+        fn read_log(tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> Vec<Segment>;
+        fn read_journal(tenant: TenantId, run: RunId) -> Vec<JournalEntry>;
+        fn wake_run(tenant: TenantId, run: RunId, now: Timestamp) -> ();
+    }
+    {
+        async fn create_run(&self, new: NewRun) -> StoreResult<Created> {
+            let created = self.store.create_run(new.clone()).await?;
+            self.ledger.created(&new, &created);
+            Ok(created)
+        }
+
+        async fn commit_run(&self, commit: Commit) -> StoreResult<Committed> {
+            let committed = self.store.commit_run(commit.clone()).await?;
+            self.ledger.committed(&commit, committed);
+            Ok(committed)
+        }
+
+        async fn claim_runs(&self, claim: Claim) -> StoreResult<Vec<Lease>> {
+            let leases = self.store.claim_runs(claim).await?;
+            leases.iter().for_each(|lease| self.ledger.claimed(&claim, lease));
+            Ok(leases)
+        }
+
+        async fn renew_runs(&self, node: NodeId, held: &[(RunId, Epoch)], until: Timestamp) -> StoreResult<Vec<Renewed>> {
+            let renewed = self.store.renew_runs(node, held, until).await?;
+            self.ledger.renewed(node, held, &renewed);
+            Ok(renewed)
+        }
+
+        async fn stuck_runs(&self, limit: u32) -> StoreResult<Vec<(TenantId, RunId)>> {
+            let stuck = self.store.stuck_runs(limit).await?;
+            stuck.iter().for_each(|(_, run)| self.ledger.stuck(*run));
+            Ok(stuck)
+        }
+    }
+    Waits {
+        fn run_waits(tenant: TenantId, run: RunId) -> Vec<Wait>;
+        fn find_wait(tenant: TenantId, wait: WaitId) -> Option<Wait>;
+        fn open_waits(tenant: TenantId, after: Option<WaitId>, limit: u32) -> Vec<Wait>;
+        fn kept_signals(tenant: TenantId, run: RunId) -> Vec<Signal>;
+    }
+    {
+        async fn resolve_waits(&self, answers: Vec<Resolve>) -> StoreResult<Vec<Resolved>> {
+            let resolved = self.store.resolve_waits(answers.clone()).await?;
+            answers.iter().zip(&resolved).for_each(|(answer, resolved)| self.ledger.resolved(answer, resolved));
+            Ok(resolved)
+        }
+
+        async fn send_signal(&self, tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> StoreResult<bool> {
+            let (name, id) = (signal.name.clone(), signal.id.clone());
+            let kept = self.store.send_signal(tenant, run, signal, now).await?;
+            self.ledger.signalled(run, &name, &id, kept);
+            Ok(kept)
+        }
+    }
+}
+pass_the_rest!(Watched);

@@ -1,0 +1,136 @@
+//! What only SQLite has: its write-ahead log, and a file that others can open.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dispatch::clock::Clock;
+use dispatch::model::RunState;
+use dispatch::store::sqlite::SqliteStore;
+use dispatch::store::{Commit, Options, SharedStore, StoreError};
+use serde_json::json;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+
+use super::contract::world::{done, world};
+
+const MIB: u64 = 1024 * 1024;
+
+async fn outsider(path: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path).connect().await.unwrap()
+}
+
+async fn open(path: &Path) -> SharedStore {
+    Arc::new(SqliteStore::open(path).await.unwrap())
+}
+
+fn wal(path: &Path) -> u64 {
+    std::fs::metadata(path.with_extension("db-wal")).map_or(0, |file| file.len())
+}
+
+/// Writes so many MiB as commits and returns the largest size that the log had.
+async fn write(store: &SharedStore, path: &Path, mebibytes: i64) -> u64 {
+    let world = world();
+    let run = world.start(store).await;
+    // Just short of what is kept by content, so that each is written whole.
+    let text = "x".repeat(32_000);
+    let mut largest = 0;
+    for number in 1..=mebibytes {
+        let journal = (0..33).map(|turn| done(&format!("{number}/{turn}"), json!(text))).collect();
+        world.done(store, Commit { journal, ..world.commit(run, number, RunState::Running) }).await;
+        largest = largest.max(wal(path));
+    }
+    largest
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn overlapping_readers_do_not_let_the_log_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let store = open(&path).await;
+    let readers: Vec<_> = (0..2)
+        .map(|turn| {
+            let path = path.clone();
+            tokio::spawn(async move {
+                let mut reader = outsider(&path).await;
+                tokio::time::sleep(Duration::from_millis(turn * 40)).await;
+                loop {
+                    let mut open = reader.begin().await.unwrap();
+                    sqlx::query("select count(*) from runs").fetch_one(&mut *open).await.unwrap();
+                    // As long as a slow page of a large list: the other one begins before this one ends.
+                    tokio::time::sleep(Duration::from_millis(80)).await;
+                    open.commit().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let largest = write(&store, &path, 70).await;
+    readers.iter().for_each(tokio::task::JoinHandle::abort);
+    assert!(largest < 64 * MIB, "the log grew to {} MiB", largest / MIB);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_log_shrinks_when_a_stubborn_reader_has_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let store = open(&path).await;
+    let mut reader = outsider(&path).await;
+    let mut held = reader.begin().await.unwrap();
+    sqlx::query("select count(*) from runs").fetch_one(&mut *held).await.unwrap();
+    let largest = write(&store, &path, 40).await;
+    assert!(largest > 36 * MIB, "while it reads, what it reads cannot be dropped");
+    held.commit().await.unwrap();
+    write(&store, &path, 10).await;
+    assert!(wal(&path) < 20 * MIB, "still {} MiB", wal(&path) / MIB);
+    store.close().await;
+    assert_eq!(wal(&path), 0, "closing leaves nothing to recover");
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_read_does_not_stop_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let store = open(&path).await;
+    let world = world();
+    let broken = world.create(&store, world.queued()).await;
+    let sound = world.create(&store, world.queued()).await;
+    let mut outsider = outsider(&path).await;
+    sqlx::query("update runs set spent = '{' where id = $1").bind(broken.suffix()).execute(&mut outsider).await.unwrap();
+    let leases = store.claim_runs(world.claim()).await.unwrap();
+    assert_eq!(leases.iter().map(|lease| lease.run.id).collect::<Vec<_>>(), [sound]);
+    assert!(store.claim_runs(world.claim()).await.unwrap().is_empty(), "it is held back");
+    let error = store.find_run(world.tenant, broken).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Broken { table: "runs", column: "spent", row, .. } if *row == broken.suffix()), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    open(&path).await.close().await;
+    let mut outsider = outsider(&path).await;
+    sqlx::query(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (99, 'later', true, x'00', 0)",
+    )
+    .execute(&mut outsider)
+    .await
+    .unwrap();
+    let error = SqliteStore::open(&path).await.err().unwrap();
+    assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_is_opened_by_its_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("sqlite://{}", folder.path().join("dispatch.db").display());
+    let store = dispatch::store::open(&address, Options::new(Clock::system())).await.unwrap();
+    assert_eq!(store.name(), "sqlite");
+    store.ping().await.unwrap();
+    store.close().await;
+    for wrong in ["mysql://root:secret@host/db", "dispatch.db", "sqlite://", "postgres://u:secret@[broken"] {
+        let error = dispatch::store::open(wrong, Options::new(Clock::system())).await.err().unwrap();
+        assert!(matches!(error, StoreError::Address(_)), "{wrong}: {error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}
