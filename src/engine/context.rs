@@ -299,7 +299,7 @@ impl<'a> StepContext<'a> {
             self.run.log.settle().await;
         }
         failpoint::hit("effect.before");
-        let result = act().await;
+        let result = act().await.map(|result| self.run.without_secrets(result));
         failpoint::hit("effect.after");
         match &result {
             Ok(value) => self.record_done(key, value),
@@ -488,6 +488,16 @@ impl RunContext {
         let mut value = serde_json::to_value(&event).unwrap_or_default();
         self.redactor.value(&mut value);
         self.log.emit(&serde_json::from_value(value).unwrap_or(event));
+    }
+
+    /// A result as the journal keeps it: what comes after sees no more than what comes after a restart.
+    fn without_secrets<T: Serialize + DeserializeOwned>(&self, result: T) -> T {
+        if self.redactor.is_empty() {
+            return result;
+        }
+        let mut value = serde_json::to_value(&result).unwrap_or_default();
+        self.redactor.value(&mut value);
+        serde_json::from_value(value).unwrap_or(result)
     }
 
     pub(super) fn record(&self, key: &str, mut outcome: Outcome) {

@@ -108,9 +108,7 @@ impl RunContext {
                     rung = due.unwrap_or(rung);
                     self.enter_again(&mut suspended);
                 }
-                () = &mut overdue => {
-                    return Walk::Failed(failure("run_timeout", format!("the run took longer than {} ms", self.time_limit())));
-                }
+                () = &mut overdue => return Walk::Failed(self.overdue()),
             }
         }
     }
@@ -118,6 +116,14 @@ impl RunContext {
     fn time_limit(&self) -> u64 {
         let flow = self.plan.flow.timeout_ms;
         self.input.options.budget.duration_ms.map_or(flow, |budget| budget.min(flow))
+    }
+
+    fn overdue(&self) -> Failure {
+        let limit = self.time_limit();
+        if self.input.options.budget.duration_ms == Some(limit) {
+            return failure("budget_exhausted", format!("the run's budget of duration, {limit} ms, is used up"));
+        }
+        failure("run_timeout", format!("the run took longer than {limit} ms"))
     }
 
     fn start_ready<'a>(&'a self, running: &mut FuturesUnordered<futures_util::future::BoxFuture<'a, (usize, Ended)>>) {
@@ -228,6 +234,8 @@ impl RunContext {
 
     async fn hand_back(&self) -> Departure {
         failpoint::hit("run.release.before");
+        // What was under way begins again elsewhere.
+        self.emit(Event::Custom { name: "dispatch.handed_back".into(), value: Value::Null });
         let queued = Move { state: Some(RunState::Queued), wake_at: Some(self.parts().clock.now()), ..Move::default() };
         self.log.depart(queued).await;
         failpoint::hit("run.release.after");

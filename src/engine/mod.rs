@@ -99,11 +99,19 @@ impl Engine {
         self.compile(flow.clone(), blob)
     }
 
-    /// Whether every model that a plan asks first can be asked: known, and with a key. Faults carry pointers.
-    pub async fn admit(&self, plan: &Plan, tenant: TenantId) -> Result<()> {
+    /// [`Engine::check`], and whether every model that the flow asks is known and the first of each step has a key.
+    pub async fn admit(&self, flow: &Flow, tenant: TenantId) -> Result<Arc<Plan>> {
+        let blob = flow.blob();
+        let (plan, mut problems) = match self.0.plans.get(&blob.hash) {
+            Some(plan) => (plan, Problems::default()),
+            None => {
+                let (plan, problems) = Plan::examine(flow.clone(), blob, &self.0.types);
+                (Arc::new(plan), problems)
+            }
+        };
+        self.check_children(&plan, &mut problems);
         let keys = self.tenant_keys(tenant).await?;
         let models = &self.parts().models;
-        let mut problems = Problems::default();
         let mut refused = None;
         for planned in &plan.steps {
             for (number, name) in planned.body.models().iter().enumerate() {
@@ -116,21 +124,27 @@ impl Engine {
             }
         }
         problems.into_result()?;
-        refused.map_or(Ok(()), Err)
+        self.0.plans.insert(plan.blob.hash.clone(), plan.clone());
+        refused.map_or(Ok(plan), Err)
     }
 
     fn compile(&self, flow: Flow, blob: Blob) -> Result<Arc<Plan>> {
         let hash = blob.hash.clone();
         let plan = Arc::new(Plan::compile(flow, blob, &self.0.types)?);
-        for planned in &plan.steps {
-            if let Some(child) = planned.body.flow() {
-                // The caller's pointers end at the child; its own faults are named by step.
-                self.check(child)
-                    .map_err(|error| Error::invalid_at(format!("{}/config/flow", planned.step.pointer), error.message().to_owned()))?;
-            }
-        }
+        let mut problems = Problems::default();
+        self.check_children(&plan, &mut problems);
+        problems.into_result()?;
         self.0.plans.insert(hash, plan.clone());
         Ok(plan)
+    }
+
+    /// Checks the flows that steps run. The caller's pointers end at the child; its own faults are named by step.
+    fn check_children(&self, plan: &Plan, problems: &mut Problems) {
+        for planned in &plan.steps {
+            if let Some(Err(error)) = planned.body.flow().map(|child| self.check(child)) {
+                problems.add(format!("{}/config/flow", planned.step.pointer), error.message().to_owned());
+            }
+        }
     }
 
     /// The plan of a stored flow.

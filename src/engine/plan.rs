@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::step::{StepBody, StepType};
+use super::step::{SECRETS, StepBody, StepType};
 use crate::error::{Problems, Result};
 use crate::expr::Condition;
 use crate::model::{Flow, Step};
@@ -40,6 +40,13 @@ impl PlannedStep {
 impl Plan {
     /// Compiles every step, reporting all faults with pointers into the document that the flow came from.
     pub fn compile(flow: Flow, blob: Blob, types: &HashMap<&'static str, StepType>) -> Result<Self> {
+        let (plan, problems) = Self::examine(flow, blob, types);
+        problems.into_result()?;
+        Ok(plan)
+    }
+
+    /// [`Plan::compile`] as far as it goes: a plan is whole only if there are no problems.
+    pub fn examine(flow: Flow, blob: Blob, types: &HashMap<&'static str, StepType>) -> (Self, Problems) {
         let mut problems = Problems::default();
         if flow.steps.len() > MAX_STEPS {
             problems.add("", format!("a flow may have {MAX_STEPS} steps, this one has {}", flow.steps.len()));
@@ -54,8 +61,7 @@ impl Plan {
         if problems.0.is_empty() {
             find_cycle(&steps, &mut problems);
         }
-        problems.into_result()?;
-        Ok(Self { flow, blob, steps })
+        (Self { flow, blob, steps }, problems)
     }
 }
 
@@ -86,7 +92,15 @@ fn compile_step(
         }
     }
     let guard = step.guard.as_ref().and_then(|guard| places.get(guard.step.as_str()).map(|place| (*place, guard.branch)));
+    if let Some((chooser, _)) = guard.filter(|(chooser, _)| !after.contains(chooser)) {
+        // Whatever a step of a branch waits for, the branch must be chosen first.
+        after.push(chooser);
+    }
     let when = step.when.as_deref().and_then(|source| match Condition::parse(source) {
+        Ok(when) if when.uses_secrets() => {
+            problems.add(format!("{at}/when"), SECRETS);
+            None
+        }
         Ok(when) => Some(when),
         Err(error) => {
             problems.add(format!("{at}/when"), error.to_string());

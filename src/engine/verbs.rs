@@ -60,6 +60,7 @@ impl Engine {
         by: &str,
     ) -> Result<()> {
         let store = &self.parts().store;
+        store.find_run(tenant, run).await?.ok_or_else(no_paused_run)?;
         let wait = store.find_wait(tenant, approval).await?.filter(|wait| wait.run == run && wait.kind == WaitKind::Approval);
         let wait = wait.ok_or_else(|| Error::missing("approval of this execution"))?;
         if let (Some(shown), Some(meant)) = (&wait.digest, digest)

@@ -390,6 +390,26 @@ mod tests {
     }
 
     #[test]
+    fn an_end_without_estimates_is_read_back() {
+        let end = Event::ExecutionComplete {
+            kind: "flow".into(),
+            success: true,
+            completed_at: Timestamp::from_millis(0),
+            duration_ms: 1,
+            final_output: None,
+            stop_reason: "complete".into(),
+            total_cost: 0.5,
+            total_tokens: Tokens::default(),
+            total_steps: 1,
+            successful_steps: 1,
+            failed_steps: 0,
+            step_error_count: 0,
+            cost_estimated: false,
+        };
+        assert_eq!(EventRecord::new(0, &end).event(), Some(end));
+    }
+
+    #[test]
     fn the_envelope_is_spliced_in_after_the_type() {
         let run = RunId::from_u128(0);
         assert_eq!(
@@ -407,26 +427,6 @@ mod tests {
             rest: Rest::Caller,
         };
         assert_eq!(Segment::decode(&segment.encode(), Rest::Caller).ok(), Some(segment));
-    }
-
-    #[test]
-    fn an_end_without_estimates_is_read_back() {
-        let end = Event::ExecutionComplete {
-            kind: "flow".into(),
-            success: true,
-            completed_at: Timestamp::from_millis(0),
-            duration_ms: 1,
-            final_output: None,
-            stop_reason: "complete".into(),
-            total_cost: 0.0,
-            total_tokens: Tokens::default(),
-            total_steps: 1,
-            successful_steps: 1,
-            failed_steps: 0,
-            step_error_count: 0,
-            cost_estimated: false,
-        };
-        assert_eq!(EventRecord::new(0, &end).event(), Some(end));
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Catalogue {
         let name = name.trim();
         if let Some(at) = name.find(['/', ':']) {
             let (provider, model) = (&name[..at], &name[at + 1..]);
-            if let Some(provider) = self.provider(provider).filter(|_| !model.is_empty()) {
+            if let Some(provider) = self.provider(provider).filter(|_| is_name(model)) {
                 let model = provider.model(model).map_or(model, |entry| &entry.name);
                 return Ok(ModelRef { provider: provider.name.clone(), model: model.to_owned() });
             }
@@ -261,6 +261,12 @@ impl Catalogue {
         let scored = full.map(|known| (strsim::jaro_winkler(name, &known), known)).filter(|(score, _)| *score >= CLOSE_ENOUGH);
         scored.max_by(|(one, _), (two, _)| one.total_cmp(two)).map(|(_, known)| known)
     }
+}
+
+/// Whether this can be a model's name. Some wire formats put it in a path, so it must not lead anywhere else.
+fn is_name(model: &str) -> bool {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_.:/@+".contains(letter);
+    !model.is_empty() && model.chars().all(fits) && model.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 impl ProviderEntry {

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::engine::{Active, Departure, Engine, StartRun, Started};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::id::RunId;
+use crate::id::{RunId, TenantId};
 use crate::model::Epoch;
 use crate::model::run::Failure;
 use crate::store::{Claim, Created, Lease, MAX_CLAIM, Renewed};
@@ -221,6 +221,23 @@ impl Workers {
         if let Some(held) = self.0.active.lock().get(&run) {
             held.cancel.cancel();
         }
+    }
+
+    /// Cancels a run whose caller went away, also when it sleeps. A server that is stopping hangs up itself: that is no wish.
+    pub fn abandon(&self, tenant: TenantId, run: RunId) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.0.stop.is_cancelled() {
+            return;
+        }
+        self.cancel_here(run);
+        let workers = self.clone();
+        let task = async move {
+            match workers.0.engine.cancel(tenant, run).await {
+                Ok(_) => workers.nudge(run).await,
+                Err(error) => tracing::warn!(%run, ?error, "a run was not cancelled after its caller went away"),
+            }
+        };
+        self.0.tasks.spawn_on(task, &runtime);
     }
 
     /// How many runs are in this node's hands.

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::error::{Problems, Result};
 use crate::expr::{Insert, Missing, Scope, Template, TemplateTree};
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
-use crate::secret::Secret;
+use crate::secret::{Redactor, Secret};
 use crate::tool::Effect;
 
 /// Largest answer, in bytes after inflation.
@@ -92,6 +92,8 @@ pub struct HttpTemplate {
 pub struct HttpCall {
     request: Request,
     pub unresolved: Vec<String>,
+    /// What secrets became on their way into the call: a callee that says it back is not repeated.
+    scrub: Redactor,
 }
 
 /// What came back. Anything that is not such an object is read as the body of a good answer: so a person who settles
@@ -200,8 +202,13 @@ impl HttpTemplate {
             })
         };
         let mut url = text(&self.url, Insert::Text)?;
+        let mut derived = Vec::new();
         for (name, value) in &self.query {
+            let secret = value.uses_secrets();
             let value = text(value, Insert::Text)?;
+            if secret {
+                derived.push(Secret::new(url::form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>()));
+            }
             let pair = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, &value).finish();
             url = format!("{url}{}{pair}", if url.contains('?') { '&' } else { '?' });
         }
@@ -222,6 +229,7 @@ impl HttpTemplate {
             Some(AuthTemplate::Basic(user, password)) => {
                 let pair = format!("{}:{}", text(user, Insert::Text)?, text(password, Insert::Text)?);
                 let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
+                derived.push(Secret::new(encoded.clone()));
                 request = request.header("authorization", Secret::new(format!("Basic {encoded}")));
             }
             Some(AuthTemplate::Header(name, value)) => {
@@ -253,7 +261,7 @@ impl HttpTemplate {
         if !has(&request, "user-agent") {
             request = request.header("user-agent", concat!("dispatch/", env!("CARGO_PKG_VERSION")));
         }
-        Ok(HttpCall { request, unresolved })
+        Ok(HttpCall { request, unresolved, scrub: Redactor::new(derived) })
     }
 }
 
@@ -263,8 +271,10 @@ impl HttpCall {
         let response = egress.send(self.request).await?;
         let (status, media_type) = (response.status.as_u16(), response.media_type());
         let retry_after_ms = retry_after(&response.headers, clock.now()).map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let headers = headers(&response.headers);
-        let body = String::from_utf8_lossy(&response.bytes().await?).into_owned();
+        let mut headers = Value::Object(headers(&response.headers));
+        self.scrub.value(&mut headers);
+        let headers = headers.as_object().cloned().unwrap_or_default();
+        let body = self.scrub.text(&String::from_utf8_lossy(&response.bytes().await?));
         Ok(HttpAnswer { status, headers, media_type, body, retry_after_ms })
     }
 }

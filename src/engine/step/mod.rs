@@ -114,7 +114,7 @@ fn config<T: DeserializeOwned>(step: &Step) -> Result<T, Problems> {
 #[derive(Default)]
 struct Fields(Problems);
 
-const SECRETS: &str = "secrets may be used in HTTP steps and external tools only: what they reach would be stored and shown";
+pub(super) const SECRETS: &str = "secrets may be used in HTTP steps and external tools only: what they reach would be stored and shown";
 
 impl Fields {
     fn problem(&mut self, name: &str, message: impl Into<String>) {

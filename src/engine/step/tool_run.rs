@@ -54,6 +54,20 @@ impl ToolOutcome {
         Self { success: false, result: Value::Null, error: Some(error.into()), messages: Vec::new() }
     }
 
+    /// Tells of the call's end.
+    pub fn tell(&self, context: &StepContext<'_>, id: &str, tool: &str, turn: u32, took: u64) {
+        context.emit(Event::ToolComplete {
+            tool_call_id: id.into(),
+            tool_name: tool.into(),
+            success: self.success,
+            result: self.success.then(|| self.result.clone()),
+            error: self.error.clone(),
+            execution_time: took,
+            iteration: turn,
+            step_id: context.step_id().into(),
+        });
+    }
+
     /// What the model reads.
     pub fn text(&self) -> String {
         match &self.error {
@@ -138,16 +152,7 @@ impl Invocation<'_> {
     }
 
     fn finish(&self, context: &StepContext<'_>, key: &str, outcome: &ToolOutcome, took: u64) {
-        context.emit(Event::ToolComplete {
-            tool_call_id: self.id.clone(),
-            tool_name: self.tool.name().into(),
-            success: outcome.success,
-            result: outcome.success.then(|| outcome.result.clone()),
-            error: outcome.error.clone(),
-            execution_time: took,
-            iteration: self.turn,
-            step_id: context.step_id().into(),
-        });
+        outcome.tell(context, &self.id, self.tool.name(), self.turn, took);
         context.record_done(key, outcome);
         failpoint::hit("tool.recorded");
     }

@@ -3,7 +3,7 @@
 //! Ordered steps become a chain; a step's own `after` replaces its place in it. The two lists of a `conditional`
 //! become steps of the flow that are guarded by the branch; whatever follows waits for both lists to be settled.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -76,7 +76,7 @@ pub fn compile(document: &Value) -> Result<Flow> {
 
 /// [`compile`] with the time budget of steps that name none.
 pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
-    let mut compiler = Compiler { steps: Vec::new(), problems: Problems::default(), disabled: BTreeSet::new(), step_timeout_ms };
+    let mut compiler = Compiler { steps: Vec::new(), problems: Problems::default(), disabled: HashMap::new(), step_timeout_ms };
     let Some(map) = document.as_object() else {
         compiler.problems.add("", "expected an object {name, steps}");
         return Err(compiler.problems.into());
@@ -85,13 +85,17 @@ pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
     if name.is_empty() {
         compiler.problems.add("/name", "expected a text that is not empty");
     }
-    let field = if map.contains_key("steps") { "steps" } else { "flowSteps" };
+    let field = if map.contains_key("flowSteps") && !map.contains_key("steps") { "flowSteps" } else { "steps" };
+    if map.get(field).is_none_or(Value::is_null) {
+        compiler.problems.add(format!("/{field}"), "expected a list of steps");
+    }
     compiler.list(map.get(field), &format!("/{field}"), &[], None, 0);
     let max_parallel = compiler
         .number(map, "maxParallel", "", 1, MOST_PARALLEL as u64)
         .map_or(MAX_PARALLEL, |most| usize::try_from(most).unwrap_or(MAX_PARALLEL));
     let timeout_ms = compiler.number(map, "timeoutMs", "", 1, LONGEST_FLOW_MS).unwrap_or(FLOW_TIMEOUT_MS);
-    let on_step_error = match map.get("onStepError").or_else(|| map.get("onError")).and_then(Value::as_str) {
+    let policy = compiler.text(map, "onStepError", "").or_else(|| compiler.text(map, "onError", ""));
+    let on_step_error = match policy.as_deref() {
         None | Some("continue") => OnError::Continue,
         Some("stop" | "fail") => OnError::Stop,
         Some(other) => {
@@ -106,7 +110,8 @@ pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
 struct Compiler {
     steps: Vec<Step>,
     problems: Problems,
-    disabled: BTreeSet<String>,
+    /// Disabled steps, and what comes after them must wait for instead.
+    disabled: HashMap<String, Vec<String>>,
     step_timeout_ms: u64,
 }
 
@@ -148,22 +153,23 @@ impl Compiler {
             self.problems.add(at, "expected a step {name, type, config}");
             return before;
         };
-        let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
-        if map.get("id").is_some_and(|id| !id.is_string() && !id.is_null()) {
-            self.problems.add(format!("{at}/id"), "expected a text");
-        }
-        let id = text("id").unwrap_or_else(|| self.free_id());
+        let id = self.text(map, "id", at).unwrap_or_else(|| self.free_id());
         if id.len() > 200 || id.contains('/') {
             self.problems.add(format!("{at}/id"), "expected at most 200 characters without `/`");
         }
-        if map.get("enabled").and_then(Value::as_bool) == Some(false) {
-            self.disabled.insert(id);
+        if map.get("order").is_some_and(|order| !order.is_null() && order.as_i64().is_none()) {
+            self.problems.add(format!("{at}/order"), "expected a whole number");
+        }
+        if self.flag(map, "enabled", at) == Some(false) {
+            let after = self.after(map, at).unwrap_or_else(|| before.clone());
+            self.disabled.insert(id, after);
             return before;
         }
-        let Some(action) = text("type") else {
+        if map.get("type").is_none_or(Value::is_null) {
             self.problems.add(format!("{at}/type"), format!("step `{id}` has no type"));
             return before;
-        };
+        }
+        let Some(action) = self.text(map, "type", at) else { return before };
         let config = map.get("config").cloned().unwrap_or_else(|| Value::Object(Map::new()));
         if !config.is_object() {
             self.problems.add(format!("{at}/config"), "expected an object");
@@ -175,22 +181,22 @@ impl Compiler {
             .and_then(Value::as_str)
             .filter(|name| !name.is_empty())
             .map(str::to_owned)
-            .or_else(|| text("outputVariable"));
+            .or_else(|| self.text(map, "outputVariable", at));
         if output.as_deref().is_some_and(|name| name.starts_with('_')) {
             self.problems.add(format!("{at}/config/outputVariable"), "names that begin with `_` are the system's");
         }
         let timeout_ms = self.number(map, "timeoutMs", at, 1, LONGEST_FLOW_MS).unwrap_or(self.step_timeout_ms);
         let step = Step {
-            name: text("name").unwrap_or_else(|| id.clone()),
+            name: self.text(map, "name", at).unwrap_or_else(|| id.clone()),
             action: action.clone(),
             after,
             guard: guard.cloned(),
-            when: text("when"),
+            when: self.text(map, "when", at),
             retry: self.retry(map.get("retry").or_else(|| handling.get("retry")), at),
             timeout_ms,
             on_error: self.on_error(map, &handling, at),
             output,
-            stream: map.get("streamOutput").and_then(Value::as_bool).unwrap_or(true),
+            stream: self.flag(map, "streamOutput", at).unwrap_or(true),
             config: self.with_child(with_fallbacks(config, &handling), &action, at),
             pointer: at.to_owned(),
             id: id.clone(),
@@ -251,6 +257,23 @@ impl Compiler {
         names
     }
 
+    /// A text that is not empty; blank ones count as absent.
+    fn text(&mut self, map: &Map<String, Value>, key: &str, at: &str) -> Option<String> {
+        let value = map.get(key).filter(|value| !value.is_null())?;
+        if !value.is_string() {
+            self.problems.add(format!("{at}/{key}"), "expected a text");
+        }
+        value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    fn flag(&mut self, map: &Map<String, Value>, key: &str, at: &str) -> Option<bool> {
+        let value = map.get(key).filter(|value| !value.is_null())?;
+        if !value.is_boolean() {
+            self.problems.add(format!("{at}/{key}"), "expected true or false");
+        }
+        value.as_bool()
+    }
+
     fn number(&mut self, map: &Map<String, Value>, key: &str, at: &str, least: u64, most: u64) -> Option<u64> {
         let value = map.get(key).filter(|value| !value.is_null())?;
         let number = value.as_u64().filter(|number| (least..=most).contains(number));
@@ -262,24 +285,25 @@ impl Compiler {
 
     fn retry(&mut self, given: Option<&Value>, at: &str) -> Retry {
         let mut retry = Retry::default();
-        let Some(map) = given.and_then(Value::as_object) else { return retry };
-        let number = |names: &[&str]| names.iter().find_map(|name| map.get(*name).and_then(Value::as_u64));
-        let attempts = number(&["maxAttempts", "max"]).or_else(|| number(&["maxRetries"]).map(|retries| retries.saturating_add(1)));
-        match attempts.map(u32::try_from) {
-            None => {}
-            Some(Ok(attempts)) if (1..=MAX_ATTEMPTS).contains(&attempts) => retry.max_attempts = attempts,
-            Some(_) => {
-                self.problems.add(format!("{at}/retry/maxAttempts"), format!("expected 1 to {MAX_ATTEMPTS} attempts, the first included"))
-            }
-        }
-        retry.delay_ms = number(&["delayMs", "delay"]).unwrap_or(retry.delay_ms);
-        retry.max_delay_ms = number(&["maxDelayMs"]).unwrap_or(retry.max_delay_ms);
-        match map.get("backoff").and_then(Value::as_str) {
+        let Some(given) = given.filter(|given| !given.is_null()) else { return retry };
+        let at = format!("{at}/retry");
+        let Some(map) = given.as_object() else {
+            self.problems.add(at, "expected an object {maxAttempts, delayMs, backoff, maxDelayMs}");
+            return retry;
+        };
+        let most = u64::from(MAX_ATTEMPTS);
+        let attempts = ["maxAttempts", "max"].iter().find_map(|name| self.number(map, name, &at, 1, most));
+        let attempts = attempts.or_else(|| self.number(map, "maxRetries", &at, 0, most - 1).map(|retries| retries + 1));
+        retry.max_attempts = attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(retry.max_attempts);
+        let delay = ["delayMs", "delay"].iter().find_map(|name| self.number(map, name, &at, 0, LONGEST_FLOW_MS));
+        retry.delay_ms = delay.unwrap_or(retry.delay_ms);
+        retry.max_delay_ms = self.number(map, "maxDelayMs", &at, 0, LONGEST_FLOW_MS).unwrap_or(retry.max_delay_ms);
+        match self.text(map, "backoff", &at).as_deref() {
             None | Some("exponential") => {}
             Some("constant" | "fixed") => retry.backoff = Backoff::Constant,
             Some("linear") => retry.backoff = Backoff::Linear,
             Some(other) => {
-                self.problems.add(format!("{at}/retry/backoff"), format!("unknown `{other}`; one of constant, linear, exponential"))
+                self.problems.add(format!("{at}/backoff"), format!("unknown `{other}`; one of constant, linear, exponential"));
             }
         }
         retry
@@ -287,26 +311,41 @@ impl Compiler {
 
     fn on_error(&mut self, map: &Map<String, Value>, handling: &Map<String, Value>, at: &str) -> Option<OnError> {
         let default = handling.get("defaultValue").cloned();
-        match handling.get("onError").or_else(|| map.get("onError")).and_then(Value::as_str) {
+        let (map, at) =
+            if handling.contains_key("onError") { (handling, format!("{at}/config/errorHandling")) } else { (map, at.to_owned()) };
+        match self.text(map, "onError", &at).as_deref() {
             None => default.map(|value| OnError::Default { value }),
             Some("fail" | "stop") => Some(OnError::Stop),
             Some("continue" | "default") => Some(default.map_or(OnError::Continue, |value| OnError::Default { value })),
             Some(other) => {
-                self.problems.add(format!("{at}/config/errorHandling/onError"), format!("unknown policy `{other}`; one of continue, fail"));
+                self.problems.add(format!("{at}/onError"), format!("unknown policy `{other}`; one of continue, fail"));
                 None
             }
         }
     }
 
     fn finish(mut self) -> Result<Vec<Step>> {
-        let disabled = std::mem::take(&mut self.disabled);
-        // What comes after a disabled step does not wait for it.
+        // What comes after a disabled step waits for what that one would have waited for.
         for step in &mut self.steps {
-            step.after.retain(|name| !disabled.contains(name));
+            step.after = through(&step.after, &self.disabled);
         }
         self.problems.into_result()?;
         Ok(self.steps)
     }
+}
+
+/// Predecessors, with the disabled ones replaced by their own.
+fn through(after: &[String], disabled: &HashMap<String, Vec<String>>) -> Vec<String> {
+    let (mut found, mut seen) = (Vec::with_capacity(after.len()), BTreeSet::new());
+    let mut left: Vec<&String> = after.iter().rev().collect();
+    while let Some(name) = left.pop() {
+        match disabled.get(name) {
+            Some(before) if seen.insert(name) => left.extend(before.iter().rev()),
+            Some(_) => {}
+            None => found.push(name.clone()),
+        }
+    }
+    found
 }
 
 /// Model fallbacks of the error handling stand with the prompt's own.
@@ -377,13 +416,13 @@ mod tests {
     }
 
     #[test]
-    fn disabled_steps_are_left_out_and_nothing_waits_for_them() {
+    fn disabled_steps_are_left_out_and_waited_through() {
         let steps = after(
             json!({"name": "x", "steps": [{"id": "a", "type": "prompt"}, {"id": "b", "type": "prompt", "enabled": false}, {"id": "c", "type": "prompt"}, {"id": "d", "type": "prompt", "after": ["b"]}]}),
         );
         assert_eq!(steps.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>(), ["a", "c", "d"]);
         assert_eq!(steps[1].1, ["a"]);
-        assert!(steps[2].1.is_empty());
+        assert_eq!(steps[2].1, ["a"], "d waits for what b would have waited for");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::about;
-use super::execute::{EventPage, stream_response};
+use super::execute::{EventPage, nothing_more, stream_response};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::{Engine, Fate};
 use crate::error::{Error, Kind, Result};
@@ -351,11 +351,20 @@ async fn events(
     let follower = feed.follow(caller.tenant, id, cursor);
     let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accepts.contains("text/event-stream") {
+        if run.state == RunState::Paused && has_read_up(&store, &run, cursor).await? {
+            return Ok(nothing_more());
+        }
         let slot = limits.open_stream(caller.key)?;
         return Ok(stream_response(id, follower, clock, slot, None));
     }
     let wait = Duration::from_secs(from.wait.unwrap_or(20).min(60));
     poll(&store, caller.tenant, run, follower, &clock, wait, cursor).await.map(|page| Json(page).into_response())
+}
+
+/// Whether nothing comes after the cursor until somebody answers what the run waits for.
+async fn has_read_up(store: &SharedStore, run: &Run, cursor: Option<u64>) -> Result<bool> {
+    let asks = store.run_waits(run.tenant, run.id).await?.iter().any(|wait| wait.resolution.is_none() && wait.kind.needs_the_caller());
+    Ok(asks && store.read_log(run.tenant, run.id, cursor, 1).await?.is_empty())
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>> {

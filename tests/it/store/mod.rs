@@ -4,7 +4,7 @@ mod contract;
 mod faulty;
 mod postgres;
 mod proxy;
-mod site;
+pub mod site;
 mod sqlite;
 
 /// Instantiates each case on each store.

@@ -48,6 +48,11 @@ impl Call {
         Answer { status, headers, body: response.bytes().await.unwrap().to_vec() }
     }
 
+    /// Sends, and gives the answer before its body has come.
+    pub async fn start(self) -> reqwest::Response {
+        self.0.send().await.unwrap()
+    }
+
     /// Sends, expects success, and gives the JSON.
     pub async fn ok(self) -> Value {
         let answer = self.send().await;

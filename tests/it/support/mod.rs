@@ -2,3 +2,7 @@
 
 pub mod app;
 pub mod call;
+pub mod redact;
+pub mod sink;
+pub mod transcript;
+pub mod world;

@@ -242,6 +242,7 @@ impl Shown<'_, '_> {
     }
 }
 
+/// A call that is dropped, because its step ran out of time or its run ends, leaves nothing open.
 impl Drop for Shown<'_, '_> {
     fn drop(&mut self) {
         self.void("interrupted");

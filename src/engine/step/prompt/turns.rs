@@ -10,6 +10,7 @@ use super::{call, messages};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::step::tool_run::{Invocation, ToolOutcome};
 use crate::engine::step::{StepBody, StepOutput};
+use crate::model::event::Event;
 use crate::provider::{ChatRequest, Completion, Finish, Message, Part, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
 use crate::tool::{Definition, REASON_PARAMETER, Tool};
 
@@ -137,10 +138,13 @@ impl Prompt {
                 (key, invocation)
             })
             .collect();
-        let runs = planned.iter().map(|(key, invocation)| async move {
+        let runs = planned.iter().zip(calls).map(|((key, invocation), call)| async move {
             match invocation {
                 Ok(invocation) => invocation.run(context, key).await,
-                Err(refusal) => Ok(refusal.clone()),
+                Err(refusal) => {
+                    refuse(context, key, call, turn, refusal);
+                    Ok(refusal.clone())
+                }
             }
         });
         let mut outcomes = Vec::with_capacity(calls.len());
@@ -251,6 +255,27 @@ impl Prompt {
         };
         Ok(StepOutput { shown: Some(shown), stop_reason: Some(stop.into()), fallback: fallback(completion), ..StepOutput::of(value) })
     }
+}
+
+/// Tells of a call that was not made: to the caller's eye it failed at once.
+fn refuse(context: &StepContext<'_>, key: &str, call: &ToolCall, turn: u32, refusal: &ToolOutcome) {
+    let key = context.key(key);
+    if context.recall(&key).is_some() {
+        return;
+    }
+    context.emit(Event::ToolStart {
+        tool_call_id: call.id.clone(),
+        tool_name: call.name.clone(),
+        tool_type: "refused".into(),
+        parameters: serde_json::from_str(&call.arguments).unwrap_or_else(|_| Value::String(call.arguments.clone())),
+        step_id: context.step_id().into(),
+        iteration: turn,
+        started_at: context.now(),
+        origin: None,
+        hidden_parameter_names: Vec::new(),
+    });
+    refusal.tell(context, &call.id, &call.name, turn, 0);
+    context.record_done(&key, refusal);
 }
 
 /// How often and whom the answer took, when it took more than one attempt.

@@ -14,4 +14,4 @@ pub use outcome::{Fold, Outcome};
 pub use request::DispatchRequest;
 pub(super) use routes::routes;
 pub use sse::PublicEvent;
-pub(super) use sse::{EventPage, stream_response};
+pub(super) use sse::{EventPage, nothing_more, stream_response};

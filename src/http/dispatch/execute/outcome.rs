@@ -66,7 +66,7 @@ impl Fold {
         Self { outcome, waits: Vec::new(), ended: false }
     }
 
-    /// What the run waits for: `approval` and `local_tool` objects, oldest first.
+    /// What the run waits for: `approval`, `local_tool` and `effect_unknown` objects, oldest first.
     pub fn waits(&self) -> &[Value] {
         &self.waits
     }
@@ -94,7 +94,8 @@ impl Fold {
         let known = Event::deserialize(&event).ok();
         self.outcome.events.push(event);
         match known {
-            Some(Event::StepComplete { name, result: Some(result), success: true, .. }) => {
+            Some(Event::StepComplete { id, name, result: Some(result), success: true, .. }) => {
+                self.leave(&id);
                 let shown = result.get("response").filter(|_| result.get("model").is_some()).cloned().unwrap_or(result);
                 self.outcome.results.insert(name, shown);
             }
@@ -114,6 +115,15 @@ impl Fold {
             Some(Event::ToolComplete { step_id, tool_call_id, .. }) => {
                 self.settle(&json!({ "stepId": step_id, "toolCallId": tool_call_id }))
             }
+            Some(Event::Custom { name, value }) if name == "dispatch.effect_unknown" => {
+                let mut wait = json!({ "type": "effect_unknown", "executionId": run });
+                if let (Some(wait), Value::Object(value)) = (wait.as_object_mut(), value) {
+                    wait.extend(value);
+                }
+                self.waits.retain(|known| known.get("waitId").is_none() || known.get("waitId") != wait.get("waitId"));
+                self.waits.push(wait);
+            }
+            Some(Event::StepComplete { id, .. }) => self.leave(&id),
             Some(Event::ExecutionComplete { success, final_output, total_cost, total_tokens, .. }) => {
                 let output = final_output.unwrap_or_default();
                 self.end("completed", success, total_cost, json!(total_tokens));
@@ -127,6 +137,11 @@ impl Fold {
             }
             _ => {}
         }
+    }
+
+    /// A step that has ended waits for nothing.
+    fn leave(&mut self, step: &str) {
+        self.waits.retain(|wait| wait.get("stepId").and_then(Value::as_str) != Some(step));
     }
 
     /// A call that is still open is announced again each time the run pauses.

@@ -3,48 +3,89 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::super::document::FlowDocument;
 use crate::engine::Decision;
+use crate::error::{Problem, Problems, pointer};
 use crate::id::{RunId, WaitId};
 use crate::secret::Secret;
 
+/// A part of a request that is read by itself: a fault in it hides none of the others.
+pub struct Part<T>(Result<Option<T>, Problem>);
+
+impl<T> Part<T> {
+    /// The part, if it was given. A fault in it is noted under the part's place.
+    pub fn take(self, at: &str, problems: &mut Problems) -> Option<T> {
+        self.0.unwrap_or_else(|fault| {
+            problems.add(format!("{at}{}", fault.pointer), fault.message);
+            None
+        })
+    }
+
+    /// The part, if it was given and is well-formed.
+    pub fn peek(&self) -> Option<&T> {
+        self.0.as_ref().ok().and_then(Option::as_ref)
+    }
+}
+
+impl<T> Default for Part<T> {
+    fn default() -> Self {
+        Self(Ok(None))
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Part<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Some(value) = Option::<Value>::deserialize(deserializer)? else { return Ok(Self(Ok(None))) };
+        let read = serde_path_to_error::deserialize(value).map(Some);
+        Ok(Self(read.map_err(|error| Problem { pointer: pointer(error.path()), message: error.into_inner().to_string() })))
+    }
+}
+
 /// The body of `POST /v1/dispatch`. Parts are read one by one, so that every fault is reported at once.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DispatchRequest {
     /// The flow: `{name, steps}` inline, or `{id}` of a saved one.
     #[schemars(with = "Option<FlowDocument>")]
     pub flow: Option<Value>,
     /// A saved flow; the same as `flow: {id}`.
-    pub flow_id: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub flow_id: Part<String>,
     /// An agent; not available in this version.
     pub agent: Option<Value>,
     /// The record that templates read as `_record`.
     #[schemars(with = "Option<RecordDocument>")]
-    pub record: Option<Value>,
+    pub record: Part<Map<String, Value>>,
     /// Chat history, oldest first: `{role, content}`.
     #[schemars(with = "Vec<MessageDocument>")]
     pub messages: Option<Value>,
     /// Variables at the root of templates.
-    pub inputs: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub inputs: Part<Map<String, Value>>,
     pub metadata: Option<Value>,
     pub context: Option<Value>,
     /// Tools that run in the caller: the run pauses with `await` when one is called.
-    pub client_tools: Option<Vec<Value>>,
+    #[schemars(with = "Option<Vec<Value>>")]
+    pub client_tools: Part<Vec<Value>>,
     /// Values read as `{{secrets.name}}` in HTTP steps and external tools; sealed while the run lives, never shown.
-    pub secrets: Option<BTreeMap<String, Secret>>,
+    #[schemars(with = "Option<BTreeMap<String, Secret>>")]
+    pub secrets: Part<BTreeMap<String, Secret>>,
     #[schemars(with = "Option<OptionsDocument>")]
-    pub options: Option<Value>,
+    pub options: Part<Map<String, Value>>,
     /// The same as `Prefer: respond-async`.
     #[serde(rename = "async")]
-    pub respond_async: Option<bool>,
+    #[schemars(with = "Option<bool>")]
+    pub respond_async: Part<bool>,
     /// A version of the saved flow, or `published`.
-    pub version_id: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub version_id: Part<String>,
     /// The same as `options.streamResponse`.
-    pub stream_response: Option<bool>,
+    #[schemars(with = "Option<bool>")]
+    pub stream_response: Part<bool>,
 }
 
 /// How one dispatch behaves.

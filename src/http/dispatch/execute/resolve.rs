@@ -1,6 +1,7 @@
 //! From a request to a run's beginnings: flow and record found or saved, options read, every fault reported at once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -8,6 +9,8 @@ use serde_json::{Map, Value};
 use super::super::document;
 use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDocument};
 use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::engine::plan::Plan;
 use crate::error::{Error, Kind, Problems, Result, pointer};
 use crate::id::{FlowId, FlowVersionId, RecordId, TenantId};
 use crate::model::run::{Budget, RunInput, RunOptions};
@@ -17,9 +20,7 @@ use crate::store::{FlowVersion, SavedFlow, SharedStore, StoreError};
 
 /// What a dispatch runs.
 pub struct Resolved {
-    pub flow: Flow,
-    /// Where the flow's faults lie in the request.
-    pub flow_at: &'static str,
+    pub plan: Arc<Plan>,
     pub flow_id: Option<FlowId>,
     pub input: RunInput,
     pub secrets: BTreeMap<String, Secret>,
@@ -29,14 +30,17 @@ pub struct Resolved {
 
 /// How deep flows may run within flows.
 const MAX_NESTING: usize = 8;
-/// Secrets of one request.
+/// Most secrets of one request.
 const MAX_SECRETS: usize = 100;
 
 /// Where the parts of a request are looked up.
 pub struct Lookup<'a> {
+    pub engine: &'a Engine,
     pub store: &'a SharedStore,
     pub clock: &'a Clock,
     pub tenant: TenantId,
+    /// The same for every call with the same key and body: what such a call saves is saved once.
+    pub seed: Option<u128>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,19 @@ impl Mode {
             }
         }
     }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Virtual => "virtual",
+            Self::Existing => "existing",
+            Self::Upsert => "upsert",
+            Self::Create => "create",
+        }
+    }
+
+    const fn saves(self) -> bool {
+        matches!(self, Self::Upsert | Self::Create)
+    }
 }
 
 impl Lookup<'_> {
@@ -70,78 +87,111 @@ impl Lookup<'_> {
         if request.agent.is_some() {
             problems.add("/agent", "agents are not available in this version; send a `flow`");
         }
-        let options: OptionsDocument = read(request.options, "/options", &mut problems).unwrap_or_default();
-        let record: Option<RecordDocument> = read(request.record, "/record", &mut problems);
+        let options: OptionsDocument = read(request.options.take("/options", &mut problems), "/options", &mut problems).unwrap_or_default();
+        let record: Option<RecordDocument> = read(request.record.take("/record", &mut problems), "/record", &mut problems);
         let messages = messages(request.messages, &mut problems);
-        let client_tools = client_tools(request.client_tools.unwrap_or_default(), &mut problems);
-        let secrets = request.secrets.unwrap_or_default();
+        let client_tools = client_tools(request.client_tools.take("/clientTools", &mut problems).unwrap_or_default(), &mut problems);
+        let secrets = request.secrets.take("/secrets", &mut problems).unwrap_or_default();
         if secrets.len() > MAX_SECRETS {
             problems.add("/secrets", format!("a request may carry {MAX_SECRETS} secrets"));
         }
+        let inputs = request.inputs.take("/inputs", &mut problems).unwrap_or_default();
+        let respond_async = request.respond_async.take("/async", &mut problems).unwrap_or(false);
+        let stream = request.stream_response.take("/streamResponse", &mut problems);
+        let version = request.version_id.take("/versionId", &mut problems);
         let run_options = run_options(&options, &mut problems);
-        let flow = request.flow.or_else(|| request.flow_id.map(|id| serde_json::json!({ "id": id })));
-        let Some(flow) = flow else {
-            if problems.0.is_empty() {
-                problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`");
-            }
-            return Err(problems.into());
-        };
-        let inline = flow.get("steps").is_some() || flow.get("flowSteps").is_some();
-        let inferred = if inline || flow.get("id").is_none() { Mode::Virtual } else { Mode::Existing };
-        let mode = Mode::read(options.flow_mode.as_deref(), "/options/flowMode", inferred, &mut problems);
+        let flow_id = request.flow_id.take("/flowId", &mut problems);
+        let flow = request.flow.or_else(|| flow_id.map(|id| serde_json::json!({ "id": id })));
+        let mode = flow_mode(&options, flow.as_ref(), &mut problems);
         let record_mode = record_mode(&options, record.as_ref(), &mut problems);
+        if version.is_some() && mode != Mode::Existing {
+            problems.add("/versionId", "versions are of saved flows; this one is sent along");
+        }
         let timeout = options.step_timeout_ms.unwrap_or(document::STEP_TIMEOUT_MS);
-        let flow = self.expand(flow, 0).await?;
-        let found = match mode {
-            Mode::Existing => self.saved_flow(&flow, request.version_id.as_deref(), timeout).await,
-            _ => document::compile_with(&flow, timeout).map(|compiled| (compiled, None)),
+        let found = match (&flow, mode) {
+            (None, _) => None,
+            (Some(flow), Mode::Existing) => self.saved_flow(flow, version.as_deref(), timeout, &mut problems).await?,
+            (Some(flow), _) => {
+                let whole = self.expand(flow.clone(), 0).await?;
+                noted(document::compile_with(&whole, timeout), "/flow", &mut problems)?.map(|flow| (flow, None))
+            }
         };
-        let found = collect(found, "/flow", &mut problems);
+        if flow.is_none() && request.agent.is_none() {
+            problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`");
+        }
+        let (plan, found_id) = match found {
+            Some((flow, id)) => (self.engine.admit(&flow, self.tenant).await, id),
+            None => (Err(Problems::default().into()), None),
+        };
+        let plan = match plan {
+            // A flow that is right in itself may still lack a key; its other faults come first.
+            Err(error) if error.problems().is_empty() => Err(error),
+            plan => Ok(noted(plan, "/flow", &mut problems)?),
+        };
+        let found_record = match record_mode {
+            Mode::Existing => self.find_record(record.as_ref(), &mut problems).await?,
+            _ => None,
+        };
         problems.into_result()?;
-        let Some((compiled, flow_id)) = found else { return Err(Error::invalid_at("/flow", "expected a flow")) };
-        let flow_id = match mode {
-            Mode::Upsert | Mode::Create => Some(self.save_flow(flow, &options, mode).await?),
-            Mode::Virtual | Mode::Existing => flow_id,
+        let Some(plan) = plan? else { return Err(Error::invalid_at("/flow", "expected a flow")) };
+        let flow_id = match flow.filter(|_| mode.saves()) {
+            Some(flow) => Some(self.save_flow(flow, &options, mode).await?),
+            None => found_id,
         };
-        let record = self.record(record, record_mode).await?;
-        let source = match mode {
-            Mode::Virtual => "virtual",
-            Mode::Existing => "existing",
-            Mode::Upsert => "upsert",
-            Mode::Create => "create",
+        let record = match (record, found_record) {
+            (Some(given), None) => Some(self.record(given, record_mode).await?),
+            (_, found) => found.map(|record| shown(&record)).transpose()?,
         };
         let input = RunInput {
-            inputs: request.inputs.unwrap_or_default(),
+            inputs,
             record,
             messages,
             metadata: request.metadata,
             context: request.context,
             client_tools,
-            options: RunOptions { source: source.into(), ..run_options },
+            options: RunOptions { source: mode.as_str().into(), ..run_options },
         };
-        let stream = options.stream_response.or(request.stream_response);
-        let respond_async = request.respond_async.unwrap_or(false);
-        Ok(Resolved { flow: compiled, flow_at: "/flow", flow_id, input, secrets, stream, respond_async })
+        let stream = options.stream_response.or(stream);
+        Ok(Resolved { plan, flow_id, input, secrets, stream, respond_async })
     }
 
-    async fn saved_flow(&self, flow: &Value, version: Option<&str>, timeout: u64) -> Result<(Flow, Option<FlowId>)> {
-        let id = flow.get("id").and_then(Value::as_str);
-        let id: FlowId = id
-            .ok_or_else(|| Error::invalid_at("/id", "`flowMode: existing` needs the id of a saved flow"))?
-            .parse()
-            .map_err(|_| Error::missing("flow"))?;
-        let saved = self.store.find_flow(self.tenant, id).await?.ok_or_else(|| Error::missing("flow"))?;
-        let version = match version {
-            None => saved.current,
-            Some("published") => {
-                saved.published.ok_or_else(|| Error::new(Kind::Conflict, "flow_not_published", "no version of this flow is published"))?
-            }
-            Some(version) => version.parse().map_err(|_| Error::missing("flow version"))?,
+    async fn saved_flow(
+        &self,
+        flow: &Value,
+        version: Option<&str>,
+        timeout: u64,
+        problems: &mut Problems,
+    ) -> Result<Option<(Flow, Option<FlowId>)>> {
+        let Some(id) = flow.get("id").and_then(Value::as_str) else {
+            problems.add("/flow/id", "`flowMode: existing` needs the id of a saved flow");
+            return Ok(None);
         };
-        let version = self.store.find_flow_version(self.tenant, version).await?.filter(|version| version.flow == id);
-        let version = version.ok_or_else(|| Error::missing("flow version"))?;
-        let document = self.expand(version.document, 0).await?;
-        Ok((document::compile_with(&document, timeout)?, Some(id)))
+        let saved = match id.parse() {
+            Ok(id) => self.store.find_flow(self.tenant, id).await?,
+            Err(_) => None,
+        };
+        let Some(saved) = saved else {
+            problems.add("/flow/id", "no such flow");
+            return Ok(None);
+        };
+        let version = match version {
+            None => Some(saved.current),
+            Some("published") => {
+                let none = || Error::new(Kind::Conflict, "flow_not_published", "no version of this flow is published");
+                Some(saved.published.ok_or_else(none)?)
+            }
+            Some(version) => version.parse().ok(),
+        };
+        let version = match version {
+            Some(version) => self.store.find_flow_version(self.tenant, version).await?.filter(|version| version.flow == saved.id),
+            None => None,
+        };
+        let Some(version) = version else {
+            problems.add("/versionId", "no such version of this flow");
+            return Ok(None);
+        };
+        let whole = self.expand(version.document, 0).await?;
+        Ok(noted(document::compile_with(&whole, timeout), "/flow", problems)?.map(|flow| (flow, Some(saved.id))))
     }
 
     /// Puts saved flows in the place of their ids where `run-flow` steps name them. What is not found stays an id: the
@@ -180,7 +230,8 @@ impl Lookup<'_> {
         let now = self.clock.now();
         for _ in 0..3 {
             let old = self.store.find_flow_by_name(self.tenant, &name).await?;
-            let id = old.as_ref().map_or_else(|| FlowId::new(self.clock), |old| old.id);
+            let fresh = self.seed.map_or_else(|| FlowId::new(self.clock), FlowId::from_u128);
+            let id = old.as_ref().map_or(fresh, |old| old.id);
             let version = FlowVersion {
                 id: FlowVersionId::new(self.clock),
                 flow: id,
@@ -201,12 +252,13 @@ impl Lookup<'_> {
                 };
                 match self.store.create_flow(self.tenant, saved, version).await {
                     Ok(()) => return Ok(id),
-                    Err(StoreError::Exists(_)) if mode == Mode::Upsert => continue,
+                    Err(StoreError::Exists(_)) if mode == Mode::Upsert || self.seed.is_some() => continue,
                     Err(error) => return Err(error.into()),
                 }
             };
             if mode == Mode::Create {
-                return Err(StoreError::Exists("a flow with this name").into());
+                let made_by_this_call = self.seed.map(FlowId::from_u128) == Some(old.id);
+                return if made_by_this_call { Ok(id) } else { Err(StoreError::Exists("a flow with this name").into()) };
             }
             let current = self.store.find_flow_version(self.tenant, old.current).await?;
             if current.is_some_and(|current| current.document == flow) {
@@ -222,38 +274,38 @@ impl Lookup<'_> {
             .retry_after(std::time::Duration::from_secs(1)))
     }
 
-    async fn record(&self, given: Option<RecordDocument>, mode: Mode) -> Result<Option<Value>> {
-        let Some(given) = given else { return Ok(None) };
-        let record = match mode {
-            Mode::Virtual => {
-                let mut shown = Map::new();
-                for (key, value) in [("id", given.id), ("type", given.kind), ("name", given.name)] {
-                    if let Some(value) = value {
-                        shown.insert(key.into(), value.into());
-                    }
-                }
-                shown.insert("metadata".into(), Value::Object(given.metadata.unwrap_or_default()));
-                if let Some(messages) = given.messages {
-                    shown.insert("messages".into(), Value::Array(messages));
-                }
-                return Ok(Some(Value::Object(shown)));
+    /// The record as templates see it, saved first if that is asked for.
+    async fn record(&self, given: RecordDocument, mode: Mode) -> Result<Value> {
+        if mode.saves() {
+            return shown(&self.save_record(given, mode).await?);
+        }
+        let mut record = Map::new();
+        for (key, value) in [("id", given.id), ("type", given.kind), ("name", given.name)] {
+            if let Some(value) = value {
+                record.insert(key.into(), value.into());
             }
-            Mode::Existing => self.find_record(&given).await?,
-            Mode::Create | Mode::Upsert => self.save_record(given, mode).await?,
-        };
-        Ok(Some(serde_json::to_value(record).map_err(Error::internal)?))
+        }
+        record.insert("metadata".into(), Value::Object(given.metadata.unwrap_or_default()));
+        if let Some(messages) = given.messages {
+            record.insert("messages".into(), Value::Array(messages));
+        }
+        Ok(Value::Object(record))
     }
 
-    async fn find_record(&self, given: &RecordDocument) -> Result<Record> {
-        let found = match (&given.id, &given.kind, &given.name) {
-            (Some(id), _, _) => {
-                let id: RecordId = id.parse().map_err(|_| Error::missing("record"))?;
-                self.store.find_record(self.tenant, id).await?
-            }
-            (None, Some(kind), Some(name)) => self.store.find_record_by_name(self.tenant, kind, name).await?,
-            _ => None,
+    async fn find_record(&self, given: Option<&RecordDocument>, problems: &mut Problems) -> Result<Option<Record>> {
+        let found = match given.map(|given| (&given.id, &given.kind, &given.name)) {
+            Some((Some(id), _, _)) => match id.parse() {
+                Ok(id) => self.store.find_record(self.tenant, id).await?,
+                Err(_) => None,
+            },
+            Some((None, Some(kind), Some(name))) => self.store.find_record_by_name(self.tenant, kind, name).await?,
+            // Said already.
+            _ => return Ok(None),
         };
-        found.ok_or_else(|| Error::missing("record"))
+        if found.is_none() {
+            problems.add("/record/id", "no such record");
+        }
+        Ok(found)
     }
 
     async fn save_record(&self, given: RecordDocument, mode: Mode) -> Result<Record> {
@@ -263,7 +315,8 @@ impl Lookup<'_> {
             let now = self.clock.now();
             if let Some(old) = self.store.find_record_by_name(self.tenant, &kind, &name).await? {
                 if mode == Mode::Create {
-                    return Err(StoreError::Exists("a record with this type and name").into());
+                    let made_by_this_call = self.seed.map(RecordId::from_u128) == Some(old.id);
+                    return if made_by_this_call { Ok(old) } else { Err(StoreError::Exists("a record with this type and name").into()) };
                 }
                 let expected = old.updated_at;
                 let record = Record { metadata: metadata.clone(), updated_at: now, ..old };
@@ -273,7 +326,7 @@ impl Lookup<'_> {
                 continue;
             }
             let record = Record {
-                id: RecordId::new(self.clock),
+                id: self.seed.map_or_else(|| RecordId::new(self.clock), RecordId::from_u128),
                 kind: kind.clone(),
                 name: name.clone(),
                 metadata: metadata.clone(),
@@ -283,13 +336,25 @@ impl Lookup<'_> {
             };
             match self.store.create_record(self.tenant, record.clone()).await {
                 Ok(()) => return Ok(record),
-                Err(StoreError::Exists(_)) if mode == Mode::Upsert => {}
+                Err(StoreError::Exists(_)) if mode == Mode::Upsert || self.seed.is_some() => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(Error::new(Kind::Conflict, "record_busy", "the record is being changed by others")
             .retry_after(std::time::Duration::from_secs(1)))
     }
+}
+
+fn shown(record: &Record) -> Result<Value> {
+    serde_json::to_value(record).map_err(Error::internal)
+}
+
+/// How the flow is found: as the options say, else by its form.
+fn flow_mode(options: &OptionsDocument, flow: Option<&Value>, problems: &mut Problems) -> Mode {
+    let has = |key: &str| flow.is_some_and(|flow| flow.get(key).is_some_and(|value| !value.is_null()));
+    let inline = has("steps") || has("flowSteps") || !has("id");
+    let inferred = if inline { Mode::Virtual } else { Mode::Existing };
+    Mode::read(options.flow_mode.as_deref(), "/options/flowMode", inferred, problems)
 }
 
 fn record_mode(options: &OptionsDocument, record: Option<&RecordDocument>, problems: &mut Problems) -> Mode {
@@ -312,28 +377,20 @@ fn record_mode(options: &OptionsDocument, record: Option<&RecordDocument>, probl
     mode
 }
 
-fn read<T: DeserializeOwned>(value: Option<Value>, at: &str, problems: &mut Problems) -> Option<T> {
-    let value = value.filter(|value| !value.is_null())?;
-    if !value.is_object() {
-        problems.add(at, "expected an object");
-        return None;
-    }
-    serde_path_to_error::deserialize(&value)
+fn read<T: DeserializeOwned>(part: Option<Map<String, Value>>, at: &str, problems: &mut Problems) -> Option<T> {
+    serde_path_to_error::deserialize(Value::Object(part?))
         .map_err(|error| problems.add(format!("{at}{}", pointer(error.path())), error.into_inner().to_string()))
         .ok()
 }
 
 /// Puts the faults of a part among the others; a failure that is no fault of the document comes through as it is.
-fn collect<T>(result: Result<T>, at: &str, problems: &mut Problems) -> Option<T> {
+fn noted<T>(result: Result<T>, at: &str, problems: &mut Problems) -> Result<Option<T>> {
     match result {
-        Ok(value) => Some(value),
-        Err(error) if error.problems().is_empty() => {
-            problems.add(if error.kind() == Kind::Missing { format!("{at}/id") } else { at.to_owned() }, error.message().to_owned());
-            None
-        }
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.problems().is_empty() => Err(error),
         Err(error) => {
             problems.0.extend(error.under(at).problems().iter().cloned());
-            None
+            Ok(None)
         }
     }
 }

@@ -12,6 +12,7 @@ use axum::http::header::{ACCEPT, HeaderName, HeaderValue, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::answer::{Follow, follow};
 use super::outcome::Outcome;
@@ -114,45 +115,64 @@ async fn dispatch(
     };
     let wants = Wants { stream: None, headers: &headers };
     if let Some(Created::Duplicate { run, request_hash: before }) = known {
-        let wants = Wants { stream: body.value.stream_response.or(stream_option(&body.value)), ..wants };
+        let wants = Wants { stream: stream_option(&body.value), ..wants };
         return desk.repeat(&caller, run, &before, &request_hash, &wants).await;
     }
-    let lookup = Lookup { store: &desk.store, clock: &desk.clock, tenant };
+    let seed = key.0.as_deref().map(|key| seed(tenant, key, &request_hash));
+    let lookup = Lookup { engine: &desk.engine, store: &desk.store, clock: &desk.clock, tenant, seed };
     let resolved = lookup.resolve(body.value).await?;
-    let plan = desk.engine.check(&resolved.flow).map_err(|error| error.under(resolved.flow_at))?;
-    desk.engine.admit(&plan, tenant).await.map_err(|error| error.under(resolved.flow_at))?;
     let wants = Wants { stream: resolved.stream, ..wants };
     let cancel = resolved.input.options.cancel_on_disconnect;
-    let slot = if wants.stream() { Some(desk.limits.open_stream(caller.key)?) } else { None };
+    let hand_over = resolved.respond_async || prefers_async(&headers);
+    let slot = if wants.stream() && !hand_over { Some(desk.limits.open_stream(caller.key)?) } else { None };
     let run_key = key.0.map(|key| RunKey {
         route: ROUTE.into(),
         key,
         request_hash: request_hash.clone(),
         expires_at: desk.clock.now().after(KEY_LIFE),
     });
-    let start =
-        StartRun { tenant, plan, flow_id: resolved.flow_id, input: resolved.input, secrets: resolved.secrets, key: run_key, parent: None };
+    let start = StartRun {
+        tenant,
+        plan: resolved.plan,
+        flow_id: resolved.flow_id,
+        input: resolved.input,
+        secrets: resolved.secrets,
+        key: run_key,
+        parent: None,
+    };
     let run = match desk.workers.start_run(start).await? {
         (run, Created::New) => run,
         (_, Created::Duplicate { run, request_hash: before }) => return desk.repeat(&caller, run, &before, &request_hash, &wants).await,
     };
     failpoint::hit("http.accepted");
-    if resolved.respond_async || prefers_async(&headers) {
+    if hand_over {
         return Ok(accepted(run));
     }
-    let follower = desk.feed.follow(tenant, run, None);
+    let guard = cancel.then(|| OnDisconnect::cancel(desk.workers.clone(), tenant, run));
     let response = match slot {
-        Some(slot) => {
-            let guard = cancel.then(|| OnDisconnect::cancel(desk.workers.clone(), run));
-            stream_response(run, follower, desk.clock.clone(), slot, guard)
+        Some(slot) => stream_response(run, desk.feed.follow(tenant, run, None), desk.clock.clone(), slot, guard),
+        None => {
+            let response = desk.one_json(tenant, run, None).await;
+            guard.into_iter().for_each(OnDisconnect::disarm);
+            response?
         }
-        None => desk.one_json(tenant, run, None).await?,
     };
     Ok(named(run, response))
 }
 
 fn stream_option(request: &DispatchRequest) -> Option<bool> {
-    request.options.as_ref().and_then(|options| options.get("streamResponse")).and_then(Value::as_bool)
+    let option = request.options.peek().and_then(|options| options.get("streamResponse")).and_then(Value::as_bool);
+    option.or(request.stream_response.peek().copied())
+}
+
+/// Where the ids of what a keyed call saves come from: whoever repeats the call makes the same objects, not second ones.
+fn seed(tenant: TenantId, key: &str, request_hash: &str) -> u128 {
+    let mut hash = Sha256::new();
+    for part in [&tenant.to_string(), key, request_hash] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 async fn resume(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, headers: HeaderMap, body: Body<ResumeRequest>) -> Result<Response> {

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::failpoint;
 use crate::feed::Follower;
 use crate::http::limits::StreamSlot;
-use crate::id::RunId;
+use crate::id::{RunId, TenantId};
 use crate::model::EventRecord;
 use crate::model::event::{Event, Rest};
 use crate::queue::Workers;
@@ -63,21 +63,27 @@ pub fn write_frame(run: RunId, event: &EventRecord, out: &mut String) {
 /// What a stream does when its reader goes away before the end.
 pub struct OnDisconnect {
     workers: Workers,
+    tenant: TenantId,
     run: RunId,
-    /// Disarmed when the stream came to its own end.
+    /// Disarmed when the answer came to its own end.
     armed: bool,
 }
 
 impl OnDisconnect {
-    pub fn cancel(workers: Workers, run: RunId) -> Self {
-        Self { workers, run, armed: true }
+    pub fn cancel(workers: Workers, tenant: TenantId, run: RunId) -> Self {
+        Self { workers, tenant, run, armed: true }
+    }
+
+    /// The caller has its answer.
+    pub fn disarm(mut self) {
+        self.armed = false;
     }
 }
 
 impl Drop for OnDisconnect {
     fn drop(&mut self) {
         if self.armed {
-            self.workers.cancel_here(self.run);
+            self.workers.abandon(self.tenant, self.run);
         }
     }
 }
@@ -98,10 +104,18 @@ struct Streaming {
 pub fn stream_response(run: RunId, follower: Follower, clock: Clock, slot: StreamSlot, guard: Option<OnDisconnect>) -> Response {
     let ends_at = clock.instant() + LIFE;
     let state = Streaming { follower, run, clock, ends_at, done: false, first: true, guard, _slot: slot };
-    let body = Body::from_stream(stream::unfold(state, |mut state| async move {
+    with_headers(Body::from_stream(stream::unfold(state, |mut state| async move {
         let part = state.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(part), state))
-    }));
+    })))
+}
+
+/// The stream of a reader who has read everything there is for now.
+pub fn nothing_more() -> Response {
+    with_headers(Body::empty())
+}
+
+fn with_headers(body: Body) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
@@ -151,8 +165,6 @@ impl Streaming {
 
     fn end(&mut self) {
         self.done = true;
-        if let Some(guard) = &mut self.guard {
-            guard.armed = false;
-        }
+        self.guard.take().into_iter().for_each(OnDisconnect::disarm);
     }
 }

@@ -1,0 +1,96 @@
+//! The dispatch surface from end to end: a real server on the loopback interface, real databases, a provider and a sink
+//! that answer as told.
+//!
+//! What a case shows of a stream is judged by [`crate::support::transcript`]; where state matters, the same case runs on
+//! both databases.
+
+use serde_json::{Value, json};
+
+/// Runs each case on SQLite and on PostgreSQL.
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::support::world::World::run(crate::support::world::Kind::Sqlite, super::$case).await;
+                }
+            )*
+        }
+        mod on_postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::support::world::World::run(crate::support::world::Kind::Postgres, super::$case).await;
+                }
+            )*
+        }
+    };
+}
+
+/// Runs each case on one kind of database.
+macro_rules! on_one {
+    ($kind:ident: $($case:ident),* $(,)?) => {
+        mod on_one {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::support::world::World::run(crate::support::world::Kind::$kind, super::$case).await;
+                }
+            )*
+        }
+    };
+}
+
+mod approvals;
+mod disconnects;
+mod effects;
+mod events;
+mod idempotency;
+mod options;
+mod pauses;
+mod providers;
+mod refusals;
+mod secrets;
+mod steps;
+mod transcripts;
+
+/// An inline flow of these steps.
+fn flow(steps: Value) -> Value {
+    json!({ "flow": { "name": "Test", "steps": steps } })
+}
+
+/// A prompt of the model that does what it is told.
+fn ask(id: &str, prompt: &str) -> Value {
+    json!({ "id": id, "type": "prompt", "config": { "model": "local/echo", "userPrompt": prompt, "outputVariable": id } })
+}
+
+/// A prompt with these tools.
+fn ask_with(id: &str, prompt: &str, tools: Value) -> Value {
+    let mut step = ask(id, prompt);
+    step["config"]["tools"] = tools;
+    step
+}
+
+/// A tool of the caller.
+fn local(name: &str) -> Value {
+    json!({ "name": name, "description": "Does it.", "toolType": "local", "parametersSchema": { "type": "object", "properties": {} } })
+}
+
+/// A tool that calls an address.
+fn external(name: &str, url: &str, method: &str) -> Value {
+    json!({
+        "name": name, "description": "Calls.", "toolType": "external", "parametersSchema": { "type": "object", "properties": {} },
+        "config": { "url": url, "method": method, "body": { "amount": "{{amount}}" } },
+    })
+}
+
+/// A set-variable step.
+fn set(name: &str, value: Value) -> Value {
+    json!({ "id": name, "type": "set-variable", "config": { "variableName": name, "value": value } })
+}
+
+/// A step that always fails: its script throws.
+fn fails(id: &str) -> Value {
+    json!({ "id": id, "type": "transform-data", "config": { "script": "throw new Error('broken on purpose')", "outputVariable": id } })
+}

@@ -1,0 +1,175 @@
+//! Secrets reach the callee and nobody else: not the stream, not the answers, not the log, not the database.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use base64::Engine as _;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::{ask, ask_with, flow};
+use crate::support::sink::Reply;
+use crate::support::world::{Kind, PROVIDER_KEY, World};
+
+on_both!(secrets_stay_with_the_callee);
+on_one!(Sqlite: secrets_are_for_calls_only, a_model_does_not_see_what_a_callee_says_back);
+
+const CANARY: &str = "canary-2f81c0aa-of-the-request";
+
+/// Everything that was logged in this process, at every level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn log() -> Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let log = LOG.get_or_init(|| {
+        let log = Log::default();
+        let writer = log.clone();
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer)).unwrap();
+        log
+    });
+    log.clone()
+}
+
+/// A flow that hands the secret out in every way that is allowed, to callees that say it back in every way.
+fn body(world: &World) -> Value {
+    world.sink.on("/mirror", [Reply::Mirror]);
+    world.sink.on("/refuse", [Reply::Answer(403, vec![], format!("no entry with {CANARY}"))]);
+    let url = world.sink.url("/mirror");
+    let tool = json!({
+        "name": "lookup", "description": "Looks.", "toolType": "external", "parametersSchema": { "type": "object" },
+        "config": { "url": url, "method": "PUT", "headers": { "authorization": "Bearer {{secrets.token}}" }, "body": { "t": "{{secrets.token}}" } },
+    });
+    let mut body = flow(json!([
+        { "id": "header", "type": "fetch-url", "config": { "url": url, "headers": { "x-key": "{{secrets.token}}" } }, "outputVariable": "header" },
+        { "id": "query", "type": "fetch-url", "config": { "url": format!("{url}?key={{{{secrets.token}}}}") } },
+        { "id": "body", "type": "api-call", "config": { "url": url, "method": "PUT", "body": { "k": "{{secrets.token}}" } } },
+        { "id": "auth", "type": "api-call", "config": { "url": url, "auth": { "type": "bearer", "token": "{{secrets.token}}" } } },
+        { "id": "basic", "type": "api-call", "config": { "url": url, "auth": { "type": "basic", "username": "u", "password": "{{secrets.token}}" } } },
+        { "id": "refused", "type": "fetch-url", "config": { "url": world.sink.url("/refuse"), "headers": { "x-key": "{{secrets.token}}" } } },
+        ask_with("asked", "call lookup {}", json!({ "runtimeTools": [tool] })),
+        ask("told", "say {{header}}"),
+        ask_with("paused", "call look {}", json!({ "runtimeTools": [super::local("look")] })),
+    ]));
+    body["secrets"] = json!({ "token": CANARY });
+    body
+}
+
+/// What must be found nowhere.
+fn canaries() -> Vec<String> {
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("u:{CANARY}"));
+    vec![CANARY.into(), basic, PROVIDER_KEY.into()]
+}
+
+fn clean(what: &str, text: &str) {
+    for canary in canaries() {
+        assert!(
+            !text.contains(&canary),
+            "{canary} in {what}: {}",
+            &text[text.find(&canary).unwrap().saturating_sub(200)..][..260.min(text.len())]
+        );
+    }
+}
+
+async fn secrets_stay_with_the_callee(world: Arc<World>) {
+    let log = log();
+    let node = world.node();
+    let body = body(&world);
+    let paused = node.dispatch(&body).await;
+    clean("the stream", &format!("{:?}", paused.frames));
+    let seen = world.sink.seen("/mirror");
+    assert_eq!((seen[0].header("x-key"), seen[2].json()), (CANARY, json!({ "k": CANARY })), "the callee gets it");
+    assert_eq!(seen[3].header("authorization"), format!("Bearer {CANARY}"));
+    let run = paused.run();
+    stored(&world, "while it is paused").await;
+    // The secret outlives a crash: it is sealed, not lost.
+    let node = world.crash().await;
+    let end = node.resume(&run, json!({ "look": "done" })).await;
+    clean("the continuation", &format!("{:?}", end.frames));
+    clean("the answer", &node.result(&body).await.to_string());
+    for path in ["", "/steps", "/events"] {
+        clean(path, &node.get(&format!("/v1/executions/{run}{path}")).ok().await.to_string());
+    }
+    node.dispatch(&flow(json!([{ "id": "p", "type": "prompt", "config": { "model": "openai/fake-401", "userPrompt": "x" } }]))).await;
+    stored(&world, "at the end").await;
+    clean("the log", &String::from_utf8_lossy(&log.0.lock()));
+    assert!(!log.0.lock().is_empty(), "something was logged");
+}
+
+/// Looks through all that the database holds.
+async fn stored(world: &World, when: &str) {
+    if world.kind == Kind::Postgres {
+        clean(when, &dump(world).await);
+        return;
+    }
+    for entry in std::fs::read_dir(world.folder()).unwrap() {
+        let path = entry.unwrap().path();
+        clean(&format!("{} {when}", path.display()), &String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
+    }
+}
+
+async fn dump(world: &World) -> String {
+    use sqlx::{AssertSqlSafe, Row};
+    let mut connection = world.schema().connect().await;
+    let tables =
+        sqlx::query("select tablename::text from pg_tables where schemaname = current_schema()").fetch_all(&mut connection).await.unwrap();
+    let mut text = String::new();
+    for table in tables {
+        let table: String = table.get(0);
+        let rows = sqlx::query(AssertSqlSafe(format!("select t::text from {table} t"))).fetch_all(&mut connection).await.unwrap();
+        rows.iter().for_each(|row| text.push_str(row.get::<&str, _>(0)));
+    }
+    assert!(text.contains("exec") || text.len() > 1_000, "the dump holds the rows");
+    text
+}
+
+async fn secrets_are_for_calls_only(world: Arc<World>) {
+    let steps = json!([
+        ask("prompt", "say {{secrets.token}}"),
+        { "id": "set", "type": "set-variable", "config": { "variableName": "x", "value": { "a": ["{{secrets.token}}"] } } },
+        { "id": "send", "type": "send-stream", "config": { "message": "{{secrets.token}}" } },
+        { "id": "document", "type": "template", "config": { "template": "x", "inputs": { "t": "{{secrets.token}}" } } },
+        { "id": "call", "type": "tool-call", "config": { "tool": super::local("t"), "parameters": { "t": "{{secrets.token}}" } } },
+        { "id": "record", "type": "get-record", "config": { "recordId": "{{secrets.token}}" } },
+    ]);
+    let mut body = flow(steps);
+    body["secrets"] = json!({ "token": CANARY });
+    let refused = world.node().post("/v1/dispatch").json(&body).refused(422, "validation_failed").await;
+    let wanted =
+        ["0/config/userPrompt", "1/config/value", "2/config/message", "3/config/inputs", "4/config/parameters", "5/config/recordId"];
+    let wanted: Vec<String> = wanted.iter().map(|place| format!("/flow/steps/{place}")).collect();
+    assert_eq!(refused.pointers(), wanted);
+    clean("the refusal", &refused.text());
+    let mut condition = flow(json!([ask("a", "say a")]));
+    condition["flow"]["steps"][0]["when"] = json!("secrets.token == 'x'");
+    condition["secrets"] = json!({ "token": CANARY });
+    world.node().post("/v1/dispatch").json(&condition).refused(422, "validation_failed").await;
+}
+
+async fn a_model_does_not_see_what_a_callee_says_back(world: Arc<World>) {
+    world.sink.on("/mirror", [Reply::Mirror]);
+    let tool = json!({
+        "name": "lookup", "description": "Looks.", "toolType": "external", "parametersSchema": { "type": "object" },
+        "config": { "url": world.sink.url("/mirror"), "headers": { "x-key": "{{secrets.token}}" } },
+    });
+    let prompt = json!({ "id": "p", "type": "prompt", "config": { "model": "openai/fake-tools", "userPrompt": "go", "tools": { "runtimeTools": [tool] } } });
+    let mut body = flow(json!([prompt]));
+    body["secrets"] = json!({ "token": CANARY });
+    world.node().dispatch(&body).await;
+    let asked = world.asked("fake-tools").await.to_string();
+    assert!(asked.contains("x-key"), "the tool's answer was sent: {asked}");
+    clean("what the model is sent", &asked);
+}

@@ -1,0 +1,298 @@
+//! Every step type once, with what it does in the world.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{ask, flow, set};
+use crate::support::sink::Reply;
+use crate::support::world::World;
+
+on_both!(records_are_written_and_read, a_delay_outlives_a_crash);
+on_one!(Sqlite: calls_are_made_as_written, answers_are_read_as_asked, waits_end, documents_are_rendered, scripts_compute, values_keep_their_type, tools_are_called_by_name, prompts_say_what_they_were_given, records_are_made_with_the_dispatch);
+
+/// A step of a type.
+fn step(id: &str, kind: &str, config: Value) -> Value {
+    json!({ "id": id, "type": kind, "config": config, "outputVariable": id })
+}
+
+async fn records_are_written_and_read(world: Arc<World>) {
+    let node = world.node();
+    let steps = json!([
+        set("meta", json!({ "stage": "new", "score": 3, "tags": { "a": 1 } })),
+        step("saved", "upsert-record", json!({ "recordType": "lead", "recordName": "{{who}}", "sourceVariable": "meta" })),
+        step(
+            "changed",
+            "update-record",
+            json!({ "recordId": "{{saved.id}}", "updates": { "stage": "won", "tags": { "b": 2 } }, "mergeStrategy": "deep-merge" })
+        ),
+        step("one", "get-record", json!({ "recordType": "lead", "recordName": "{{who}}" })),
+        step("all", "list-records", json!({ "recordFilter": { "type": "lead", "where": { "field": "score", "op": "gte", "value": 3 } } })),
+        step(
+            "none",
+            "list-records",
+            json!({ "recordFilter": { "type": "lead", "where": { "field": "stage", "op": "eq", "value": "new" } } })
+        ),
+        step("old", "retrieve-record", json!({ "recordType": "lead", "recordName": "{{who}}" })),
+        step("missing", "get-record", json!({ "recordType": "lead", "recordName": "nobody" })),
+        step("bad", "upsert-record", json!({ "recordType": "lead", "recordName": "x", "sourceVariable": "who" })),
+        step("unnamed", "upsert-record", json!({ "recordType": "log", "sourceVariable": "meta" })),
+    ]);
+    let mut body = flow(steps);
+    body["inputs"] = json!({ "who": "Ada" });
+    let transcript = node.dispatch(&body).await;
+    let result = |id: &str| transcript.step(id)["result"].clone();
+    assert_eq!(result("changed")["metadata"], json!({ "stage": "won", "score": 3, "tags": { "a": 1, "b": 2 } }));
+    assert_eq!(result("one"), result("changed"));
+    assert_eq!(result("old"), result("changed"));
+    assert_eq!((result("all").as_array().unwrap().len(), result("none")), (1, json!([])));
+    assert_eq!(transcript.step("missing")["code"], "record_not_found");
+    assert_eq!(transcript.step("bad")["code"], "invalid_record_source");
+    assert_eq!(transcript.last().data["failedSteps"], 2);
+    let kept = node.get("/v1/records?type=lead").ok().await;
+    assert_eq!(kept["data"][0]["metadata"], result("changed")["metadata"]);
+    // The same flow again makes no second record of the name, and one more of those without.
+    node.dispatch(&body).await;
+    assert_eq!(node.get("/v1/records?type=lead").ok().await["data"].as_array().unwrap().len(), 1);
+    assert_eq!(node.get("/v1/records?type=log").ok().await["data"].as_array().unwrap().len(), 2);
+}
+
+async fn calls_are_made_as_written(world: Arc<World>) {
+    let node = world.node();
+    world.sink.on("/mirror", [Reply::Mirror]);
+    let url = world.sink.url("/mirror");
+    let mut body = flow(json!([
+        step("get", "fetch-url", json!({ "http": { "url": format!("{url}?q={{{{word}}}}"), "headers": { "x-one": "{{n}}" } } })),
+        step(
+            "post",
+            "api-call",
+            json!({ "http": { "url": url, "method": "post", "query": { "a b": "{{word}}" }, "body": { "n": "{{n}}", "s": "n is {{n}}", "gone": "{{nothing}}" } } })
+        ),
+        step("text", "fetch-url", json!({ "http": { "url": url, "method": "PUT", "body": "plain {{word}}" } })),
+        step("delete", "fetch-url", json!({ "http": { "url": url, "method": "DELETE", "body": "ignored" } })),
+        step("basic", "api-call", json!({ "http": { "url": url, "auth": { "type": "basic", "username": "u", "password": "p" } } })),
+        step("template", "api-call", json!({ "http": { "url": url, "method": "PATCH" }, "requestTemplate": { "x": "{{word}}" } })),
+    ]));
+    body["inputs"] = json!({ "n": 7, "word": "wörd" });
+    let transcript = node.dispatch(&body).await;
+    let result = |id: &str| transcript.step(id)["result"].clone();
+    assert_eq!((&result("get")["method"], &result("get")["headers"]["x-one"]), (&json!("GET"), &json!("7")));
+    assert_eq!(result("get")["headers"].get("idempotency-key"), None);
+    assert_eq!(
+        serde_json::from_str::<Value>(result("post")["body"].as_str().unwrap()).unwrap(),
+        json!({ "n": 7, "s": "n is 7", "gone": null })
+    );
+    assert_eq!(transcript.step("post")["unresolvedVariables"], json!(["nothing"]));
+    assert_eq!(
+        (&result("text")["body"], &result("text")["headers"]["content-type"]),
+        (&json!("plain wörd"), &json!("text/plain; charset=utf-8"))
+    );
+    assert_eq!((&result("delete")["method"], &result("delete")["body"]), (&json!("DELETE"), &json!("")));
+    assert_eq!(result("basic")["headers"]["authorization"], "Basic dTpw");
+    assert_eq!(result("template")["body"], "{\"x\":\"wörd\"}");
+    let keys: Vec<&Value> =
+        ["post", "text", "delete", "template"].iter().map(|id| &transcript.step(id)["result"]["headers"]["idempotency-key"]).collect();
+    assert_eq!(keys.iter().map(ToString::to_string).collect::<std::collections::BTreeSet<_>>().len(), 4, "each effect has its own key");
+}
+
+async fn answers_are_read_as_asked(world: Arc<World>) {
+    let node = world.node();
+    world.sink.on("/list", [Reply::json(json!({ "data": { "items": [{ "id": 5 }, { "id": 6 }] } }))]);
+    world.sink.on("/text", [Reply::text("{\"a\": 1}")]);
+    world.sink.on("/words", [Reply::text("just words")]);
+    let steps = json!([
+        step(
+            "mapped",
+            "api-call",
+            json!({ "url": world.sink.url("/list"), "responseMapping": { "second": "data.items.1.id", "first": "$.data.items.0", "no": "data.x" } })
+        ),
+        step("guessed", "fetch-url", json!({ "url": world.sink.url("/text") })),
+        step("kept", "fetch-url", json!({ "url": world.sink.url("/text"), "responseType": "text" })),
+        step("wrong", "fetch-url", json!({ "url": world.sink.url("/words"), "responseType": "json" })),
+        step("blocked", "fetch-url", json!({ "url": "http://169.254.169.254/latest/meta-data" })),
+    ]);
+    let transcript = node.dispatch(&flow(steps)).await;
+    assert_eq!(transcript.step("mapped")["result"], json!({ "second": 6, "first": { "id": 5 }, "no": null }));
+    assert_eq!(transcript.step("guessed")["result"], json!({ "a": 1 }));
+    assert_eq!(transcript.step("kept")["result"], "{\"a\": 1}");
+    assert_eq!(transcript.step("wrong")["code"], "invalid_json");
+    assert_eq!(transcript.step("blocked")["code"], "egress_blocked");
+}
+
+async fn waits_end(world: Arc<World>) {
+    let node = world.node();
+    world.sink.on(
+        "/job",
+        [Reply::json(json!({ "state": "busy" })), Reply::status(503, json!({})), Reply::json(json!({ "state": "done", "n": 4 }))],
+    );
+    let steps = json!([
+        step("delay", "wait-until", json!({ "delayMs": 20 })),
+        step(
+            "poll",
+            "wait-until",
+            json!({ "poll": { "http": { "url": world.sink.url("/job") }, "success": "response.body.state == 'done'", "intervalMs": 100 } })
+        ),
+        step(
+            "given_up",
+            "wait-until",
+            json!({ "poll": { "http": { "url": world.sink.url("/x") }, "success": "false", "intervalMs": 100, "maxAttempts": 2 } })
+        ),
+        step("holds", "wait-until", json!({ "condition": "poll.n == 4" })),
+        step("never", "wait-until", json!({ "condition": "1 == 2", "pollIntervalMs": 100, "timeoutMs": 150 })),
+    ]);
+    let transcript = node.dispatch(&flow(steps)).await;
+    assert!(transcript.step("delay")["durationMs"].as_u64().unwrap() >= 20);
+    assert_eq!(transcript.step("poll")["result"], json!({ "state": "done", "n": 4 }));
+    assert_eq!(world.sink.seen("/job").len(), 3);
+    assert_eq!(transcript.step("given_up")["code"], "wait_exhausted");
+    assert_eq!(transcript.step("holds")["result"], true);
+    assert_eq!(transcript.step("never")["code"], "wait_exhausted");
+}
+
+async fn a_delay_outlives_a_crash(world: Arc<World>) {
+    let node = world.node();
+    let body = flow(json!([step("delay", "wait-until", json!({ "delayMs": 2_500 })), ask("end", "say woke")]));
+    let mut reader = node.open(&body).await;
+    let started = reader.until(|frame| frame.kind == "step_start").await;
+    let run = started.text("executionId").to_owned();
+    // The pause is told once it is committed; then no task holds the run.
+    reader.until(|frame| frame.custom() == Some("dispatch.paused")).await;
+    assert!(node.execution(&run).await["resumesAt"].is_string());
+    let node = world.crash().await;
+    let log = node.log(&run).await.fresh();
+    assert_eq!(log.step("end")["result"]["response"], "woke");
+    assert_eq!(log.customs("dispatch.attempt_discarded").count(), 0, "nothing was lost: the run slept");
+}
+
+async fn documents_are_rendered(world: Arc<World>) {
+    let mut body = flow(json!([
+        step(
+            "html",
+            "template",
+            json!({ "template": "<b>{{ name }}</b>{% for item in items %}[{{ item.n | times: 2 }}]{% endfor %}", "outputFormat": "html" })
+        ),
+        step("text", "template", json!({ "template": "{{ name }} {{ extra | upcase }}", "inputs": { "extra": "x{{items.0.n}}y" } })),
+    ]));
+    body["inputs"] = json!({ "name": "<Ada>", "items": [{ "n": 1 }, { "n": 2 }] });
+    let transcript = world.node().dispatch(&body).await;
+    assert_eq!(transcript.step("html")["result"], "<b>&lt;Ada&gt;</b>[2][4]");
+    assert_eq!(transcript.step("text")["result"], "<Ada> X1Y");
+}
+
+async fn scripts_compute(world: Arc<World>) {
+    let mut body = flow(json!([
+        step("three", "transform-data", json!({ "script": "return [n, input.n, variables.n]" })),
+        step("awaits", "transform-data", json!({ "script": "return await Promise.all([1, 2].map(async x => x + three[0]))" })),
+        step("nothing", "transform-data", json!({ "script": "return" })),
+        step("throws", "transform-data", json!({ "script": "null.x" })),
+        step("outside", "transform-data", json!({ "script": "return [typeof fetch, typeof require, typeof process]" })),
+    ]));
+    body["inputs"] = json!({ "n": 5 });
+    let transcript = world.node().dispatch(&body).await;
+    assert_eq!(transcript.step("three")["result"], json!([5, 5, 5]));
+    assert_eq!(transcript.step("awaits")["result"], json!([6, 7]));
+    assert_eq!(transcript.step("nothing")["success"], true);
+    assert_eq!(transcript.step("throws")["success"], false);
+    assert_eq!(transcript.step("outside")["result"], json!(["undefined", "undefined", "undefined"]));
+}
+
+async fn values_keep_their_type(world: Arc<World>) {
+    let mut body = flow(json!([
+        set("copy", json!("{{list}}")),
+        set("text", json!("n={{list.1}} {{missing || copy.0 || \"z\"}} {{zero ?? 9}}")),
+        set("tree", json!({ "a": ["{{zero}}", { "b": "{{flag}}" }] })),
+        set("plain", json!(false)),
+        set("words", json!("{{hostile}}")),
+    ]));
+    body["inputs"] = json!({ "list": [1, "two"], "zero": 0, "flag": true, "hostile": "{{list}} {% raw %}" });
+    let transcript = world.node().dispatch(&body).await;
+    let result = |id: &str| transcript.step(id)["result"].clone();
+    assert_eq!(result("copy"), json!([1, "two"]));
+    assert_eq!(result("text"), "n=two 1 0");
+    assert_eq!(result("tree"), json!({ "a": [0, { "b": true }] }));
+    assert_eq!(result("plain"), json!(false));
+    assert_eq!(result("words"), "{{list}} {% raw %}", "data is never a template");
+    assert_eq!(transcript.last().data["finalOutput"], result("words"));
+}
+
+async fn tools_are_called_by_name(world: Arc<World>) {
+    world.sink.on("/mirror", [Reply::Mirror]);
+    let tool = json!({
+        "name": "mirror", "description": "Says back.", "toolType": "external", "hiddenParameterNames": ["account"],
+        "parametersSchema": { "type": "object", "properties": { "q": { "type": "string" }, "account": { "type": "string" } }, "required": ["q", "account"] },
+        "config": { "url": world.sink.url("/mirror"), "method": "PUT", "body": "{\"q\": {{q}}, \"account\": {{account}}, \"left\": {{out}}}" },
+    });
+    let custom = json!({ "name": "add", "description": "Adds.", "toolType": "custom", "parametersSchema": { "type": "object" }, "config": { "code": "return a + b" } });
+    let mut body = flow(json!([
+        step("mirrored", "tool-call", json!({ "tool": tool, "parameters": { "q": "say \"{{word}}\"" } })),
+        step("added", "tool-call", json!({ "tool": custom, "parameters": { "a": 2, "b": "{{n}}" } })),
+        step(
+            "wrong",
+            "tool-call",
+            json!({ "tool": { "name": "t", "toolType": "custom", "config": { "code": "return 1" }, "parametersSchema": { "type": "object", "required": ["x"] } }, "parameters": {} })
+        ),
+        step(
+            "asked",
+            "prompt",
+            json!({ "model": "local/echo", "userPrompt": "call mirror {\"q\": \"hi\", \"account\": \"forged\"}", "tools": { "runtimeTools": [tool] } })
+        ),
+    ]));
+    body["inputs"] = json!({ "word": "hé", "n": 3, "account": "acc_7" });
+    let transcript = world.node().dispatch(&body).await;
+    assert_eq!(world.sink.seen("/mirror")[0].body, "{\"q\": \"say \\\"hé\\\"\", \"account\": \"acc_7\", \"left\": {{out}}}");
+    assert_eq!(transcript.step("added")["result"], 5);
+    assert_eq!(transcript.step("wrong")["code"], "invalid_tool_parameters");
+    assert!(world.sink.seen("/mirror")[1].body.contains("acc_7"), "a model cannot choose a hidden parameter");
+    let started = transcript.all("tool_start").find(|frame| frame.data["stepId"] == "asked").unwrap();
+    assert_eq!(started.data["hiddenParameterNames"], json!(["account"]));
+}
+
+async fn prompts_say_what_they_were_given(world: Arc<World>) {
+    let node = world.node();
+    let prompt = json!({ "id": "chat", "type": "prompt", "config": {
+        "model": "openai/fake-ok", "systemPrompt": "You serve {{tenant}}.", "userPrompt": "{{user_message}}", "previousMessages": "{{messages}}",
+        "temperature": 0.5, "maxTokens": 50, "stop": ["END"],
+    } });
+    let mut body = flow(json!([prompt]));
+    body["inputs"] = json!({ "tenant": "ACME" });
+    body["messages"] = json!([
+        { "role": "user", "content": "First.", "createdAt": "2026-01-01T00:00:00Z" },
+        { "role": "assistant", "content": [{ "type": "text", "text": "Yes?" }] },
+        { "role": "user", "content": [{ "type": "text", "text": "Second." }, { "type": "image", "image": "data:image/png;base64,AAAA" }] },
+    ]);
+    node.dispatch(&body).await;
+    let asked = world.asked("fake-ok").await;
+    let messages: Vec<(&Value, &Value)> =
+        asked["messages"].as_array().unwrap().iter().map(|message| (&message["role"], &message["content"])).collect();
+    assert_eq!(messages.len(), 4, "the last message is not sent twice: {asked}");
+    assert_eq!(messages[0], (&json!("system"), &json!("You serve ACME.")));
+    assert_eq!(asked["stop"], json!(["END"]));
+    let json_prompt = |format: Value| json!({ "id": "j", "type": "prompt", "config": { "model": "local/echo", "userPrompt": "json {\"n\": [1, 2]}", "responseFormat": format, "outputVariable": "j" } });
+    let end = node.dispatch(&flow(json!([json_prompt(json!("JSON")), set("n", json!("{{j.n.1}}"))]))).await;
+    assert_eq!((&end.step("n")["result"], &end.step("j")["result"]["json"]), (&json!(2), &json!({ "n": [1, 2] })));
+    let schema = json!({ "type": "json_schema", "schema": { "type": "object", "required": ["missing"] } });
+    let end = node.dispatch(&flow(json!([json_prompt(schema)]))).await;
+    assert_eq!(end.step("j")["code"], "schema_mismatch");
+}
+
+async fn records_are_made_with_the_dispatch(world: Arc<World>) {
+    let node = world.node();
+    let body = |mode: &str, record: Value| {
+        let mut body = flow(json!([set("seen", json!("{{_record}}"))]));
+        body["record"] = record;
+        body["options"] = json!({ "recordMode": mode });
+        body
+    };
+    let lead = json!({ "type": "lead", "name": "Ada", "metadata": { "n": 1 } });
+    let seen = node.dispatch(&body("virtual", lead.clone())).await.step("seen")["result"].clone();
+    assert_eq!(seen, lead);
+    assert_eq!(node.get("/v1/records").ok().await["data"], json!([]));
+    let made = node.dispatch(&body("create", lead.clone())).await.step("seen")["result"].clone();
+    node.post("/v1/dispatch").json(&body("create", lead)).refused(409, "already_exists").await;
+    let changed = json!({ "type": "lead", "name": "Ada", "metadata": { "n": 2 } });
+    let upserted = node.dispatch(&body("upsert", changed)).await.step("seen")["result"].clone();
+    assert_eq!((&upserted["id"], &upserted["metadata"]), (&made["id"], &json!({ "n": 2 })));
+    for found in [json!({ "id": made["id"] }), json!({ "type": "lead", "name": "Ada" })] {
+        assert_eq!(node.dispatch(&body("existing", found)).await.step("seen")["result"], upserted);
+    }
+}
