@@ -14,7 +14,8 @@ pub fn client() -> reqwest::Client {
 #[expect(clippy::disallowed_methods, reason = "tests call the server under test, not the outside")]
 pub fn client_with(settings: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder) -> reqwest::Client {
     static PROVIDER: Once = Once::new();
-    PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
+    // A server that is under test in this process may have installed it first.
+    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     settings(reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none())).build().unwrap()
 }
 
