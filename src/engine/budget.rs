@@ -76,7 +76,7 @@ mod tests {
         let taken = (0..10).filter(|_| reserved.reserve(&budget, &Spent::default(), worst).is_ok()).count();
         assert_eq!(taken, 3);
         reserved.release(worst);
-        assert_eq!(reserved.reserve(&budget, &Spent { cost: 30, ..Spent::default() }, worst), Ok(()));
-        assert_eq!(reserved.reserve(&budget, &Spent { cost: 30, ..Spent::default() }, worst), Err("cost"));
+        assert_eq!(reserved.reserve(&budget, &Spent { cost: 10, ..Spent::default() }, worst), Ok(()));
+        assert_eq!(reserved.reserve(&budget, &Spent { cost: 10, ..Spent::default() }, worst), Err("cost"));
     }
 }

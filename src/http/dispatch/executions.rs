@@ -20,7 +20,7 @@ use crate::engine::{Engine, Fate};
 use crate::error::{Error, Kind, Result};
 use crate::feed::{Feed, Follower};
 use crate::http::AppState;
-use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
+use crate::http::extract::{Body, Id, IdempotencyKey, Ids, InPath, Params};
 use crate::http::limits::Limits;
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{FlowsExecute, FlowsRead, Scoped};
@@ -68,6 +68,24 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 /// Longest name of a signal.
 const LONGEST_SIGNAL: usize = 200;
 
+/// A signal's name, as it stands in the path.
+#[derive(Debug, Clone, JsonSchema)]
+#[serde(transparent)]
+struct SignalName(String);
+
+impl std::str::FromStr for SignalName {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl InPath for SignalName {
+    const PARAM: &'static str = "signal";
+    const NOUN: &'static str = "signal";
+}
+
 /// A signal's payload: any JSON object.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -89,12 +107,10 @@ async fn signal(
     State(engine): State<Engine>,
     State(workers): State<Workers>,
     State(clock): State<Clock>,
-    Id(id): Id<RunId>,
-    axum::extract::Path(path): axum::extract::Path<std::collections::HashMap<String, String>>,
+    Ids(id, SignalName(name)): Ids<RunId, SignalName>,
     key: IdempotencyKey,
     body: Option<Body<SignalPayload>>,
 ) -> Result<(axum::http::StatusCode, Json<Sent>)> {
-    let name = path.get("signal").cloned().unwrap_or_default();
     if name.is_empty() || name.chars().count() > LONGEST_SIGNAL {
         return Err(Error::new(Kind::Invalid, "invalid_signal", format!("a signal's name has 1 to {LONGEST_SIGNAL} characters")));
     }

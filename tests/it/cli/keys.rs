@@ -13,7 +13,11 @@ fn a_key_is_made_works_at_a_running_server_and_is_revoked() {
     let file = example("01-sales-analysis.json");
     let call = ["run", &file, "--server", &server.url, "--key", key];
     assert_eq!(shell.json(&call)["execution"]["success"], true);
-    insta::assert_snapshot!(shell.run(&["keys", "revoke", id, "--data", "data"]), @"");
+    insta::assert_snapshot!(shell.run(&["keys", "revoke", id, "--data", "data"]), @"
+    exit 0
+    --- stdout
+    key_[id] is revoked; servers that run refuse it within [time]
+    ");
     let listed = shell.json(&["keys", "list", "--data", "data"]);
     let keys = listed["apiKeys"].as_array().unwrap();
     assert_eq!((keys.len(), &keys[0]["name"], &keys[1]["scopes"][1]), (2, &"first key".into(), &"FLOWS:READ".into()));
@@ -29,14 +33,29 @@ fn a_key_is_made_works_at_a_running_server_and_is_revoked() {
 fn people_see_lines() {
     let shell = Shell::new();
     drop(Server::start(&shell, "data"));
-    insta::assert_snapshot!(shell.run(&["keys", "create", "--data", "data", "--name", "ci", "--scopes", "RECORDS:*", "--expires", "12h"]), @"");
-    insta::assert_snapshot!(shell.run(&["keys", "list", "--data", "data"]), @"");
+    insta::assert_snapshot!(shell.run(&["keys", "create", "--data", "data", "--name", "ci", "--scopes", "RECORDS:*", "--expires", "12h"]), @"
+    exit 0
+    --- stdout
+    API key (shown once): [key]
+    key_[id]  [key]...  until [date]    ci                    RECORDS:*
+    ");
+    insta::assert_snapshot!(shell.run(&["keys", "list", "--data", "data"]), @"
+    exit 0
+    --- stdout
+    key_[id]  [key]...  active              first key             *
+    key_[id]  [key]...  until [date]    ci                    RECORDS:*
+    ");
 }
 
 #[test]
 fn what_is_not_there_is_not_found() {
     let shell = Shell::new();
-    insta::assert_snapshot!(shell.run(&["keys", "list", "--data", "nowhere"]), @"");
+    insta::assert_snapshot!(shell.run(&["keys", "list", "--data", "nowhere"]), @"
+    exit 4
+    --- stderr
+    error: there is no database in nowhere (database_not_found)
+    next: name its folder with --data, or start `dispatch serve` once: it makes the database and prints a key
+    ");
     assert!(!std::path::Path::new(&shell.path("nowhere")).exists());
     drop(Server::start(&shell, "data"));
     for id in ["key_01m818aaaaaaaaaaaaaaaaaaaa", "nonsense"] {
@@ -52,6 +71,18 @@ fn what_cannot_be_is_refused() {
     let create = |scopes: &str, expires: &str| {
         shell.run(&["keys", "create", "--data", "data", "--name", " ", "--scopes", scopes, "--expires", expires])
     };
-    insta::assert_snapshot!(create("FLOWS:READ,FLOWS:FLY", "1h"), @"");
-    insta::assert_snapshot!(create("*", "soon"), @"");
+    insta::assert_snapshot!(create("FLOWS:READ,FLOWS:FLY", "1h"), @"
+    exit 2
+    --- stderr
+    error: /name: expected 1 to 100 characters (and 1 more, see details) (validation_failed)
+      at /name: expected 1 to 100 characters
+      at /scopes/1: unknown scope `FLOWS:FLY`; one of *, FLOWS:{*,READ,WRITE,EXECUTE}, RECORDS:{*,READ,WRITE}, AGENTS:{*,READ,WRITE,EXECUTE,DEPLOY:LIVE}, TOOLS:{*,READ,WRITE}, SCHEDULES:{*,READ,WRITE}, CLIENT_TOKENS:{*,READ,WRITE}, API_KEYS:{*,READ,WRITE}, CREDENTIALS:{*,READ,WRITE}, JOBS:{*,READ,WRITE}, TELEMETRY:{*,WRITE}, ANALYTICS:{*,READ}, RUNTIME:{*,EXPORT}
+    ");
+    insta::assert_snapshot!(create("*", "soon"), @"
+    exit 2
+    --- stderr
+    error: invalid value 'soon' for '--expires <EXPIRES>': `soon` is not a time span; write a number and a unit, as in 30d, 12h, 45m or 90s
+
+    For more information, try '--help'.
+    ");
 }
