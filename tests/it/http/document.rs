@@ -29,7 +29,7 @@ fn every_mounted_route_is_documented() {
 }
 
 #[test]
-#[ignore = "some answers of the dispatch routes are not described yet"]
+#[ignore = "fails: an operation has no responses in the API document; the product is to be mended"]
 fn every_operation_is_named_and_its_parts_are_documented() {
     let document = document();
     let mut names = BTreeSet::new();
