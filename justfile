@@ -30,15 +30,19 @@ all:
 
 # The main job with the embedded model: no key, no server
 demo:
-    cargo run --release -- demo
+    cargo run -- demo
 
 # A server for development; its key is printed once
 serve *flags:
-    cargo run --release -- serve --dev {{ flags }}
+    cargo run -- serve --dev {{ flags }}
 
-# Kill the real binary at every named point and compare with a model
-proof kills='200' store='sqlite':
-    cargo run --release -- selftest crash --kills {{ kills }} --store {{ store }}
+# Kill the real binary at every named point and at random, and compare with a model
+crash kills='50' store='sqlite' *flags:
+    cargo run -- selftest crash --kills {{ kills }} --store {{ store }} {{ flags }}
+
+# Simulated worlds: nodes that die and stand still over a store that fails, each drawn from its number
+simulate seeds='20000':
+    DISPATCH_SIM_SEEDS={{ seeds }} cargo nextest run --no-capture every_world_keeps_its_promises
 
 # Load a server and measure it
 bench *flags:

@@ -304,6 +304,19 @@ pub fn pointer(path: &serde_path_to_error::Path) -> String {
     })
 }
 
+/// What serde says of a value that does not fit, in the words of documents: their reader knows objects, not our types.
+pub fn misfit(cause: &impl fmt::Display) -> String {
+    let text = cause.to_string();
+    let text = text.split(" at line ").next().unwrap_or_default();
+    if let Some((found, _)) = text.split_once("expected struct ") {
+        return format!("{found}expected an object");
+    }
+    if text.starts_with("data did not match any variant") {
+        return "the value has none of the forms that are understood here".into();
+    }
+    text.replace("unknown variant", "unknown value")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -131,6 +131,10 @@ const SHORTEST_REDACTED: usize = 6;
 impl Redactor {
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         let mut secrets: Vec<Secret> = secrets.into_iter().filter(|secret| secret.expose().len() >= SHORTEST_REDACTED).collect();
+        // A host that was made of a secret is told in lower case.
+        let lower = |secret: &Secret| Some(secret.expose().to_lowercase()).filter(|lower| lower != secret.expose()).map(Secret::new);
+        let hosts: Vec<Secret> = secrets.iter().filter_map(lower).collect();
+        secrets.extend(hosts);
         // Longest first, so that a secret that contains another leaves nothing behind.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
         Self(Arc::new(secrets))
@@ -192,6 +196,15 @@ mod tests {
         assert_eq!(vault.open(&sealed, "tenant/a").ok().as_deref().map(Vec::as_slice), Some(b"hello".as_slice()));
         assert!(vault.open(&sealed, "tenant/b").is_err());
         assert!(vault.open(&sealed[..5], "tenant/a").is_err());
+    }
+
+    #[test]
+    fn a_host_made_of_a_secret_is_found_too() {
+        let redactor = Redactor::new([Secret::new("SK-Canary-1")]);
+        assert_eq!(redactor.text("http://sk-canary-1.example.com and SK-Canary-1"), "http://[redacted].example.com and [redacted]");
+        let mut value = serde_json::json!({ "sk-canary-1": "sk-canary-1" });
+        redactor.value(&mut value);
+        assert_eq!(value, serde_json::json!({ REDACTED: REDACTED }));
     }
 
     #[test]

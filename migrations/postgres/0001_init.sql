@@ -135,7 +135,9 @@ create table waits (
     state text collate "C" not null,
     resolution text,
     created_at bigint not null,
-    resolved_at bigint
+    resolved_at bigint,
+    -- The run's last event then.
+    resolved_after bigint
 );
 create index waits_run on waits (run, id);
 create index waits_open on waits (tenant, id) where state = 'open';
@@ -249,11 +251,12 @@ begin
                 wake_at = case when c.ends then null when c.state in ('running', 'compensating') then greatest(c.wake_at, r.wake_at)
                     else c.wake_at end,
                 commit_no = c.number, reserved = c.reserved,
+                recoveries = case when c.advances then 0 else r.recoveries end,
                 spent = c.spent, output = c.output, failure = c.failure, finished_at = c.finished_at,
                 sealed = case when c.ends then null else r.sealed end,
                 owner = case when c.state in ('running', 'compensating') then r.owner end
             from json_to_recordset(new_commits) as c(run text, epoch bigint, number bigint, seen bigint, state text, wake_at bigint,
-                reserved bigint, spent text, output text, failure text, finished_at bigint, ends boolean)
+                reserved bigint, spent text, output text, failure text, finished_at bigint, ends boolean, advances boolean)
             where r.id = c.run and r.epoch = c.epoch and r.commit_no = c.number - 1
                 and r.state in ('running', 'compensating') and (c.seen is null or c.seen = r.nudges)
             returning r.id
@@ -296,7 +299,8 @@ begin
 
     if json_array_length(new_answers) > 0 then
         with won as (
-            update waits w set state = 'resolved', resolution = a.resolution, resolved_at = a.now
+            update waits w set state = 'resolved', resolution = a.resolution, resolved_at = a.now,
+                resolved_after = (select max(e.last_seq) from events e where e.run = w.run)
             from json_to_recordset(new_answers)
                 as a(wait text, tenant text, resolution text, now bigint, run text, epoch bigint, number bigint)
             where w.id = a.wait and w.tenant = a.tenant and w.state = 'open'

@@ -134,7 +134,9 @@ create table waits (
     state text not null,
     resolution text,
     created_at integer not null,
-    resolved_at integer
+    resolved_at integer,
+    -- The run's last event then.
+    resolved_after integer
 ) strict, without rowid;
 create index waits_run on waits (run, id);
 create index waits_open on waits (tenant, id) where state = 'open';

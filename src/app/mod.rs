@@ -74,7 +74,7 @@ impl App {
         Ok(Self { state, new_key, options, grace: config.grace })
     }
 
-    /// Serves until `shutdown`; then takes no more, lets runs end or hands them back, and closes.
+    /// Serves until `shutdown`; then takes no more, lets runs end or hands them back, lets readers go, and closes.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let state = self.state.clone();
         let tidy = tokio::spawn(tidy(state.clone()));
@@ -85,6 +85,8 @@ impl App {
                 shutdown.cancelled().await;
                 state.readiness.drain();
                 state.workers.shutdown(grace).await;
+                // Runs say no more here: their readers are let go before their connections would be cut.
+                state.feed.stop();
                 stop.cancel();
             }
         };

@@ -164,6 +164,8 @@ impl Auth {
         let mut problems = Problems::default();
         if request.name.trim().is_empty() || request.name.chars().count() > LONGEST_NAME {
             problems.add("/name", format!("expected 1 to {LONGEST_NAME} characters"));
+        } else if request.name.contains(char::is_control) {
+            problems.add("/name", "expected a text without control characters");
         }
         if request.scopes.is_empty() {
             problems.add("/scopes", "expected at least one scope; `*` allows everything");

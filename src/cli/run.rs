@@ -143,7 +143,7 @@ fn failure(outcome: &Outcome, later: Option<&str>) -> Option<Error> {
     if let Some(reason) = &outcome.paused_reason {
         return Some(open_question(reason, later));
     }
-    let Some(error) = &outcome.error else {
+    let Some(error) = outcome.error.as_ref().filter(|_| outcome.status != "completed") else {
         return Some(Error::new(Kind::Internal, "steps_failed", "the flow came to its end, but steps of it failed"));
     };
     let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();

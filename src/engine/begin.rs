@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::context::RunContext;
 use super::drive::Departure;
-use super::log::{Birth, RESERVE, RunLog, Start};
+use super::log::{Before, Birth, RESERVE, RunLog, Start};
 use super::memory::Memory;
+use super::node_lease::RunLease;
 use super::plan::Plan;
 use super::{Engine, KEYS_FOR, recover};
 use crate::clock::Timestamp;
@@ -19,7 +20,7 @@ use crate::failpoint;
 use crate::id::{FlowId, RunId, TenantId};
 use crate::model::event::Event;
 use crate::model::run::{Parent, Spent};
-use crate::model::{Epoch, RunInput};
+use crate::model::{Epoch, RunInput, RunState};
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Created, Lease, NewRun, RunKey, StoreResult};
@@ -49,6 +50,8 @@ pub struct Active {
     birth: Option<Birth>,
     number: i64,
     wait_for_birth: bool,
+    postponed: Option<Timestamp>,
+    closing: Closing,
 }
 
 /// The context that a run's sealed secrets are bound to.
@@ -57,8 +60,8 @@ fn sealed_as(tenant: TenantId, run: RunId) -> String {
 }
 
 impl Engine {
-    /// Begins a new run that is advanced here, born under a lease until `lease_until`.
-    pub async fn begin(&self, start: StartRun, lease_until: watch::Receiver<Timestamp>) -> Result<Started> {
+    /// Begins a new run that is advanced here, born under this node's lease.
+    pub async fn begin(&self, start: StartRun, lease: RunLease) -> Result<Started> {
         let parts = self.parts();
         let run = RunId::new(&parts.clock);
         let now = parts.clock.now();
@@ -73,7 +76,7 @@ impl Engine {
             sealed,
             parent: start.parent,
             key: start.key,
-            lease: Some((parts.node, *lease_until.borrow())),
+            lease: Some((parts.node, lease.promised())),
             created_at: now,
             reserved: RESERVE,
             journal: Vec::new(),
@@ -90,7 +93,8 @@ impl Engine {
             next_seq: 0,
             reserved: RESERVE,
             spent: Spent::default(),
-            lease_until,
+            lease,
+            before: Before::Nothing,
         };
         let memory = Memory::load(&start.plan, Vec::new(), Vec::new(), 0);
         let context = self.context(log, start.plan, start.input, start.secrets, memory).await?;
@@ -102,14 +106,16 @@ impl Engine {
             total_steps: u32::try_from(context.plan.steps.len()).unwrap_or(u32::MAX),
             source: context.input.options.source.clone(),
         });
-        let active = Active { context: Arc::new(context), birth: Some(Birth { new, told }), number: 0, wait_for_birth };
+        let context = Arc::new(context);
+        let closing = Closing(context.clone());
+        let active = Active { context, birth: Some(Birth { new, told }), number: 0, wait_for_birth, postponed: None, closing };
         Ok(Started { run, active, created })
     }
 
     /// Takes up a claimed run.
-    pub async fn resume(&self, lease: Lease, lease_until: watch::Receiver<Timestamp>) -> Result<Active> {
-        let plan = self.plan(&lease.run.flow_hash, &lease.flow)?;
-        let run = lease.run;
+    pub async fn resume(&self, taken: Lease, lease: RunLease) -> Result<Active> {
+        let plan = self.plan(&taken.run.flow_hash, &taken.flow)?;
+        let run = taken.run;
         let secrets = self.unseal(run.sealed.as_deref(), run.tenant, run.id)?;
         let log = Start {
             run: run.id,
@@ -119,19 +125,29 @@ impl Engine {
             next_seq: run.reserved,
             reserved: run.reserved,
             spent: run.spent,
-            lease_until,
+            lease,
+            before: if run.state == RunState::Paused { Before::Rested } else { Before::CutShort },
         };
-        let memory = Memory::load(&plan, lease.journal, lease.waits, run.nudges);
+        let memory = Memory::load(&plan, taken.journal, taken.waits, run.nudges);
         let context = self.context(log, plan, run.input, secrets, memory).await?;
-        if run.cancel_requested {
+        if run.cancel_requested || self.is_orphan(run.tenant, run.parent).await? {
             context.cancel.cancel();
         }
-        if lease.recovered {
+        if taken.recovered {
             failpoint::hit("run.recover.before");
-            recover::discard(&context, &lease.tail, run.recoveries);
+            recover::discard(&context, &taken.tail, run.recoveries);
             failpoint::hit("run.recover.after");
         }
-        Ok(Active { context: Arc::new(context), birth: None, number: run.commit, wait_for_birth: false })
+        let context = Arc::new(context);
+        let closing = Closing(context.clone());
+        Ok(Active { context, birth: None, number: run.commit, wait_for_birth: false, postponed: None, closing })
+    }
+
+    /// Whether a child's parent has ended. It was created while the parent was ending, and nobody waits for it.
+    async fn is_orphan(&self, tenant: TenantId, parent: Option<Parent>) -> Result<bool> {
+        let Some(parent) = parent else { return Ok(false) };
+        let found = self.parts().store.find_run(tenant, parent.run).await?;
+        Ok(found.is_none_or(|run| run.state.is_terminal()))
     }
 
     async fn context(
@@ -232,17 +248,26 @@ fn message_text(message: &Value) -> String {
 }
 
 impl Active {
+    /// The run is given back at once, to be taken up again at that time: its owners went away one after the other.
+    #[must_use]
+    pub fn postponed(self, until: Timestamp) -> Self {
+        Self { postponed: Some(until), ..self }
+    }
+
     /// Advances the run until it has ended, paused or was lost. `leave` asks to hand it back.
     pub async fn drive(self, leave: CancellationToken) -> Departure {
-        let Self { context, birth, number, wait_for_birth } = self;
+        let Self { context, birth, number, wait_for_birth, postponed, closing: _closing } = self;
         let walk = async {
             if wait_for_birth {
                 context.log.commit().await;
             }
-            context.walk(&leave).await
+            match postponed {
+                Some(until) => context.postpone(until).await,
+                None => context.walk(&leave).await,
+            }
         };
+        let walk = context.log.lease().under(walk);
         let committing = context.log.keep_committing(birth, number);
-        let _closing = Closing(&context);
         tokio::select! {
             biased;
             departure = walk => departure,
@@ -251,10 +276,10 @@ impl Active {
     }
 }
 
-/// Closes the ring however the drive ends, also when its task is aborted.
-struct Closing<'a>(&'a RunContext);
+/// Closes the ring however the drive ends, also when its task is aborted, before it was first polled even.
+struct Closing(Arc<RunContext>);
 
-impl Drop for Closing<'_> {
+impl Drop for Closing {
     fn drop(&mut self) {
         self.0.parts().feed.close(self.0.run, self.0.log.ring());
     }

@@ -4,7 +4,7 @@
 //! either answered or suspends the step, events get their place in the log. Recording and emitting never
 //! wait, so what a step does between two awaits leaves in one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Worst;
 use super::log::RunLog;
-use super::memory::Memory;
+use super::memory::{Memory, weight};
 use super::plan::{Plan, PlannedStep};
 use super::{Inner, Parts};
 use crate::clock::Timestamp;
 use crate::expr::Scope;
+use crate::expr::bounds::Misfit;
 use crate::failpoint;
 use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::Event;
@@ -73,6 +74,12 @@ impl StepFailure {
     /// A failure that may pass.
     pub fn transient(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { retryable: true, ..Self::new(code, message) }
+    }
+}
+
+impl From<Misfit> for StepFailure {
+    fn from(misfit: Misfit) -> Self {
+        Self::new(misfit.code(), misfit.to_string())
     }
 }
 
@@ -131,10 +138,26 @@ impl RunContext {
     }
 }
 
+/// One entry into a step, shared by its attempts.
+///
+/// A step that waits is entered each time that the run is nudged, and mostly finds that nothing is there for it: of such
+/// an entry the log tells nothing. So its start is told with the first thing that comes of it.
+#[derive(Default)]
+pub struct Entry {
+    untold: Mutex<Option<Event>>,
+}
+
+impl Entry {
+    pub(super) fn new(start: Event) -> Self {
+        Self { untold: Mutex::new(Some(start)) }
+    }
+}
+
 /// What one step sees.
 pub struct StepContext<'a> {
     pub run: &'a RunContext,
     pub planned: &'a PlannedStep,
+    entry: &'a Entry,
     /// From 1.
     pub attempt: u32,
     variables: Arc<Map<String, Value>>,
@@ -165,9 +188,23 @@ pub enum Asked {
 }
 
 impl<'a> StepContext<'a> {
-    pub(super) fn new(run: &'a RunContext, planned: &'a PlannedStep, attempt: u32) -> Self {
+    pub(super) fn new(run: &'a RunContext, planned: &'a PlannedStep, entry: &'a Entry, attempt: u32) -> Self {
         let variables = run.memory.lock().variables.clone();
-        Self { run, planned, attempt, variables, noted: Mutex::default() }
+        Self { run, planned, entry, attempt, variables, noted: Mutex::default() }
+    }
+
+    /// Tells that the step was entered, unless that is told already.
+    pub(super) fn announce(&self) {
+        if let Some(start) = self.entry.untold.lock().take() {
+            self.run.emit(start);
+            failpoint::hit("step.start");
+        }
+    }
+
+    /// Call before an outside effect: what it may depend on becomes durable first.
+    pub async fn settle(&self) {
+        self.announce();
+        self.run.log.settle().await;
     }
 
     pub fn parts(&self) -> &'a Parts {
@@ -233,16 +270,22 @@ impl<'a> StepContext<'a> {
 
     /// Books what the step used.
     pub fn spend(&self, spent: &Spent) {
-        let mut noted = self.noted.lock();
-        noted.tokens = noted.tokens.saturating_add(spent.tokens());
-        noted.cost = noted.cost.saturating_add(spent.cost);
-        drop(noted);
+        self.announce();
+        self.spent_before(spent.tokens(), spent.cost);
         self.run.log.spend(spent);
+    }
+
+    /// What an earlier entry into the step used, in tokens and nano-dollars: booked with the run then, told with the step now.
+    pub fn spent_before(&self, tokens: u64, cost: u64) {
+        let mut noted = self.noted.lock();
+        noted.tokens = noted.tokens.saturating_add(tokens);
+        noted.cost = noted.cost.saturating_add(cost);
     }
 
     /// Appends an event, with every known secret removed.
     pub fn emit(&self, event: Event) {
         failpoint::hit("event.emit");
+        self.announce();
         self.run.emit(event);
     }
 
@@ -261,6 +304,7 @@ impl<'a> StepContext<'a> {
 
     /// Records a result. Durable before anything that may depend on it: effects settle the log first.
     pub fn record(&self, key: &str, outcome: Outcome) {
+        self.announce();
         self.run.record(key, outcome);
     }
 
@@ -296,7 +340,7 @@ impl<'a> StepContext<'a> {
             self.run.log.commit().await;
             failpoint::hit("effect.begun");
         } else {
-            self.run.log.settle().await;
+            self.settle().await;
         }
         failpoint::hit("effect.before");
         let result = act().await.map(|result| self.run.without_secrets(result));
@@ -324,6 +368,8 @@ impl<'a> StepContext<'a> {
         let wait_key = format!("{key}/settlement/{round}");
         let ask = Ask { kind: WaitKind::Settlement, name: key.to_owned(), shown: shown.clone(), digest: None, deadline: None };
         match self.ask(&wait_key, ask).await? {
+            // Told when it began to wait; a nudge alone is no news.
+            Asked::Open { .. } if self.is_quiet() => Err(Interrupt::Suspend),
             Asked::Open { wait } => {
                 failpoint::hit("effect.unknown");
                 let value = serde_json::json!({
@@ -363,6 +409,9 @@ impl<'a> StepContext<'a> {
             }
             return Ok(Asked::Open { wait: wait.id });
         }
+        if ask.name.contains('\0') || key.contains('\0') {
+            return Err(StepFailure::new("invalid_name", "a name that holds a NUL character cannot be waited for").into());
+        }
         let now = self.now();
         let wait = Wait {
             id: WaitId::new(&self.parts().clock),
@@ -377,6 +426,7 @@ impl<'a> StepContext<'a> {
             created_at: now,
             resolution: None,
             resolved_at: None,
+            resolved_after: None,
         };
         let id = wait.id;
         let mut memory = self.run.memory.lock();
@@ -385,6 +435,7 @@ impl<'a> StepContext<'a> {
         }
         memory.waits.insert(key.to_owned(), wait.clone());
         drop(memory);
+        self.announce();
         self.run.log.wait(wait);
         failpoint::hit("wait.opened");
         Ok(Asked::Open { wait: id })
@@ -398,16 +449,32 @@ impl<'a> StepContext<'a> {
     /// Answers a wait whose deadline has passed, unless somebody was quicker.
     async fn expire(&self, wait: &Wait) -> StepResult<Resolution> {
         failpoint::hit("timer.due");
-        let answer = Resolve { tenant: wait.tenant, wait: wait.id, resolution: Resolution::timeout(), now: self.now() };
-        let resolution = match self.parts().store.resolve_waits(vec![answer]).await?.pop() {
-            Some(Resolved::Before(resolution)) => resolution,
-            Some(Resolved::First | Resolved::Closed) | None => Resolution::timeout(),
-        };
+        let resolution = self.answer(wait, Resolution::timeout()).await?;
         failpoint::hit("timer.expired");
-        if let Some(wait) = self.run.memory.lock().waits.get_mut(&wait.key) {
-            wait.resolution = Some(resolution.clone());
-        }
         Ok(resolution)
+    }
+
+    /// Answers a wait of this step; the answer that is in force then.
+    pub async fn answer(&self, wait: &Wait, resolution: Resolution) -> StepResult<Resolution> {
+        // One that is not in the store yet would be opened after its answer.
+        self.settle().await;
+        let answer = Resolve { tenant: wait.tenant, wait: wait.id, resolution: resolution.clone(), now: self.now() };
+        let resolved = self.run.patiently(|| self.parts().store.resolve_waits(vec![answer.clone()])).await?.pop();
+        let in_force = if let Some(Resolved::Before(before)) = resolved { before } else { resolution };
+        if let Some(wait) = self.run.memory.lock().waits.get_mut(&wait.key) {
+            wait.resolution = Some(in_force.clone());
+        }
+        Ok(in_force)
+    }
+
+    /// Nothing has come of this entry into the step yet.
+    pub fn is_quiet(&self) -> bool {
+        self.entry.untold.lock().is_some()
+    }
+
+    /// The ids of all tool calls that models made in this run, in whichever step.
+    pub fn calls(&self) -> HashSet<String> {
+        self.run.memory.lock().calls()
     }
 
     /// Whether an effect of this step was announced and has no result yet.
@@ -504,7 +571,12 @@ impl RunContext {
         if let Outcome::Done(value) | Outcome::Failed(value) = &mut outcome {
             self.redactor.value(value);
         }
-        self.memory.lock().journal.insert(key.to_owned(), outcome.clone());
-        self.log.record(JournalEntry { key: key.to_owned(), outcome });
+        let before = {
+            let mut memory = self.memory.lock();
+            memory.weight += weight(&outcome);
+            memory.journal.insert(key.to_owned(), outcome.clone())
+        };
+        let new = before.as_ref() != Some(&outcome);
+        self.log.record(JournalEntry { key: key.to_owned(), outcome }, new);
     }
 }

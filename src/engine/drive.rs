@@ -1,8 +1,8 @@
 //! Driving a run: start what is ready, take in what ends, until the run has ended, paused, or is lost.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::future::{Fuse, FusedFuture};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
@@ -13,12 +13,21 @@ use super::log::{Lost, MAX_EVENTS, Move};
 use super::memory::{Standing, StepRecord};
 use super::run_step::{Ended, dollars, run_step};
 use crate::clock::Timestamp;
+use crate::expr::bounds::MAX_RUN_WEIGHT;
 use crate::failpoint;
 use crate::id::RunId;
 use crate::model::event::{Event, Rest, Tokens};
 use crate::model::run::{Failure, Spent};
 use crate::model::wait::{Resolution, WaitKind};
 use crate::model::{Outcome, RunState, StepState};
+use crate::store::StoreError;
+
+/// How long a server that stops waits for the answer to an effect that must not happen twice.
+const LAST_WORD: Duration = Duration::from_secs(4);
+/// How often it looks whether the answer is there.
+const GLANCE: Duration = Duration::from_millis(50);
+/// How long a run whose row cannot be read is left alone.
+const UNREADABLE: Duration = Duration::from_secs(1);
 
 /// Where a drive left its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +37,8 @@ pub enum Departure {
     Paused(Option<Timestamp>),
     /// Handed back for any node to take up at once.
     Released,
+    /// Handed back for any node to take up at that time.
+    Postponed(Timestamp),
     /// Not ours any more.
     Lost(Lost),
 }
@@ -59,54 +70,67 @@ impl RunContext {
             match departure {
                 Some(departure) => return departure,
                 // Somebody answered while we were about to pause: look again.
-                None => self.look_again().await,
+                None => {
+                    self.look_again().await;
+                    self.enter_again();
+                }
             }
         }
     }
 
     async fn steps(&self, leave: &tokio_util::sync::CancellationToken, started: tokio::time::Instant) -> Walk {
         let mut running = FuturesUnordered::new();
-        let mut suspended = BTreeSet::new();
         let limit = Duration::from_millis(self.time_limit().saturating_sub(self.log.spent().duration_ms));
         let overdue = self.parts().clock.sleep(limit.saturating_sub(started.elapsed())).fuse();
-        tokio::pin!(overdue);
+        // A look takes as long as the store takes; the steps go on meanwhile.
+        let looking = Fuse::terminated();
+        // A server that stops waits a little for effects that must not happen twice.
+        let last_word = Fuse::terminated();
+        tokio::pin!(overdue, looking, last_word);
         let mut rung = Timestamp::default();
         loop {
-            self.start_ready(&mut running);
+            if last_word.is_terminated() {
+                self.start_ready(&mut running);
+            } else if !self.awaits_an_effect() {
+                return Walk::HandBack;
+            }
             if self.cancel.is_cancelled() {
                 return Walk::Cancelled;
             }
             if running.is_empty() {
-                return if suspended.is_empty() { Walk::Finished } else { Walk::Pause };
+                return if self.waiting_keys().is_empty() { Walk::Finished } else { Walk::Pause };
             }
             if self.log.next_seq() > MAX_EVENTS {
                 return Walk::Failed(failure("too_many_events", format!("a run may have {MAX_EVENTS} events")));
             }
-            let due = self.next_deadline(&suspended, rung);
+            if self.memory.lock().weight > MAX_RUN_WEIGHT {
+                let most = MAX_RUN_WEIGHT / 1024 / 1024;
+                return Walk::Failed(failure("too_much_data", format!("the results of a run's steps may take {most} MiB of memory")));
+            }
+            let due = self.next_deadline(rung);
             tokio::select! {
                 // In this order, so that a run on virtual time replays from its seed.
                 biased;
                 () = self.cancel.cancelled() => return Walk::Cancelled,
-                () = leave.cancelled() => return Walk::HandBack,
+                () = leave.cancelled(), if last_word.is_terminated() => {
+                    last_word.set(self.parts().clock.sleep(LAST_WORD).fuse());
+                }
+                () = &mut last_word, if !last_word.is_terminated() => return Walk::HandBack,
+                () = self.parts().clock.sleep(GLANCE), if !last_word.is_terminated() => {}
                 Some((index, ended)) = running.next() => match ended {
-                    Ended::Suspended => {
-                        suspended.insert(index);
-                        self.stand(index, StepState::Waiting);
-                    }
+                    Ended::Suspended => self.stand(index, StepState::Waiting),
                     Ended::Settled(record) => self.settle(index, record),
                     Ended::Fatal(record, why) => {
                         self.settle(index, record);
                         return Walk::Failed(why);
                     }
                 },
-                () = self.poke.notified() => {
-                    self.look_again().await;
-                    self.enter_again(&mut suspended);
-                }
+                () = self.poke.notified(), if looking.is_terminated() => looking.set(self.look_again().fuse()),
+                () = &mut looking, if !looking.is_terminated() => self.enter_again(),
                 // Other branches go on meanwhile: whoever waits for a time is not kept waiting for them.
                 () = self.until(due) => {
                     rung = due.unwrap_or(rung);
-                    self.enter_again(&mut suspended);
+                    self.enter_again();
                 }
                 () = &mut overdue => return Walk::Failed(self.overdue()),
             }
@@ -155,24 +179,34 @@ impl RunContext {
         }
     }
 
+    /// The journal keys below which the steps that wait keep what they wait for.
+    fn waiting_keys(&self) -> Vec<String> {
+        let memory = self.memory.lock();
+        let steps = self.plan.steps.iter().zip(&memory.steps);
+        steps.filter(|(_, standing)| standing.state == Some(StepState::Waiting)).map(|(step, _)| format!("{}/", step.key())).collect()
+    }
+
+    /// Whether an effect was announced whose answer is still to come.
+    fn awaits_an_effect(&self) -> bool {
+        let memory = self.memory.lock();
+        let asked = |key: &str| memory.open_below(&[format!("{key}/settlement/")]).next().is_some();
+        memory.journal.iter().any(|(key, outcome)| *outcome == Outcome::Begun && !asked(key))
+    }
+
     /// Steps that wait may be started again: what they wait for may be there.
-    fn enter_again(&self, suspended: &mut BTreeSet<usize>) {
-        let mut memory = self.memory.lock();
-        for index in std::mem::take(suspended) {
-            if let Some(standing) = memory.steps.get_mut(index) {
+    fn enter_again(&self) {
+        for standing in &mut self.memory.lock().steps {
+            if standing.state == Some(StepState::Waiting) {
                 *standing = Standing::default();
             }
         }
     }
 
-    /// The first deadline after `rung` of what these steps wait for.
-    fn next_deadline(&self, suspended: &BTreeSet<usize>, rung: Timestamp) -> Option<Timestamp> {
-        let keys: Vec<String> =
-            suspended.iter().filter_map(|index| self.plan.steps.get(*index)).map(|step| format!("{}/", step.key())).collect();
+    /// The first deadline after `rung` of what the steps wait for.
+    fn next_deadline(&self, rung: Timestamp) -> Option<Timestamp> {
+        let keys = self.waiting_keys();
         let memory = self.memory.lock();
-        let open = memory.waits.values().filter(|wait| wait.resolution.is_none());
-        let theirs = open.filter(|wait| keys.iter().any(|key| wait.key.starts_with(key)));
-        theirs.filter_map(|wait| wait.deadline).filter(|deadline| *deadline > rung).min()
+        memory.open_below(&keys).filter_map(|wait| wait.deadline).filter(|deadline| *deadline > rung).min()
     }
 
     async fn until(&self, due: Option<Timestamp>) {
@@ -198,11 +232,19 @@ impl RunContext {
     /// Reads what others may have done to the run meanwhile.
     async fn look_again(&self) {
         let store = &self.parts().store;
-        let (run, waits) = (store.find_run(self.tenant, self.run).await, store.run_waits(self.tenant, self.run).await);
-        let (Ok(Some(run)), Ok(waits)) = (run, waits) else {
-            // Not now; whoever nudged will be seen before the next pause.
-            self.parts().clock.sleep(Duration::from_millis(50)).await;
-            return;
+        let found = async {
+            // The nudges first: what comes after this reading refuses the next pause.
+            let run = self.patiently(|| store.find_run(self.tenant, self.run)).await?;
+            Ok::<_, StoreError>((run, self.patiently(|| store.run_waits(self.tenant, self.run)).await?))
+        };
+        let (run, waits) = match found.await {
+            Ok((Some(run), waits)) => (run, waits),
+            Ok((None, _)) => return,
+            Err(error) => {
+                // Not now: whatever nudged the run refuses its next pause too.
+                tracing::error!(run = %self.run, %error, "the run cannot be read");
+                return self.parts().clock.sleep(UNREADABLE).await;
+            }
         };
         if run.cancel_requested {
             self.cancel.cancel();
@@ -210,19 +252,15 @@ impl RunContext {
         let mut memory = self.memory.lock();
         memory.nudges = run.nudges;
         memory.reload_waits(waits);
-        for standing in &mut memory.steps {
-            if standing.state == Some(StepState::Waiting) {
-                *standing = Standing::default();
-            }
-        }
     }
 
     /// `None`: somebody nudged the run first.
     async fn pause(&self) -> Option<Departure> {
         failpoint::hit("pause.before");
         let (nudges, wake_at, rest) = {
+            let keys = self.waiting_keys();
             let memory = self.memory.lock();
-            let open = || memory.waits.values().filter(|wait| wait.resolution.is_none());
+            let open = || memory.open_below(&keys);
             let rest = if open().any(|wait| wait.kind.needs_the_caller()) { Rest::Caller } else { Rest::Later };
             (memory.nudges, open().filter_map(|wait| wait.deadline).min(), rest)
         };
@@ -242,6 +280,13 @@ impl RunContext {
         Departure::Released
     }
 
+    /// Lets go of a run whose owners went away one after the other, until that time.
+    pub(super) async fn postpone(&self, until: Timestamp) -> Departure {
+        self.emit(Event::Custom { name: "dispatch.recovery_postponed".into(), value: serde_json::json!({ "until": until }) });
+        self.log.depart(Move { state: Some(RunState::Queued), wake_at: Some(until), ..Move::default() }).await;
+        Departure::Postponed(until)
+    }
+
     async fn cancelled(&self) -> Departure {
         failpoint::hit("cancel.seen");
         self.cancel_children().await;
@@ -254,7 +299,7 @@ impl RunContext {
             answer: Some(answer(&why)),
             ..Move::default()
         };
-        self.depart_for_good(step).await;
+        self.log.depart(step).await;
         Departure::Ended(RunState::Cancelled)
     }
 
@@ -266,7 +311,8 @@ impl RunContext {
             open.filter_map(|wait| wait.name.parse().ok()).collect()
         };
         for child in children {
-            if let Err(error) = self.parts().store.request_cancel(self.tenant, child, self.parts().clock.now()).await {
+            let cancelled = self.patiently(|| self.parts().store.request_cancel(self.tenant, child, self.parts().clock.now())).await;
+            if let Err(error) = cancelled {
                 tracing::warn!(run = %self.run, %child, %error, "a child run was not told to end");
             }
         }
@@ -291,13 +337,9 @@ impl RunContext {
                 step.output = output;
             }
         }
-        self.depart_for_good(step).await;
+        self.log.depart(step).await;
         failpoint::hit("finish.after");
         Departure::Ended(state)
-    }
-
-    async fn depart_for_good(&self, step: Move) {
-        self.log.depart(step).await;
     }
 
     /// The output of the last step, in display order, that completed with one.
@@ -342,11 +384,6 @@ impl RunContext {
             total_cost: dollars(spent.cost),
             total_tokens: Tokens { input: spent.input_tokens, output: spent.output_tokens },
         }
-    }
-
-    /// Timers that this run waits for, for the tests of stuck runs.
-    pub fn open_waits(&self) -> Vec<WaitKind> {
-        self.memory.lock().waits.values().filter(|wait| wait.resolution.is_none()).map(|wait| wait.kind).collect()
     }
 }
 

@@ -6,11 +6,14 @@
 //! that a number shown to anyone is never used twice, whatever crashes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
+use super::node_lease::RunLease;
+use super::patience::patiently;
 use crate::clock::{Clock, Timestamp};
 use crate::failpoint;
 use crate::feed::Ring;
@@ -27,6 +30,8 @@ pub const RESERVE: u64 = 512;
 const LINGER: Duration = Duration::from_millis(250);
 /// Pending events that are committed at once.
 const CROWD: usize = 200;
+/// How long a creation is tried before its caller is told that the store cannot serve.
+const BIRTH: Duration = Duration::from_secs(3);
 /// Events after which a run is stopped.
 pub const MAX_EVENTS: u64 = 50_000;
 
@@ -35,8 +40,10 @@ pub const MAX_EVENTS: u64 = 50_000;
 pub enum Lost {
     /// Another owner holds the run.
     Fenced,
-    /// The store did not answer until the lease had run out.
-    Store,
+    /// The store refused a commit: trying again would not help.
+    Refused,
+    /// It was never created: its key belongs to another, or the store could not serve.
+    Unborn,
 }
 
 /// A run's first write: its creation, with all that happened before it went out.
@@ -74,6 +81,8 @@ struct Pending {
     spent: Spent,
     /// Counts everything recorded; a commit covers all up to its count.
     recorded: u64,
+    /// Some pending fact is new.
+    advances: bool,
     /// The count of the last fact that an effect may depend on.
     facts: u64,
     /// The count that the commit under way, or the last one, covers.
@@ -103,8 +112,12 @@ pub struct RunLog {
     done: Mutex<Progress>,
     /// Wakes those who wait for a commit in the order they came, so that virtual time replays.
     moved: Notify,
-    /// The end of the lease, moved on by the keeper.
-    lease_until: watch::Receiver<Timestamp>,
+    lease: RunLease,
+    /// The run has a row.
+    born: AtomicBool,
+    /// The first number of this owner.
+    first_seq: u64,
+    pub before: Before,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -122,7 +135,19 @@ pub struct Start {
     pub next_seq: u64,
     pub reserved: u64,
     pub spent: Spent,
-    pub lease_until: watch::Receiver<Timestamp>,
+    pub lease: RunLease,
+    pub before: Before,
+}
+
+/// How the run stood when this owner took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// It is new.
+    Nothing,
+    /// It was paused: its log ends with a rest, and readers know.
+    Rested,
+    /// Its owner went away, or handed it back in the middle.
+    CutShort,
 }
 
 impl RunLog {
@@ -140,8 +165,21 @@ impl RunLog {
             work: Notify::new(),
             done: Mutex::default(),
             moved: Notify::new(),
-            lease_until: start.lease_until,
+            lease: start.lease,
+            born: AtomicBool::new(start.before != Before::Nothing),
+            first_seq: start.next_seq,
+            before: start.before,
         }
+    }
+
+    /// The hold on the run.
+    pub fn lease(&self) -> &RunLease {
+        &self.lease
+    }
+
+    /// Whether the run is in the store: until then nobody can lose it.
+    pub fn is_born(&self) -> bool {
+        self.born.load(Ordering::Acquire)
     }
 
     pub fn ring(&self) -> &Arc<Ring> {
@@ -179,20 +217,25 @@ impl RunLog {
         self.pending.lock().next_seq
     }
 
-    /// Records what the journal must know; durable with the next commit.
-    pub fn record(&self, entry: JournalEntry) {
+    /// Records what the journal must know; durable with the next commit. `new`: the journal did not say so before.
+    pub fn record(&self, entry: JournalEntry, new: bool) {
         let mut pending = self.pending.lock();
+        pending.advances |= new;
         pending.recorded += 1;
         pending.facts = pending.recorded;
         pending.journal.push(entry);
     }
 
-    /// Opens a wait; it exists for others with the next commit.
+    /// Opens a wait; it exists for others with the next commit, which is not long in coming.
     pub fn wait(&self, wait: Wait) {
         let mut pending = self.pending.lock();
+        pending.advances = true;
         pending.recorded += 1;
         pending.facts = pending.recorded;
+        pending.wanted = pending.recorded;
         pending.waits.push(wait);
+        drop(pending);
+        self.work.notify_one();
     }
 
     /// What the run has used so far.
@@ -286,9 +329,7 @@ impl RunLog {
             let rest = commit.segment.as_ref().map_or(Rest::None, |segment| segment.rest);
             failpoint::hit("run.commit.before");
             let nudged = match self.send(commit).await {
-                Ok(Committed::Done) => false,
-                Ok(Committed::Nudged) => true,
-                Ok(Committed::Fenced) => return Lost::Fenced,
+                Ok(committed) => committed == Committed::Nudged,
                 Err(lost) => return lost,
             };
             failpoint::hit("run.commit.after");
@@ -329,16 +370,28 @@ impl RunLog {
         };
         let (below, reserved) = (new.segment.as_ref().map(|segment| segment.last() + 1), new.reserved);
         failpoint::hit("run.create.before");
-        let created = self.store.create_run(new).await;
+        let created = self.bear(new).await;
         failpoint::hit("run.create.after");
         let born = matches!(created, Ok(Created::New));
         if born {
+            self.born.store(true, Ordering::Release);
             self.show(below, reserved, Rest::None);
             self.progress(Progress { committed: count, nudged: false });
         }
         // The caller may be gone; the run lives on.
         let _ = birth.told.send(created);
-        if born { Ok(()) } else { Err(Lost::Store) }
+        if born { Ok(()) } else { Err(Lost::Unborn) }
+    }
+
+    /// Creates the run. That the answer was lost does not mean that nothing was written, so the store is asked again
+    /// for a while: the same creation is known by its id.
+    async fn bear(&self, new: NewRun) -> StoreResult<Created> {
+        let asking = patiently(&self.clock, || self.store.create_run(new.clone()));
+        tokio::select! {
+            biased;
+            created = asking => created,
+            () = self.clock.sleep(BIRTH) => Err(StoreError::unavailable("no answer in time")),
+        }
     }
 
     /// Returns when a commit is due: somebody waits for it, many events are pending, or some have waited long enough.
@@ -377,7 +430,8 @@ impl RunLog {
         }
         let step = step.unwrap_or_default();
         let state = step.state.unwrap_or(RunState::Running);
-        if state == RunState::Paused && pending.events.is_empty() {
+        let as_before = self.before == Before::Rested && pending.next_seq == self.first_seq;
+        if state == RunState::Paused && pending.events.is_empty() && !as_before {
             // A rest is told with an event; readers who saw all others must learn of it too.
             let seq = pending.next_seq;
             pending.next_seq += 1;
@@ -401,7 +455,8 @@ impl RunLog {
             number,
             seen_nudges: step.seen_nudges,
             state,
-            wake_at: if state == RunState::Running { Some(*self.lease_until.borrow()) } else { step.wake_at },
+            advances: std::mem::take(&mut pending.advances),
+            wake_at: if state == RunState::Running { Some(self.lease.promised()) } else { step.wake_at },
             reserved,
             spent: pending.spent,
             output: step.output,
@@ -416,51 +471,35 @@ impl RunLog {
         Some((commit, pending.recorded, reserved))
     }
 
-    /// Sends a commit until it is answered or the lease has run out. Sending it twice is harmless: it is known by its number.
+    /// Sends a commit until it is answered. Sending it twice is harmless: it is known by its number.
     async fn send(&self, commit: Commit) -> Result<Committed, Lost> {
-        let mut wait = Duration::from_millis(20);
-        loop {
-            match self.store.commit_run(commit.clone()).await {
-                Ok(Committed::Nudged) => {
-                    // The move is off, but what happened stays: commit it without the move.
-                    let rest = Commit {
-                        seen_nudges: None,
-                        state: RunState::Running,
-                        wake_at: Some(*self.lease_until.borrow()),
-                        reserved: commit.reserved + RESERVE,
-                        output: None,
-                        failure: None,
-                        finished_at: None,
-                        child_end: None,
-                        segment: commit.segment.clone().map(|segment| Segment { rest: Rest::None, ..segment }),
-                        ..commit.clone()
-                    };
-                    return Box::pin(self.send_plain(rest)).await;
-                }
-                Ok(done) => return Ok(done),
-                Err(StoreError::Unavailable(error)) => {
-                    tracing::warn!(run = %self.run, %error, "the store did not take a commit; trying again");
-                    if self.clock.now() >= *self.lease_until.borrow() {
-                        return Err(Lost::Store);
-                    }
-                    self.clock.sleep(wait).await;
-                    wait = (wait * 2).min(Duration::from_secs(1));
-                }
-                Err(error) => {
-                    tracing::error!(run = %self.run, %error, "the store refused a commit");
-                    return Err(Lost::Store);
-                }
-            }
+        if self.deliver(&commit).await? != Committed::Nudged {
+            return Ok(Committed::Done);
         }
+        // The move is off, but what happened stays: commit it without the move.
+        let rest = Commit {
+            seen_nudges: None,
+            state: RunState::Running,
+            wake_at: Some(self.lease.promised()),
+            reserved: commit.reserved + RESERVE,
+            output: None,
+            failure: None,
+            finished_at: None,
+            child_end: None,
+            segment: commit.segment.map(|segment| Segment { rest: Rest::None, ..segment }),
+            ..commit
+        };
+        self.deliver(&rest).await?;
+        Ok(Committed::Nudged)
     }
 
-    async fn send_plain(&self, commit: Commit) -> Result<Committed, Lost> {
-        loop {
-            match self.store.commit_run(commit.clone()).await {
-                Ok(Committed::Done) => return Ok(Committed::Nudged),
-                Ok(other) => return Ok(other),
-                Err(_) if self.clock.now() < *self.lease_until.borrow() => self.clock.sleep(Duration::from_millis(50)).await,
-                Err(_) => return Err(Lost::Store),
+    async fn deliver(&self, commit: &Commit) -> Result<Committed, Lost> {
+        match patiently(&self.clock, || self.store.commit_run(commit.clone())).await {
+            Ok(Committed::Fenced) => Err(Lost::Fenced),
+            Ok(done) => Ok(done),
+            Err(error) => {
+                tracing::error!(run = %self.run, %error, "the store refused a commit");
+                Err(Lost::Refused)
             }
         }
     }

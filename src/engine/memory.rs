@@ -1,6 +1,6 @@
 //! What a run's owner knows of it: journal, waits, variables and where each step stands.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::budget::{Reserved, Worst};
 use super::plan::Plan;
 use crate::clock::Timestamp;
+use crate::expr::bounds;
 use crate::model::{JournalEntry, Outcome, StepState, Wait};
 
 /// A settled step, as the journal keeps it.
@@ -49,6 +50,14 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+/// About what an entry of the journal takes in memory.
+pub fn weight(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Begun => 0,
+        Outcome::Done(value) | Outcome::Failed(value) => bounds::weight(value),
+    }
+}
+
 /// Where a step stands in memory.
 #[derive(Debug, Clone, Default)]
 pub struct Standing {
@@ -71,6 +80,10 @@ pub struct Memory {
     pub steps: Vec<Standing>,
     pub records: HashMap<usize, StepRecord>,
     pub settled: u32,
+    /// The steps that this owner has entered.
+    pub entered: HashSet<usize>,
+    /// Of everything in the journal, by [`crate::expr::bounds::weight`].
+    pub weight: usize,
     pub reserved: Reserved,
     /// What is set aside for child runs, by journal key.
     pub kept: HashMap<String, Worst>,
@@ -89,10 +102,13 @@ impl Memory {
             steps: vec![Standing::default(); plan.steps.len()],
             records: HashMap::new(),
             settled: 0,
+            entered: HashSet::new(),
+            weight: 0,
             reserved: Reserved::default(),
             kept: HashMap::new(),
             nudges,
         };
+        memory.weight = memory.journal.values().map(weight).sum();
         let mut records: Vec<(usize, StepRecord)> = plan
             .steps
             .iter()
@@ -128,8 +144,34 @@ impl Memory {
     /// Takes in what the store knows of the waits now.
     pub fn reload_waits(&mut self, waits: Vec<Wait>) {
         for wait in waits {
-            self.waits.insert(wait.key.clone(), wait);
+            // The reading may be older than an answer that was given here.
+            let answered = self.waits.get(&wait.key).is_some_and(|known| known.resolution.is_some());
+            if !answered {
+                self.waits.insert(wait.key.clone(), wait);
+            }
         }
+    }
+
+    /// Open waits whose keys begin with one of these. A step that has ended may leave one behind, which nobody waits for.
+    pub fn open_below(&self, keys: &[String]) -> impl Iterator<Item = &Wait> {
+        let theirs = |wait: &&Wait| wait.resolution.is_none() && keys.iter().any(|key| wait.key.starts_with(key));
+        self.waits.values().filter(theirs)
+    }
+
+    /// Whether a step has only waited for what comes by itself. A wait before another attempt ends in a new beginning.
+    pub fn has_slept(&self, key: &str) -> bool {
+        let below = |wait: &&Wait| wait.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('/'));
+        self.waits.values().filter(below).all(|wait| !wait.kind.needs_the_caller() && !wait.key.contains("/retry/"))
+    }
+
+    /// The ids of the tool calls that recorded turns of models asked for.
+    pub fn calls(&self) -> HashSet<String> {
+        let turns = self.journal.iter().filter(|(key, _)| key.contains("/turn/"));
+        let calls = turns.filter_map(|(_, outcome)| match outcome {
+            Outcome::Done(turn) => turn.get("toolCalls")?.as_array(),
+            _ => None,
+        });
+        calls.flatten().filter_map(|call| call.get("id")?.as_str().map(str::to_owned)).collect()
     }
 
     /// Whether a step has opened a wait before.

@@ -7,7 +7,7 @@
 //! - [`Engine::check`] compiles a flow and reports every fault in it.
 //! - [`Engine::begin`] makes a new run that is advanced here, [`Engine::resume`] takes one up under a lease; both
 //!   give an [`Active`] whose [`Active::drive`] returns when the run has ended, paused or was lost.
-//! - [`Engine::resolve`], [`Engine::cancel`] are what the outside may do to a run: they write and ring, and the
+//! - [`Engine::approve`], [`Engine::deliver`], [`Engine::signal`], [`Engine::settle`] and [`Engine::cancel`] are what the outside may do to a run: they write and ring, and the
 //!   owner of the run does the rest.
 //!
 //! Must not know: HTTP, surfaces, who is calling, how workers are scheduled. To add a step type: a folder or file
@@ -20,6 +20,8 @@ mod decide;
 mod drive;
 mod log;
 mod memory;
+mod node_lease;
+mod patience;
 pub mod plan;
 mod recover;
 mod run_step;
@@ -32,11 +34,12 @@ use std::sync::Arc;
 use moka::sync::Cache;
 
 pub use begin::{Active, StartRun, Started};
-pub use context::{Interrupt, StepContext, StepFailure, StepResult};
+pub use context::{Interrupt, RunContext, StepContext, StepFailure, StepResult};
 pub use drive::Departure;
 pub use log::Lost;
 pub use memory::StepRecord;
-pub use verbs::{Decision, Fate};
+pub use node_lease::{NodeLease, RunLease};
+pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, is_signal_name};
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Problems, Result};
@@ -138,11 +141,17 @@ impl Engine {
         Ok(plan)
     }
 
-    /// Checks the flows that steps run. The caller's pointers end at the child; its own faults are named by step.
+    /// Checks the flows that steps run. Faults of a saved one have no place in the caller's document but its id.
     fn check_children(&self, plan: &Plan, problems: &mut Problems) {
         for planned in &plan.steps {
-            if let Some(Err(error)) = planned.body.flow().map(|child| self.check(child)) {
-                problems.add(format!("{}/config/flow", planned.step.pointer), error.message().to_owned());
+            let Some(Err(error)) = planned.body.flow().map(|child| self.check(child)) else { continue };
+            let at = format!("{}/config", planned.step.pointer);
+            if planned.step.config.get("flowId").is_some_and(|id| !id.is_null()) {
+                problems.add(format!("{at}/flowId"), error.message());
+            } else if error.problems().is_empty() {
+                problems.add(format!("{at}/flow"), error.message());
+            } else {
+                problems.0.extend(error.under(&format!("{at}/flow")).problems().iter().cloned());
             }
         }
     }

@@ -2,11 +2,13 @@
 
 use serde_json::Value;
 
-use super::context::{Interrupt, RunContext, StepContext, StepFailure};
+use super::context::{Entry, Interrupt, RunContext, StepContext, StepFailure};
+use super::log::Before;
 use super::memory::StepRecord;
 use super::plan::PlannedStep;
 use super::step::StepOutput;
 use crate::clock::Timestamp;
+use crate::expr::bounds::Misfit;
 use crate::failpoint;
 use crate::model::event::Event;
 use crate::model::flow::OnError;
@@ -30,14 +32,22 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
     if !again && let Some(skipped) = skip(run, planned, started_at).await {
         return skipped;
     }
-    run.emit(start_event(run, planned, started_at));
-    failpoint::hit("step.start");
+    // Who slept begins no second time in a stream that slept with it. What was cut short begins anew, once.
+    let told = {
+        let mut memory = run.memory.lock();
+        let anew = memory.entered.insert(index) && run.log.before == Before::CutShort;
+        again && !anew && memory.has_slept(&key)
+    };
+    let entry = if told { Entry::default() } else { Entry::new(start_event(run, planned, started_at)) };
     let mut made = attempts_made(run, &key);
     loop {
-        let context = StepContext::new(run, planned, made + 1);
+        let context = StepContext::new(run, planned, &entry, made + 1);
+        if !again {
+            context.announce();
+        }
         let result = attempt(&context).await;
         failpoint::hit("step.end");
-        let failure = match result {
+        let failure = match result.and_then(judged) {
             Ok(output) => return Ended::Settled(complete(&context, output, started_at, made)),
             Err(Interrupt::Suspend) => return Ended::Suspended,
             Err(Interrupt::Fail(failure)) => failure,
@@ -50,8 +60,9 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
         let own = std::time::Duration::from_millis(retry.delay_after(made));
         let wait = failure.retry_after.map_or(own, |asked| asked.max(own));
         let due = context.now().after(wait);
-        run.record(&format!("{key}/attempts"), Outcome::Done(serde_json::json!({ "made": made, "due": due, "error": failure.message })));
-        run.emit(Event::Custom {
+        context
+            .record(&format!("{key}/attempts"), Outcome::Done(serde_json::json!({ "made": made, "due": due, "error": failure.message })));
+        context.emit(Event::Custom {
             name: "dispatch.retrying".into(),
             value: serde_json::json!({
                 "stepId": planned.step.id, "attempt": made, "of": retry.max_attempts, "error": run.redactor.text(&failure.message),
@@ -59,11 +70,19 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
             }),
         });
         failpoint::hit("retry.before_wait");
-        if context.sleep_until(&format!("{key}/retry/{made}"), due).await.is_err() {
-            return Ended::Suspended;
+        match context.sleep_until(&format!("{key}/retry/{made}"), due).await {
+            Ok(()) => {}
+            Err(Interrupt::Suspend) => return Ended::Suspended,
+            Err(Interrupt::Fail(failure)) => return fail(&context, failure, started_at, made),
         }
         failpoint::hit("retry.after_wait");
     }
+}
+
+/// What a step made, if the run can keep it.
+fn judged(output: StepOutput) -> Result<StepOutput, Interrupt> {
+    let misfit = std::iter::once(&output.value).chain(output.variables.values()).find_map(Misfit::of);
+    misfit.map_or(Ok(output), |misfit| Err(StepFailure::from(misfit).into()))
 }
 
 /// How often the step was tried, and the wait before its next attempt, are facts of the run.
@@ -115,7 +134,8 @@ fn start_event(run: &RunContext, planned: &PlannedStep, at: Timestamp) -> Event 
 /// Judges the step's condition. `None`: it runs.
 async fn skip(run: &RunContext, planned: &PlannedStep, now: Timestamp) -> Option<Ended> {
     let when = planned.when.as_ref()?;
-    let context = StepContext::new(run, planned, 1);
+    let entry = Entry::default();
+    let context = StepContext::new(run, planned, &entry, 1);
     match when.eval(&context.scope(), &run.parts().sandbox).await {
         Ok(true) => None,
         Ok(false) => {
@@ -172,7 +192,7 @@ fn complete(context: &StepContext<'_>, mut output: StepOutput, started_at: Times
         branch: output.branch,
         ..record(context, started_at, retries)
     };
-    run.emit(Event::StepComplete {
+    context.emit(Event::StepComplete {
         id: context.planned.step.id.clone(),
         name: context.planned.step.name.clone(),
         step_type: context.planned.step.action.clone(),
@@ -206,7 +226,7 @@ fn fail(context: &StepContext<'_>, failure: StepFailure, started_at: Timestamp, 
         handled: matches!(step.on_error, Some(OnError::Continue | OnError::Default { .. })),
         ..record(context, started_at, made.saturating_sub(1))
     };
-    run.emit(Event::StepComplete {
+    context.emit(Event::StepComplete {
         id: step.id.clone(),
         name: step.name.clone(),
         step_type: step.action.clone(),

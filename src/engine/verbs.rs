@@ -11,12 +11,40 @@ use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::{Event, EventRecord, Rest, Segment, Tokens};
 use crate::model::run::Failure;
 use crate::model::wait::{Resolution, Wait, WaitKind};
-use crate::model::{Run, RunState};
-use crate::store::{ChildEnd, Commit, Lease, Resolve, Resolved, Signal};
+use crate::model::{Epoch, Run, RunState};
+use crate::store::{ChildEnd, Commit, Resolve, Resolved, Signal};
 
 use super::run_step::dollars;
 
+/// Longest name of a signal, in characters.
+pub const LONGEST_SIGNAL: usize = 200;
+
+/// Whether a signal can have this name.
+pub fn is_signal_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().count() <= LONGEST_SIGNAL && !name.contains(char::is_control)
+}
+
 /// A person's word on an approval.
+#[derive(Debug, Clone, Copy)]
+pub struct Verdict<'a> {
+    pub decision: Decision,
+    pub reason: Option<&'a str>,
+    /// Of the call that the decision is meant for, as it was shown.
+    pub digest: Option<&'a str>,
+    /// Who said it.
+    pub by: &'a str,
+}
+
+/// An answer is in force: this one, or one before it that said the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// Waits that had no answer before.
+    pub new: usize,
+    /// The number of the run's last event then: what came of the answer comes after it.
+    pub after: Option<u64>,
+}
+
+/// What was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
@@ -49,16 +77,8 @@ fn no_paused_run() -> Error {
 
 impl Engine {
     /// Decides an approval. The first decision is final: the same one again succeeds, another is a conflict.
-    pub async fn approve(
-        &self,
-        tenant: TenantId,
-        run: RunId,
-        approval: WaitId,
-        decision: Decision,
-        reason: Option<&str>,
-        digest: Option<&str>,
-        by: &str,
-    ) -> Result<()> {
+    pub async fn approve(&self, tenant: TenantId, run: RunId, approval: WaitId, word: Verdict<'_>) -> Result<Answered> {
+        let Verdict { decision, reason, digest, by } = word;
         let store = &self.parts().store;
         store.find_run(tenant, run).await?.ok_or_else(no_paused_run)?;
         let wait = store.find_wait(tenant, approval).await?.filter(|wait| wait.run == run && wait.kind == WaitKind::Approval);
@@ -74,21 +94,30 @@ impl Engine {
             .next("read the approval again and decide about what it shows now"));
         }
         let answer = json!({ "decision": decision, "reason": reason });
-        match self.answer(&wait, answer, by).await? {
-            Resolved::First => Ok(()),
+        let new = match self.answer(&wait, answer, by).await? {
+            Resolved::First => 1,
             Resolved::Before(before) => {
                 let in_force = before.answer.get("decision").and_then(Value::as_str).unwrap_or("timeout");
-                if in_force == decision.as_str() {
-                    return Ok(());
+                if in_force != decision.as_str() {
+                    return Err(Error::new(Kind::Conflict, "APPROVAL_ALREADY_RESOLVED", format!("Decision {in_force} is in force.")));
                 }
-                Err(Error::new(Kind::Conflict, "APPROVAL_ALREADY_RESOLVED", format!("Decision {in_force} is in force.")))
+                0
             }
-            Resolved::Closed => Err(no_paused_run()),
-        }
+            Resolved::Closed => return Err(no_paused_run()),
+        };
+        let after = store.find_wait(tenant, approval).await?.and_then(|wait| wait.resolved_after);
+        Ok(Answered { new, after })
     }
 
-    /// Delivers outputs of tools that run in the caller, keyed by tool call id or tool name. Which of them were new.
-    pub async fn deliver(&self, tenant: TenantId, run: RunId, outputs: &Map<String, Value>, messages: &[Value], by: &str) -> Result<usize> {
+    /// Delivers outputs of tools that run in the caller, keyed by tool call id or tool name.
+    pub async fn deliver(
+        &self,
+        tenant: TenantId,
+        run: RunId,
+        outputs: &Map<String, Value>,
+        messages: &[Value],
+        by: &str,
+    ) -> Result<Answered> {
         let store = &self.parts().store;
         let found = store.find_run(tenant, run).await?.ok_or_else(no_paused_run)?;
         let waits: Vec<Wait> = store.run_waits(tenant, run).await?.into_iter().filter(|wait| wait.kind == WaitKind::ToolOutput).collect();
@@ -96,15 +125,14 @@ impl Engine {
             return Err(no_paused_run());
         }
         let answers = self.match_outputs(&waits, outputs, messages, by)?;
-        let new = answers.iter().map(|answer| answer.resolution.clone()).collect::<Vec<_>>();
         failpoint::hit("store.resolve.before");
-        let results = store.resolve_waits(answers).await?;
+        let results = store.resolve_waits(answers.clone()).await?;
         failpoint::hit("store.resolve.after");
-        let mut first = 0;
-        for (result, mine) in results.iter().zip(&new) {
+        let mut new = 0;
+        for (result, mine) in results.iter().zip(&answers) {
             match result {
-                Resolved::First => first += 1,
-                Resolved::Before(before) if output_of(before) == output_of(mine) => {}
+                Resolved::First => new += 1,
+                Resolved::Before(before) if output_of(before) == output_of(&mine.resolution) => {}
                 Resolved::Before(_) => {
                     return Err(Error::new(
                         Kind::Conflict,
@@ -115,7 +143,9 @@ impl Engine {
                 Resolved::Closed => return Err(no_paused_run()),
             }
         }
-        Ok(first)
+        let waits = store.run_waits(tenant, run).await?;
+        let answered = waits.iter().filter(|wait| answers.iter().any(|answer| answer.wait == wait.id));
+        Ok(Answered { new, after: answered.filter_map(|wait| wait.resolved_after).max() })
     }
 
     fn match_outputs(&self, waits: &[Wait], outputs: &Map<String, Value>, messages: &[Value], by: &str) -> Result<Vec<Resolve>> {
@@ -187,9 +217,17 @@ impl Engine {
         Ok(before)
     }
 
+    /// Ends a run in this node's hands whose commit the store will never take. `false`: it is in other hands now.
+    pub async fn refuse(&self, tenant: TenantId, id: RunId, epoch: Epoch) -> Result<bool> {
+        let found = self.parts().store.find_run(tenant, id).await?;
+        let Some(run) = found.filter(|run| run.epoch == epoch && !run.state.is_terminal()) else { return Ok(false) };
+        let message = "the database cannot keep what a step recorded; the server's log tells what".to_owned();
+        let failure = Failure { code: "unstorable".into(), message, step: None, retryable: false };
+        self.give_up(&run, failure).await.map(|()| true)
+    }
+
     /// Ends a claimed run that cannot go on, visibly.
-    pub async fn give_up(&self, lease: &Lease, failure: Failure) -> Result<()> {
-        let run = &lease.run;
+    pub async fn give_up(&self, run: &Run, failure: Failure) -> Result<()> {
         let now = self.parts().clock.now();
         let event = Event::ExecutionError {
             kind: "flow".into(),
@@ -219,6 +257,7 @@ fn end(run: &Run, event: EventRecord, failure: Failure, child_end: Option<ChildE
         number: run.commit + 1,
         seen_nudges: None,
         state: RunState::Failed,
+        advances: false,
         wake_at: None,
         reserved: run.reserved + 1,
         spent: run.spent,

@@ -69,7 +69,7 @@ impl Condition {
 
     /// Whether it reads any secret, managed or of the request.
     pub fn uses_secrets(&self) -> bool {
-        !self.0.reads.secrets.is_empty() || !self.0.reads.managed.is_empty()
+        self.0.reads.uses_secrets()
     }
 
     /// The variables it starts from, as far as they can be known without running it.

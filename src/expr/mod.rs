@@ -6,11 +6,13 @@
 //! - [`script::Sandbox`]: JavaScript of `transform-data`, without any access to the host.
 //!
 //! Three rules hold for all four. Source is parsed once, when a flow is compiled; rendering is one pass, so data that
-//! holds `{{` is only text. A missing name is empty and reported, never an error. Work is bounded by counting it (fuel,
+//! holds `{{` is only text. A missing name is empty and reported, never an error here; whoever renders
+//! secrets makes one of it. Work is bounded by counting it (fuel,
 //! nodes, bytes written), so that a limit strikes at the same place on every machine; only scripts also watch the clock.
 //!
 //! Must not know: steps, runs, storage, who asked. Secrets stay [`Secret`](crate::secret::Secret)s until a template names one.
 
+pub mod bounds;
 mod condition;
 mod core;
 mod document;
@@ -25,8 +27,8 @@ use crate::error::{Error, Kind};
 
 pub use condition::Condition;
 pub use document::{Document, Escape};
-pub use scope::Scope;
-pub use template::{Insert, Missing, Rendered, Template};
+pub use scope::{Scope, secret_named};
+pub use template::{Insert, Missing, Piece, Rendered, Template};
 pub use tree::TemplateTree;
 pub use value::truthy;
 

@@ -11,6 +11,11 @@ pub const SECRETS: &str = "secrets";
 /// The root that no text of a flow may read.
 const INTERNAL: &str = "_internal";
 
+/// The secret that an unresolved name means: `secrets.NAME`, or `secret:NAME` of a managed one.
+pub fn secret_named(unresolved: &str) -> Option<&str> {
+    unresolved.strip_prefix("secrets.").or_else(|| unresolved.strip_prefix("secret:"))
+}
+
 /// The variables a text may name. Later layers are inner ones: they hide the same name further out.
 #[derive(Debug, Clone, Default)]
 pub struct Scope<'a> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::core::Core;
 use super::native::{Dialect, Eval, Expr, Fault, Reads, Val};
 use super::value::{Text, json_inside, weight};
-use super::{ParseError, Scope, limits, too_large};
+use super::{ParseError, Scope, limits, scope, secret_named, too_large};
 use crate::error::Result;
 
 /// A compiled template. Cheap to clone, made to be rendered many times.
@@ -51,6 +51,21 @@ pub struct Rendered {
     pub value: Value,
     /// The names that led nowhere, each once, in the order they were met.
     pub unresolved: Vec<String>,
+}
+
+/// One part of a template, filled in and not yet joined with the others.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// As it stands in the source.
+    Text(String),
+    /// A placeholder's value as it reads.
+    Value {
+        text: String,
+        /// The placeholder as it was written.
+        source: String,
+        /// It was made of a secret.
+        secret: bool,
+    },
 }
 
 /// What stands where a name led nowhere.
@@ -127,7 +142,7 @@ impl Template {
 
     /// Whether it reads any secret, managed or of the request.
     pub fn uses_secrets(&self) -> bool {
-        !self.0.reads.secrets.is_empty() || !self.0.reads.managed.is_empty()
+        self.0.reads.uses_secrets()
     }
 
     /// The managed secrets it names as `{{secret:NAME}}`.
@@ -168,6 +183,27 @@ impl Template {
         Ok(Rendered { value, unresolved })
     }
 
+    /// Fills the placeholders in and leaves the pieces apart, with the names that led nowhere: for texts in which a value must not
+    /// pass for what stands around it.
+    pub fn pieces(&self, scope: &Scope, missing: Missing) -> Result<(Vec<Piece>, Vec<String>)> {
+        let (mut unresolved, mut left) = (Vec::new(), limits::OUTPUT);
+        let mut pieces = Vec::with_capacity(self.0.parts.len());
+        for part in &self.0.parts {
+            let piece = match part {
+                Part::Text(text) => Piece::Text(text.clone()),
+                Part::Slot(slot) => {
+                    let mut out = Text::new(left, "the rendered text");
+                    slot.write(scope, missing, Insert::Text, &mut out, &mut unresolved)?;
+                    let text = out.into_string();
+                    left -= text.len();
+                    Piece::Value { text, source: slot.source.clone(), secret: slot.uses_secrets() }
+                }
+            };
+            pieces.push(piece);
+        }
+        Ok((pieces, unresolved))
+    }
+
     fn text(&self, scope: &Scope, missing: Missing, insert: Insert, unresolved: &mut Vec<String>) -> Result<String> {
         let mut out = Text::new(limits::OUTPUT, "the rendered text");
         for part in &self.0.parts {
@@ -181,6 +217,12 @@ impl Template {
 }
 
 impl Slot {
+    fn uses_secrets(&self) -> bool {
+        let mut reads = Reads::default();
+        self.body.reads(&mut reads);
+        reads.uses_secrets()
+    }
+
     fn typed(&self, scope: &Scope, missing: Missing, unresolved: &mut Vec<String>) -> Result<Value> {
         let value = self.body.eval(scope, unresolved)?;
         if value.is_undefined() && missing == Missing::KeepPlaceholder {
@@ -236,25 +278,32 @@ impl Body {
         }
     }
 
-    /// The value. Names that led nowhere are reported only when they left the whole placeholder without a value:
-    /// a fallback that worked is no fault.
+    /// The value. Names that led nowhere are reported only when they left the whole placeholder without a value: a fallback
+    /// that worked is no fault. Secrets are reported whatever was made of their absence, unless a fallback stood in; in the
+    /// larger language, where that cannot be told, always.
     fn eval<'a>(&'a self, scope: &Scope<'a>, unresolved: &mut Vec<String>) -> Result<Val<'a>> {
         match self {
             Self::Native(expr) => {
                 let mut eval = Eval::new(scope);
                 let value = eval.eval(expr)?;
-                if value.is_undefined() {
-                    unresolved.append(&mut eval.missing);
+                if !value.is_undefined() {
+                    eval.missing.retain(|name| secret_named(name).is_some());
                 }
+                unresolved.append(&mut eval.missing);
                 Ok(value)
             }
-            Self::Core(core) => match core.eval(scope)? {
-                Some(value) => Ok(Val::Own(value)),
-                None => {
-                    unresolved.extend(core.reads().roots.iter().cloned());
-                    Ok(Val::Undefined)
-                }
-            },
+            Self::Core(core) => {
+                let value = core.eval(scope)?;
+                let secrets = core.reads().secrets.iter().filter(|name| scope.secret(name).is_none());
+                unresolved.extend(secrets.map(|name| format!("{}.{name}", scope::SECRETS)));
+                Ok(match value {
+                    Some(value) => Val::Own(value),
+                    None => {
+                        unresolved.extend(core.reads().roots.iter().cloned());
+                        Val::Undefined
+                    }
+                })
+            }
         }
     }
 }

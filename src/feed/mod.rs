@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 pub use follow::{Follower, Stretch};
 pub use ring::Ring;
@@ -30,11 +31,13 @@ struct Inner {
     clock: Clock,
     rings: RwLock<HashMap<RunId, Arc<Ring>>>,
     opened: Notify,
+    /// Raised when this node takes its leave.
+    stop: CancellationToken,
 }
 
 impl Feed {
     pub fn new(store: SharedStore, clock: Clock) -> Self {
-        Self(Arc::new(Inner { store, clock, rings: RwLock::default(), opened: Notify::new() }))
+        Self(Arc::new(Inner { store, clock, rings: RwLock::default(), opened: Notify::new(), stop: CancellationToken::new() }))
     }
 
     /// Opens the ring of a run that this node advances from now on; its first event will have number `start`.
@@ -62,6 +65,11 @@ impl Feed {
     /// Follows a run from after `cursor`, or from its first event.
     pub fn follow(&self, tenant: TenantId, run: RunId, cursor: Option<u64>) -> Follower {
         Follower::new(self.clone(), tenant, run, cursor)
+    }
+
+    /// Lets readers go: each is given what is there, and then told that the server stops instead of being kept waiting.
+    pub fn stop(&self) {
+        self.0.stop.cancel();
     }
 
     /// How many runs this node advances.

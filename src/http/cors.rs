@@ -16,10 +16,12 @@ use axum::response::{IntoResponse, Response};
 use crate::error::{Error, Kind, Result};
 
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, OPTIONS";
-const REQUEST_HEADERS: &str = "Content-Type, Authorization, X-API-Key, Idempotency-Key, Last-Event-ID, X-Request-Id, X-Persona-Version, \
-                               X-Visitor-Token, X-Identity-Proof";
-const EXPOSED: &str = "X-Request-Id, Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Idempotency-Replayed, \
-                       X-History-Identity-Status";
+/// What callers may send: all that the server reads, and what clients of the contract send besides.
+const REQUEST_HEADERS: &str = "Content-Type, Content-Encoding, Authorization, X-API-Key, Idempotency-Key, Last-Event-ID, Prefer, \
+                               X-Request-Id, X-Persona-Version, X-Visitor-Token, X-Identity-Proof";
+/// What pages may read: all that answers carry for callers.
+const EXPOSED: &str = "X-Request-Id, X-Execution-Id, Location, Allow, Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, \
+                       Idempotency-Replayed, X-History-Identity-Status";
 /// Seconds that a browser may remember a preflight's answer.
 const MAX_AGE: &str = "600";
 
@@ -140,7 +142,7 @@ fn preflight_answer() -> Response {
 
 fn refusal() -> Response {
     Error::new(Kind::Forbidden, "origin_not_allowed", "this web origin may not call this server")
-        .next("the operator allows origins with `cors.origins`; secret keys belong on a server, not in a page")
+        .next("the operator allows origins with `--cors-origin`; secret keys belong on a server, not in a page")
         .into_response()
 }
 

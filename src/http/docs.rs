@@ -10,6 +10,7 @@ use std::time::Duration;
 use aide::OperationOutput;
 use aide::axum::ApiRouter;
 use aide::axum::routing::get_with;
+use aide::openapi::{MediaType, ReferenceOr, Response as Documented, SchemaObject, StatusCode};
 use aide::transform::TransformOperation;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -18,8 +19,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{AppState, openapi};
 use crate::clock::Clock;
@@ -53,12 +55,28 @@ pub fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route("/livez", get_with(livez, |op| about(op, "livez", "Whether the process runs")))
         .api_route("/readyz", get_with(readyz, |op| about(op, "readyz", "Whether the server takes work and its database answers")))
-        .api_route("/llms.txt", get_with(llms, |op| about(op, "llms", "A guide to this API for agents")))
-        .api_route("/v1/openapi.json", get_with(document, |op| about(op, "openapi", "This document")))
+        .api_route(
+            "/llms.txt",
+            get_with(llms, |op| text(about(op, "llms", "A guide to this API for agents"), "text/plain", json!({ "type": "string" }))),
+        )
+        .api_route(
+            "/v1/openapi.json",
+            get_with(document, |op| text(about(op, "openapi", "This document"), "application/json", json!({ "type": "object" }))),
+        )
 }
 
 fn about<'t>(operation: TransformOperation<'t>, id: &str, summary: &str) -> TransformOperation<'t> {
     operation.id(id).tag("Server").summary(summary)
+}
+
+/// Documents an answer that is a ready text.
+fn text<'t>(mut operation: TransformOperation<'t>, kind: &str, schema: Value) -> TransformOperation<'t> {
+    let schema = Schema::try_from(schema).ok().map(|json_schema| SchemaObject { json_schema, external_docs: None, example: None });
+    let content = [(kind.to_owned(), MediaType { schema, ..MediaType::default() })].into_iter().collect();
+    let answer = Documented { description: "The text".into(), content, ..Documented::default() };
+    let responses = operation.inner_mut().responses.get_or_insert_default();
+    responses.responses.insert(StatusCode::Code(200), ReferenceOr::Item(answer));
+    operation
 }
 
 /// `/metrics`, for Prometheus.
@@ -102,16 +120,9 @@ impl IntoResponse for Text {
     }
 }
 
+/// Its type is told where it is routed, see [`text`].
 impl OperationOutput for Text {
     type Inner = Self;
-
-    fn inferred_responses(
-        _: &mut aide::generate::GenContext,
-        _: &mut aide::openapi::Operation,
-    ) -> Vec<(Option<aide::openapi::StatusCode>, aide::openapi::Response)> {
-        let response = aide::openapi::Response { description: "The text".into(), ..Default::default() };
-        vec![(Some(aide::openapi::StatusCode::Code(200)), response)]
-    }
 }
 
 async fn llms() -> Text {

@@ -24,7 +24,7 @@ use serde_path_to_error::Segment;
 
 use super::AppState;
 use super::problem::Problem;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, misfit};
 use crate::id::{FlowId, FlowVersionId, KeyId, RecordId, RunId};
 
 /// A JSON body. `raw` is the text it was read from, for comparing requests.
@@ -141,7 +141,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer: String = error.path().iter().filter_map(token).collect();
         let cause = error.into_inner();
-        if cause.is_data() { Error::invalid_at(pointer, unplaced(&cause)) } else { not_json(&cause) }
+        if cause.is_data() { Error::invalid_at(pointer, misfit(&cause)) } else { not_json(&cause) }
     })?;
     reader.end().map_err(|cause| not_json(&cause))?;
     Ok(value)
@@ -149,12 +149,6 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
 
 fn not_json(cause: &serde_json::Error) -> Error {
     Error::new(Kind::Malformed, "invalid_json", format!("the request body is not valid JSON: {cause}"))
-}
-
-/// serde's message without its line and column: the pointer says where.
-fn unplaced(cause: &serde_json::Error) -> String {
-    let text = cause.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
 }
 
 /// One step of a JSON pointer (RFC 6901).

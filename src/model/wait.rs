@@ -70,6 +70,8 @@ pub struct Wait {
     pub created_at: Timestamp,
     pub resolution: Option<Resolution>,
     pub resolved_at: Option<Timestamp>,
+    /// The number of the run's last event when it was answered: what came of the answer comes after it.
+    pub resolved_after: Option<u64>,
 }
 
 /// The answer to a wait. The first one is final.

@@ -8,48 +8,55 @@ use tokio::sync::broadcast::error::RecvError;
 use super::Workers;
 use crate::failpoint;
 use crate::id::RunId;
+use crate::store::StoreError;
 
-/// Renews every lease of this node, three times in a lease's life.
+/// Renews every lease of this node three times in a lease's life, and oftener while that fails.
 pub(super) async fn renew(workers: Workers) {
     let inner = workers.inner();
+    let lease = inner.options.lease;
+    let mut renewed = true;
     loop {
-        inner.engine.parts().clock.sleep(inner.options.lease / 3).await;
+        inner.engine.parts().clock.sleep(if renewed { lease / 3 } else { lease / 10 }).await;
         if inner.stop.is_cancelled() && workers.active() == 0 {
             return;
         }
-        renew_now(&workers).await;
+        renewed = renew_now(&workers).await && !inner.lease.is_over();
     }
 }
 
-/// Renews every lease of this node.
-pub(super) async fn renew_now(workers: &Workers) {
+/// Renews every lease of this node. What is in other hands by now is let go.
+pub(super) async fn renew_now(workers: &Workers) -> bool {
     let inner = workers.inner();
     let (clock, store, node) = (&inner.engine.parts().clock, &inner.engine.parts().store, inner.engine.parts().node);
     let held = workers.held();
-    let until = clock.now().after(inner.options.lease);
+    let now = clock.now();
     if !held.is_empty() {
         failpoint::hit("run.renew.before");
     }
-    match store.renew_runs(node, &held, until).await {
-        Ok(renewed) => {
-            if !renewed.is_empty() {
-                failpoint::hit("run.renew.after");
-            }
-            inner.lease_until.send_if_modified(|end| std::mem::replace(end, until.max(*end)) < until);
-            renewed.iter().for_each(|run| workers.tell(run));
-            let known: HashSet<RunId> = renewed.iter().map(|run| run.run).collect();
-            // A run that is being created has no row yet, and one that has just ended has no lease any more: neither is
-            // lost. What is really in other hands is refused its next commit.
-            let lost: Vec<_> = held.into_iter().filter(|(run, epoch)| !known.contains(run) && epoch.0 > 1).collect();
-            workers.drop_runs(&lost);
-        }
+    let renewed = tokio::select! {
+        biased;
+        renewed = store.renew_runs(node, &held, now.after(inner.options.lease)) => renewed,
+        // An answer that comes later renews nothing that is worth having.
+        () = clock.sleep(inner.options.lease / 2) => Err(StoreError::unavailable("no answer in time")),
+    };
+    let renewed = match renewed {
+        Ok(renewed) => renewed,
         Err(error) => {
             tracing::warn!(%error, "leases were not renewed; trying again");
-            if clock.now() >= *inner.lease_until.borrow() {
-                workers.drop_runs(&held);
-            }
+            return false;
         }
+    };
+    if !renewed.is_empty() {
+        failpoint::hit("run.renew.after");
     }
+    let known: HashSet<RunId> = renewed.iter().map(|run| run.run).collect();
+    // One that has just ended has no lease any more either: letting it go takes nothing from it.
+    let lost: Vec<_> = held.into_iter().filter(|(run, _)| !known.contains(run)).collect();
+    // Before the lease goes on for all: what is lost must not move once more.
+    workers.drop_runs(&lost);
+    renewed.iter().for_each(|run| workers.tell(run));
+    inner.lease.renewed(now);
+    true
 }
 
 /// Claims what is due, when it is due.
@@ -60,6 +67,8 @@ pub(super) async fn claim_due(workers: Workers) {
         let wait = match workers.claim(None).await {
             // There may be more than one claim takes.
             Ok(count) if count > 0 => Duration::ZERO,
+            // Whatever is due must wait until a run leaves this node's hands, which is told, or the lease holds again.
+            Ok(_) if workers.room() == 0 || inner.lease.is_over() => inner.options.poll,
             Ok(_) => match parts.store.next_wake().await {
                 Ok(Some(due)) => due.since(parts.clock.now()).min(inner.options.poll),
                 Ok(None) | Err(_) => inner.options.poll,
@@ -91,7 +100,11 @@ pub(super) async fn listen(workers: Workers) {
         match heard {
             Ok(rung) if rung.due => workers.nudge(rung.run).await,
             Ok(_) => {}
-            Err(RecvError::Lagged(_)) => inner.look.notify_one(),
+            Err(RecvError::Lagged(_)) => {
+                // Whose bell it was is lost: a renewal brings what every run in hand was told meanwhile.
+                inner.look.notify_one();
+                renew_now(&workers).await;
+            }
             Err(RecvError::Closed) => return,
         }
     }

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Timestamp;
-use crate::engine::{Active, Departure, Engine, StartRun, Started};
+use crate::engine::{Active, Departure, Engine, Lost, NodeLease, RunContext, StartRun, Started};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::id::{RunId, TenantId};
 use crate::model::Epoch;
 use crate::model::run::Failure;
-use crate::store::{Claim, Created, Lease, MAX_CLAIM, Renewed};
+use crate::store::{Claim, Created, Lease, MAX_CLAIM, Renewed, StoreError};
 
 /// How the workers behave.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct Options {
     pub lease: Duration,
     /// Runs in this node's hands at most; new ones are refused beyond.
     pub max_active: usize,
-    /// How often a run may be taken over from an owner that went away.
+    /// How often in a row a run may be taken over from an owner that went away, without a step further meanwhile.
     pub max_recoveries: u32,
     /// How often the store is asked for due runs without a reason to.
     pub poll: Duration,
@@ -54,8 +54,9 @@ pub(super) struct Inner {
     pub engine: Engine,
     pub options: Options,
     active: Mutex<HashMap<RunId, Held>>,
-    /// The end of every lease of this node.
-    pub lease_until: watch::Sender<Timestamp>,
+    pub lease: Arc<NodeLease>,
+    /// Held by whoever renews because the lease is over; when that was tried last.
+    renewing: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     /// Rings when there may be something to claim.
     pub look: Notify,
     leave: CancellationToken,
@@ -66,8 +67,7 @@ pub(super) struct Inner {
 struct Held {
     epoch: Epoch,
     task: Option<AbortHandle>,
-    cancel: CancellationToken,
-    poke: Arc<Notify>,
+    context: Arc<RunContext>,
     /// The run's nudges, as far as its driver was told.
     nudges: i64,
 }
@@ -75,12 +75,13 @@ struct Held {
 impl Workers {
     /// Builds the workers and starts their keeping; call [`Workers::shutdown`] at the end.
     pub fn start(engine: Engine, options: Options) -> Self {
-        let until = engine.parts().clock.now().after(options.lease);
+        let clock = engine.parts().clock.clone();
         let workers = Self(Arc::new(Inner {
             engine,
             options,
             active: Mutex::default(),
-            lease_until: watch::Sender::new(until),
+            lease: Arc::new(NodeLease::new(clock, options.lease)),
+            renewing: tokio::sync::Mutex::default(),
             look: Notify::new(),
             leave: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -115,25 +116,33 @@ impl Workers {
             )
             .retry_after(Duration::from_secs(1)));
         }
-        self.be_awake().await;
-        let Started { run, active, created } = inner.engine.begin(start, inner.lease_until.subscribe()).await?;
+        if !self.is_awake().await {
+            return Err(Error::new(Kind::Unavailable, "store_unavailable", "the database cannot serve now; nothing was changed")
+                .retry_after(Duration::from_secs(1)));
+        }
+        let lease = inner.lease.hold(inner.engine.parts().clock.now());
+        let Started { run, active, created } = inner.engine.begin(start, lease).await?;
         self.launch(active, Epoch(1), 0);
-        let created = created.await.map_err(|_| Error::internal("the run was dropped before it was created"))??;
-        Ok((run, created))
+        let created = created.await.map_err(|_| Error::internal("the run was dropped before it was created"))?;
+        Ok((run, created.map_err(|error| unborn(run, error))?))
     }
 
     /// Drives a run in a task of its own.
     fn launch(&self, active: Active, epoch: Epoch, nudges: i64) {
         let run = active.context.run;
-        let held = Held { epoch, task: None, cancel: active.context.cancel.clone(), poke: active.context.poke.clone(), nudges };
-        self.0.active.lock().insert(run, held);
+        let held = Held { epoch, task: None, context: active.context.clone(), nudges };
+        if let Some(task) = self.0.active.lock().insert(run, held).and_then(|displaced| displaced.task) {
+            // This node lost the run, did not know it yet, and has just won it back.
+            task.abort();
+        }
         metrics::gauge!("dispatch_runs_active").increment(1);
-        let workers = self.clone();
+        // Made here, so that a task that is aborted before its first poll leaves too.
+        let (leaving, tenant) = (Leaving { workers: self.clone(), run, epoch }, active.context.tenant);
         let task = self.0.tasks.spawn(async move {
-            let _leaving = Leaving { workers: &workers, run, epoch };
-            let departure = active.drive(workers.0.leave.clone()).await;
+            let departure = active.drive(leaving.workers.0.leave.clone()).await;
             match departure {
-                Departure::Lost(why) => tracing::warn!(%run, ?why, "the run is in other hands now"),
+                Departure::Lost(Lost::Fenced) => tracing::warn!(%run, "the run is in other hands now"),
+                Departure::Lost(Lost::Refused) => leaving.workers.refuse(tenant, run, epoch).await,
                 other => tracing::debug!(%run, departure = ?other, "the run left this node's hands"),
             }
         });
@@ -148,43 +157,56 @@ impl Workers {
         if inner.stop.is_cancelled() {
             return Ok(0);
         }
-        let room = inner.options.max_active.saturating_sub(inner.active.lock().len());
-        let parts = inner.engine.parts();
-        let max = u32::try_from(room).unwrap_or(MAX_CLAIM).min(MAX_CLAIM);
-        if max == 0 {
+        let max = u32::try_from(self.room()).unwrap_or(MAX_CLAIM).min(MAX_CLAIM);
+        if max == 0 || !self.is_awake().await {
             return Ok(0);
         }
-        self.be_awake().await;
-        let claim = Claim { node: parts.node, now: parts.clock.now(), until: *inner.lease_until.borrow(), max, only };
+        let parts = inner.engine.parts();
+        let now = parts.clock.now();
+        let claim = Claim { node: parts.node, now, until: inner.lease.promised(now), max, only };
         let leases = parts.store.claim_runs(claim).await?;
         let count = leases.len();
         for lease in leases {
             failpoint::hit("run.claim.after");
-            self.take_up(lease).await;
+            self.take_up(lease, now).await;
         }
         Ok(count)
     }
 
-    /// A node that was starved, or asleep, finds its own leases expired. It renews what nobody has taken meanwhile
-    /// before it takes anything: else it would take its runs from itself.
-    async fn be_awake(&self) {
-        let inner = &self.0;
-        if inner.engine.parts().clock.now() >= *inner.lease_until.borrow() {
-            super::keeper::renew_now(self).await;
-        }
+    /// How many more runs this node may take in hand.
+    pub(super) fn room(&self) -> usize {
+        self.0.options.max_active.saturating_sub(self.active())
     }
 
-    async fn take_up(&self, lease: Lease) {
+    /// A node that was starved, or asleep, finds its own leases expired. It renews what nobody has taken meanwhile
+    /// before it takes anything: else it would take its runs from itself, and under a lease that is over.
+    async fn is_awake(&self) -> bool {
+        if self.0.lease.is_over() {
+            let clock = &self.0.engine.parts().clock;
+            let asked = clock.instant();
+            let mut tried = self.0.renewing.lock().await;
+            // Whoever waited here while another tried has its answer.
+            if self.0.lease.is_over() && tried.is_none_or(|tried| tried < asked) {
+                super::keeper::renew_now(self).await;
+                *tried = Some(clock.instant());
+            }
+        }
+        !self.0.lease.is_over()
+    }
+
+    async fn take_up(&self, lease: Lease, claimed: Timestamp) {
         let (run, epoch, nudges) = (lease.run.id, lease.run.epoch, lease.run.nudges);
         if lease.run.recoveries > self.0.options.max_recoveries {
-            let message = format!("the run was recovered {} times and never finished", lease.run.recoveries - 1);
+            let message = format!("the run lost its owner {} times in a row and got nowhere meanwhile", lease.run.recoveries);
             self.give_up(&lease, "recovery_exhausted", message).await;
             return;
         }
         let spare = lease.clone();
-        match self.0.engine.resume(lease, self.0.lease_until.subscribe()).await {
+        let due = Self::postponed(&lease).map(|wait| self.0.engine.parts().clock.now().after(wait));
+        match self.0.engine.resume(lease, self.0.lease.hold(claimed)).await {
             Ok(active) => {
                 failpoint::hit("run.claim.loaded");
+                let active = if let Some(due) = due { active.postponed(due) } else { active };
                 self.launch(active, epoch, nudges);
             }
             Err(error) if error.kind().retryable() => {
@@ -197,17 +219,30 @@ impl Workers {
         }
     }
 
+    /// How long a run rests that lost owner after owner and got nowhere: what it does may be what ends them.
+    fn postponed(lease: &Lease) -> Option<Duration> {
+        let in_vain = lease.run.recoveries.checked_sub(FREE_RECOVERIES + 1).filter(|_| lease.recovered && !lease.run.cancel_requested)?;
+        Some(FIRST_REST.saturating_mul(1 << in_vain.min(16)).min(LONGEST_REST))
+    }
+
     async fn give_up(&self, lease: &Lease, code: &str, message: String) {
         let failure = Failure { code: code.to_owned(), message, step: None, retryable: false };
-        if let Err(error) = self.0.engine.give_up(lease, failure).await {
+        if let Err(error) = self.0.engine.give_up(&lease.run, failure).await {
             tracing::error!(run = %lease.run.id, ?error, "the run cannot be ended either");
+        }
+    }
+
+    async fn refuse(&self, tenant: TenantId, run: RunId, epoch: Epoch) {
+        match self.0.engine.refuse(tenant, run, epoch).await {
+            Ok(_) => {}
+            Err(error) => tracing::error!(%run, ?error, "the run cannot be ended either; it is tried again when its lease ends"),
         }
     }
 
     /// Something was done to a run from outside: its owner looks again, or it is taken up if it is due.
     pub async fn nudge(&self, run: RunId) {
         if let Some(held) = self.0.active.lock().get(&run) {
-            held.poke.notify_one();
+            held.context.poke.notify_one();
             return;
         }
         if let Err(error) = self.claim(Some(run)).await {
@@ -219,7 +254,7 @@ impl Workers {
     /// Stops a run that this node advances; elsewhere its owner reads the request.
     pub fn cancel_here(&self, run: RunId) {
         if let Some(held) = self.0.active.lock().get(&run) {
-            held.cancel.cancel();
+            held.context.cancel.cancel();
         }
     }
 
@@ -245,8 +280,11 @@ impl Workers {
         self.0.active.lock().len()
     }
 
+    /// The runs that this node has a lease on, in a fixed order; one that is being created has none yet.
     pub(super) fn held(&self) -> Vec<(RunId, Epoch)> {
-        let mut held: Vec<_> = self.0.active.lock().iter().map(|(run, held)| (*run, held.epoch)).collect();
+        let active = self.0.active.lock();
+        let mut held: Vec<_> = active.iter().filter(|(_, held)| held.context.log.is_born()).map(|(run, held)| (*run, held.epoch)).collect();
+        drop(active);
         held.sort_unstable();
         held
     }
@@ -256,20 +294,21 @@ impl Workers {
         if renewed.cancel_requested {
             self.cancel_here(renewed.run);
         }
-        if let Some(held) = self.0.active.lock().get_mut(&renewed.run)
-            && held.nudges != renewed.nudges
-        {
-            held.nudges = renewed.nudges;
-            held.poke.notify_one();
+        if let Some(held) = self.0.active.lock().get_mut(&renewed.run) {
+            held.context.log.lease().cover();
+            if held.nudges != renewed.nudges {
+                held.nudges = renewed.nudges;
+                held.context.poke.notify_one();
+            }
         }
     }
 
-    /// Drops runs whose lease could not be renewed.
+    /// Drops runs that the store no longer counts among this node's.
     pub(super) fn drop_runs(&self, lost: &[(RunId, Epoch)]) {
         for (run, epoch) in lost {
             let task = self.0.active.lock().get(run).filter(|held| held.epoch == *epoch).and_then(|held| held.task.clone());
             if let Some(task) = task {
-                tracing::warn!(%run, "the run's lease is lost; it is let go");
+                tracing::debug!(%run, "the run has ended, or is in other hands; it is let go");
                 task.abort();
             }
         }
@@ -289,22 +328,42 @@ impl Workers {
         tokio::select! {
             biased;
             () = self.0.tasks.wait() => {}
-            () = clock.sleep(HAND_BACK) => tracing::warn!(left = self.active(), "some runs could not be handed back; their leases end by themselves"),
+            () = clock.sleep(HAND_BACK) => {
+                tracing::warn!(left = self.active(), "some runs could not be handed back; their leases end by themselves");
+                let left: Vec<AbortHandle> = self.0.active.lock().values().filter_map(|held| held.task.clone()).collect();
+                left.iter().for_each(AbortHandle::abort);
+            }
         }
     }
 }
 
+/// Owners that a run may lose in a row before it rests.
+const FREE_RECOVERIES: u32 = 3;
+/// The rests between them grow from the first to the longest.
+const FIRST_REST: Duration = Duration::from_millis(500);
+const LONGEST_REST: Duration = Duration::from_secs(30);
 /// How long handing back may take.
 const HAND_BACK: Duration = Duration::from_secs(5);
 
+/// What the caller of a run is told that may or may not have been created.
+fn unborn(run: RunId, error: StoreError) -> Error {
+    let error = Error::from(error);
+    if error.kind() != Kind::Unavailable {
+        return error;
+    }
+    Error::new(Kind::Unavailable, "store_unavailable", format!("the database did not say whether the execution {run} was accepted"))
+        .next(format!("look at GET /v1/executions/{run} before sending it again; with an Idempotency-Key it can be sent again at once"))
+        .retry_after(Duration::from_secs(1))
+}
+
 /// Takes a run off the list however its task ends.
-struct Leaving<'a> {
-    workers: &'a Workers,
+struct Leaving {
+    workers: Workers,
     run: RunId,
     epoch: Epoch,
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for Leaving {
     fn drop(&mut self) {
         let mut active = self.workers.0.active.lock();
         if active.get(&self.run).is_some_and(|held| held.epoch == self.epoch) {

@@ -70,6 +70,7 @@ pub(super) struct CommitRow {
     failure: Option<String>,
     finished_at: Option<i64>,
     ends: bool,
+    advances: bool,
 }
 
 #[derive(Serialize)]
@@ -249,6 +250,7 @@ impl Batch {
             failure: commit.failure.as_ref().map(json),
             finished_at: commit.finished_at.map(Timestamp::as_millis),
             ends: commit.state.is_terminal(),
+            advances: commit.advances,
         });
         self.facts(commit.run, epoch, number, &commit.journal, commit.segment.as_ref(), &mut blobs);
         for wait in &commit.waits {

@@ -44,7 +44,7 @@ pub(super) use run_columns;
 macro_rules! wait_columns {
     () => {
         concat!(
-            "w.id, w.run, w.tenant, w.key, w.kind, w.name, w.digest, w.deadline, w.created_at, w.resolved_at, ",
+            "w.id, w.run, w.tenant, w.key, w.kind, w.name, w.digest, w.deadline, w.created_at, w.resolved_at, w.resolved_after, ",
             $crate::store::payload::payload!("w.shown"),
             " as shown, ",
             $crate::store::payload::payload!("w.resolution"),
@@ -90,6 +90,10 @@ impl<'a, R: Columns> Reader<'a, R> {
 
     fn small<T: TryFrom<i64, Error: Display>>(&self, column: &'static str) -> StoreResult<T> {
         T::try_from(self.number(column)?).map_err(|why| self.broken(column, why))
+    }
+
+    fn small_if<T: TryFrom<i64, Error: Display>>(&self, column: &'static str) -> StoreResult<Option<T>> {
+        self.row.number(column)?.map(|number| T::try_from(number).map_err(|why| self.broken(column, why))).transpose()
     }
 
     fn time(&self, column: &'static str) -> StoreResult<Timestamp> {
@@ -232,6 +236,7 @@ pub(super) fn wait(row: &impl Columns) -> StoreResult<Wait> {
         created_at: read.time("created_at")?,
         resolution: read.json_if("resolution")?,
         resolved_at: read.time_if("resolved_at")?,
+        resolved_after: read.small_if("resolved_after")?,
     })
 }
 

@@ -69,6 +69,8 @@ pub struct Commit {
     /// Pause only if nobody nudged since this reading.
     pub seen_nudges: Option<i64>,
     pub state: RunState,
+    /// Something is durable with it that was not before: whoever takes the run over later starts further on.
+    pub advances: bool,
     /// When somebody must look at the run next: the lease's end, a timer, never.
     pub wake_at: Option<Timestamp>,
     pub reserved: u64,

@@ -1,5 +1,6 @@
 //! An HTTP call as data: templates for its parts, sent through the egress door, answered as a value.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Clock;
-use crate::error::{Problems, Result};
-use crate::expr::{Insert, Missing, Scope, Template, TemplateTree};
+use crate::error::{Error, Kind, Problems, Result};
+use crate::expr::{Insert, Missing, Scope, Template, TemplateTree, bounds, secret_named};
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
 use crate::secret::{Redactor, Secret};
 use crate::tool::Effect;
+use crate::tool::url::{Joined, join};
 
 /// Largest answer, in bytes after inflation.
 pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;
@@ -23,6 +25,7 @@ pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpConfig {
+    /// A value at the very start is the address; elsewhere values are percent-encoded and stay in their part of the URL.
     pub url: String,
     /// `GET` unless said otherwise.
     pub method: String,
@@ -185,13 +188,15 @@ impl HttpTemplate {
         self.effect
     }
 
-    /// Fills the templates in. `key` goes out as `Idempotency-Key` with everything but GET and HEAD.
+    /// Fills the templates in. Error `secret_missing`: a secret that it names is not there. `key` goes out as `Idempotency-Key` with everything but GET and HEAD.
     pub fn render(&self, scope: &Scope<'_>, key: &str, budget: Duration) -> Result<HttpCall> {
         let (missing, insert) = match self.mode {
             Mode::Step => (Missing::Empty, Insert::Text),
             Mode::Tool => (Missing::KeepPlaceholder, Insert::Json),
         };
-        let mut unresolved = Vec::new();
+        let (pieces, mut unresolved) = self.url.pieces(scope, missing)?;
+        secrets_are_there(&unresolved)?;
+        let Joined { mut url, encoded: mut derived } = join(&pieces)?;
         let mut text = |template: &Template, insert: Insert| -> Result<String> {
             let rendered = template.render_with(scope, missing, insert)?;
             unresolved.extend(rendered.unresolved);
@@ -201,15 +206,13 @@ impl HttpTemplate {
                 other => other.to_string(),
             })
         };
-        let mut url = text(&self.url, Insert::Text)?;
-        let mut derived = Vec::new();
         for (name, value) in &self.query {
             let secret = value.uses_secrets();
             let value = text(value, Insert::Text)?;
             if secret {
-                derived.push(Secret::new(url::form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>()));
+                derived.push(Secret::new(::url::form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>()));
             }
-            let pair = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, &value).finish();
+            let pair = ::url::form_urlencoded::Serializer::new(String::new()).append_pair(name, &value).finish();
             url = format!("{url}{}{pair}", if url.contains('?') { '&' } else { '?' });
         }
         let mut request = Request::new(self.method.clone(), url, Trust::Judged);
@@ -247,6 +250,7 @@ impl HttpTemplate {
             }
             None => None,
         };
+        secrets_are_there(&unresolved)?;
         let has = |request: &Request, name: &str| request.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
         if let Some(body) = body {
             if !has(&request, "content-type") {
@@ -265,6 +269,17 @@ impl HttpTemplate {
     }
 }
 
+/// A call without its credentials is not the call that was meant: it does not go out.
+fn secrets_are_there(unresolved: &[String]) -> Result<()> {
+    let missing: BTreeSet<&str> = unresolved.iter().filter_map(|name| secret_named(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let message = format!("the call needs the secrets {names}, which the request did not bring; send them in `secrets`");
+    Err(Error::new(Kind::Invalid, "secret_missing", message))
+}
+
 impl HttpCall {
     /// Sends the call and reads the whole answer.
     pub async fn send(self, egress: &Egress, clock: &Clock) -> Result<HttpAnswer, net::Error> {
@@ -280,10 +295,13 @@ impl HttpCall {
 }
 
 impl HttpAnswer {
-    /// The body in its type: JSON when it says so, or reads so; else text.
+    /// The body in its type: JSON when it says so, or reads so; else text, as is JSON that is too deep.
     pub fn value(&self) -> Value {
         let json = self.media_type.ends_with("json") || self.body.trim_start().starts_with(['{', '[']);
-        if json && let Ok(value) = serde_json::from_str(&self.body) {
+        if json
+            && let Ok(value) = serde_json::from_str(&self.body)
+            && bounds::depth(&value) <= bounds::MAX_DEPTH
+        {
             return value;
         }
         Value::String(self.body.clone())

@@ -6,6 +6,7 @@
 //! Must not know: runs, journals, approvals, models' wire formats. What must not happen twice is decided above.
 
 pub mod http;
+mod url;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -190,11 +191,20 @@ fn check_schema(definition: &Definition, problems: &mut Problems) {
     if schema.get("type").and_then(Value::as_str) != Some("object") {
         problems.add("/parametersSchema/type", "expected `object`");
     } else if let Err(error) = jsonschema::validator_for(schema) {
-        problems.add("/parametersSchema", format!("not a JSON Schema: {error}"));
+        problems.add("/parametersSchema", schema_fault(&error));
     }
     if schema.get("properties").and_then(|properties| properties.get(REASON_PARAMETER)).is_some() {
         problems.add(format!("/parametersSchema/properties/{REASON_PARAMETER}"), "this name is reserved");
     }
+}
+
+/// Why a schema cannot be used.
+pub fn schema_fault(error: &jsonschema::ValidationError<'_>) -> String {
+    let text = error.to_string();
+    if text.contains("resolve-http") || text.contains("resolve-file") || text.contains("custom resolver") {
+        return "a `$ref` to another document is not followed; put that schema under `$defs` and refer to it there".into();
+    }
+    format!("not a JSON Schema: {text}")
 }
 
 fn http_body(config: &Value, problems: &mut Problems) -> Option<Body> {
@@ -203,7 +213,7 @@ fn http_body(config: &Value, problems: &mut Problems) -> Option<Body> {
             Ok(template) => return Some(Body::Http(Box::new(template))),
             Err(faults) => faults.0.into_iter().for_each(|fault| problems.add(format!("/config{}", fault.pointer), fault.message)),
         },
-        Err(error) => problems.add(format!("/config{}", crate::error::pointer(error.path())), error.inner().to_string()),
+        Err(error) => problems.add(format!("/config{}", crate::error::pointer(error.path())), crate::error::misfit(error.inner())),
     }
     None
 }

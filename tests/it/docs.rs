@@ -206,3 +206,56 @@ fn links_between_pages_lead_somewhere() {
         }
     }
 }
+
+/// Every `path::of::a_test` that a section names.
+fn named_tests(section: &str) -> Vec<&str> {
+    let code = section.split('`').skip(1).step_by(2);
+    code.filter(|code| code.contains("::") && code.starts_with(|letter: char| letter.is_ascii_lowercase())).collect()
+}
+
+/// Why there is no such test, read from the sources: a function of that name in its module that is run as one.
+fn no_such_test(name: &str) -> Option<String> {
+    let (module, function) = name.rsplit_once("::")?;
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let path = module.replace("::", "/");
+    let files = [format!("{path}.rs"), format!("{path}/mod.rs")];
+    let Some(source) = files.iter().find_map(|file| fs::read_to_string(tests.join(file)).ok()) else {
+        return Some(format!("{name}: there is no module {module}"));
+    };
+    let Some((before, _)) = source.split_once(&format!("fn {function}(")) else {
+        return Some(format!("{name}: {module} has no such function"));
+    };
+    let marked = before.rsplit("\n\n").next().is_some_and(|above| above.contains("#[test]") || above.contains("#[tokio::test"));
+    // Cases that run on several databases are listed: beside themselves, or for the store's contract in one place.
+    let lists = if module.starts_with("store::contract") { fs::read_to_string(tests.join("store/mod.rs")).ok()? } else { source.clone() };
+    let listed = ["on_both!(", "on_one!(", "contract! {"].iter().flat_map(|list| lists.split(list).skip(1)).any(|list| {
+        let list = list.split([')', '}']).next().unwrap_or_default();
+        list.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == function)
+    });
+    (!marked && !listed).then(|| format!("{name}: nobody runs it"))
+}
+
+#[test]
+fn the_lessons_of_others_name_tests_that_exist() {
+    let page = read("docs/proof.md");
+    let lessons = page.split("\n## ").find(|section| section.starts_with("Lessons of others")).unwrap();
+    let rows: Vec<&str> = lessons.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert!(rows.len() >= 20, "{} lessons", rows.len());
+    for row in rows {
+        assert!(row.contains('#') && !named_tests(row).is_empty(), "a lesson names where it was told and its test: {row}");
+    }
+    let missing: Vec<String> = named_tests(lessons).into_iter().filter_map(no_such_test).collect();
+    assert!(missing.is_empty(), "docs/proof.md names tests that do not exist:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn a_test_that_is_missing_or_not_run_is_noticed() {
+    assert_eq!(no_such_test("docs::a_test_that_is_missing_or_not_run_is_noticed"), None);
+    assert_eq!(no_such_test("dispatch::pauses::two_answers_at_the_same_time"), None);
+    assert_eq!(no_such_test("store::contract::waits::the_first_answer_is_final"), None);
+    for wrong in
+        ["nowhere::at_all", "docs::there_is_none", "docs::no_such_test", "dispatch::pauses::two_calls", "store::contract::world::world"]
+    {
+        assert!(no_such_test(wrong).is_some(), "{wrong}");
+    }
+}

@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 
 use crate::support::app::{Setup, TestApp, within};
 
+/// Looks at an answer.
+type Check = fn(&Value);
+
 /// Every request file, with what it comes to.
-const EXAMPLES: &[(&str, fn(&Value))] = &[
+const EXAMPLES: &[(&str, Check)] = &[
     ("01-sales-analysis.json", |answer| {
         let text = answer["finalOutput"].as_str().unwrap();
         assert!(text.contains("Analyze the sales performance for Q4 2024 in North America."), "{text}");

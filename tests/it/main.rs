@@ -11,6 +11,7 @@ mod http;
 mod layers;
 mod providers;
 mod scripted;
+mod sim;
 mod ssrf;
 mod store;
 mod support;

@@ -59,7 +59,13 @@ fn follow(rendered: Arc<Rendered>, ticket: Ticket, clock: Clock) -> Body {
                     continue;
                 }
                 Some(Step::Hang) => std::future::pending().await,
-                Some(Step::Write(bytes)) => Ok::<Bytes, io::Error>(bytes),
+                Some(Step::Write(bytes)) => {
+                    // A caller that hangs up after the last word has not left early.
+                    if at == rendered.steps.len() {
+                        ticket.finish();
+                    }
+                    Ok::<Bytes, io::Error>(bytes)
+                }
                 Some(Step::Abort) => {
                     ticket.finish();
                     Err(io::ErrorKind::ConnectionAborted.into())

@@ -39,6 +39,11 @@ fn often(point: &str) -> bool {
         .any(|start| point.starts_with(start))
 }
 
+/// Points that only a run that lasts a while is sure to reach.
+fn lasts(point: &str) -> bool {
+    prelude(point) != Prelude::None || point.starts_with("run.renew.")
+}
+
 /// Walks one point.
 pub async fn walk(site: &Site, point: &str, dice: &mut Dice, report: &mut Report) -> Result<()> {
     let nth = if often(point) { 1 + dice.below(6) } else { 1 };
@@ -97,7 +102,7 @@ pub async fn walk(site: &Site, point: &str, dice: &mut Dice, report: &mut Report
 }
 
 fn take_off(site: &Site, point: &str, dice: &mut Dice, tasks: &mut JoinSet<()>, flights: &mut Vec<Flight>) {
-    let slow = (prelude(point) != Prelude::None).then(|| site.teller().slow(point));
+    let slow = lasts(point).then(|| site.teller().slow(point));
     for story in site.teller().each(point).into_iter().chain(slow) {
         let own = Dice::new(dice.below(u64::MAX));
         flights.push(site.fly(story, own, tasks));

@@ -19,11 +19,13 @@ mod transform_data;
 mod wait_for_signal;
 mod wait_until;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::context::{StepContext, StepResult};
+use super::context::{LONGEST_WAIT, StepContext, StepResult};
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
 use crate::model::{Flow, Step};
@@ -105,7 +107,7 @@ fn config<T: DeserializeOwned>(step: &Step) -> Result<T, Problems> {
     serde_path_to_error::deserialize(&step.config).map_err(|error| {
         let pointer = crate::error::pointer(error.path());
         let mut problems = Problems::default();
-        problems.add(pointer, error.into_inner().to_string());
+        problems.add(pointer, crate::error::misfit(error.inner()));
         problems
     })
 }
@@ -153,6 +155,15 @@ impl Fields {
                 None
             }
         }
+    }
+
+    /// How long something is waited for, given in milliseconds.
+    fn wait(&mut self, name: &str, given: Option<u64>) -> Duration {
+        let wait = given.map_or(LONGEST_WAIT, Duration::from_millis);
+        if wait > LONGEST_WAIT {
+            self.problem(name, format!("a run may wait {} days at most", LONGEST_WAIT.as_secs() / 86_400));
+        }
+        wait
     }
 
     /// The body, unless something was wrong.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
+use crate::expr::bounds::Misfit;
 use crate::expr::{Template, TemplateTree};
 use crate::id::RecordId;
 use crate::model::filter::Filter;
@@ -105,12 +106,13 @@ struct UpdateConfig {
     /// New metadata; strings in it are templates.
     updates: Value,
     #[serde(default)]
-    merge_strategy: Merge,
+    merge_strategy: Strategy,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-enum Merge {
+#[schemars(rename = "Merge")]
+enum Strategy {
     #[default]
     Merge,
     Replace,
@@ -182,7 +184,7 @@ impl Target {
         };
         if let Some(id) = text(&self.id)? {
             let id: RecordId = id.parse().map_err(|_| StepFailure::new("record_not_found", format!("no record `{id}`")))?;
-            return Ok(store.find_record(tenant, id).await?.into_iter().collect());
+            return Ok(context.run.patiently(|| store.find_record(tenant, id)).await?.into_iter().collect());
         }
         let filter = match &self.conditions {
             Some(conditions) => {
@@ -193,7 +195,7 @@ impl Target {
             None => Filter::everything(),
         };
         let query = RecordQuery { kind: text(&self.kind)?, name: text(&self.name)?, filter, after: None, limit };
-        Ok(store.list_records(tenant, query).await?.records)
+        Ok(context.run.patiently(|| store.list_records(tenant, query.clone())).await?.records)
     }
 }
 
@@ -236,7 +238,8 @@ impl StepBody for Upsert {
         let kind = self.kind.render_text(&scope)?;
         let name = match &self.name {
             Some(name) => name.render_text(&scope)?,
-            None => format!("{kind} {} {}", context.now(), context.run.run),
+            // The same on every attempt, or a crash would leave two records.
+            None => format!("{kind} {}/{}", context.run.run, context.step_id()),
         };
         let metadata = match context.variable(&self.source) {
             Some(Value::Object(map)) => map.clone(),
@@ -247,7 +250,7 @@ impl StepBody for Upsert {
             }
         };
         check_names(&kind, &name)?;
-        context.run.log.settle().await;
+        context.settle().await;
         let record = put(context, kind, name, metadata).await?;
         Ok(StepOutput::of(serde_json::to_value(record).unwrap_or_default()))
     }
@@ -265,10 +268,10 @@ fn check_names(kind: &str, name: &str) -> StepResult<()> {
 async fn put(context: &StepContext<'_>, kind: String, name: String, metadata: Map<String, Value>) -> StepResult<Record> {
     let (store, tenant) = (&context.parts().store, context.run.tenant);
     for _ in 0..TRIES {
-        if let Some(old) = store.find_record_by_name(tenant, &kind, &name).await? {
+        if let Some(old) = context.run.patiently(|| store.find_record_by_name(tenant, &kind, &name)).await? {
             let expected = old.updated_at;
             let record = Record { metadata: metadata.clone(), updated_at: context.now(), ..old };
-            if store.replace_record(tenant, record.clone(), expected).await? {
+            if context.run.patiently(|| store.replace_record(tenant, record.clone(), expected)).await? {
                 return Ok(record);
             }
             continue;
@@ -284,7 +287,7 @@ async fn put(context: &StepContext<'_>, kind: String, name: String, metadata: Ma
             created_at: now,
             updated_at: now,
         };
-        match store.create_record(tenant, record.clone()).await {
+        match context.run.patiently(|| store.create_record(tenant, record.clone())).await {
             Ok(()) => return Ok(record),
             Err(StoreError::Exists(_)) => {}
             Err(error) => return Err(error.into()),
@@ -300,7 +303,7 @@ fn busy() -> crate::engine::context::Interrupt {
 struct Update {
     target: Target,
     updates: TemplateTree,
-    merge: Merge,
+    merge: Strategy,
 }
 
 fn compile_update(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
@@ -322,10 +325,13 @@ impl StepBody for Update {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let rendered = self.updates.render(&context.scope())?;
         context.unresolved(rendered.unresolved);
+        if let Some(misfit) = Misfit::of(&rendered.value) {
+            return Err(StepFailure::new(misfit.code(), format!("`updates`: {misfit}")).into());
+        }
         let Value::Object(updates) = rendered.value else {
             return Err(StepFailure::new("invalid_updates", "`updates` is not an object").into());
         };
-        context.run.log.settle().await;
+        context.settle().await;
         for _ in 0..TRIES {
             let found = self.target.find(context, 1).await?.pop();
             let Some(old) = found else {
@@ -334,7 +340,8 @@ impl StepBody for Update {
             let expected = old.updated_at;
             let mut record = Record { updated_at: context.now(), ..old };
             merge(&mut record.metadata, updates.clone(), self.merge);
-            if context.parts().store.replace_record(context.run.tenant, record.clone(), expected).await? {
+            let (store, tenant) = (&context.parts().store, context.run.tenant);
+            if context.run.patiently(|| store.replace_record(tenant, record.clone(), expected)).await? {
                 return Ok(StepOutput::of(serde_json::to_value(record).unwrap_or_default()));
             }
         }
@@ -342,11 +349,11 @@ impl StepBody for Update {
     }
 }
 
-fn merge(metadata: &mut Map<String, Value>, updates: Map<String, Value>, how: Merge) {
+fn merge(metadata: &mut Map<String, Value>, updates: Map<String, Value>, how: Strategy) {
     match how {
-        Merge::Replace => *metadata = updates,
-        Merge::Merge => metadata.extend(updates),
-        Merge::DeepMerge => {
+        Strategy::Replace => *metadata = updates,
+        Strategy::Merge => metadata.extend(updates),
+        Strategy::DeepMerge => {
             for (key, value) in updates {
                 match (metadata.get_mut(&key), value) {
                     (Some(Value::Object(old)), Value::Object(new)) => merge(old, new, how),

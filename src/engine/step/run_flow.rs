@@ -2,6 +2,8 @@
 //!
 //! The child gets what is left of the parent's budget, set aside until it ends, and ends with its parent.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -12,6 +14,7 @@ use crate::engine::budget::Worst;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::TemplateTree;
+use crate::expr::bounds::Misfit;
 use crate::id::{RunId, WaitId};
 use crate::model::event::Event;
 use crate::model::run::{Budget, Parent, RunInput, Spent};
@@ -43,6 +46,10 @@ struct Config {
     #[serde(default)]
     #[schemars(skip)]
     compiled: Option<Flow>,
+    /// Where each of its steps stands in `flow`, for faults.
+    #[serde(default)]
+    #[schemars(skip)]
+    places: HashMap<String, String>,
 }
 
 /// Runs within runs.
@@ -60,7 +67,11 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         fields.problem("flow", "expected a flow: `flow: {name, steps}`, or the `flowId` of a saved one");
     }
     let inputs = fields.tree("inputs", &Value::Object(config.inputs));
-    fields.finish(inputs.map(|inputs| Body { flow: config.compiled, inputs }))
+    let mut flow = config.compiled;
+    for step in flow.iter_mut().flat_map(|flow| &mut flow.steps) {
+        step.pointer = config.places.get(&step.id).cloned().unwrap_or_default();
+    }
+    fields.finish(inputs.map(|inputs| Body { flow, inputs }))
 }
 
 #[async_trait]
@@ -136,6 +147,9 @@ impl Body {
         run.log.commit().await;
         let inputs = self.inputs.render(&context.scope())?;
         context.unresolved(inputs.unresolved);
+        if let Some(misfit) = Misfit::of(&inputs.value) {
+            return Err(StepFailure::new(misfit.code(), format!("`inputs`: {misfit}")).into());
+        }
         let mut options = run.input.options.clone();
         options.depth += 1;
         options.budget = budget;
@@ -163,7 +177,7 @@ impl Body {
             journal: Vec::new(),
             segment: None,
         };
-        context.parts().store.create_run(new).await?;
+        run.patiently(|| context.parts().store.create_run(new.clone())).await?;
         let told = context.key("told");
         if context.recall(&told).is_none() {
             let value = json!({ "stepId": context.step_id(), "executionId": child, "flowName": plan.flow.name });

@@ -40,7 +40,7 @@ struct Config {
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected true, false or {timeout}")]
 enum Approval {
     Asked(bool),
     Policy {
@@ -74,7 +74,7 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     });
     let parameters = fields.tree("parameters", &Value::Object(config.parameters));
     let asked = match config.approval {
-        Some(Approval::Policy { timeout }) => Some(timeout.map_or(LONGEST_WAIT, Duration::from_millis)),
+        Some(Approval::Policy { timeout }) => Some(fields.wait("approval/timeout", timeout)),
         Some(Approval::Asked(true)) => Some(LONGEST_WAIT),
         Some(Approval::Asked(false)) | None => None,
     };

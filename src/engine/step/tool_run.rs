@@ -20,7 +20,7 @@ use crate::tool::{Body, Effect, Tool};
 
 /// A call to make.
 pub struct Invocation<'t> {
-    /// Unique in the run's step: the provider's id of the call.
+    /// Unique in the run: the provider's id of the call, unless it repeats itself.
     pub id: String,
     pub tool: &'t Tool,
     /// Complete: hidden parameters filled in, the reason taken out.
@@ -92,7 +92,10 @@ impl Invocation<'_> {
         let outcome = match &self.tool.body {
             Body::Local => self.local(context, key).await?,
             Body::Http(call) => {
-                self.start(context);
+                // A call whose fate is unknown was begun, and told, before.
+                if context.recall(&context.key(&format!("{key}/call"))).is_none() {
+                    self.start(context);
+                }
                 self.http(context, key, call).await?
             }
             Body::Script(code) => {

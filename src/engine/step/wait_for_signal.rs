@@ -7,12 +7,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Fields, StepBody, StepOutput, StepType, config};
-use crate::engine::context::{Ask, Asked, Interrupt, LONGEST_WAIT, StepContext, StepFailure, StepResult};
+use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
+use crate::engine::is_signal_name;
 use crate::error::Problems;
 use crate::expr::Template;
 use crate::model::wait::{Resolution, WaitKind};
 use crate::model::{Outcome, Step};
-use crate::store::{Resolve, Signal};
+use crate::store::Signal;
 
 pub const TYPE: StepType = StepType {
     action: "wait-for-signal",
@@ -32,6 +33,9 @@ struct Config {
     timeout_ms: Option<u64>,
 }
 
+/// What names no signal can have are told.
+const NAME: &str = "a signal's name has 1 to 200 characters, none of them a control character";
+
 struct Body {
     name: Template,
     lasts: Duration,
@@ -40,11 +44,11 @@ struct Body {
 fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let config: Config = config(step)?;
     let mut fields = Fields::default();
-    let lasts = config.timeout_ms.map_or(LONGEST_WAIT, Duration::from_millis);
-    if lasts > LONGEST_WAIT {
-        fields.problem("timeoutMs", format!("a run may wait {} days at most", LONGEST_WAIT.as_secs() / 86_400));
-    }
+    let lasts = fields.wait("timeoutMs", config.timeout_ms);
     let name = fields.template("name", &config.name);
+    if name.as_ref().is_some_and(Template::is_literal) && !is_signal_name(&config.name) {
+        fields.problem("name", NAME);
+    }
     fields.finish(name.map(|name| Body { name, lasts }))
 }
 
@@ -56,6 +60,9 @@ impl StepBody for Body {
             return Ok(StepOutput::of(payload));
         }
         let name = self.name.render_text(&context.scope())?;
+        if !is_signal_name(&name) {
+            return Err(StepFailure::new("invalid_signal_name", NAME).into());
+        }
         let wait_key = context.key("wait");
         if let Some(signal) = first_kept(context, &name).await? {
             // Taken once in the whole run, whichever steps wait for the name.
@@ -63,8 +70,7 @@ impl StepBody for Body {
             context.record(&taken, Outcome::Done(signal.payload.clone()));
             if let Some(wait) = context.open_wait(&wait_key) {
                 let resolution = Resolution { answer: json!({ "signal": signal.id }), by: "signal".into(), timed_out: false };
-                let answer = Resolve { tenant: wait.tenant, wait: wait.id, resolution, now: context.now() };
-                context.parts().store.resolve_waits(vec![answer]).await?;
+                context.answer(&wait, resolution).await?;
             }
             return Ok(StepOutput::of(signal.payload));
         }
@@ -87,6 +93,7 @@ fn used(signal: &Signal) -> String {
 }
 
 async fn first_kept(context: &StepContext<'_>, name: &str) -> StepResult<Option<Signal>> {
-    let kept = context.parts().store.kept_signals(context.run.tenant, context.run.run).await?;
+    let run = context.run;
+    let kept = run.patiently(|| context.parts().store.kept_signals(run.tenant, run.run)).await?;
     Ok(kept.into_iter().find(|signal| signal.name == name && context.recall(&used(signal)).is_none()))
 }

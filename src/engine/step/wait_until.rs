@@ -59,7 +59,7 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(30);
 
 enum Body {
     Delay(Duration),
-    Poll { call: HttpTemplate, success: Option<Condition>, interval: Duration, attempts: u32 },
+    Poll { call: Box<HttpTemplate>, success: Option<Condition>, interval: Duration, attempts: u32 },
     Watch { condition: Condition, interval: Duration, attempts: u32 },
 }
 
@@ -100,7 +100,7 @@ fn poll_body(poll: &PollConfig, fields: &mut Fields) -> Option<Body> {
     }
     let success = poll.success.as_deref().and_then(|source| parse_condition("poll/success", source, fields));
     match HttpTemplate::compile(&poll.http, Mode::Step) {
-        Ok(call) => Some(Body::Poll { call, success, interval, attempts }),
+        Ok(call) => Some(Body::Poll { call: Box::new(call), success, interval, attempts }),
         Err(faults) => {
             faults.0.into_iter().for_each(|fault| fields.0.add(format!("/poll/http{}", fault.pointer), fault.message));
             None
@@ -131,7 +131,9 @@ impl StepBody for Body {
             Self::Delay(delay) => wait(context, "delay", *delay).await.map(|()| StepOutput::of(Value::Null)),
             Self::Poll { call, success, interval, attempts } => {
                 for number in 1..=*attempts {
-                    if let Some(value) = poll(context, number, call, success.as_ref()).await? {
+                    if !is_past(context, &format!("poll/{number}"))
+                        && let Some(value) = poll(context, number, call, success.as_ref()).await?
+                    {
                         return Ok(StepOutput::of(value));
                     }
                     wait(context, &format!("poll/{number}"), *interval).await?;
@@ -140,7 +142,8 @@ impl StepBody for Body {
             }
             Self::Watch { condition, interval, attempts } => {
                 for number in 1..=*attempts {
-                    if condition.eval(&context.scope(), &context.parts().sandbox).await? {
+                    let past = is_past(context, &format!("watch/{number}"));
+                    if !past && condition.eval(&context.scope(), &context.parts().sandbox).await? {
                         return Ok(StepOutput::of(Value::Bool(true)));
                     }
                     wait(context, &format!("watch/{number}"), *interval).await?;
@@ -153,6 +156,11 @@ impl StepBody for Body {
 
 fn exhausted(attempts: u32) -> StepFailure {
     StepFailure::new("wait_exhausted", format!("the condition did not hold in {attempts} attempts"))
+}
+
+/// Whether the wait after this attempt was begun: the attempt itself was in vain.
+fn is_past(context: &StepContext<'_>, name: &str) -> bool {
+    context.recall(&context.key(&format!("{name}/until"))).is_some()
 }
 
 /// Waits from the moment this wait was first asked for, however often the step is entered again.
@@ -169,11 +177,10 @@ async fn wait(context: &StepContext<'_>, name: &str, duration: Duration) -> Step
     context.sleep_until(&context.key(name), until).await
 }
 
-/// One poll; `None` when the answer is not the wanted one yet. Answers are journaled, so that a poll is not repeated.
+/// One poll; `None` when the answer is not the wanted one yet.
 async fn poll(context: &StepContext<'_>, number: u32, call: &HttpTemplate, success: Option<&Condition>) -> StepResult<Option<Value>> {
     let answer = match super::http::perform(context, &format!("poll/{number}/call"), call, POLL_TIMEOUT).await {
         Ok(answer) => answer,
-        Err(Interrupt::Fail(failure)) if failure.retryable && success.is_none() => return Ok(None),
         Err(Interrupt::Fail(failure)) if failure.retryable => {
             tracing::debug!(step = context.step_id(), code = failure.code, "a poll failed; it is tried again");
             return Ok(None);

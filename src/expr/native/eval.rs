@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Expr, Key, Method, Op, Path};
 use crate::error::Result;
-use crate::expr::{Scope, limits, too_large, value};
+use crate::expr::{Scope, limits, secret_named, too_large, value};
 
 /// A value on its way through an expression.
 #[derive(Debug, Clone)]
@@ -219,12 +219,21 @@ impl<'s, 'a> Eval<'s, 'a> {
     }
 
     fn binary(&mut self, op: Op, left: &'a Expr, right: &'a Expr) -> Result<Val<'a>> {
+        let before = self.missing.len();
         let left = self.eval(left)?;
         match op {
             Op::Or if left.truthy() => return Ok(left),
             Op::And if !left.truthy() => return Ok(left),
             Op::Coalesce if !left.is_nullish() => return Ok(left),
-            Op::Or | Op::And | Op::Coalesce => return self.eval(right),
+            Op::And => return self.eval(right),
+            Op::Or | Op::Coalesce => {
+                let noted = self.missing.split_off(before);
+                let right = self.eval(right)?;
+                // What stands in for a secret makes up for it.
+                let kept = noted.into_iter().filter(|name| right.is_undefined() || secret_named(name).is_none());
+                self.missing.splice(before..before, kept);
+                return Ok(right);
+            }
             _ => {}
         }
         let right = self.eval(right)?;

@@ -124,6 +124,11 @@ impl Reads {
         self.secrets.extend(other.secrets.iter().cloned());
         self.managed.extend(other.managed.iter().cloned());
     }
+
+    /// Whether any secret is read, managed or of the request.
+    pub fn uses_secrets(&self) -> bool {
+        !self.secrets.is_empty() || !self.managed.is_empty()
+    }
 }
 
 impl Expr {

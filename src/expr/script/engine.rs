@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rquickjs::context::intrinsic;
+use rquickjs::context::{EvalOptions, intrinsic};
 use rquickjs::promise::PromiseState;
 use rquickjs::{Array, Context, Ctx, Function, Persistent, Promise, Runtime};
 use serde_json::{Map, Value};
@@ -15,6 +15,7 @@ use super::fault::{self, Fault};
 use super::{Limits, Output, ScriptError};
 use crate::clock::Clock;
 use crate::expr::ParseError;
+use crate::expr::bounds::{MAX_DEPTH, depth};
 
 /// Language features without the host: no performance counters, no finalizers.
 type Language = (
@@ -30,13 +31,9 @@ type Language = (
 );
 
 const PRELUDE: &str = include_str!("prelude.js");
-/// Deepest nesting of a result.
-const DEPTH: usize = 64;
 /// Interrupts per millisecond of allowed time at which a script is stopped even if the clock stands still, as it does in a
 /// simulation. The engine interrupts every 10,000 branches, so a real millisecond never holds this many.
 const TICKS_PER_MILLISECOND: u64 = 100;
-/// Interrupts at which a syntax check is stopped.
-const TICKS_PER_CHECK: u32 = 1_000;
 
 /// One script to run.
 pub struct Job {
@@ -76,6 +73,19 @@ impl Deadline {
     }
 }
 
+/// Why a run ended without a value.
+enum Stop {
+    Fault(ScriptError),
+    /// Null was thrown; by whom, the heap tells.
+    Null,
+}
+
+impl From<ScriptError> for Stop {
+    fn from(fault: ScriptError) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 impl Job {
     /// Runs to the end or to a limit.
     pub fn run(self) -> Result<Output, ScriptError> {
@@ -91,17 +101,32 @@ impl Job {
         if deadline.has_passed() {
             return Err(ScriptError::Timeout(self.limits.time));
         }
-        result
+        match result {
+            Err(Stop::Null) if self.is_full(&runtime) || !self.throws() => Err(ScriptError::Memory(self.limits.memory)),
+            Err(Stop::Null) => Err(ScriptError::Thrown { message: "null".into(), line: None }),
+            Err(Stop::Fault(fault)) => Err(fault),
+            Ok(output) => Ok(output),
+        }
     }
 
-    fn evaluate(&self, runtime: &Runtime, context: &Context, deadline: Deadline) -> Result<Output, ScriptError> {
+    /// Whether the heap is so full that a null was thrown for want of memory.
+    fn is_full(&self, runtime: &Runtime) -> bool {
+        usize::try_from(runtime.memory_usage().malloc_size).is_ok_and(|used| used > self.limits.memory / 2)
+    }
+
+    /// Whether the code could throw a null of its own: one that was met while memory was short is often gone again with the heap.
+    fn throws(&self) -> bool {
+        ["throw", "reject", "Promise", "eval", "Function", "constructor"].iter().any(|word| self.code.contains(word))
+    }
+
+    fn evaluate(&self, runtime: &Runtime, context: &Context, deadline: Deadline) -> Result<Output, Stop> {
         let (promise, logs) = context.with(|ctx| self.start(&ctx))?;
         self.settle(runtime, context, &promise, deadline)?;
         context.with(|ctx| self.finish(&ctx, promise, logs))
     }
 
     /// Calls the script; what it gave is a promise even when it did not wait for anything.
-    fn start(&self, ctx: &Ctx<'_>) -> Result<(Persistent<Promise<'static>>, Persistent<Array<'static>>), ScriptError> {
+    fn start(&self, ctx: &Ctx<'_>) -> Result<(Persistent<Promise<'static>>, Persistent<Array<'static>>), Stop> {
         let caught = |_| self.explain(fault::caught(ctx));
         let variables = serde_json::to_string(&self.scope).map_err(|_| ScriptError::Engine)?;
         let variables = ctx.json_parse(variables).map_err(caught)?;
@@ -120,18 +145,18 @@ impl Job {
         context: &Context,
         promise: &Persistent<Promise<'static>>,
         mut deadline: Deadline,
-    ) -> Result<(), ScriptError> {
+    ) -> Result<(), Stop> {
         let pending = || context.with(|ctx| promise.clone().restore(&ctx).is_ok_and(|promise| promise.state() == PromiseState::Pending));
         let mut turns = 0u32;
         while pending() {
             turns = turns.wrapping_add(1);
             // Short reactions may never be interrupted, so an endless chain of them is counted here.
             if deadline.has_passed() || (turns.is_multiple_of(64) && deadline.tick()) {
-                return Err(ScriptError::Timeout(self.limits.time));
+                return Err(ScriptError::Timeout(self.limits.time).into());
             }
             match runtime.execute_pending_job() {
                 Ok(true) => {}
-                Ok(false) => return Err(ScriptError::Stalled),
+                Ok(false) => return Err(ScriptError::Stalled.into()),
                 // What a script throws rejects a promise; only the engine itself fails a reaction.
                 Err(failed) => return Err(failed.0.with(|ctx| self.explain(fault::caught(&ctx)))),
             }
@@ -139,17 +164,12 @@ impl Job {
         Ok(())
     }
 
-    fn finish(
-        &self,
-        ctx: &Ctx<'_>,
-        promise: Persistent<Promise<'static>>,
-        logs: Persistent<Array<'static>>,
-    ) -> Result<Output, ScriptError> {
+    fn finish(&self, ctx: &Ctx<'_>, promise: Persistent<Promise<'static>>, logs: Persistent<Array<'static>>) -> Result<Output, Stop> {
         let caught = |_| self.explain(fault::caught(ctx));
         let promise = promise.restore(ctx).map_err(|_| ScriptError::Engine)?;
         let returned: rquickjs::Value = match promise.result() {
             Some(result) => result.map_err(caught)?,
-            None => return Err(ScriptError::Stalled),
+            None => return Err(ScriptError::Stalled.into()),
         };
         let value = match ctx.json_stringify(returned).map_err(caught)? {
             Some(text) => self.result(&text.to_string().map_err(caught)?)?,
@@ -167,40 +187,69 @@ impl Job {
             Ok(value) => value,
             // Cutting a text can leave half a character behind, which JSON text cannot hold.
             Err(_) => serde_json::from_str(&whole_characters(text))
-                .map_err(|_| ScriptError::Output(format!("nests deeper than {DEPTH}, or is not plain data")))?,
+                .map_err(|_| ScriptError::Output(format!("nests deeper than {MAX_DEPTH}, or is not plain data")))?,
         };
-        if depth(&value) > DEPTH {
-            return Err(ScriptError::Output(format!("nests deeper than {DEPTH}")));
+        if depth(&value) > MAX_DEPTH {
+            return Err(ScriptError::Output(format!("nests deeper than {MAX_DEPTH}")));
         }
         Ok(value)
     }
 
-    fn explain(&self, fault: Fault) -> ScriptError {
-        match fault {
+    fn explain(&self, fault: Fault) -> Stop {
+        Stop::Fault(match fault {
+            Fault::Null => return Stop::Null,
             Fault::Memory => ScriptError::Memory(self.limits.memory),
             Fault::Stack => ScriptError::Stack,
             Fault::Cycle => ScriptError::Output("contains itself".into()),
             Fault::Thrown { message, line } => {
                 ScriptError::Thrown { message, line: line.and_then(|line| line.checked_sub(HEADER)).filter(|line| *line > 0) }
             }
-        }
+        })
     }
 }
 
-/// Parses without running.
+/// Parses without running anything.
 pub fn validate(code: &str) -> Result<(), ParseError> {
     let engine = || ParseError::new(ScriptError::Engine.to_string());
     let runtime = Runtime::new().map_err(|_| engine())?;
     let context = Context::custom::<Language>(&runtime).map_err(|_| engine())?;
     runtime.set_memory_limit(Limits::default().memory);
     runtime.set_max_stack_size(Limits::default().stack);
-    // A text that closes its function early runs as far as its end before it is refused.
-    let mut ticks = TICKS_PER_CHECK;
-    runtime.set_interrupt_handler(Some(Box::new(move || {
-        ticks = ticks.saturating_sub(1);
-        ticks == 0
-    })));
-    context.with(|ctx| compile(&ctx, code).map(|_| ()))
+    context.with(|ctx| {
+        let expression = expression(code);
+        // Brackets that close one kind of list early do not close the other.
+        let stands = |body: &str| parses(&ctx, FUNCTION, body).is_ok();
+        if !expression.is_empty() && stands(&format!("return ({expression}\n)")) && stands(&format!("return [{expression}\n]")) {
+            return Ok(());
+        }
+        for wrapper in [FUNCTION, METHOD] {
+            parses(&ctx, wrapper, code).map_err(|fault| fault::syntax(fault, code, HEADER))?;
+        }
+        Ok(())
+    })
+}
+
+/// A function as a statement. It is parsed and never reached, so that nothing runs, whatever a body makes of it.
+const FUNCTION: (&str, &str) = ("throw 0; async function anonymous(\n) {\n", "\n}");
+/// A function in an object. What may come after its end cannot come after a statement's: a body that parses in both ends where it should.
+const METHOD: (&str, &str) = ("throw 0; ({ async anonymous(\n) {\n", "\n} })");
+
+fn parses(ctx: &Ctx<'_>, (before, after): (&str, &str), body: &str) -> Result<(), Fault> {
+    let mut options = EvalOptions::default();
+    options.strict = false;
+    options.filename = Some("<input>".into());
+    match ctx.eval_with_options::<(), _>(format!("{before}{body}{after}"), options) {
+        Ok(()) => Ok(()),
+        Err(_) => match fault::caught(ctx) {
+            Fault::Thrown { message, .. } if message == "0" => Ok(()),
+            fault => Err(fault),
+        },
+    }
+}
+
+/// A script as one expression, if it is one: without what ends a statement.
+fn expression(code: &str) -> &str {
+    code.trim().trim_end_matches(';').trim_end()
 }
 
 /// Lines that the constructor of functions puts before a body.
@@ -211,7 +260,7 @@ fn compile<'js>(ctx: &Ctx<'js>, code: &str) -> Result<Function<'js>, ParseError>
     let engine = |_| ParseError::new(ScriptError::Engine.to_string());
     let constructor: Function = ctx.eval("(async function () {}).constructor").map_err(engine)?;
     let to_text: Function = ctx.eval("Function.prototype.call.bind(Function.prototype.toString)").map_err(engine)?;
-    let expression = code.trim().trim_end_matches(';').trim_end();
+    let expression = expression(code);
     if !expression.is_empty() {
         // On the header's line, so that lines count the same as in a body.
         if let Ok(function) = function(&constructor, &to_text, &format!("return ({expression}\n)")) {
@@ -258,12 +307,4 @@ fn whole_characters(text: &str) -> String {
     }
     out.push_str(rest);
     out
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
 }

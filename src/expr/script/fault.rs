@@ -8,6 +8,8 @@ use crate::expr::ParseError;
 #[derive(Debug)]
 pub enum Fault {
     Memory,
+    /// The script threw null, or the engine did, which does so when there is no room left for an error.
+    Null,
     Stack,
     Cycle,
     /// Anything else; the line counts the engine's own header.
@@ -24,7 +26,7 @@ const MESSAGE: usize = 2_000;
 pub fn caught(ctx: &Ctx<'_>) -> Fault {
     let thrown = ctx.catch();
     let Some(exception) = thrown.as_object().cloned().and_then(Exception::from_object) else {
-        return if thrown.is_null() { Fault::Memory } else { Fault::Thrown { message: shown(ctx, thrown), line: None } };
+        return if thrown.is_null() { Fault::Null } else { Fault::Thrown { message: shown(ctx, thrown), line: None } };
     };
     let message = exception.message().unwrap_or_default();
     if message.contains("out of memory") {
@@ -46,6 +48,7 @@ pub fn caught(ctx: &Ctx<'_>) -> Fault {
 fn shown<'js>(ctx: &Ctx<'js>, thrown: Value<'js>) -> String {
     let text = match thrown.as_string() {
         Some(text) => text.to_string().ok(),
+        None if thrown.is_undefined() => Some("undefined".into()),
         None => ctx.json_stringify(thrown).ok().flatten().and_then(|text| text.to_string().ok()),
     };
     text.map_or_else(|| "it threw something that cannot be shown".into(), |text| text.chars().take(MESSAGE).collect())

@@ -3,7 +3,7 @@
 //! Ordered steps become a chain; a step's own `after` replaces its place in it. The two lists of a `conditional`
 //! become steps of the flow that are guarded by the branch; whatever follows waits for both lists to be settled.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ const MOST_PARALLEL: usize = 100;
 const MAX_STEPS: usize = 500;
 /// How deep conditionals may be nested.
 const MAX_DEPTH: usize = 10;
+
+/// What is wrong with a name that cannot be printed.
+pub const NO_CONTROLS: &str = "expected a text without control characters";
 
 /// A flow as callers write it, for the API document.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -76,7 +79,8 @@ pub fn compile(document: &Value) -> Result<Flow> {
 
 /// [`compile`] with the time budget of steps that name none.
 pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
-    let mut compiler = Compiler { steps: Vec::new(), problems: Problems::default(), disabled: HashMap::new(), step_timeout_ms };
+    let mut compiler =
+        Compiler { steps: Vec::new(), problems: Problems::default(), ids: HashSet::new(), disabled: HashMap::new(), step_timeout_ms };
     let Some(map) = document.as_object() else {
         compiler.problems.add("", "expected an object {name, steps}");
         return Err(compiler.problems.into());
@@ -84,6 +88,9 @@ pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
     let name = map.get("name").and_then(Value::as_str).map(str::trim).unwrap_or_default();
     if name.is_empty() {
         compiler.problems.add("/name", "expected a text that is not empty");
+    }
+    if name.contains(char::is_control) {
+        compiler.problems.add("/name", NO_CONTROLS);
     }
     let field = if map.contains_key("flowSteps") && !map.contains_key("steps") { "flowSteps" } else { "steps" };
     if map.get(field).is_none_or(Value::is_null) {
@@ -110,6 +117,8 @@ pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
 struct Compiler {
     steps: Vec<Step>,
     problems: Problems,
+    /// Of every step so far, disabled ones included: `after` may name those too.
+    ids: HashSet<String>,
     /// Disabled steps, and what comes after them must wait for instead.
     disabled: HashMap<String, Vec<String>>,
     step_timeout_ms: u64,
@@ -157,6 +166,12 @@ impl Compiler {
         if id.len() > 200 || id.contains('/') {
             self.problems.add(format!("{at}/id"), "expected at most 200 characters without `/`");
         }
+        if id.contains(char::is_control) {
+            self.problems.add(format!("{at}/id"), NO_CONTROLS);
+        }
+        if !self.ids.insert(id.clone()) {
+            self.problems.add(format!("{at}/id"), format!("the id `{id}` is used by more than one step"));
+        }
         if map.get("order").is_some_and(|order| !order.is_null() && order.as_i64().is_none()) {
             self.problems.add(format!("{at}/order"), "expected a whole number");
         }
@@ -175,24 +190,23 @@ impl Compiler {
             self.problems.add(format!("{at}/config"), "expected an object");
         }
         let after = self.after(map, at).unwrap_or(before);
-        let handling = config.get("errorHandling").and_then(Value::as_object).cloned().unwrap_or_default();
-        let output = config
-            .get("outputVariable")
-            .and_then(Value::as_str)
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .or_else(|| self.text(map, "outputVariable", at));
+        let handling = self.handling(&config, at);
+        let named = config.as_object().and_then(|config| self.text(config, "outputVariable", &format!("{at}/config")));
+        let output = named.or_else(|| self.text(map, "outputVariable", at));
         if output.as_deref().is_some_and(|name| name.starts_with('_')) {
             self.problems.add(format!("{at}/config/outputVariable"), "names that begin with `_` are the system's");
         }
         let timeout_ms = self.number(map, "timeoutMs", at, 1, LONGEST_FLOW_MS).unwrap_or(self.step_timeout_ms);
+        let given = |map: &Map<String, Value>| map.get("retry").filter(|retry| !retry.is_null()).cloned();
+        let handled = given(&handling).map(|retry| self.retry(&retry, &format!("{at}/config/errorHandling/retry")));
+        let retry = given(map).map(|retry| self.retry(&retry, &format!("{at}/retry"))).or(handled).unwrap_or_default();
         let step = Step {
             name: self.text(map, "name", at).unwrap_or_else(|| id.clone()),
             action: action.clone(),
             after,
             guard: guard.cloned(),
             when: self.text(map, "when", at),
-            retry: self.retry(map.get("retry").or_else(|| handling.get("retry")), at),
+            retry,
             timeout_ms,
             on_error: self.on_error(map, &handling, at),
             output,
@@ -218,6 +232,10 @@ impl Compiler {
         if action != "run-flow" {
             return config;
         }
+        // These are the compiler's to give.
+        if let Some(map) = config.as_object_mut() {
+            map.retain(|key, _| !["compiled", "places"].contains(&key.as_str()));
+        }
         let compiled = match config.get("flow").filter(|flow| flow.is_object()) {
             Some(flow) => compile_with(flow, self.step_timeout_ms),
             None => return config,
@@ -225,6 +243,8 @@ impl Compiler {
         match compiled {
             Ok(flow) => {
                 if let Some(map) = config.as_object_mut() {
+                    let places = flow.steps.iter().map(|step| (step.id.clone(), Value::from(step.pointer.clone()))).collect();
+                    map.insert("places".into(), Value::Object(places));
                     map.insert("compiled".into(), serde_json::to_value(flow).unwrap_or_default());
                 }
             }
@@ -237,7 +257,7 @@ impl Compiler {
         let mut number = self.steps.len() + self.disabled.len() + 1;
         loop {
             let id = format!("step_{number}");
-            if !self.steps.iter().any(|step| step.id == id) {
+            if !self.ids.contains(&id) {
                 return id;
             }
             number += 1;
@@ -283,22 +303,37 @@ impl Compiler {
         number
     }
 
-    fn retry(&mut self, given: Option<&Value>, at: &str) -> Retry {
+    /// The error handling of a step's configuration.
+    fn handling(&mut self, config: &Value, at: &str) -> Map<String, Value> {
+        let at = format!("{at}/config/errorHandling");
+        let handling = match config.get("errorHandling") {
+            None | Some(Value::Null) => return Map::new(),
+            Some(Value::Object(handling)) => handling.clone(),
+            Some(_) => {
+                self.problems.add(at, "expected an object {onError, defaultValue, retry, fallbacks}");
+                return Map::new();
+            }
+        };
+        if handling.get("fallbacks").is_some_and(|fallbacks| !fallbacks.is_null() && !fallbacks.is_array()) {
+            self.problems.add(format!("{at}/fallbacks"), "expected a list of {model}");
+        }
+        handling
+    }
+
+    fn retry(&mut self, given: &Value, at: &str) -> Retry {
         let mut retry = Retry::default();
-        let Some(given) = given.filter(|given| !given.is_null()) else { return retry };
-        let at = format!("{at}/retry");
         let Some(map) = given.as_object() else {
             self.problems.add(at, "expected an object {maxAttempts, delayMs, backoff, maxDelayMs}");
             return retry;
         };
         let most = u64::from(MAX_ATTEMPTS);
-        let attempts = ["maxAttempts", "max"].iter().find_map(|name| self.number(map, name, &at, 1, most));
-        let attempts = attempts.or_else(|| self.number(map, "maxRetries", &at, 0, most - 1).map(|retries| retries + 1));
+        let attempts = ["maxAttempts", "max"].iter().find_map(|name| self.number(map, name, at, 1, most));
+        let attempts = attempts.or_else(|| self.number(map, "maxRetries", at, 0, most - 1).map(|retries| retries + 1));
         retry.max_attempts = attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(retry.max_attempts);
-        let delay = ["delayMs", "delay"].iter().find_map(|name| self.number(map, name, &at, 0, LONGEST_FLOW_MS));
+        let delay = ["delayMs", "delay"].iter().find_map(|name| self.number(map, name, at, 0, LONGEST_FLOW_MS));
         retry.delay_ms = delay.unwrap_or(retry.delay_ms);
-        retry.max_delay_ms = self.number(map, "maxDelayMs", &at, 0, LONGEST_FLOW_MS).unwrap_or(retry.max_delay_ms);
-        match self.text(map, "backoff", &at).as_deref() {
+        retry.max_delay_ms = self.number(map, "maxDelayMs", at, 0, LONGEST_FLOW_MS).unwrap_or(retry.max_delay_ms);
+        match self.text(map, "backoff", at).as_deref() {
             None | Some("exponential") => {}
             Some("constant" | "fixed") => retry.backoff = Backoff::Constant,
             Some("linear") => retry.backoff = Backoff::Linear,
@@ -388,7 +423,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn after(document: Value) -> Vec<(String, Vec<String>, Option<(String, bool)>)> {
+    /// A step's id, its predecessors and its guard.
+    type Place = (String, Vec<String>, Option<(String, bool)>);
+
+    fn after(document: Value) -> Vec<Place> {
         let flow = compile(&document).unwrap();
         flow.steps.into_iter().map(|step| (step.id, step.after, step.guard.map(|guard| (guard.step, guard.branch)))).collect()
     }
@@ -423,6 +461,19 @@ mod tests {
         assert_eq!(steps.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>(), ["a", "c", "d"]);
         assert_eq!(steps[1].1, ["a"]);
         assert_eq!(steps[2].1, ["a"], "d waits for what b would have waited for");
+    }
+
+    #[test]
+    fn an_id_used_twice_is_named_wherever_it_stands() {
+        let branch = json!([{"id": "a", "type": "prompt"}, {"id": "b", "type": "prompt"}]);
+        let error = compile(&json!({"name": "x", "steps": [
+            {"id": "a", "type": "prompt"}, {"type": "prompt"},
+            {"id": "c", "type": "conditional", "config": {"condition": "a", "trueSteps": branch}},
+            {"id": "b", "type": "prompt", "enabled": false}, {"id": "a", "type": "prompt", "order": -1}, {"type": "prompt"}]}))
+        .unwrap_err();
+        let pointers: Vec<&str> = error.problems().iter().map(|problem| problem.pointer.as_str()).collect();
+        // Steps are read in their order, so the one with the lowest number is the first of its name.
+        assert_eq!(pointers, ["/steps/0/id", "/steps/2/config/trueSteps/0/id", "/steps/3/id"]);
     }
 
     #[test]

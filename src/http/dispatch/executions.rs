@@ -13,10 +13,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::about;
-use super::execute::{EventPage, nothing_more, stream_response};
+use super::execute::{EventPage, nothing_more, or_events, stream_response};
+use super::{about, body_optional};
 use crate::clock::{Clock, Timestamp};
-use crate::engine::{Engine, Fate};
+use crate::engine::{Engine, Fate, LONGEST_SIGNAL, is_signal_name};
 use crate::error::{Error, Kind, Result};
 use crate::feed::{Feed, Follower};
 use crate::http::AppState;
@@ -42,12 +42,12 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         .api_route(
             "/v1/executions/{executionId}/events",
             get_with(events, |op| {
-                about(
+                let op = about(
                     "listExecutionEvents",
                     "Executions",
                     "Replay and follow an execution's events: SSE when `Accept` asks for it, else a long poll",
-                )(op)
-                .response::<200, Json<EventPage>>()
+                )(op);
+                or_events(op.response::<200, Json<EventPage>>(), "A page of the execution's events")
             }),
         )
         .api_route(
@@ -57,16 +57,16 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         .api_route("/v1/executions/{executionId}/cancel", post_with(cancel, about("cancelExecution", "Executions", "Cancel an execution")))
         .api_route(
             "/v1/executions/{executionId}/signals/{signal}",
-            post_with(signal, about("sendSignal", "Executions", "Send a named signal to an execution")),
+            post_with(signal, |op| {
+                let op = about("sendSignal", "Executions", "Send a named signal to an execution")(op);
+                body_optional(op).response::<202, Json<Sent>>()
+            }),
         )
         .api_route(
             "/v1/executions/{executionId}/settle",
             post_with(settle, about("settleEffect", "Executions", "Say what became of an effect whose answer was lost")),
         )
 }
-
-/// Longest name of a signal.
-const LONGEST_SIGNAL: usize = 200;
 
 /// A signal's name, as it stands in the path.
 #[derive(Debug, Clone, JsonSchema)]
@@ -111,8 +111,9 @@ async fn signal(
     key: IdempotencyKey,
     body: Option<Body<SignalPayload>>,
 ) -> Result<(axum::http::StatusCode, Json<Sent>)> {
-    if name.is_empty() || name.chars().count() > LONGEST_SIGNAL {
-        return Err(Error::new(Kind::Invalid, "invalid_signal", format!("a signal's name has 1 to {LONGEST_SIGNAL} characters")));
+    if !is_signal_name(&name) {
+        let message = format!("a signal's name has 1 to {LONGEST_SIGNAL} characters, none of them a control character");
+        return Err(Error::new(Kind::Invalid, "invalid_signal", message));
     }
     let delivery = key.0.unwrap_or_else(|| RequestId::new(&clock).to_string());
     let payload = body.map_or(Value::Null, |body| Value::Object(body.value.0));
@@ -351,13 +352,25 @@ async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id
     }))
 }
 
+/// What reading a run's events needs.
+#[derive(Clone)]
+struct Reading {
+    store: SharedStore,
+    feed: Feed,
+    clock: Clock,
+    limits: Limits,
+}
+
+impl axum::extract::FromRef<AppState> for Reading {
+    fn from_ref(state: &AppState) -> Self {
+        Self { store: state.store.clone(), feed: state.feed.clone(), clock: state.clock.clone(), limits: state.limits.clone() }
+    }
+}
+
 /// The run is authorised first, the cursor read afterwards: a guessed cursor shows nothing of anyone else's run.
 async fn events(
     caller: Scoped<FlowsRead>,
-    State(store): State<SharedStore>,
-    State(feed): State<Feed>,
-    State(clock): State<Clock>,
-    State(limits): State<Limits>,
+    State(Reading { store, feed, clock, limits }): State<Reading>,
     Id(id): Id<RunId>,
     Params(from): Params<From>,
     headers: HeaderMap,
@@ -539,6 +552,7 @@ async fn settle(
         FateWord::Failed => Fate::Failed,
         FateWord::Retry => Fate::Retry,
     };
+    find(&store, &caller, id).await?;
     engine.settle(caller.tenant, id, request.wait_id, fate, &caller.key.to_string()).await?;
     workers.nudge(id).await;
     let run = find(&store, &caller, id).await?;

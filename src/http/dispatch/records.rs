@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::about;
+use super::document::NO_CONTROLS;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
@@ -328,6 +329,8 @@ fn check(record: &Record) -> Result<()> {
     for (pointer, text, longest) in [("/type", &record.kind, LONGEST_TYPE), ("/name", &record.name, LONGEST_NAME)] {
         if text.trim().is_empty() || text.chars().count() > longest {
             problems.add(pointer, format!("expected 1 to {longest} characters"));
+        } else if text.contains(char::is_control) {
+            problems.add(pointer, NO_CONTROLS);
         }
     }
     for (index, message) in record.messages.iter().enumerate().filter(|(_, message)| !message.is_object()) {

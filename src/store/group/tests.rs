@@ -98,6 +98,7 @@ fn commit(run: RunId, number: i64, entries: usize) -> Commit {
         epoch: Epoch(1),
         number,
         seen_nudges: None,
+        advances: false,
         state: RunState::Running,
         wake_at: None,
         reserved: 0,

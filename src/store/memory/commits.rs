@@ -82,6 +82,9 @@ impl Row {
         run.output = commit.output.take();
         run.failure = commit.failure.take();
         run.finished_at = commit.finished_at;
+        if commit.advances {
+            run.recoveries = 0;
+        }
         if ends {
             run.sealed = None;
         }

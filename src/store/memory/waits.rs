@@ -20,7 +20,7 @@ pub(super) struct Waits(BTreeMap<WaitId, (Wait, bool)>);
 impl Waits {
     pub fn open(&mut self, waits: Vec<Wait>) {
         for wait in waits {
-            self.0.entry(wait.id).or_insert((Wait { resolution: None, resolved_at: None, ..wait }, true));
+            self.0.entry(wait.id).or_insert((Wait { resolution: None, resolved_at: None, resolved_after: None, ..wait }, true));
         }
     }
 
@@ -55,6 +55,7 @@ impl Tables {
         wait.resolution = Some(resolution);
         wait.resolved_at = Some(now);
         let run = wait.run;
+        wait.resolved_after = self.runs.get(run).and_then(|row| row.log.keys().next_back().copied());
         self.runs.nudge(run, now);
         Some(run)
     }

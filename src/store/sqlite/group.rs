@@ -57,11 +57,13 @@ update runs set
         else c.wake_at end,
     commit_no = c.number, reserved = c.reserved, spent = c.spent, output = c.output,
     failure = c.failure, finished_at = c.finished_at,
+    recoveries = case when c.advances then 0 else recoveries end,
     sealed = case when c.ends then null else sealed end,
     owner = case when c.state in ('running', 'compensating') then owner else null end
 from (select value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number, value->>'seen' as seen,
         value->>'state' as state, value->>'wake_at' as wake_at, value->>'reserved' as reserved, value->>'spent' as spent,
-        value->>'output' as output, value->>'failure' as failure, value->>'finished_at' as finished_at, value->>'ends' as ends
+        value->>'output' as output, value->>'failure' as failure, value->>'finished_at' as finished_at, value->>'ends' as ends,
+        value->>'advances' as advances
     from json_each($4)) as c
 where runs.id = c.run and runs.epoch = c.epoch and runs.commit_no = c.number - 1 and runs.state in ('running', 'compensating')
     and (c.seen is null or c.seen = runs.nudges)
@@ -101,7 +103,8 @@ from (select w.run as run, max(value->>'now') as now from json_each($8)
 where runs.id = a.run and runs.state in ('queued', 'running', 'paused', 'compensating')
 returning 'nudged' as tag, runs.id;
 
-update waits set state = 'resolved', resolution = a.resolution, resolved_at = a.now
+update waits set state = 'resolved', resolution = a.resolution, resolved_at = a.now,
+    resolved_after = (select max(e.last_seq) from events e where e.run = waits.run)
 from (select value->>'wait' as wait, value->>'tenant' as tenant, value->>'resolution' as resolution, value->>'now' as now,
         value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number
     from json_each($8)) as a

@@ -43,7 +43,7 @@ fn it_shows_a_stream_an_approval_and_a_restart_and_leaves_nothing_behind() {
       │ → refund {"order":"1042","amount":39.9}
       │ ← refund {"order":"1042","refunded":39.9,"receipt":"R-1042"}  [time]
       │ refund answered: {"order":"1042","refunded":39.9,"receipt":"R-1042"}
-    ✓ Decide about the refund  [time] · 170 tokens · $0.00
+    ✓ Decide about the refund  [time] · 311 tokens · $0.00
     done  1 step · [time] · 311 tokens · $0.00
 
     That was 2 executions and 1 restart in [time]. Try next:

@@ -113,7 +113,7 @@ fn an_approval_is_decided_by_option_or_not_at_all() {
       │ denied
       │ ✗ refund: the user denied this call; it was not made
       │ refund failed: Error: the user denied this call; it was not made
-    ✓ Decide about the refund  [time] · 169 tokens · $0.00
+    ✓ Decide about the refund  [time] · 310 tokens · $0.00
     done  1 step · [time] · 310 tokens · $0.00
     "#);
     insta::assert_snapshot!(shell.run(&["run", &file]), @r#"
@@ -147,7 +147,7 @@ fn a_tool_of_the_callers_is_answered_by_option_or_the_run_stays_paused() {
         precise  true
       │ ← get_location {"city":"Oslo"}  [time]
       │ get_location answered: {"city":"Oslo"}
-    ✓ Ask  [time] · 37 tokens · $0.00
+    ✓ Ask  [time] · 60 tokens · $0.00
     done  1 step · [time] · 60 tokens · $0.00
     "#);
     insta::assert_snapshot!(shell.pipe(&request, &["run", "-", "--data", "data"]), @r#"
@@ -256,7 +256,7 @@ fn a_server_does_it_when_one_is_named() {
       │ → refund {"order":"1042","amount":39.9}
       │ ← refund {"order":"1042","refunded":39.9,"receipt":"R-1042"}  [time]
       │ refund answered: {"order":"1042","refunded":39.9,"receipt":"R-1042"}
-    ✓ Decide about the refund  [time] · 170 tokens · $0.00
+    ✓ Decide about the refund  [time] · 311 tokens · $0.00
     done  1 step · [time] · 311 tokens · $0.00
     "#);
     let wrong = shell.json(&["run", &file, "--server", &server.url, "--key", "dsp_live_not-a-key-of-this-server"]);

@@ -11,7 +11,9 @@ use crate::support::world::{KEY, Kind, Node, World};
 on_both!(
     the_first_decision_is_final,
     a_decision_is_bound_to_what_was_shown,
+    what_was_approved_runs_once,
     a_decision_outlives_a_crash,
+    a_decision_outlives_the_server_that_took_it,
     approvals_are_nobody_elses,
     fifty_decisions_at_once,
     two_gates_of_one_turn,
@@ -64,7 +66,6 @@ async fn a_decision_is_bound_to_what_was_shown(world: Arc<World>) {
     assert_eq!(world.sink.seen("/refund")[0].json(), json!({ "amount": 12.5 }));
 }
 
-#[expect(dead_code, reason = "a known failure: see CHANGELOG")]
 async fn what_was_approved_runs_once(world: Arc<World>) {
     let node = world.node();
     // The arguments are shown, then the variable they came from changes beside them.
@@ -99,6 +100,23 @@ async fn a_decision_outlives_a_crash(world: Arc<World>) {
     assert_eq!(world.sink.seen("/refund").len(), 1);
 }
 
+async fn a_decision_outlives_the_server_that_took_it(world: Arc<World>) {
+    let (run, approval, _) = pause(&world.node(), &refund(&world)).await;
+    let asked = world.node().log(&run).await.last().id;
+    // This server takes the decision and gets no further: it may advance nothing.
+    world.configure(|config| config.workers.max_active = 0);
+    let node = world.crash().await;
+    let body = json!({ "executionId": run, "approvalId": approval, "decision": "approved" });
+    let reader = node.reader(node.post("/v1/dispatch/approve").json(&body)).await;
+    assert_eq!((reader.status, world.sink.seen("/refund").len()), (200, 0));
+    world.configure(|_| {});
+    let node = world.crash().await;
+    // Nobody says it again.
+    let end = node.after(&run, asked).await;
+    assert_eq!(end.last().data["success"], true);
+    assert_eq!(world.sink.seen("/refund").len(), 1);
+}
+
 async fn approvals_are_nobody_elses(world: Arc<World>) {
     let node = world.node();
     let (run, approval, _) = pause(&node, &refund(&world)).await;
@@ -117,6 +135,11 @@ async fn approvals_are_nobody_elses(world: Arc<World>) {
     let get = |path: &str| node.bare(reqwest::Method::GET, path).bearer(&stranger);
     for path in ["", "/events", "/steps", "/events?after=0"] {
         get(&format!("/v1/executions/{run}{path}")).refused(404, "not_found").await;
+    }
+    for cursor in ["0", "1", "18446744073709551615", "seven"] {
+        let call = get(&format!("/v1/executions/{run}/events")).header("accept", "text/event-stream").header("last-event-id", cursor);
+        let status = call.send().await.status;
+        assert!(status == 404 || status == 400 && cursor == "seven", "a cursor opens nothing: {status}");
     }
     call(&format!("/v1/executions/{run}/cancel")).refused(404, "not_found").await;
     let settle = json!({ "waitId": approval, "outcome": "succeeded" });

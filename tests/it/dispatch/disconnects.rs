@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 
+use dispatch::model::event::Rest;
 use serde_json::{Value, json};
 
 use super::{ask, ask_with, flow, local};
+use crate::support::app::within;
 use crate::support::world::{Kind, World};
 
-on_both!(a_run_outlives_its_caller, a_run_ends_with_its_caller, cancelling_closes_the_provider_s_socket, what_sleeps_is_cancelled);
+on_both!(
+    a_run_outlives_its_caller,
+    a_run_ends_with_its_caller,
+    cancelling_closes_the_provider_s_socket,
+    what_sleeps_is_cancelled,
+    a_sleeping_run_ends_with_its_caller
+);
 on_one!(Postgres: another_node_cancels);
 mod more {
     use super::*;
-    on_one!(Sqlite: a_caller_that_waits_for_json_hangs_up, hanging_up_before_the_first_token,  streams_give_their_place_back);
+    on_one!(Sqlite: a_caller_that_waits_for_json_hangs_up, hanging_up_before_the_first_token, streams_give_their_place_back, cancelled_streams_leave_no_task);
 }
 
 /// Words without an end from a model with a price.
@@ -118,12 +126,12 @@ async fn hanging_up_before_the_first_token(world: Arc<World>) {
     assert_eq!(node.log(&run).await.fresh().last().text("code"), "cancelled");
 }
 
-#[expect(dead_code, reason = "a known failure: see CHANGELOG")]
 async fn a_sleeping_run_ends_with_its_caller(world: Arc<World>) {
     let node = world.node();
     let sleeps = json!({ "id": "sleep", "type": "wait-until", "config": { "delayMs": 3_600_000 } });
     let mut reader = node.open(&cancelling(flow(json!([sleeps])))).await;
-    let run = reader.until(|frame| frame.custom() == Some("dispatch.paused")).await.text("executionId").to_owned();
+    let run = reader.until(|frame| frame.kind == "step_start").await.text("executionId").to_owned();
+    assert_eq!(node.rests(&run).await, Rest::Later);
     drop(reader);
     assert_eq!(node.log(&run).await.fresh().last().text("code"), "cancelled");
     // A run that waits for its caller is another matter: its stream came to its own end.
@@ -148,5 +156,30 @@ async fn streams_give_their_place_back(world: Arc<World>) {
     let free = async {
         while node.reader(node.get(&format!("/v1/executions/{run}/events")).header("accept", "text/event-stream")).await.status != 200 {}
     };
-    crate::support::app::within(free).await;
+    within(free).await;
+}
+
+async fn cancelled_streams_leave_no_task(world: Arc<World>) {
+    let node = world.node();
+    let tasks = || node.with_state(|_| async { tokio::runtime::Handle::current().metrics().num_alive_tasks() });
+    let round = async |streams: u64, before: u64| {
+        let body = cancelling(flow(json!([endless(), ask("never", "say never")])));
+        let mut readers = futures_util::future::join_all((0..streams).map(|_| node.open(&body))).await;
+        for reader in &mut readers {
+            reader.until(|frame| frame.kind == "text_delta").await;
+        }
+        let busy = tasks().await;
+        drop(readers);
+        world.stats_are(|stats| stats["aborted"] == before + streams && stats["openRequests"] == 0).await;
+        busy
+    };
+    // What a server keeps for itself, connections that may be used again included, is there after the first of them.
+    round(1, 0).await;
+    let idle = async { while node.get("/v1/executions?status=running").ok().await["data"] != json!([]) {} };
+    within(idle).await;
+    let baseline = tasks().await;
+    let busy = round(40, 1).await;
+    assert!(busy >= baseline + 40, "{busy} tasks at work, {baseline} at rest");
+    let settled = async { while tasks().await > baseline {} };
+    within(settled).await;
 }

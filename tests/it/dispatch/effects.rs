@@ -17,7 +17,9 @@ on_both!(
     a_lost_answer_is_settled_as_failed,
     a_lost_answer_is_settled_by_trying_again,
     a_crash_in_the_middle_of_a_call,
+    a_stop_in_the_middle_of_a_call,
     a_lost_answer_of_a_models_tool,
+    every_step_of_a_graph_acts_once,
 );
 
 /// A call with this configuration.
@@ -156,6 +158,28 @@ async fn a_crash_in_the_middle_of_a_call(world: Arc<World>) {
     assert_eq!(world.sink.seen("/post").len(), 1, "a POST is not");
 }
 
+async fn a_stop_in_the_middle_of_a_call(world: Arc<World>) {
+    world.configure(|config| config.grace = std::time::Duration::ZERO);
+    let node = world.crash().await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    world.sink.on("/post", [Reply::Gate(gate.clone()), Reply::json(json!({ "second": true }))]);
+    let step = call(json!({ "url": world.sink.url("/post"), "method": "POST", "body": { "x": 1 } }));
+    let mut reader = node.open(&flow(json!([step, ask("then", "say done")]))).await;
+    let run = reader.until(|frame| frame.kind == "step_start").await.text("executionId").to_owned();
+    world.sink.reached("/post", 1).await;
+    let answer = async {
+        // The answer comes when the server has begun to stop.
+        while node.get("/readyz").send().await.status == 200 {}
+        gate.notify_one();
+    };
+    tokio::join!(node.stop(), answer);
+    let node = world.crash().await;
+    let reader = node.events(&run, None).await;
+    let log = reader.rest().await;
+    assert_eq!((&log.last().data["success"], log.customs("dispatch.effect_unknown").count()), (&json!(true), 0));
+    assert_eq!(world.sink.seen("/post").len(), 1);
+}
+
 async fn a_lost_answer_of_a_models_tool(world: Arc<World>) {
     let node = world.node();
     world.sink.on("/tool", [Reply::Drop]);
@@ -165,4 +189,36 @@ async fn a_lost_answer_of_a_models_tool(world: Arc<World>) {
     let end = settle(&node, &lost, json!({ "waitId": wait, "outcome": "succeeded", "result": "paid before" })).await;
     assert_eq!(end.step("work")["result"]["response"], "pay answered: paid before");
     assert_eq!(world.sink.seen("/tool").len(), 1);
+}
+
+async fn every_step_of_a_graph_acts_once(world: Arc<World>) {
+    let node = world.node();
+    let put = |id: &str, after: &[&str]| {
+        let config = json!({ "url": world.sink.url(&format!("/{id}")), "method": "PUT", "body": "x" });
+        json!({ "id": id, "type": "fetch-url", "after": after, "config": config })
+    };
+    let mut person = ask_with("person", "call look {}", json!({ "runtimeTools": [super::local("look")] }));
+    person["after"] = json!(["left"]);
+    let branches = json!({ "condition": "true", "trueSteps": [put("taken", &[])], "falseSteps": [put("passed", &[])] });
+    let steps = json!([
+        put("start", &[]), put("left", &["start"]), put("middle", &["start"]), put("right", &["start"]), person,
+        { "id": "choice", "type": "conditional", "after": ["middle", "right"], "config": branches },
+        put("end", &["person", "choice"]),
+    ]);
+    let body = flow(steps);
+    let paused = futures_util::future::join_all((0..10).map(|_| node.dispatch(&body))).await;
+    let node = world.crash().await;
+    let ends = paused.iter().map(|paused| {
+        let (node, run) = (node.clone(), paused.run());
+        async move { node.resume(&run, json!({ "look": 1 })).await }
+    });
+    for end in futures_util::future::join_all(ends).await {
+        assert_eq!(end.last().data["success"], true);
+    }
+    for id in ["start", "left", "middle", "right", "taken", "end"] {
+        let keys: std::collections::BTreeSet<String> =
+            world.sink.seen(&format!("/{id}")).iter().map(|call| call.header("idempotency-key").to_owned()).collect();
+        assert_eq!((world.sink.seen(&format!("/{id}")).len(), keys.len()), (10, 10), "{id}: once in each execution");
+    }
+    assert_eq!(world.sink.seen("/passed").len(), 0);
 }

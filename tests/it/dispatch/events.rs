@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dispatch::clock::{Clock, Timestamp};
+use dispatch::model::event::Rest;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
@@ -19,6 +20,9 @@ on_both!(
     the_long_poll_waits_and_pages,
     readers_of_a_paused_run,
     steps_are_told_from_the_log,
+    a_server_that_stops_hands_its_runs_back,
+    a_server_that_stops_ends_its_answers_whole,
+    readers_are_let_go,
 );
 on_one!(Sqlite: a_hundred_cuts_lose_nothing, a_slow_reader_slows_nobody);
 
@@ -134,20 +138,74 @@ async fn steps_are_told_from_the_log(world: Arc<World>) {
     assert_eq!(node.get("/v1/executions?status=completed").ok().await["data"], json!([]));
 }
 
-#[expect(dead_code, reason = "a known failure: see CHANGELOG")]
 async fn a_server_that_stops_hands_its_runs_back(world: Arc<World>) {
     world.configure(|config| config.grace = std::time::Duration::ZERO);
     let node = world.crash().await;
     let mut reader = node.open(&long(60, 20)).await;
-    let run = reader.until(|frame| frame.kind == "text_delta").await.text("executionId").to_owned();
+    // In the middle of the long answer: the step before it has text too.
+    let talks = reader.until(|frame| frame.kind == "text_start" && frame.data["stepId"] == "talk").await;
+    let run = talks.text("executionId").to_owned();
     node.stop().await;
-    let before = reader.rest().await;
+    let (before, hint) = reader.rest_and_hint().await;
+    assert!(hint, "the reader is told to come back");
+    assert_eq!(before.last().custom(), Some("dispatch.handed_back"), "what was there already is given out first");
     let node = world.crash().await;
+    let rest = node.events(&run, Some(before.last().id)).await.rest().await;
+    assert_eq!(rest.last().kind, "execution_complete", "it comes back and goes on where it was");
     let log = node.log(&run).await.fresh();
     assert_eq!(log.frames[..before.frames.len()], before.frames[..], "what was told stays told");
     assert_eq!((log.customs("dispatch.handed_back").count(), log.customs("dispatch.attempt_discarded").count()), (1, 1));
     assert_eq!(log.step("talk")["result"]["response"].as_str().unwrap().split(' ').count(), 60);
     assert_eq!(log.last().data["success"], true);
+}
+
+async fn a_server_that_stops_ends_its_answers_whole(world: Arc<World>) {
+    world.configure(|config| config.grace = std::time::Duration::ZERO);
+    let node = world.crash().await;
+    let sleeps = flow(json!([{ "id": "sleep", "type": "wait-until", "config": { "delayMs": 3_600_000 } }]));
+    let mut reader = node.open(&sleeps).await;
+    let run = reader.until(|frame| frame.kind == "step_start").await.text("executionId").to_owned();
+    assert_eq!(node.rests(&run).await, Rest::Later);
+    let mut talks =
+        flow(json!([{ "id": "talk", "type": "prompt", "config": { "model": "openai/fake-chunks-1000-slow-20", "userPrompt": "talk" } }]));
+    talks["streamResponse"] = json!(false);
+    let waits = tokio::spawn(node.post("/v1/dispatch").json(&talks).send());
+    world.stats_are(|stats| stats["openRequests"] == 1).await;
+    node.stop().await;
+    let (slept, hint) = reader.rest_and_hint().await;
+    assert_eq!((slept.kinds(), hint), (vec!["execution_start", "step_start"], true), "a run that sleeps is woken by nobody");
+    let accepted = within(waits).await.unwrap();
+    assert_eq!(accepted.status, 202, "what was accepted goes on elsewhere: {}", accepted.text());
+    let (body, place) = (accepted.json(), accepted.header("location").unwrap().to_owned());
+    assert_eq!(accepted.header("x-execution-id"), body["executionId"].as_str());
+    let node = world.crash().await;
+    assert_eq!(node.get(&place).ok().await["id"], body["executionId"]);
+}
+
+async fn readers_are_let_go(world: Arc<World>) {
+    let node = world.node();
+    let ended = node.dispatch(&flow(json!([ask("a", "say a")]))).await;
+    let mut reader = node.open(&flow(json!([{ "id": "sleep", "type": "wait-until", "config": { "delayMs": 3_600_000 } }]))).await;
+    let run = reader.until(|frame| frame.kind == "step_start").await.text("executionId").to_owned();
+    node.rests(&run).await;
+    let stalls = json!({ "id": "talk", "type": "prompt", "config": { "model": "openai/fake-stall", "userPrompt": "talk" } });
+    let mut running = node.open(&flow(json!([stalls]))).await;
+    let started = running.until(|frame| frame.kind == "step_start").await;
+    node.with_state(|state| async move { state.feed.stop() }).await;
+    let (before, hint) = reader.rest_and_hint().await;
+    assert!(hint, "whoever waits is woken");
+    assert!(running.rest_and_hint().await.1, "also where the run goes on here");
+    // Whoever comes now is given what is there, and not kept.
+    let (late, hint) = node.events(&run, None).await.rest_and_hint().await;
+    assert_eq!((late.frames, hint), (before.frames.clone(), true));
+    let (none, hint) = node.events(&run, Some(before.last().id)).await.rest_and_hint().await;
+    assert_eq!((none.frames, hint), (vec![], true));
+    let path = format!("/v1/executions/{run}/events");
+    assert_eq!(node.get(&path).ok().await["events"].as_array().unwrap().len(), before.frames.len());
+    let poll = format!("/v1/executions/{}/events?after={}&wait=60", started.text("executionId"), started.id);
+    node.get(&poll).refused(503, "shutting_down").await;
+    let (whole, hint) = node.events(&ended.run(), None).await.rest_and_hint().await;
+    assert_eq!((whole.frames, hint), (ended.frames, false), "an ended run has its own end");
 }
 
 /// Reads a stream up to a number of bytes and hangs up; what came whole counts.

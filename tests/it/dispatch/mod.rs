@@ -47,6 +47,7 @@ mod disconnects;
 mod effects;
 mod events;
 mod idempotency;
+mod limits;
 mod options;
 mod pauses;
 mod providers;

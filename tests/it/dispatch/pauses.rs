@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{ask, ask_with, flow, local};
-use crate::support::world::{Kind, World};
+use super::{ask, ask_with, external, flow, local, set};
+use crate::support::app::within;
+use crate::support::transcript::Transcript;
+use crate::support::world::{Kind, Node, World};
 
 on_both!(
     two_calls_are_answered_at_once,
@@ -17,6 +19,12 @@ on_both!(
     wrong_outputs_are_refused,
     two_answers_at_the_same_time,
     another_node_goes_on,
+    a_step_that_pauses_twice_goes_on_where_it_was,
+    two_answers_to_one_call_leave_the_others_open,
+    ids_that_a_provider_repeats_are_told_apart,
+    an_answer_makes_no_execution,
+    a_signal_before_its_wait_is_taken,
+    a_run_that_nothing_can_wake_is_entered_again,
 );
 
 /// Two local calls in one turn.
@@ -58,6 +66,11 @@ async fn partial_answers_ask_again(world: Arc<World>) {
     let end = node.resume(&paused.run(), json!({ right: "two" })).await;
     assert_eq!(end.step("work")["result"]["response"], "left answered: one\nright answered: two");
     assert_eq!(end.last().kind, "execution_complete");
+    // What was used before the pauses is told with the step, too.
+    let used = |step| end.step(step)["tokensUsed"].as_u64().unwrap();
+    let usage = &node.execution(&paused.run()).await["usage"];
+    let all = usage["inputTokens"].as_u64().unwrap() + usage["outputTokens"].as_u64().unwrap();
+    assert_eq!(used("work") + used("end"), all);
 }
 
 async fn outputs_are_found_by_tool_name(world: Arc<World>) {
@@ -153,6 +166,9 @@ async fn two_answers_at_the_same_time(world: Arc<World>) {
         node.post("/v1/dispatch/resume").json(&json!({ "executionId": run, "toolOutputs": { "right": 2 } })).send(),
     );
     assert_eq!((one.status, two.status), (200, 200), "{} {}", one.text(), two.text());
+    // Whichever came last went on to the end: it is not told to wait for what it has just answered.
+    let ends = [&one, &two].into_iter().filter(|reply| reply.text().contains("execution_complete")).count();
+    assert!(ends > 0, "{} {}", one.text(), two.text());
     let log = node.log(&run).await;
     assert_eq!(log.last().kind, "execution_complete");
     assert_eq!(log.all("tool_complete").count(), 2);
@@ -175,4 +191,157 @@ async fn another_node_goes_on(world: Arc<World>) {
     assert_eq!(end.last().kind, "execution_complete");
     assert_eq!(one.after(&paused.run(), paused.last().id).await.frames[..first.frames.len()], first.frames[..]);
     assert_eq!(other.log(&paused.run()).await.frames, one.log(&paused.run()).await.frames);
+}
+
+/// Delivers outputs, with more words of the user.
+async fn resume_with(node: &Node, run: &str, outputs: Value, words: &str) -> Transcript {
+    let body = json!({ "executionId": run, "toolOutputs": outputs, "messages": [{ "role": "user", "content": words }] });
+    node.go_on("/v1/dispatch/resume", &body).await
+}
+
+async fn a_step_that_pauses_twice_goes_on_where_it_was(world: Arc<World>) {
+    let node = world.node();
+    let tools = json!({ "runtimeTools": [external("hit", &world.sink.url("/hit"), "PUT"), local("next")] });
+    let words = "call hit {}\ncall next {}";
+    let first = node.dispatch(&flow(json!([ask_with("work", words, tools)]))).await;
+    let run = first.run();
+    let second = resume_with(&node, &run, json!({ call_of(&first, "next"): 1 }), words).await;
+    assert_ne!(call_of(&second, "next"), call_of(&first, "next"));
+    let node = world.crash().await;
+    let end = node.resume(&run, json!({ call_of(&second, "next"): 2 })).await;
+    assert_eq!(end.step("work")["result"]["response"], "hit answered: {\"ok\":true}\nnext answered: 2");
+    assert_eq!(world.sink.seen("/hit").len(), 2, "once in each turn, however often the step was entered");
+    assert_eq!(node.execution(&run).await["usage"]["modelCalls"], 3);
+    assert_eq!(node.log(&run).await.all("tool_complete").count(), 4);
+}
+
+async fn two_answers_to_one_call_leave_the_others_open(world: Arc<World>) {
+    let node = world.node();
+    let tools = json!({ "runtimeTools": [local("left"), local("right")] });
+    let first = node.dispatch(&flow(json!([ask_with("work", "call left {}", tools)]))).await;
+    let (run, before) = (first.run(), call_of(&first, "left"));
+    let second = resume_with(&node, &run, json!({ before.clone(): "one" }), "call left {}\ncall right {}").await;
+    let (left, right) = (call_of(&second, "left"), call_of(&second, "right"));
+    let resume =
+        |call: &str, output: &str| node.post("/v1/dispatch/resume").json(&json!({ "executionId": run, "toolOutputs": { call: output } }));
+    let open = async || {
+        let waits = node.execution(&run).await["waits"].as_array().unwrap().len();
+        (waits, node.log(&run).await.all("tool_complete").count())
+    };
+    // An answer of the turn before comes late: it is not the answer to what is asked now.
+    resume(&before, "two").refused(409, "tool_output_already_delivered").await;
+    assert_eq!(open().await, (2, 1));
+    let (one, two) = within(async { tokio::join!(resume(&left, "two").send(), resume(&left, "two").send()) }).await;
+    assert_eq!((one.status, two.status), (200, 200), "{} {}", one.text(), two.text());
+    assert_eq!(open().await, (1, 2), "the second one is not taken for the other call");
+    resume(&left, "three").refused(409, "tool_output_already_delivered").await;
+    let end = node.resume(&run, json!({ right: "three" })).await;
+    assert_eq!(end.step("work")["result"]["response"], "left answered: two\nright answered: three");
+}
+
+async fn ids_that_a_provider_repeats_are_told_apart(world: Arc<World>) {
+    let node = world.node();
+    // This provider numbers the calls of each answer from zero.
+    let step = |id: &str| {
+        let config = json!({ "model": "openai/fake-tools", "userPrompt": "Go on.", "tools": { "runtimeTools": [local("look")] } });
+        json!({ "id": id, "type": "prompt", "after": ["start"], "config": config })
+    };
+    let paused = node.dispatch(&flow(json!([set("start", json!(1)), step("one"), step("two")]))).await;
+    let run = paused.run();
+    let calls: Vec<String> = paused.all("await").map(|frame| frame.text("toolCallId").to_owned()).collect();
+    assert_eq!(calls.len(), 2);
+    assert_ne!(calls[0], calls[1]);
+    let resume = async |call: &str, output: &str| {
+        let body = json!({ "executionId": run, "toolOutputs": { call: output } });
+        within(node.post("/v1/dispatch/resume").json(&body).send()).await.status
+    };
+    for _ in 0..2 {
+        assert_eq!(resume(&calls[0], "first").await, 200);
+        assert_eq!(node.execution(&run).await["waits"].as_array().unwrap().len(), 1, "sent again, it answers nothing else");
+    }
+    assert_eq!(resume(&calls[1], "second").await, 200);
+    let log = node.log(&run).await.fresh();
+    let told: Vec<(&str, &Value)> = log.all("tool_complete").map(|frame| (frame.text("toolCallId"), &frame.data["result"])).collect();
+    assert_eq!(told, [(calls[0].as_str(), &json!("first")), (calls[1].as_str(), &json!("second"))]);
+    assert_eq!(log.last().data["success"], true);
+}
+
+async fn an_answer_makes_no_execution(world: Arc<World>) {
+    let node = world.node();
+    let paused = node.dispatch(&two_calls()).await;
+    let run = paused.run();
+    let (left, right) = (call_of(&paused, "left"), call_of(&paused, "right"));
+    let ways = [
+        ("/v1/dispatch/resume", json!({ "executionId": run, "toolOutputs": { left: 1 } })),
+        ("/v1/dispatch/continue", json!({ "executionId": run, "continuation": { "toolOutputs": { right: 2 } } })),
+    ];
+    let mut runs = Vec::new();
+    for (path, body) in ways.iter().chain(&ways) {
+        for streamed in [true, false] {
+            let mut body = body.clone();
+            body["streamResponse"] = json!(streamed);
+            let call = || node.post(path).header("idempotency-key", format!("{path}-{streamed}")).json(&body);
+            let (one, two) = within(async { tokio::join!(call().send(), call().send()) }).await;
+            runs.extend([one, two].map(|answer| answer.header("x-execution-id").map(str::to_owned)));
+        }
+    }
+    assert!(runs.iter().flatten().all(|other| *other == run), "{runs:?}");
+    assert_eq!(node.log(&run).await.fresh().last().data["success"], true);
+    assert_eq!(node.get("/v1/executions").ok().await["data"].as_array().unwrap().len(), 1);
+}
+
+async fn a_signal_before_its_wait_is_taken(world: Arc<World>) {
+    let node = world.node();
+    let wait = |id: &str| json!({ "id": id, "type": "wait-for-signal", "config": { "name": "paid" }, "outputVariable": id });
+    let tools = json!({ "runtimeTools": [local("look")] });
+    let paused = node.dispatch(&flow(json!([ask_with("before", "call look {}", tools), wait("one"), wait("two")]))).await;
+    let run = paused.run();
+    let send = async |id: &str| {
+        let call = node.post(&format!("/v1/executions/{run}/signals/paid")).header("idempotency-key", id);
+        call.json(&json!({ "number": id })).ok().await;
+    };
+    // Delivered twice, it is one signal: the second step waits for another.
+    send("1").await;
+    send("1").await;
+    let call = node.post("/v1/dispatch/resume").json(&json!({ "executionId": run, "toolOutputs": { "look": 1 } }));
+    let mut reader = node.reader(call).await;
+    let one = reader.until(|frame| frame.kind == "step_complete" && frame.data["id"] == "one").await;
+    assert_eq!(one.data["result"], json!({ "number": "1" }));
+    let waits = async { while node.execution(&run).await["status"] != "paused" {} };
+    within(waits).await;
+    send("2").await;
+    let two = reader.until(|frame| frame.kind == "step_complete" && frame.data["id"] == "two").await;
+    assert_eq!(two.data["result"], json!({ "number": "2" }));
+    assert_eq!(reader.rest().await.last().data["success"], true);
+}
+
+/// Takes what a run waits for, and its timer, out of the database, as no part of the server does.
+async fn lose_waits(world: &World, run: &str) {
+    use sqlx::Connection;
+    let (_, id) = run.split_once('_').unwrap();
+    for statement in ["delete from waits where run = $1", "update runs set wake_at = null where id = $1"] {
+        let lost = match world.kind {
+            Kind::Sqlite => {
+                let file = format!("sqlite://{}", world.folder().join("dispatch.db").display());
+                let mut outsider = sqlx::SqliteConnection::connect(&file).await.unwrap();
+                sqlx::query(statement).bind(id).execute(&mut outsider).await.unwrap().rows_affected()
+            }
+            Kind::Postgres => sqlx::query(statement).bind(id).execute(&mut world.schema().connect().await).await.unwrap().rows_affected(),
+        };
+        assert_eq!(lost, 1, "{statement}");
+    }
+}
+
+async fn a_run_that_nothing_can_wake_is_entered_again(world: Arc<World>) {
+    world.configure(|config| config.workers.sweep = std::time::Duration::from_millis(100));
+    let node = world.crash().await;
+    let paused = node.dispatch(&flow(json!([ask_with("w", "call look {}", json!({ "runtimeTools": [local("look")] }))]))).await;
+    let run = paused.run();
+    lose_waits(&world, &run).await;
+    let asks_again = async { while node.execution(&run).await["waits"].as_array().unwrap().is_empty() {} };
+    within(asks_again).await;
+    let metrics = node.bare(reqwest::Method::GET, "/metrics").send().await.text();
+    assert!(metrics.lines().any(|line| line == "dispatch_runs_stuck_total 1"), "{metrics}");
+    let end = node.resume(&run, json!({ "look": 1 })).await;
+    assert_eq!(end.last().data["success"], true);
 }

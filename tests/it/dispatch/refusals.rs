@@ -15,6 +15,7 @@ on_one!(Sqlite:
     what_is_not_json,
     wrong_types_everywhere,
     wrong_types_in_steps,
+    messages_speak_of_documents,
     graphs_that_are_none,
     templates_that_do_not_parse,
     unknown_things_are_named_with_the_nearest,
@@ -73,6 +74,8 @@ async fn wrong_types_everywhere(world: Arc<World>) {
         ("flow", json!([]), "/flow"),
         ("flow", json!({ "name": "x", "steps": {} }), "/flow/steps"),
         ("flow", json!({ "name": 5, "steps": [] }), "/flow/name"),
+        ("flow", json!({ "name": "a\0b", "steps": [] }), "/flow/name"),
+        ("flow", json!({ "name": "a\nb", "steps": [] }), "/flow/name"),
         ("flow", json!({ "name": "x" }), "/flow/steps"),
         ("flow", json!({ "name": "x", "steps": [], "maxParallel": "two" }), "/flow/maxParallel"),
         ("flow", json!({ "name": "x", "steps": [], "timeoutMs": -1 }), "/flow/timeoutMs"),
@@ -81,6 +84,8 @@ async fn wrong_types_everywhere(world: Arc<World>) {
         ("record", json!("text"), "/record"),
         ("record", json!({ "metadata": [] }), "/record/metadata"),
         ("record", json!({ "id": 5 }), "/record/id"),
+        ("record", json!({ "type": "a\0b", "name": "x", "metadata": {} }), "/record/type"),
+        ("record", json!({ "type": "x", "name": "a\0b", "metadata": {} }), "/record/name"),
         ("messages", json!({}), "/messages"),
         ("messages", json!([5]), "/messages/0/role"),
         ("messages", json!([{ "role": "user", "content": 5 }]), "/messages/0/content"),
@@ -141,6 +146,8 @@ async fn wrong_types_in_steps(world: Arc<World>) {
     let wrong = [
         ("id", json!(5), "/id"),
         ("id", json!("a/b"), "/id"),
+        ("id", json!("a\0b"), "/id"),
+        ("id", json!("a\u{7f}"), "/id"),
         ("name", json!(5), "/name"),
         ("type", json!(5), "/type"),
         ("type", Value::Null, "/type"),
@@ -163,6 +170,15 @@ async fn wrong_types_in_steps(world: Arc<World>) {
         ("retry", json!({ "backoff": "random" }), "/retry/backoff"),
         ("onError", json!("panic"), "/onError"),
         ("onError", json!(5), "/onError"),
+        ("when", json!("true); while(1){} (1"), "/when"),
+        ("config", json!({ "variableName": "x", "value": 1, "outputVariable": [] }), "/config/outputVariable"),
+        ("config", json!({ "variableName": "x", "value": 1, "errorHandling": "stop" }), "/config/errorHandling"),
+        (
+            "config",
+            json!({ "variableName": "x", "value": 1, "errorHandling": { "retry": { "maxAttempts": 6 } } }),
+            "/config/errorHandling/retry/maxAttempts",
+        ),
+        ("config", json!({ "variableName": "x", "value": 1, "errorHandling": { "fallbacks": "x" } }), "/config/errorHandling/fallbacks"),
     ];
     for (key, value, at) in wrong {
         let mut body = flow(json!([set("first", json!(1)), set("a", json!(1))]));
@@ -194,6 +210,22 @@ async fn wrong_types_in_steps(world: Arc<World>) {
         ("fetch-url", json!({ "url": "http://x", "headers": { "a": [] } }), "/headers/a"),
         ("api-call", json!({ "url": "http://x", "auth": { "type": "magic" } }), "/auth/type"),
         ("wait-until", json!({}), ""),
+        ("wait-for-signal", json!({ "name": "" }), "/name"),
+        ("wait-for-signal", json!({ "name": "x".repeat(201) }), "/name"),
+        ("transform-data", json!({ "script": "return 1 })(); while(true){} (function(){" }), "/script"),
+        (
+            "prompt",
+            json!({ "model": "local/echo", "userPrompt": "x", "tools": { "approval": { "require": true, "timeout": 2_592_000_001_u64 } } }),
+            "/tools/approval/timeout",
+        ),
+        (
+            "tool-call",
+            json!({ "tool": { "name": "t", "toolType": "local" }, "approval": { "timeout": 2_592_000_001_u64 } }),
+            "/approval/timeout",
+        ),
+        ("run-flow", json!({ "flow": { "name": "x", "steps": [set("a", json!("{{"))] } }), "/flow/steps/0/config/value"),
+        ("run-flow", json!({ "flow": { "name": "x", "steps": [{ "type": "promt" }] } }), "/flow/steps/0/type"),
+        ("conditional", json!({ "condition": "1", "trueSteps": [{ "id": "a\0", "type": "prompt" }] }), "/trueSteps/0/id"),
         ("wait-until", json!({ "delayMs": 99_999_999_999_u64 }), "/delayMs"),
         ("send-stream", json!({}), ""),
         ("tool-call", json!({}), "/tool"),
@@ -208,6 +240,30 @@ async fn wrong_types_in_steps(world: Arc<World>) {
         let body = flow(json!([{ "id": "a", "type": kind, "config": config }]));
         let found = pointers(&node, &body).await;
         assert!(found.contains(&format!("/flow/steps/0/config{at}")), "{kind} {}: {found:?}", body["flow"]["steps"][0]["config"]);
+    }
+}
+
+async fn messages_speak_of_documents(world: Arc<World>) {
+    let node = world.node();
+    let schema = |schema: Value| json!([{ "name": "t", "toolType": "local", "parametersSchema": schema }]);
+    let prompt = |tools: Value| flow(json!([{ "type": "prompt", "config": { "model": "local/echo", "userPrompt": "x", "tools": tools } }]));
+    for (body, says) in [
+        (prompt(json!({ "approval": { "require": [5] } })), "a list of tool names"),
+        (prompt(json!({ "approval": 5 })), "expected an object"),
+        (prompt(json!({ "runtimeTools": schema(json!({ "type": "object", "$ref": "http://127.0.0.1:9/x" })) })), "not followed"),
+        (flow(json!([{ "type": "tool-call", "config": { "approval": "x" } }])), "true, false or {timeout}"),
+        (flow(json!([{ "type": "prompt", "config": { "model": "local/echo", "userPrompt": "x", "fallbacks": [5] } }])), "{model}"),
+        (flow(json!([{ "type": "prompt", "config": { "userPrompt": "x" } }])), "`model`"),
+    ] {
+        let told = messages(&invalid(&node, &body).await);
+        assert!(told.contains(says), "{body}: {told}");
+        for word in ["untagged", "struct ", "enum ", "variant", "feature"] {
+            assert!(!told.contains(word), "{body}: {told}");
+        }
+    }
+    for path in ["resume", "approve", "continue"] {
+        let told = node.post(&format!("/v1/dispatch/{path}")).json(&json!([])).refused(422, "validation_failed").await;
+        assert!(!told.text().contains("struct"), "{}", told.text());
     }
 }
 

@@ -13,7 +13,7 @@ use crate::support::sink::Reply;
 use crate::support::world::{Kind, PROVIDER_KEY, World};
 
 on_both!(secrets_stay_with_the_callee);
-on_one!(Sqlite: secrets_are_for_calls_only, a_model_does_not_see_what_a_callee_says_back);
+on_one!(Sqlite: a_secret_that_is_missing_stops_the_call, secrets_are_for_calls_only, a_model_does_not_see_what_a_callee_says_back);
 
 const CANARY: &str = "canary-2f81c0aa-of-the-request";
 
@@ -134,6 +134,53 @@ async fn dump(world: &World) -> String {
     }
     assert!(text.contains("exec") || text.len() > 1_000, "the dump holds the rows");
     text
+}
+
+async fn a_secret_that_is_missing_stops_the_call(world: Arc<World>) {
+    let node = world.node();
+    let url = world.sink.url("/open");
+    let places = [
+        json!({ "url": format!("{url}?key={{{{secrets.gone}}}}") }),
+        json!({ "url": url, "query": { "key": "{{secrets.gone}}" } }),
+        json!({ "url": url, "headers": { "authorization": "Bearer {{ secrets.gone }}" } }),
+        json!({ "url": url, "headers": { "x-key": "{{ secrets.gone | upper }}" } }),
+        json!({ "url": url, "method": "POST", "body": "key {{secrets.gone}}" }),
+        json!({ "url": url, "method": "PUT", "body": { "a": [{ "key": "{{secret:gone}}" }] } }),
+        json!({ "url": url, "auth": { "type": "bearer", "token": "{{secrets.gone}}" } }),
+        json!({ "url": url, "auth": { "type": "basic", "username": "{{secrets.token}}", "password": "{{secrets.gone}}" } }),
+        json!({ "url": url, "auth": { "type": "api_key", "token": "{{secrets.gone || secrets.lost}}" } }),
+    ];
+    for config in places {
+        for kind in ["fetch-url", "api-call"] {
+            let mut step = json!({ "id": "call", "type": kind, "config": config });
+            step["retry"] = json!({ "maxAttempts": 3, "delayMs": 1 });
+            let mut body = flow(json!([step, ask("next", "say on")]));
+            body["secrets"] = json!({ "token": CANARY });
+            let end = node.dispatch(&body).await;
+            let failed = end.step("call");
+            assert_eq!((&failed["success"], &failed["code"]), (&json!(false), &json!("secret_missing")), "{config}: {failed}");
+            assert!(failed["error"].as_str().unwrap().contains("`gone`"), "the message names it: {failed}");
+            assert_eq!(end.customs("dispatch.retrying").count(), 0, "trying again brings no secret");
+            assert_eq!(end.step("next")["success"], true);
+            clean("the stream", &format!("{:?}", end.frames));
+        }
+    }
+    // A poll and a tool are calls as well; the model is told.
+    let poll = json!({ "id": "call", "type": "wait-until", "config": { "poll": { "http": { "url": url, "headers": { "x-key": "{{secrets.gone}}" } } } } });
+    assert_eq!(node.dispatch(&flow(json!([poll]))).await.step("call")["code"], "secret_missing");
+    let mut tool = super::external("pay", &url, "POST");
+    tool["config"]["headers"] = json!({ "x-key": "{{secret:gone}}" });
+    let told = node.dispatch(&flow(json!([ask_with("p", "call pay {\"amount\": 1}", json!({ "runtimeTools": [tool] }))]))).await;
+    let told = &told.one("tool_complete").data;
+    assert!(told["success"] == false && told["error"].as_str().unwrap().contains("`gone`"), "{told}");
+    assert_eq!(world.sink.seen("/open").len() + world.sink.seen("/open?key=").len(), 0, "nothing went out");
+    // What stands in for a missing secret is no fault.
+    let header = json!({ "x-key": "{{secrets.gone || secrets.token}}", "x-other": "{{secrets.gone ?? 'none'}}" });
+    let mut body = flow(json!([{ "id": "call", "type": "fetch-url", "config": { "url": url, "headers": header } }]));
+    body["secrets"] = json!({ "token": CANARY });
+    assert_eq!(node.dispatch(&body).await.step("call")["success"], true);
+    let seen = &world.sink.seen("/open")[0];
+    assert_eq!((seen.header("x-key"), seen.header("x-other")), (CANARY, "none"));
 }
 
 async fn secrets_are_for_calls_only(world: Arc<World>) {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use dispatch::model::event::Rest;
 use serde_json::{Value, json};
 
 use super::{ask, flow, set};
 use crate::support::sink::Reply;
 use crate::support::world::World;
 
-on_both!(records_are_written_and_read,);
-on_one!(Sqlite: calls_are_made_as_written, answers_are_read_as_asked, waits_end, documents_are_rendered, scripts_compute, values_keep_their_type, tools_are_called_by_name, prompts_say_what_they_were_given, records_are_made_with_the_dispatch);
+on_both!(records_are_written_and_read, a_delay_outlives_a_crash);
+on_one!(Sqlite: calls_are_made_as_written, values_stay_in_their_part_of_a_url, a_failed_step_is_told_in_the_answer, signals_have_names, answers_are_read_as_asked, waits_end, polls_in_vain_are_not_repeated, documents_are_rendered, scripts_compute, values_keep_their_type, tools_are_called_by_name, prompts_say_what_they_were_given, records_are_made_with_the_dispatch, no_step_reaches_a_forbidden_address);
 
 /// A step of a type.
 fn step(id: &str, kind: &str, config: Value) -> Value {
@@ -95,6 +96,88 @@ async fn calls_are_made_as_written(world: Arc<World>) {
     assert_eq!(keys.iter().map(ToString::to_string).collect::<std::collections::BTreeSet<_>>().len(), 4, "each effect has its own key");
 }
 
+async fn values_stay_in_their_part_of_a_url(world: Arc<World>) {
+    let node = world.node();
+    let base = world.sink.url("");
+    let host = base.strip_prefix("http://").unwrap();
+    let inputs = json!({
+        "base": base, "host": host, "whole": world.sink.url("/whole?a=1"), "n": 7, "version": "1.2-x_~", "dot": ".", "dots": "..",
+        "up": "../admin?x=1#y", "word": "a b/ü%2f&c=d", "at": "@example.com", "path": "/b", "slash": "\\b",
+    });
+    let secret = "Two words, of a secret";
+    for (url, came) in [
+        ("{{whole}}", "/whole?a=1"),
+        ("{{whole}}&b={{word}}", "/whole?a=1&b=a%20b%2F%C3%BC%252f%26c%3Dd"),
+        ("{{ nothing || whole }}&b={{n}}", "/whole?a=1&b=7"),
+        ("{{base}}/p/{{up}}", "/p/..%2Fadmin%3Fx%3D1%23y"),
+        ("{{base}}/p/{{ nothing || up }}/x", "/p/..%2Fadmin%3Fx%3D1%23y/x"),
+        ("{{base}}/p/{{word}}/{{n}}", "/p/a%20b%2F%C3%BC%252f%26c%3Dd/7"),
+        ("{{base}}/p/{{version}}.json", "/p/1.2-x_~.json"),
+        ("{{base}}/p/{{dots}}.json", "/p/...json"),
+        ("{{base}}/p?q={{word}}&{{word}}=1", "/p?q=a%20b%2F%C3%BC%252f%26c%3Dd&a%20b%2F%C3%BC%252f%26c%3Dd=1"),
+        ("http://{{host}}/host/{{n}}", "/host/7"),
+        ("{{base}}/p?key={{secrets.spaced}}", "/p?key=Two%20words%2C%20of%20a%20secret"),
+    ] {
+        let path = came.split('?').next().unwrap();
+        world.sink.on(path, [Reply::text(&format!("you asked for {came}"))]);
+        let before = world.sink.all().len();
+        let mut body = flow(json!([step("call", "fetch-url", json!({ "url": url }))]));
+        (body["inputs"], body["secrets"]) = (inputs.clone(), json!({ "spaced": secret }));
+        let told = node.result(&body).await;
+        assert_eq!(world.sink.all()[before..], [came.to_owned()], "{url}: {told}");
+        assert!(!told.to_string().contains("words%2C"), "what a secret became is not repeated: {told}");
+    }
+    let tool = json!({ "name": "t", "toolType": "external", "config": { "url": format!("{base}/tool/{{{{up}}}}") } });
+    let mut body = flow(json!([step("call", "tool-call", json!({ "tool": tool, "parameters": { "up": "../x" } }))]));
+    body["inputs"] = inputs.clone();
+    node.result(&body).await;
+    assert_eq!(world.sink.all().last().map(String::as_str), Some("/tool/..%2Fx"));
+    let before = world.sink.all().len();
+    for url in [
+        "{{base}}/p/{{dots}}",
+        "{{base}}/p/{{dot}}/x",
+        "{{base}}/p/.{{dot}}?q",
+        "{{base}}/p/%2e{{dot}}",
+        "{{base}}{{path}}",
+        "{{base}}{{at}}/",
+        "http://{{host}}{{slash}}/x",
+        "http://{{up}}/x",
+        "http://{{at}}:p@{{host}}/x",
+        "http://{{word}}.example.com/x",
+    ] {
+        let mut body = flow(json!([step("call", "fetch-url", json!({ "url": url }))]));
+        body["inputs"] = inputs.clone();
+        let told = node.dispatch(&body).await;
+        assert_eq!(told.step("call")["code"], "invalid_url", "{url}: {}", told.step("call"));
+    }
+    assert_eq!(world.sink.all().len(), before, "none of them went out");
+}
+
+async fn a_failed_step_is_told_in_the_answer(world: Arc<World>) {
+    let node = world.node();
+    let broken = |id: &str| step(id, "transform-data", json!({ "script": "throw new Error('broken ' + 1)" }));
+    let told = node.result(&flow(json!([broken("first"), broken("second")]))).await;
+    assert_eq!((&told["success"], &told["status"]), (&json!(false), &json!("completed")), "{told}");
+    let error = &told["error"];
+    assert_eq!(
+        (&error["code"], &error["stepId"], &error["retryable"]),
+        (&json!("script_failed"), &json!("first"), &json!(false)),
+        "{told}"
+    );
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("broken 1")), "{told}");
+    assert_eq!(node.result(&flow(json!([super::set("fine", json!(1))]))).await.get("error"), None);
+}
+
+async fn signals_have_names(world: Arc<World>) {
+    let node = world.node();
+    for name in [json!(""), json!("x".repeat(201)), json!("a\0b")] {
+        let mut body = flow(json!([step("wait", "wait-for-signal", json!({ "name": "{{name}}", "timeoutMs": 60_000 }))]));
+        body["inputs"] = json!({ "name": name });
+        let told = node.dispatch(&body).await;
+        assert_eq!(told.step("wait")["code"], "invalid_signal_name", "{name}");
+    }
+}
+
 async fn answers_are_read_as_asked(world: Arc<World>) {
     let node = world.node();
     world.sink.on("/list", [Reply::json(json!({ "data": { "items": [{ "id": 5 }, { "id": 6 }] } }))]);
@@ -149,15 +232,24 @@ async fn waits_end(world: Arc<World>) {
     assert_eq!(transcript.step("never")["code"], "wait_exhausted");
 }
 
-#[expect(dead_code, reason = "a known failure: see CHANGELOG")]
+async fn polls_in_vain_are_not_repeated(world: Arc<World>) {
+    let node = world.node();
+    let busy = || Reply::status(503, json!({}));
+    world.sink.on("/poll", [busy(), busy(), Reply::json(json!({ "ready": true }))]);
+    let poll = json!({ "http": { "url": world.sink.url("/poll") }, "intervalMs": 2_100, "maxAttempts": 5 });
+    let end = node.dispatch(&flow(json!([{ "id": "poll", "type": "wait-until", "config": { "poll": poll } }]))).await;
+    assert_eq!(end.step("poll")["result"], json!({ "ready": true }));
+    assert_eq!(world.sink.seen("/poll").len(), 3, "each attempt once, though the execution slept between them");
+}
+
 async fn a_delay_outlives_a_crash(world: Arc<World>) {
     let node = world.node();
     let body = flow(json!([step("delay", "wait-until", json!({ "delayMs": 2_500 })), ask("end", "say woke")]));
     let mut reader = node.open(&body).await;
     let started = reader.until(|frame| frame.kind == "step_start").await;
     let run = started.text("executionId").to_owned();
-    // The pause is told once it is committed; then no task holds the run.
-    reader.until(|frame| frame.custom() == Some("dispatch.paused")).await;
+    // Once the pause is committed no task holds the run. It is no event of its own: there was the step's start to tell it with.
+    assert_eq!(node.rests(&run).await, Rest::Later);
     assert!(node.execution(&run).await["resumesAt"].is_string());
     let node = world.crash().await;
     let log = node.log(&run).await.fresh();
@@ -296,4 +388,35 @@ async fn records_are_made_with_the_dispatch(world: Arc<World>) {
     for found in [json!({ "id": made["id"] }), json!({ "type": "lead", "name": "Ada" })] {
         assert_eq!(node.dispatch(&body("existing", found)).await.step("seen")["result"], upserted);
     }
+}
+
+async fn no_step_reaches_a_forbidden_address(world: Arc<World>) {
+    // The sink listens where nobody may call.
+    world.configure(|config| config.allow_private.clear());
+    let node = world.crash().await;
+    let tool = |url: &str| json!({ "name": "reach", "description": "Calls.", "toolType": "external", "parametersSchema": { "type": "object" }, "config": { "url": url, "method": "GET" } });
+    for host in ["127.0.0.1", "localhost", "[::ffff:7f00:1]", "2130706433"] {
+        let url = world.sink.url("/inside").replace("127.0.0.1", host);
+        let steps = json!([
+            step("api", "api-call", json!({ "url": url })),
+            step("fetch", "fetch-url", json!({ "http": { "url": url } })),
+            step(
+                "poll",
+                "wait-until",
+                json!({ "poll": { "http": { "url": url }, "success": "true", "intervalMs": 100, "maxAttempts": 1 } })
+            ),
+            step("tool", "tool-call", json!({ "tool": tool(&url), "parameters": {} })),
+            step(
+                "asked",
+                "prompt",
+                json!({ "model": "local/echo", "userPrompt": "call reach {}", "tools": { "runtimeTools": [tool(&url)] } })
+            ),
+        ]);
+        let told = node.dispatch(&flow(steps)).await;
+        for id in ["api", "fetch", "poll", "tool"] {
+            assert_eq!(told.step(id)["success"], false, "{host}: {:?}", told.step(id));
+        }
+        assert_eq!(told.all("tool_complete").filter(|frame| frame.data["stepId"] == "asked" && frame.data["success"] == false).count(), 1);
+    }
+    assert_eq!(world.sink.seen("/inside").len(), 0);
 }

@@ -79,6 +79,11 @@ fn one_step_cannot_allocate_much() {
         }
     }
     assert!(Template::parse("{{ ('x' * 100000000) | length }}").is_err());
+    // Repeating a text by a number of the caller's makes nothing, shown or not.
+    for source in ["{{ '-' * n }}", "{{ ('-' * n) | length }}", "{{ (s * n) | length }}", "{{ n * '-' }}"] {
+        let made = template(source, &data).unwrap_or_default().to_string();
+        assert!(made.len() < 100 && !made.contains("100000000"), "{source} gave {made:.200}");
+    }
     assert!(Template::parse(&format!("{{{{ {} | upper }}}}", vec!["s"; 40].join(" ~ "))).is_err());
 }
 

@@ -75,6 +75,9 @@ async fn faults_are_told_apart() {
     assert_eq!(run("const a = 1;\nthrow new Error('no ' + a)").await, thrown("no 1", Some(2)));
     assert_eq!(run("return missing.field").await, thrown("ReferenceError: missing is not defined", Some(1)));
     assert_eq!(run("throw { code: 5 }").await, thrown("{\"code\":5}", None));
+    assert_eq!(run("throw null").await, thrown("null", None));
+    assert_eq!(run("return Promise.reject(null)").await, thrown("null", None));
+    assert_eq!(run("throw undefined").await, thrown("undefined", None));
     assert_eq!(run("return Promise.reject(new TypeError('bad'))").await, thrown("TypeError: bad", Some(1)));
     assert_eq!(run("const a = {}; a.a = a; return a").await, Err(ScriptError::Output("contains itself".into())));
     assert_eq!(run("return new Promise(() => {})").await, Err(ScriptError::Stalled));
@@ -206,6 +209,30 @@ fn syntax_is_checked_without_running() {
     assert_eq!(validate_script("const x = await Promise.resolve(1); return x"), Ok(()));
     assert!(validate_script("}); while (true) {} (function () {").is_err());
     assert!(validate_script("} [Array] = async function anonymous() {").is_err());
+    for code in [
+        "return 1 })(); while(true){} (function(){",
+        "} while (true) {} {",
+        "} while (true) {} async function g() {",
+        "}, g() {",
+        "} } while (true) {} { {",
+        "}\n+ function () {",
+        "true); while (true) {} (1",
+        "1)} while (true) {} { (1",
+        "1]} while (true) {} { [1",
+        "...[1]",
+        "super.x",
+        "`",
+        "/*",
+    ] {
+        let fault = validate_script(code);
+        assert!(fault.is_err(), "{code}");
+        assert!(!fault.unwrap_err().to_string().contains("interrupted"), "{code} ran");
+    }
+    for code in
+        ["with (input) { return x }", "x = 010", "[1, 2]", "{ a: 1 }", "a, b", "({}).x // end", "await x", "-->\n1", "arguments.length"]
+    {
+        assert_eq!(validate_script(code), Ok(()), "{code}");
+    }
     let fault = validate_script("const a = 1;\nconst b = ;\nreturn a").unwrap_err();
     assert_eq!(fault.line, Some(2), "{fault}");
     for (code, says) in

@@ -141,6 +141,18 @@ fn secrets_are_named_and_counted() {
     assert_eq!(template.managed_secrets().collect::<Vec<_>>(), ["OTHER-1", "STRIPE"]);
     assert_eq!(template.roots().iter().collect::<Vec<_>>(), ["x"]);
     assert_eq!(template.render(&scope).unwrap().unresolved, ["secret:OTHER-1"]);
+    // A missing secret is reported whatever was made of it, unless something else stood in for it.
+    for (source, unresolved) in [
+        ("{{secrets.gone}}", vec!["secrets.gone"]),
+        ("Bearer {{ secrets.gone | upper }}", vec!["secrets.gone"]),
+        ("{{ secrets.gone || secrets.key }}", vec![]),
+        ("{{ secrets.gone ?? 'none' }}", vec![]),
+        ("{{ secrets.key || secrets.gone }}", vec![]),
+        ("{{ secrets.gone || secret:LOST }}", vec!["secrets.gone", "secret:LOST"]),
+        ("{{ (secrets.gone or 'x') ~ secrets.key }}", vec!["secrets.gone"]),
+    ] {
+        assert_eq!(Template::parse(source).unwrap().render(&scope).unwrap().unresolved, unresolved, "{source}");
+    }
     assert!(Template::parse("{{ secrets.key | upper }}").unwrap().uses_secrets());
     assert!(!Template::parse("{{ x }}").unwrap().uses_secrets());
 

@@ -88,6 +88,60 @@ async fn listed_origins_are_granted_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn a_page_may_send_and_read_every_header_that_matters() {
+    let origin = "https://app.example.com";
+    let rate = Some(Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::new(5).unwrap() });
+    let http = HttpOptions { cors: Origins::parse([origin]).unwrap(), ..HttpOptions::default() };
+    let app = TestApp::with(Setup { http, limits: LimitOptions { rate, ..LimitOptions::default() }, ..Setup::default() }).await;
+    let preflight = app.bare(Method::OPTIONS, "/v1/dispatch").header("origin", origin).header("access-control-request-method", "POST");
+    let preflight = preflight.send().await;
+    let allowed = preflight.header("access-control-allow-headers").unwrap().to_ascii_lowercase();
+    for sent in
+        ["authorization", "x-api-key", "content-type", "content-encoding", "idempotency-key", "last-event-id", "prefer", "x-request-id"]
+    {
+        assert!(allowed.split(", ").any(|name| name == sent), "{sent} is not among {allowed}");
+    }
+    let flow = json!({ "flow": { "name": "x", "steps": [] }, "streamResponse": false });
+    let dispatch = || app.post("/v1/dispatch").header("origin", origin).header("idempotency-key", "one").json(&flow);
+    let first = dispatch().send().await;
+    let mut answers = vec![
+        first,
+        dispatch().send().await,
+        app.post("/v1/dispatch").header("origin", origin).header("prefer", "respond-async").json(&flow).send().await,
+        app.call(Method::PATCH, "/v1/flows").header("origin", origin).refused(405, "method_not_allowed").await,
+    ];
+    // The allowance grows while the calls go on, more slowly than they come.
+    while answers.last().is_none_or(|answer| answer.status != 429) && answers.len() < 1_000 {
+        answers.push(app.get("/v1/flows").header("origin", origin).send().await);
+    }
+    // What a page may always read, what is for the browser itself, and what is for those in between.
+    let others = [
+        "cache-control",
+        "content-type",
+        "content-length",
+        "date",
+        "vary",
+        "access-control-allow-origin",
+        "access-control-expose-headers",
+        "content-security-policy",
+        "referrer-policy",
+        "x-content-type-options",
+        "x-frame-options",
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for answer in &answers {
+        let exposed = answer.header("access-control-expose-headers").unwrap().to_ascii_lowercase();
+        for name in answer.headers.keys().map(|name| name.as_str()).filter(|name| !others.contains(name)) {
+            assert!(exposed.split(", ").any(|known| known == name), "{name} is sent and not exposed: {exposed}");
+            seen.insert(name.to_owned());
+        }
+    }
+    for wanted in ["allow", "idempotency-replayed", "location", "ratelimit-remaining", "retry-after", "x-execution-id", "x-request-id"] {
+        assert!(seen.contains(wanted), "no answer here had {wanted}: {seen:?}");
+    }
+}
+
+#[tokio::test]
 async fn health_follows_the_server() {
     let app = TestApp::start().await;
     assert_eq!(app.bare(Method::GET, "/livez").ok().await["status"], "ok");

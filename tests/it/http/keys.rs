@@ -66,6 +66,9 @@ async fn a_key_grants_no_more_than_it_holds() {
     let wrong = make(&["flows:read", "FLOWS:READ", "X"]).refused(422, "validation_failed").await;
     assert_eq!(wrong.pointers(), ["/scopes/0", "/scopes/2"]);
     make(&[]).refused(422, "validation_failed").await;
+    let unfit = json!({ "name": "a\0b", "scopes": ["FLOWS:READ"] });
+    let unfit = app.bare(Method::POST, "/v1/api-keys").bearer(&key).json(&unfit).refused(422, "validation_failed").await;
+    assert_eq!(unfit.pointers(), ["/name"]);
     let past = json!({ "name": "k", "scopes": ["FLOWS:READ"], "expiresAt": "2020-01-01T00:00:00Z" });
     let past = app.bare(Method::POST, "/v1/api-keys").bearer(&key).json(&past).refused(422, "validation_failed").await;
     assert_eq!(past.pointers(), ["/expiresAt"]);

@@ -5,7 +5,9 @@ use dispatch::http::openapi::document;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::app::TestApp;
+use crate::support::app::{Setup, TestApp};
+use crate::support::call::Answer;
+use crate::support::sink::{Reply, Sink};
 
 /// One documented operation that needs a key.
 struct Operation {
@@ -38,6 +40,7 @@ fn anywhere(path: &str) -> String {
         .replace("{recordId}", &format!("record_{suffix}"))
         .replace("{keyId}", &format!("key_{suffix}"))
         .replace("{executionId}", &format!("exec_{suffix}"))
+        .replace("{signal}", "go")
         .replace("{provider}", "openai")
 }
 
@@ -78,57 +81,226 @@ async fn every_route_asks_for_its_scope_and_nothing_else_will_do() {
     }
 }
 
-/// A body that the operation would accept from the owner.
-fn body(operation: &str) -> Option<Value> {
-    match operation {
-        "PUT /v1/flows/{flowId}" => Some(json!({ "description": "x" })),
-        "PUT /v1/records/{recordId}" => Some(json!({ "name": "x" })),
-        _ => None,
+/// What the first tenant has: one thing of every kind, and an execution for every kind of answer.
+struct Property {
+    flow: Value,
+    record: Value,
+    key: String,
+    /// Waits for the output of a tool.
+    asks: Value,
+    /// Waits for an approval.
+    gated: Value,
+    /// Waits for a word on an effect whose answer was lost.
+    unsettled: Value,
+}
+
+/// A call that names something in its body: the route, the refusal, the id, and a maker of the body from an id.
+type InBody = (&'static str, (u16, &'static str), String, Box<dyn Fn(&str) -> Value>);
+
+/// Dispatches steps and gives the execution, paused, with what it waits for.
+async fn paused(app: &TestApp, kind: &str, step: Value) -> Value {
+    let body = json!({ "flow": { "name": kind, "steps": [step] }, "streamResponse": false });
+    let result = app.post("/v1/dispatch").json(&body).ok().await;
+    assert_eq!(result["pausedReason"]["type"], kind, "{result}");
+    app.get(&format!("/v1/executions/{}", result["executionId"].as_str().unwrap())).ok().await
+}
+
+impl Property {
+    async fn new(app: &TestApp) -> Self {
+        let sink = Sink::start().await;
+        sink.on("/lost", [Reply::Drop]);
+        let prompt = |tools: Value| json!({ "id": "s", "type": "prompt", "config": { "model": "local/echo", "userPrompt": "call act {}", "tools": tools } });
+        let tool = |kind: &str, config: Value| json!({ "name": "act", "description": "Acts.", "toolType": kind, "parametersSchema": { "type": "object" }, "config": config });
+        let post = json!({ "url": sink.url("/lost"), "method": "POST" });
+        let flow = app.post("/v1/flows").json(&json!({ "name": "f", "steps": [] })).ok().await;
+        app.post(&format!("/v1/flows/{}/publish", flow["id"].as_str().unwrap())).ok().await;
+        app.put("/v1/credentials/openai").json(&json!({ "apiKey": "sk-canary-0123" })).ok().await;
+        Self {
+            flow,
+            record: app.post("/v1/records").json(&json!({ "type": "t", "name": "r" })).ok().await,
+            key: app.key_with(&["*"]).await.0.to_string(),
+            asks: paused(app, "local_tool", prompt(json!({ "runtimeTools": [tool("local", json!({}))] }))).await,
+            gated: paused(
+                app,
+                "approval",
+                prompt(json!({ "runtimeTools": [tool("external", post.clone())], "approval": { "require": true } })),
+            )
+            .await,
+            unsettled: paused(app, "effect_unknown", json!({ "id": "s", "type": "api-call", "config": post })).await,
+        }
+    }
+
+    /// The execution that an operation can do something to.
+    fn execution(&self, operation: &str) -> &str {
+        let of = if operation.ends_with("/settle") { &self.unsettled } else { &self.asks };
+        of["id"].as_str().unwrap()
+    }
+
+    fn real(&self, operation: &str, path: &str) -> String {
+        path.replace("{flowId}", self.flow["id"].as_str().unwrap())
+            .replace("{versionId}", self.flow["currentVersionId"].as_str().unwrap())
+            .replace("{recordId}", self.record["id"].as_str().unwrap())
+            .replace("{keyId}", &self.key)
+            .replace("{executionId}", self.execution(operation))
+            .replace("{signal}", "go")
+            .replace("{provider}", "openai")
+    }
+
+    /// A body that the operation accepts from the owner.
+    fn body(&self, operation: &str) -> Option<Value> {
+        match operation {
+            "PUT /v1/flows/{flowId}" => Some(json!({ "description": "x" })),
+            "PUT /v1/records/{recordId}" => Some(json!({ "name": "x" })),
+            "PUT /v1/credentials/{provider}" => Some(json!({ "apiKey": "sk-canary-4567" })),
+            "POST /v1/executions/{executionId}/settle" => Some(
+                json!({ "waitId": self.unsettled["waits"][0]["id"], "outcome": "succeeded", "result": { "status": 200, "headers": {}, "body": "x" } }),
+            ),
+            "POST /v1/executions/{executionId}/signals/{signal}" => Some(json!({ "paid": true })),
+            _ => None,
+        }
+    }
+
+    /// Calls that name an execution, or what one is made of, in the body.
+    fn in_bodies(&self) -> Vec<InBody> {
+        let id = |of: &Value| of["id"].as_str().unwrap().to_owned();
+        let approval = self.gated["waits"][0]["id"].clone();
+        let decision = move |run: &str| json!({ "executionId": run, "approvalId": approval, "decision": "denied" });
+        let outputs = |run: &str| json!({ "executionId": run, "toolOutputs": { "act": 1 } });
+        let (decided, delivered) = (decision.clone(), outputs);
+        let version = self.flow["currentVersionId"].clone();
+        vec![
+            ("/v1/dispatch/approve", (404, "execution_not_paused"), id(&self.gated), Box::new(decision)),
+            ("/v1/dispatch/resume", (404, "execution_not_paused"), id(&self.asks), Box::new(outputs)),
+            (
+                "/v1/dispatch/continue",
+                (404, "execution_not_paused"),
+                id(&self.gated),
+                Box::new(move |run| {
+                    let word = decided(run);
+                    json!({ "executionId": run, "continuation": { "approvalId": word["approvalId"], "decision": word["decision"] } })
+                }),
+            ),
+            (
+                "/v1/dispatch/continue",
+                (404, "execution_not_paused"),
+                id(&self.asks),
+                Box::new(move |run| json!({ "executionId": run, "continuation": { "toolOutputs": delivered(run)["toolOutputs"] } })),
+            ),
+            ("/v1/dispatch", (422, "validation_failed"), id(&self.flow), Box::new(|flow| json!({ "flow": { "id": flow } }))),
+            (
+                "/v1/dispatch",
+                (422, "validation_failed"),
+                id(&self.flow),
+                Box::new(move |flow| json!({ "flowId": flow, "versionId": version })),
+            ),
+            (
+                "/v1/dispatch",
+                (422, "validation_failed"),
+                id(&self.record),
+                Box::new(|record| json!({ "flow": { "name": "x", "steps": [] }, "record": { "id": record } })),
+            ),
+        ]
+    }
+
+    /// Everything that a stranger could have changed.
+    async fn state(&self, app: &TestApp) -> Vec<Value> {
+        let mut state = Vec::new();
+        for of in [&self.asks, &self.gated, &self.unsettled] {
+            state.push(app.get(&format!("/v1/executions/{}", of["id"].as_str().unwrap())).ok().await);
+        }
+        state.push(app.get(&format!("/v1/flows/{}", self.flow["id"].as_str().unwrap())).ok().await);
+        state.push(app.get(&format!("/v1/records/{}", self.record["id"].as_str().unwrap())).ok().await);
+        state.push(app.get("/v1/credentials").ok().await);
+        state.push(app.get("/v1/executions").ok().await);
+        state
     }
 }
 
+/// The path with ids that are none.
+fn nowhere(path: &str) -> String {
+    let (mut text, mut rest) = (String::new(), path);
+    while let Some((before, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}').unwrap();
+        text.push_str(before);
+        text.push_str(if name.ends_with("Id") { "nothing-like-an-id" } else { "openai" });
+        rest = after;
+    }
+    text + rest
+}
+
+/// What a caller learns from an answer: status, headers and body, but for what names the one call.
+fn learned(answer: &Answer, ids: &[&str]) -> (u16, Vec<(String, String)>, String) {
+    let own = ["x-request-id", "date", "content-length"];
+    let headers = answer.headers.iter().filter(|(name, _)| !own.contains(&name.as_str()) && !name.as_str().starts_with("ratelimit-"));
+    let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    (answer.status, headers, ids.iter().fold(answer.text(), |text, id| text.replace(id, "[id]")))
+}
+
 #[tokio::test]
-#[ignore = "fails: it makes no execution yet, so the tenancy of /v1/executions is not covered by it"]
 async fn what_belongs_to_another_tenant_is_not_there() {
-    let app = TestApp::start().await;
+    let app = TestApp::with(Setup { dev: true, ..Setup::default() }).await;
     let stranger = app.strangers_key().await;
-    let flow = app.post("/v1/flows").json(&json!({ "name": "f", "steps": [] })).ok().await;
-    app.post(&format!("/v1/flows/{}/publish", flow["id"].as_str().unwrap())).ok().await;
-    let record = app.post("/v1/records").json(&json!({ "type": "t", "name": "r" })).ok().await;
-    let (key, _) = app.key_with(&["*"]).await;
-    app.put("/v1/credentials/openai").json(&json!({ "apiKey": "sk-canary-0123" })).ok().await;
-    for Operation { method, path, .. } in guarded().into_iter().filter(|operation| operation.path.contains('{')) {
+    let property = Property::new(&app).await;
+    let before = property.state(&app).await;
+    let mut operations: Vec<Operation> = guarded().into_iter().filter(|operation| operation.path.contains('{')).collect();
+    for Operation { method, path, .. } in &operations {
         let name = format!("{method} {path}");
         if name == "PUT /v1/credentials/{provider}" {
             continue; // Stores the stranger's own key; checked below.
         }
-        let real = path
-            .replace("{flowId}", flow["id"].as_str().unwrap())
-            .replace("{versionId}", flow["currentVersionId"].as_str().unwrap())
-            .replace("{recordId}", record["id"].as_str().unwrap())
-            .replace("{keyId}", &key.to_string())
-            .replace("{provider}", "openai");
-        let refusal = async |path: &str| {
-            let mut call = app.bare(method.clone(), path).bearer(&stranger);
-            if let Some(body) = body(&name) {
+        let ask = async |path: &str, accept: &str| {
+            let mut call = app.bare(method.clone(), path).bearer(&stranger).header("accept", accept);
+            if let Some(body) = property.body(&name) {
                 call = call.json(&body);
             }
-            call.refused(404, "not_found").await.text()
+            learned(&call.refused(404, "not_found").await, &[])
         };
-        let foreign = refusal(&real).await;
-        if let Some(base) = path.strip_suffix('}').and_then(|path| path.split_once('{')).filter(|_| !name.contains("{provider}")) {
-            assert_eq!(foreign, refusal(&format!("{}nothing-like-an-id", base.0)).await, "{name} tells a foreign id from no id");
+        for accept in ["application/json", "text/event-stream"] {
+            let foreign = ask(&property.real(&name, path), accept).await;
+            assert_eq!(
+                foreign,
+                ask(&anywhere(path).replace("openai", "anthropic"), accept).await,
+                "{name} tells a foreign id from a missing one"
+            );
+            assert_eq!(foreign, ask(&nowhere(path).replace("openai", "gemini"), accept).await, "{name} tells a foreign id from no id");
         }
     }
-    for list in ["/v1/flows", "/v1/records", "/v1/credentials"] {
+    for (path, (status, code), id, body) in property.in_bodies() {
+        let missing = format!("{}_01h455vb4pex5vsknk084sn02q", id.split('_').next().unwrap());
+        let ask = async |id: &str| {
+            let call = app.bare(Method::POST, path).bearer(&stranger).json(&body(id));
+            learned(&call.refused(status, code).await, &[id])
+        };
+        assert_eq!(ask(&id).await, ask(&missing).await, "{path} tells a foreign id from a missing one");
+    }
+    for list in ["/v1/flows", "/v1/records", "/v1/credentials", "/v1/executions"] {
         assert_eq!(app.bare(Method::GET, list).bearer(&stranger).ok().await["data"], json!([]), "{list}");
     }
-    let ids = json!({ "ids": [record["id"]], "metadata": { "stolen": true } });
+    let ids = json!({ "ids": [property.record["id"]], "metadata": { "stolen": true } });
     let edited = app.bare(Method::POST, "/v1/records/bulk-edit").bearer(&stranger).json(&ids).ok().await;
-    assert_eq!(edited, json!({ "updated": 0, "missing": [record["id"]], "conflicts": [] }));
+    assert_eq!(edited, json!({ "updated": 0, "missing": [property.record["id"]], "conflicts": [] }));
     let deleted = app.bare(Method::POST, "/v1/records/bulk-delete").bearer(&stranger).json(&ids).ok().await;
     assert_eq!(deleted["deleted"], 0);
     app.bare(Method::PUT, "/v1/credentials/openai").bearer(&stranger).json(&json!({ "apiKey": "sk-stranger-9999" })).ok().await;
-    assert_eq!(app.get("/v1/credentials").ok().await["data"][0]["hint"], "...0123");
-    assert_eq!(app.get(&format!("/v1/records/{}", record["id"].as_str().unwrap())).ok().await, record);
+    assert_eq!(property.state(&app).await, before, "nothing came of any of it");
+    // The very same calls succeed for the owner: it was the tenant that was refused. Those that end something come last.
+    let ends = |operation: &Operation| operation.method == Method::DELETE || operation.path.ends_with("/cancel");
+    operations.sort_by_key(ends);
+    let (first, last) = operations.split_at(operations.partition_point(|operation| !ends(operation)));
+    let own = async |operation: &Operation| {
+        let name = format!("{} {}", operation.method, operation.path);
+        let call = app.call(operation.method.clone(), &property.real(&name, &operation.path));
+        if let Some(body) = property.body(&name) { call.json(&body).ok().await } else { call.ok().await }
+    };
+    for operation in first {
+        own(operation).await;
+    }
+    for (path, _, id, body) in property.in_bodies() {
+        let mut body = body(&id);
+        body["streamResponse"] = json!(false);
+        app.post(path).json(&body).ok().await;
+    }
+    for operation in last {
+        own(operation).await;
+    }
 }

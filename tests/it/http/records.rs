@@ -23,6 +23,13 @@ async fn a_record_is_saved_read_changed_and_deleted() {
     assert!(changed["updatedAt"].as_str() > saved["updatedAt"].as_str());
     assert_eq!(app.get(&path).ok().await, changed);
     app.put(&path).json(&json!({ "name": "" })).refused(422, "validation_failed").await;
+    for field in ["type", "name"] {
+        let mut body = json!({ "type": "x", "name": "x" });
+        body[field] = json!("a\0b");
+        let made = app.post("/v1/records").json(&body).refused(422, "validation_failed").await;
+        let changed = app.put(&path).json(&json!({ field: "a\0b" })).refused(422, "validation_failed").await;
+        assert_eq!((made.pointers(), changed.pointers()), (vec![format!("/{field}")], vec![format!("/{field}")]));
+    }
     app.delete(&path).ok().await;
     app.get(&path).refused(404, "not_found").await;
     app.put(&path).json(&json!({ "name": "x" })).refused(404, "not_found").await;

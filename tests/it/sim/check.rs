@@ -146,10 +146,8 @@ impl Story {
     fn tell(&mut self, seq: u64, event: Event, faults: &mut Vec<String>) {
         match event {
             Event::StepStart { id, .. } if self.settled.contains(&id) => faults.push(format!("{seq}: {id} starts after its end")),
-            Event::StepComplete { id, .. } | Event::StepSkip { id, .. } => {
-                if !self.settled.insert(id.clone()) {
-                    faults.push(format!("{seq}: {id} ends twice"));
-                }
+            Event::StepComplete { id, .. } | Event::StepSkip { id, .. } if !self.settled.insert(id.clone()) => {
+                faults.push(format!("{seq}: {id} ends twice"));
             }
             Event::TextStart { id, .. } | Event::ReasoningStart { id, .. } => {
                 if self.texts.insert(id.clone(), String::new()).is_some() {
@@ -161,10 +159,10 @@ impl Story {
                 Some(text) if self.open.contains(&id) => text.push_str(&delta),
                 _ => faults.push(format!("{seq}: a piece of {id}, which is not open")),
             },
-            Event::TextComplete { id, text } | Event::ReasoningComplete { id, text, .. } => {
-                if !self.open.remove(&id) || self.texts.get(&id) != Some(&text) {
-                    faults.push(format!("{seq}: {id} ends with a text that was not told"));
-                }
+            Event::TextComplete { id, text } | Event::ReasoningComplete { id, text, .. }
+                if !self.open.remove(&id) || self.texts.get(&id) != Some(&text) =>
+            {
+                faults.push(format!("{seq}: {id} ends with a text that was not told"));
             }
             Event::Custom { name, value } if name == "dispatch.attempt_discarded" => {
                 for block in value["blocks"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -175,10 +173,10 @@ impl Story {
                 self.approvals.insert(format!("{step_id}/{tool_call_id}"), parameters);
                 let _ = (shown, tool_name);
             }
-            Event::Await { tool_call_id, parameters, step_id, .. } => {
-                if self.approvals.get(&format!("{step_id}/{tool_call_id}")).is_some_and(|approved| *approved != parameters) {
-                    faults.push(format!("{seq}: {tool_call_id} runs with {parameters}, which nobody approved"));
-                }
+            Event::Await { tool_call_id, parameters, step_id, .. }
+                if self.approvals.get(&format!("{step_id}/{tool_call_id}")).is_some_and(|approved| *approved != parameters) =>
+            {
+                faults.push(format!("{seq}: {tool_call_id} runs with {parameters}, which nobody approved"));
             }
             _ => {}
         }
@@ -275,7 +273,7 @@ fn whole(case: &Case, remains: &Remains, fates: &[Fate], faults: &mut Vec<String
     for event in remains.events.iter().filter_map(EventRecord::event) {
         if let Event::StepComplete { id, success, .. } = event {
             let record = remains.record(&id);
-            if !record.is_some_and(|record| (record.state == StepState::Completed) == success) {
+            if record.is_none_or(|record| (record.state == StepState::Completed) != success) {
                 faults.push(format!("{id}: its end was told, and is not in the journal"));
             }
         }

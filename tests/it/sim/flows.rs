@@ -113,9 +113,9 @@ pub fn draw(dice: &Dice, number: usize, horizon: Duration) -> Case {
         above.sort_unstable();
         above.dedup();
         let reads = above.iter().copied().filter(|_| dice.percent(60)).collect();
-        let when = dice.percent(15).then(|| n > 3);
+        let when = dice.percent(15).then_some(n > 3);
         let plot = Plot { id: format!("s{index}"), kind: kind(dice, index), reads, guard, when };
-        let plot = if matches!(plot.kind, Kind::Choose(_)) { Plot { kind: Kind::Choose(n % 2 == 0), ..plot } } else { plot };
+        let plot = if matches!(plot.kind, Kind::Choose(_)) { Plot { kind: Kind::Choose(n.is_multiple_of(2)), ..plot } } else { plot };
         steps.push(step(dice, &name, &plot, &after, &plots));
         plots.push(plot);
         ancestors.push(above);

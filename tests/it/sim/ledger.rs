@@ -1,5 +1,6 @@
 //! What really happened to the store, operation by operation, and what must never happen there.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -150,8 +151,13 @@ impl Ledger {
             last_seq: new.segment.as_ref().map(dispatch::model::event::Segment::last),
             ..Book::default()
         };
-        self.state.lock().runs.insert(new.id, book);
-        let _ = self.fresh.send(new.id);
+        // A creation whose answer was lost is sent again, and is new again.
+        let mut state = self.state.lock();
+        if let Entry::Vacant(place) = state.runs.entry(new.id) {
+            place.insert(book);
+            drop(state);
+            let _ = self.fresh.send(new.id);
+        }
     }
 
     pub fn committed(&self, commit: &Commit, committed: Committed) {
@@ -280,8 +286,9 @@ impl Ledger {
     /// A node asks a model.
     pub fn called(&self, node: NodeId, run: RunId, step: &str, turn: &str) {
         self.note(&format!("call {run} {step} {turn} by {node}"));
+        // A run that has no key asks its model while it is being created.
+        self.state.lock().counts.model_calls += 1;
         let again = self.with(run, |book, counts| {
-            counts.model_calls += 1;
             if book.owner != Some(node) {
                 counts.late_calls += 1;
                 return false;

@@ -52,8 +52,8 @@ async fn live(seed: u64, in_words: bool) -> Outcome {
     let (world, mut fresh) = World::new(seed, in_words);
     let began = world.clock.now();
     let mut starters = JoinSet::new();
-    for name in world.cases.keys().cloned() {
-        let world = world.clone();
+    for name in world.cases.keys() {
+        let (world, name) = (world.clone(), name.clone());
         starters.spawn(async move {
             if let Some(case) = world.cases.get(&name) {
                 world.start(case).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dispatch::engine::Decision;
+use dispatch::engine::{Answered, Decision, Verdict};
 use dispatch::error::{Kind, Result};
 use dispatch::id::{RunId, WaitId};
 use dispatch::model::Wait;
@@ -47,8 +47,9 @@ pub async fn attend(world: Arc<World>, run: RunId, case: &str) -> Promised {
                 cancel = None;
             }
         }
-        signal(&world, run, case, &mut sent, &mut promised).await;
         let waits = world.truth.store.run_waits(world.tenant, run).await.unwrap();
+        let awaited = waits.iter().any(|wait| wait.kind == WaitKind::Signal && wait.resolution.is_none());
+        signal(&world, run, case, awaited, &mut sent, &mut promised).await;
         // Settled ones are answered again now and then: that must change nothing.
         let open: Vec<Wait> = waits.into_iter().filter(|wait| wait.resolution.is_none() || world.dice.percent(5)).collect();
         let Some(wait) = world.dice.pick(&open).cloned() else { continue };
@@ -67,7 +68,8 @@ pub async fn attend(world: Arc<World>, run: RunId, case: &str) -> Promised {
 /// Whether an answer was refused for a reason that only someone else's answer, or the run's end, can give.
 fn expected(world: &World, what: &str, refused: &dispatch::error::Error) {
     let known = ["APPROVAL_ALREADY_RESOLVED", "tool_output_already_delivered", "execution_not_paused", "execution_ended"];
-    if !refused.kind().retryable() && !(refused.kind() == Kind::Conflict || known.contains(&refused.code())) {
+    let usual = refused.kind().retryable() || refused.kind() == Kind::Conflict || known.contains(&refused.code());
+    if !usual {
         world.ledger.wrong(format!("{what} was refused: {refused:?}"));
     }
 }
@@ -78,9 +80,12 @@ async fn decide(world: &World, run: RunId, wait: &Wait, promised: &mut Promised)
     let digest = wait.digest.clone();
     let by = |node: Arc<Node>| {
         let digest = digest.clone();
-        async move { node.engine.approve(world.tenant, run, wait.id, decision, reason, digest.as_deref(), "key_1").await }
+        async move {
+            let word = Verdict { decision, reason, digest: digest.as_deref(), by: "key_1" };
+            node.engine.approve(world.tenant, run, wait.id, word).await
+        }
     };
-    let told: Vec<Option<Result<()>>> = if world.dice.percent(15) {
+    let told: Vec<Option<Result<Answered>>> = if world.dice.percent(15) {
         let (one, two) = tokio::join!(world.ask(by), world.ask(by));
         vec![one, two]
     } else {
@@ -88,7 +93,7 @@ async fn decide(world: &World, run: RunId, wait: &Wait, promised: &mut Promised)
     };
     for told in told.into_iter().flatten() {
         match told {
-            Ok(()) => {
+            Ok(_) => {
                 if promised.decisions.insert(wait.id, decision.as_str()).is_some_and(|before| before != decision.as_str()) {
                     world.ledger.wrong(format!("{}: approved and denied", wait.id));
                 }
@@ -113,7 +118,7 @@ async fn deliver(world: &World, run: RunId, wait: &Wait, promised: &mut Promised
     let told = if world.dice.percent(15) {
         let (one, two) = tokio::join!(world.ask(by), world.ask(by));
         if let (Some(Ok(one)), Some(Ok(two))) = (&one, &two)
-            && one + two > 1
+            && one.new + two.new > 1
         {
             world.ledger.wrong(format!("{}: the same output was new twice", wait.id));
         }
@@ -134,10 +139,16 @@ async fn deliver(world: &World, run: RunId, wait: &Wait, promised: &mut Promised
 }
 
 /// Sends a signal that some step of the flow may wait for, now or later, once or twice.
-async fn signal(world: &World, run: RunId, case: &Case, sent: &mut u64, promised: &mut Promised) {
+async fn signal(world: &World, run: RunId, case: &Case, awaited: bool, sent: &mut u64, promised: &mut Promised) {
     let names: Vec<&String> =
         case.plots.iter().filter_map(|plot| if let flows::Kind::Signal(name) = &plot.kind { Some(name) } else { None }).collect();
-    if !world.dice.percent(if world.is_closing() { 100 } else { 25 }) {
+    if !world.dice.percent(if !world.is_closing() {
+        25
+    } else if awaited {
+        100
+    } else {
+        2
+    }) {
         return;
     }
     let Some(name) = world.dice.pick(&names) else { return };

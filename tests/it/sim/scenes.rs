@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatch::clock::{Clock, Timestamp};
-use dispatch::engine::Decision;
+use dispatch::engine::{Decision, Verdict};
 use dispatch::id::RunId;
 use dispatch::model::flow::{FORMAT, Flow, OnError, Step};
 use dispatch::model::{Run, RunInput, RunState, Wait};
@@ -114,15 +114,8 @@ fn scene(nodes: usize, trouble: Trouble, steps: Vec<(Plot, Step)>, play: impl As
     let (plots, steps): (Vec<Plot>, Vec<Step>) = steps.into_iter().unzip();
     let flow =
         Flow { format: FORMAT, name: "scene".into(), steps, max_parallel: 4, on_step_error: OnError::Stop, timeout_ms: 3_600_000_000 };
-    let case = Case {
-        name: "scene".into(),
-        flow,
-        input: RunInput::default(),
-        plots,
-        keyed: false,
-        starts: Duration::ZERO,
-        cancelled: None,
-    };
+    let case =
+        Case { name: "scene".into(), flow, input: RunInput::default(), plots, keyed: false, starts: Duration::ZERO, cancelled: None };
     runtime.block_on(async {
         let clock = Clock::simulated(7, Timestamp::from_millis(1_750_000_000_000));
         let options = Options { poll: 30 * SECOND, ..Options::default() };
@@ -178,7 +171,8 @@ async fn answer_all(scene: &Scene) {
         }
         let Some(wait) = scene.waits().await.into_iter().find(|wait| wait.resolution.is_none()) else { continue };
         if wait.digest.is_some() {
-            node.engine.approve(world.tenant, scene.run, wait.id, Decision::Approved, None, None, "key_1").await.unwrap();
+            let word = Verdict { decision: Decision::Approved, reason: None, digest: None, by: "key_1" };
+            node.engine.approve(world.tenant, scene.run, wait.id, word).await.unwrap();
         } else {
             let outputs = serde_json::Map::from_iter([(wait.name.clone(), json!("done"))]);
             node.engine.deliver(world.tenant, scene.run, &outputs, &[], "key_1").await.unwrap();
@@ -256,7 +250,9 @@ fn a_node_that_stood_still_takes_nothing_up_before_it_has_renewed() {
         }
         scene.after(30 * MINUTE).await;
         let run = scene.found().await;
-        assert_eq!((run.state, run.recoveries), (RunState::Completed, 0), "nobody else was there to take it over");
+        let counts = scene.world.ledger.counts();
+        assert_eq!((run.state, counts.recoveries), (RunState::Completed, 0), "nobody else was there to take it over");
+        assert_eq!(counts.model_calls, 1, "what was under way went on: {counts:?}");
     });
 }
 
@@ -268,8 +264,8 @@ fn a_node_cut_off_from_the_store_stops_before_its_lease_ends() {
         owner.line.follow(Plan { before: 1_000, delay: Duration::from_millis(900), ..Plan::default() });
         scene.after(60 * MINUTE).await;
         let run = scene.found().await;
-        assert_eq!((run.state, run.recoveries), (RunState::Completed, 1));
         let counts = scene.world.ledger.counts();
+        assert_eq!((run.state, counts.recoveries), (RunState::Completed, 1));
         assert_eq!((counts.late_calls, counts.late_pieces), (0, 0), "the old owner went on: {counts:?}");
     });
 }
@@ -280,7 +276,8 @@ fn an_owner_that_lost_its_run_while_it_stood_still_lets_it_go() {
         scene.after(2 * SECOND).await;
         let owner = scene.world.nodes.lock().iter().find(|node| node.workers.active() > 0).cloned().unwrap();
         owner.gate.set(Pulse::Stalls);
-        scene.after(20 * SECOND).await;
+        // The other node looks for due runs every 30 seconds here.
+        scene.after(45 * SECOND).await;
         owner.gate.set(Pulse::Lives);
         scene.after(5 * SECOND).await;
         assert_eq!(owner.workers.active(), 0, "the late owner still holds the run");
@@ -301,6 +298,89 @@ fn text_of_a_call_that_a_shutdown_cut_short_is_taken_back() {
         scene.world.graves.lock().push(node);
         scene.world.add_node();
         scene.after(60 * MINUTE).await;
+        assert_eq!(scene.found().await.state, RunState::Completed);
+    });
+}
+
+#[test]
+fn a_wait_is_known_to_others_while_another_step_runs() {
+    let step = step("a", "wait-for-signal", json!({ "name": "go" }), &[]);
+    scene(1, calm(), vec![(plot("a", Kind::Signal("go".into())), step), talk("b", 2, 10 * MINUTE)], async |scene| {
+        let world = &scene.world;
+        scene.after(SECOND).await;
+        assert_eq!(scene.waits().await.len(), 1);
+        let signal = Signal { name: "go".into(), id: "1".into(), payload: json!(1) };
+        world.truth.send_signal(world.tenant, scene.run, signal, world.clock.now()).await.unwrap();
+        scene.after(SECOND).await;
+        assert!(scene.waits().await.iter().all(|wait| wait.resolution.is_some()));
+        scene.after(60 * MINUTE).await;
+    });
+}
+
+#[test]
+fn what_a_run_does_not_wait_for_leaves_no_trace_in_its_log() {
+    let step = step("a", "wait-for-signal", json!({ "name": "go" }), &[]);
+    scene(1, calm(), vec![(plot("a", Kind::Signal("go".into())), step)], async |scene| {
+        let world = &scene.world;
+        let signal = async |name: &str, id: &str| {
+            let signal = Signal { name: name.into(), id: id.into(), payload: json!(1) };
+            world.truth.send_signal(world.tenant, scene.run, signal, world.clock.now()).await.unwrap();
+            scene.after(SECOND).await;
+        };
+        scene.after(SECOND).await;
+        let before = scene.events().await;
+        for number in 0..20 {
+            signal("noise", &number.to_string()).await;
+        }
+        assert_eq!(scene.found().await.state, RunState::Paused);
+        assert_eq!(scene.events().await, before);
+        signal("go", "1").await;
+        assert_eq!(scene.found().await.state, RunState::Completed);
+        let starts = scene.events().await.iter().filter(|event| event.contains("step_start")).count();
+        assert_eq!(starts, 1, "it slept, and its readers with it");
+    });
+}
+
+/// The run's owner dies each time that it has asked the model, so often. `asked`: the calls until then.
+async fn lose_owners(scene: &Scene, times: u32, asked: &mut u64) {
+    let world = &scene.world;
+    for _ in 0..times {
+        while world.ledger.counts().model_calls == *asked {
+            scene.after(SECOND / 10).await;
+            if scene.found().await.state.is_terminal() {
+                return;
+            }
+        }
+        *asked = world.ledger.counts().model_calls;
+        world.kill();
+        world.add_node();
+    }
+}
+
+#[test]
+fn a_run_that_loses_owner_after_owner_rests_between_them_and_completes() {
+    let deaths = Trouble { deaths: true, ..calm() };
+    scene(1, deaths, vec![talk("a", 4, 2 * SECOND)], async |scene| {
+        lose_owners(scene, 10, &mut 0).await;
+        let events = scene.events().await;
+        let rests = events.iter().filter(|event| event.contains("dispatch.recovery_postponed")).count();
+        assert!(rests >= 5, "{}", scene.world.ledger.words().join("\n"));
+        scene.after(10 * MINUTE).await;
+        let run = scene.found().await;
+        assert_eq!((run.state, run.recoveries), (RunState::Completed, 0));
+    });
+}
+
+#[test]
+fn owners_that_die_long_after_each_other_do_not_end_a_run_that_gets_further() {
+    let steps = (0..6).map(|number| talk(&format!("s{number}"), 2, 2 * SECOND)).collect();
+    scene(1, Trouble { deaths: true, ..calm() }, steps, async |scene| {
+        let mut asked = 0;
+        for _ in 0..6 {
+            lose_owners(scene, 5, &mut asked).await;
+            scene.after(40 * SECOND).await;
+        }
+        scene.after(10 * MINUTE).await;
         assert_eq!(scene.found().await.state, RunState::Completed);
     });
 }

@@ -35,24 +35,29 @@ pub struct Trouble {
     pub deaths: bool,
     pub stalls: bool,
     pub restarts: bool,
+    /// No bell is heard.
+    pub deaf: bool,
 }
 
 impl Trouble {
     fn draw(dice: &Dice) -> Self {
         let delay = dice.duration(Duration::from_millis(if dice.percent(20) { 800 } else { 40 }));
-        match dice.below(6) {
+        match dice.below(7) {
             0 => Self { delay: delay.min(Duration::from_millis(5)), ..Self::default() },
             1 => Self { faults: (dice.below(60), dice.below(60)), delay, ..Self::default() },
             2 => Self { deaths: true, delay, ..Self::default() },
             3 => Self { stalls: true, delay, ..Self::default() },
             4 => Self { restarts: true, delay, ..Self::default() },
-            _ => Self { faults: (dice.below(60), dice.below(60)), delay, deaths: true, stalls: true, restarts: true },
+            5 => Self { deaf: true, delay, ..Self::default() },
+            _ => {
+                Self { faults: (dice.below(60), dice.below(60)), delay, deaths: true, stalls: true, restarts: true, deaf: dice.percent(30) }
+            }
         }
     }
 
     /// Nothing is broken: everything must be noticed at once.
     pub fn is_none(&self) -> bool {
-        self.faults == (0, 0) && !self.deaths && !self.stalls && !self.restarts
+        self.faults == (0, 0) && !self.deaths && !self.stalls && !self.restarts && !self.deaf
     }
 }
 
@@ -114,7 +119,11 @@ impl World {
         let trouble = Trouble::draw(&dice);
         let horizon = Duration::from_secs(dice.within(3_600, 3 * 3_600));
         let count = usize::try_from(dice.within(2, 8)).unwrap_or(2);
-        let cases = (0..count).map(|number| flows::draw(&dice, number, horizon)).collect();
+        let mut cases: Vec<Case> = (0..count).map(|number| flows::draw(&dice, number, horizon)).collect();
+        if trouble.is_none() {
+            // Here lateness is a fault, and a step that waits for another to make room is late for a good reason.
+            cases.iter_mut().for_each(|case| case.flow.max_parallel = case.flow.steps.len().max(1));
+        }
         let options = Options {
             poll: Duration::from_secs(dice.within(2, 60)),
             sweep: Duration::from_secs(dice.within(30, 600)),
@@ -155,7 +164,8 @@ impl World {
     pub fn add_node(&self) -> Arc<Node> {
         let (gate, node) = (Gate::new(), NodeId::new(&self.clock));
         let line = Arc::new(Faulty::new(self.truth.clone(), self.clock.clone(), self.plan()));
-        let store = Arc::new(Line { store: line.clone(), gate: gate.clone(), ledger: self.ledger.clone() });
+        let deaf = self.trouble.deaf.then(|| tokio::sync::broadcast::channel(1).0);
+        let store = Arc::new(Line { store: line.clone(), gate: gate.clone(), ledger: self.ledger.clone(), deaf });
         let feed = Feed::new(store.clone(), self.clock.clone());
         let models = Models::new(Setup {
             catalogue: catalogue(),
@@ -340,7 +350,7 @@ impl World {
         (index < nodes.len()).then(|| nodes.remove(index))
     }
 
-    fn kill(&self) {
+    pub fn kill(&self) {
         if let Some(node) = self.take_node() {
             self.ledger.note("a node dies");
             node.gate.set(Pulse::Dead);

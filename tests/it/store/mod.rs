@@ -56,6 +56,7 @@ contract! {
     ],
     claims: [
         an_expired_lease_is_taken_over,
+        owners_that_went_away_are_counted_until_the_run_gets_further,
         a_lease_tells_everything_that_is_needed_to_go_on,
         the_longest_due_run_is_claimed_first,
         one_run_can_be_claimed_by_name,

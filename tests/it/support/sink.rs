@@ -72,6 +72,7 @@ struct Inner {
     address: SocketAddr,
     replies: Mutex<HashMap<String, VecDeque<Reply>>>,
     seen: Mutex<Vec<Seen>>,
+    asked: Mutex<Vec<String>>,
     count: watch::Sender<usize>,
 }
 
@@ -83,7 +84,13 @@ impl Sink {
     pub async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let sink = Self(Arc::new(Inner { address, replies: Mutex::default(), seen: Mutex::default(), count: watch::Sender::new(0) }));
+        let sink = Self(Arc::new(Inner {
+            address,
+            replies: Mutex::default(),
+            seen: Mutex::default(),
+            asked: Mutex::default(),
+            count: watch::Sender::new(0),
+        }));
         let own = sink.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -108,6 +115,11 @@ impl Sink {
     /// Everything that came to a path.
     pub fn seen(&self, path: &str) -> Vec<Seen> {
         self.0.seen.lock().iter().filter(|seen| seen.path == path).cloned().collect()
+    }
+
+    /// Path and query of everything that came, in order.
+    pub fn all(&self) -> Vec<String> {
+        self.0.asked.lock().clone()
     }
 
     /// Waits until this many requests came to a path.
@@ -135,6 +147,7 @@ impl Sink {
         };
         let reply = self.reply(&path);
         let mirrored = json!({ "method": seen.method, "headers": seen.headers, "body": seen.body });
+        self.0.asked.lock().push(seen.path.clone());
         self.0.seen.lock().push(Seen { path: path.clone(), ..seen });
         self.0.count.send_modify(|count| *count += 1);
         match reply {

@@ -99,7 +99,7 @@ impl Transcript {
         self.frames.iter().map(|frame| frame.kind.as_str()).collect()
     }
 
-    pub fn all<'a, 'k>(&'a self, kind: &'k str) -> impl Iterator<Item = &'a Frame> {
+    pub fn all(&self, kind: &str) -> impl Iterator<Item = &Frame> {
         self.frames.iter().filter(move |frame| frame.kind == kind)
     }
 
@@ -111,7 +111,7 @@ impl Transcript {
         first
     }
 
-    pub fn customs<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a Value> {
+    pub fn customs(&self, name: &str) -> impl Iterator<Item = &Value> {
         self.frames.iter().filter(move |frame| frame.custom() == Some(name)).map(|frame| &frame.data["value"])
     }
 
@@ -162,10 +162,12 @@ impl Transcript {
         }
         assert!(open.blocks.is_empty(), "blocks left open: {:?}", open.blocks);
         let end = self.last();
-        // Where steps run side by side, others may end between a question and the pause.
-        let paused = end.custom() == Some("dispatch.paused") && self.frames.iter().any(Frame::asks_the_caller);
+        // Where steps and calls go on side by side, others may end between a question and the pause. A question leaves the list
+        // with its own step or call, so that what ends here is another's.
+        let beside =
+            ["step_complete", "step_skip", "tool_complete"].contains(&end.kind.as_str()) || end.custom() == Some("dispatch.paused");
         assert!(
-            end.is_terminal() || end.asks_the_caller() || paused,
+            end.is_terminal() || end.asks_the_caller() || beside && !open.questions.is_empty(),
             "it ends with a terminal or a question, not {}: {:?}",
             end.kind,
             self.kinds()
@@ -184,6 +186,9 @@ struct Open {
     steps: BTreeSet<String>,
     /// Steps that may begin again, since the run paused, changed hands or crashed.
     again: BTreeSet<String>,
+    ended: BTreeSet<String>,
+    /// What the caller was asked and has not answered: the step, and the call, approval or wait.
+    questions: Vec<(String, String)>,
 }
 
 impl Open {
@@ -202,22 +207,36 @@ impl Open {
             "step_start" => {
                 let id = frame.text("id");
                 assert!(self.again.remove(id) | self.steps.insert(id.into()), "{id} began twice");
+                assert!(!self.ended.contains(id), "{id} began after its end");
             }
             "step_complete" => {
-                assert!(self.steps.remove(frame.text("id")), "{} ended and had not begun", frame.text("id"));
+                let id = frame.text("id");
+                assert!(self.steps.remove(id), "{id} ended and had not begun");
+                self.ended.insert(id.into());
+                self.questions.retain(|(step, _)| step != id);
                 self.boundary(frame, data["id"].as_str());
             }
             "tool_start" => {
                 self.boundary(frame, data["stepId"].as_str());
                 assert!(self.tools.insert(frame.text("toolCallId").into()), "a tool call began twice: {data}");
             }
-            "tool_complete" => drop(self.tools.remove(frame.text("toolCallId"))),
+            "tool_complete" => {
+                let call = frame.text("toolCallId");
+                self.tools.remove(call);
+                self.questions.retain(|(step, key)| (step.as_str(), key.as_str()) != (frame.text("stepId"), call));
+            }
+            "approval_complete" => self.questions.retain(|(_, key)| key != frame.text("approvalId")),
             "await" | "approval_start" => {
                 self.boundary(frame, data["stepId"].as_str());
+                let key = if frame.kind == "await" { "toolCallId" } else { "approvalId" };
+                self.asked(frame.text("stepId"), frame.text(key));
                 self.again.extend(data["stepId"].as_str().map(str::to_owned));
             }
             "custom" if ["dispatch.paused", "dispatch.handed_back", "dispatch.effect_unknown"].contains(&frame.custom().unwrap()) => {
                 self.again.clone_from(&self.steps);
+                if let (Some(step), Some(wait)) = (data["value"]["stepId"].as_str(), data["value"]["waitId"].as_str()) {
+                    self.asked(step, wait);
+                }
             }
             "execution_complete" | "execution_error" => self.boundary(frame, None),
             "custom" if frame.custom() == Some("dispatch.attempt_discarded") => {
@@ -233,6 +252,11 @@ impl Open {
             }
             _ => {}
         }
+    }
+
+    fn asked(&mut self, step: &str, key: &str) {
+        self.questions.retain(|(of, open)| (of.as_str(), open.as_str()) != (step, key));
+        self.questions.push((step.into(), key.into()));
     }
 
     fn close(&mut self, id: &str) {

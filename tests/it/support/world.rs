@@ -12,7 +12,8 @@ use dispatch::cli::fake_provider::{self, FakeOptions};
 use dispatch::clock::Clock;
 use dispatch::config::Config;
 use dispatch::http::AppState;
-use dispatch::id::{KeyId, TenantId};
+use dispatch::id::{KeyId, RunId, TenantId};
+use dispatch::model::event::Rest;
 use dispatch::model::wait::hex;
 use dispatch::secret::Secret;
 use dispatch::store::{ApiKey, Tenant};
@@ -91,7 +92,8 @@ impl World {
     }
 
     async fn clear(&self) {
-        for node in std::mem::take(&mut *self.nodes.lock()) {
+        let nodes = std::mem::take(&mut *self.nodes.lock());
+        for node in nodes {
             node.kill().await;
         }
         if let Some(schema) = &self.schema {
@@ -330,6 +332,22 @@ impl Node {
         self.events(run, None).await.rest().await
     }
 
+    /// Waits until a run rests, however it does.
+    pub async fn rests(&self, run: &str) -> Rest {
+        let run: RunId = run.parse().unwrap();
+        let look = self.with_state(move |state| async move {
+            let tenant = state.store.list_tenants().await.unwrap()[0].id;
+            let mut follower = state.feed.follow(tenant, run, None);
+            loop {
+                let rest = follower.next().await.unwrap().rest;
+                if rest != Rest::None {
+                    return rest;
+                }
+            }
+        });
+        within(look).await
+    }
+
     pub async fn execution(&self, run: &str) -> Value {
         self.get(&format!("/v1/executions/{run}")).ok().await
     }
@@ -349,6 +367,8 @@ impl Node {
 pub struct Reader {
     response: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     buffer: Vec<u8>,
+    /// The last bytes that came.
+    tail: Vec<u8>,
     pub frames: Vec<Frame>,
     pub status: u16,
 }
@@ -356,7 +376,7 @@ pub struct Reader {
 impl Reader {
     fn new(response: reqwest::Response) -> Self {
         let status = response.status().as_u16();
-        Self { response: response.bytes_stream().boxed(), buffer: Vec::new(), frames: Vec::new(), status }
+        Self { response: response.bytes_stream().boxed(), buffer: Vec::new(), tail: Vec::new(), frames: Vec::new(), status }
     }
 
     /// Reads until a frame is as wanted, and gives it.
@@ -377,15 +397,25 @@ impl Reader {
     /// Reads a piece; `false` at the end.
     async fn more(&mut self) -> bool {
         let Some(piece) = self.response.next().await else { return false };
-        self.buffer.extend_from_slice(&piece.unwrap());
+        let piece = piece.unwrap();
+        self.buffer.extend_from_slice(&piece);
+        self.tail.extend_from_slice(&piece);
+        self.tail.drain(..self.tail.len().saturating_sub(64));
         self.frames.extend(take_frames(&mut self.buffer));
         true
     }
 
     /// Reads to the end.
-    pub async fn rest(mut self) -> Transcript {
+    pub async fn rest(self) -> Transcript {
+        self.rest_and_hint().await.0
+    }
+
+    /// Reads to the end; and whether the last word was the hint to come back.
+    pub async fn rest_and_hint(mut self) -> (Transcript, bool) {
         within(async { while self.more().await {} }).await;
         assert!(self.buffer.is_empty(), "the last frame ends with an empty line too");
-        Transcript::of(self.frames)
+        let tail = String::from_utf8_lossy(&self.tail).into_owned();
+        let hint = tail.strip_suffix("\n\n").and_then(|tail| tail.rsplit('\n').next()).is_some_and(|line| line.starts_with("retry: "));
+        (Transcript::of(self.frames), hint)
     }
 }

@@ -13,6 +13,8 @@ use crate::model::event::Event;
 use crate::model::run::Spent;
 use crate::provider::{Call, ChatRequest, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage};
 
+/// Bytes of text, reasoning and arguments of tool calls in one answer: some million tokens.
+const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// Output tokens set aside for a model that names no limit.
 const UNKNOWN_OUTPUT: u64 = 8_192;
 
@@ -20,11 +22,12 @@ const UNKNOWN_OUTPUT: u64 = 8_192;
 pub async fn make(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32) -> StepResult<Completion> {
     let candidates = candidates(prompt, context)?;
     let _reserved = context.reserve(worst(&candidates, &request))?;
-    context.run.log.settle().await;
+    context.settle().await;
     failpoint::hit("model.before");
     let call = Call { candidates, request, retry: retry(context), deadlines: crate::net::Deadlines::default() };
     let mut stream = Booked { stream: context.parts().models.stream(call), context, booked: false };
     let mut show = Shown { context, turn, text: None, reasoning: None, blocks: 0, visible: prompt.show, first: None };
+    let mut heard = 0;
     while let Some(piece) = stream.stream.next().await {
         match piece {
             Ok(Piece::Done(completion)) => {
@@ -33,7 +36,16 @@ pub async fn make(prompt: &Prompt, context: &StepContext<'_>, request: ChatReque
                 stream.book(completion.cost, &completion.total_usage());
                 return Ok(*completion);
             }
-            Ok(piece) => show.piece(piece),
+            Ok(piece) => {
+                heard += length(&piece);
+                if heard > MAX_ANSWER {
+                    show.void("too_large");
+                    stream.book_partial();
+                    let most = MAX_ANSWER / 1024 / 1024;
+                    return Err(StepFailure::new("answer_too_large", format!("the model's answer is larger than {most} MiB")).into());
+                }
+                show.piece(piece);
+            }
             Err(error) => {
                 show.void("failed");
                 stream.book_partial();
@@ -44,6 +56,13 @@ pub async fn make(prompt: &Prompt, context: &StepContext<'_>, request: ChatReque
     show.void("ended");
     stream.book_partial();
     Err(StepFailure::transient("provider_ended", "the provider's stream ended without an answer").into())
+}
+
+fn length(piece: &Piece) -> usize {
+    match piece {
+        Piece::Text(delta) | Piece::Reasoning(delta) | Piece::ToolCallDelta { delta, .. } => delta.len(),
+        _ => 0,
+    }
 }
 
 fn candidates(prompt: &Prompt, context: &StepContext<'_>) -> StepResult<Vec<Resolved>> {

@@ -6,13 +6,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::engine::context::LONGEST_WAIT;
 use crate::engine::step::{Fields, StepBody, config};
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
 use crate::model::Step;
 use crate::provider::{Effort, Reasoning, ResponseFormat, Sampling, ToolChoice};
-use crate::tool::{Definition, Tool};
+use crate::tool::{Definition, Tool, schema_fault};
 
 /// The fields of a prompt step.
 #[derive(Deserialize, JsonSchema)]
@@ -64,7 +63,7 @@ pub struct Config {
 
 /// A model that takes over.
 #[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a model's name or {model}")]
 pub enum Fallback {
     Name(String),
     Model { model: String },
@@ -108,7 +107,7 @@ pub struct ApprovalConfig {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected true, false or a list of tool names")]
 pub enum Require {
     All(bool),
     Names(Vec<String>),
@@ -189,6 +188,7 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         fields.problem("tools/maxToolCalls", format!("expected {MOST_TOOL_CALLS} or less"));
     }
     let approval = tools.approval.unwrap_or_default();
+    let lasts = fields.wait("tools/approval/timeout", approval.timeout);
     let prompt = Prompt {
         models,
         user,
@@ -211,11 +211,7 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         max_tool_calls: tools.max_tool_calls.unwrap_or(MAX_TOOL_CALLS),
         choice,
         limits,
-        approval: Approval {
-            require: approval.require,
-            lasts: approval.timeout.map_or(LONGEST_WAIT, Duration::from_millis),
-            with_reason: approval.request_reason.unwrap_or(true),
-        },
+        approval: Approval { require: approval.require, lasts, with_reason: approval.request_reason.unwrap_or(true) },
         stream: config.stream.unwrap_or(true),
         show: step.stream,
     };
@@ -268,7 +264,7 @@ fn json_schema(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, O
         fields.problem("responseFormat/schema", "expected a JSON Schema");
         return (ResponseFormat::Json, None);
     };
-    let validator = jsonschema::validator_for(&schema).map_err(|error| fields.problem("responseFormat/schema", error.to_string())).ok();
+    let validator = jsonschema::validator_for(&schema).map_err(|error| fields.problem("responseFormat/schema", schema_fault(&error))).ok();
     let name = inner.get("name").and_then(Value::as_str).unwrap_or("answer").to_owned();
     let strict = inner.get("strict").and_then(Value::as_bool).unwrap_or(false);
     (ResponseFormat::JsonSchema { name, schema, strict }, validator)

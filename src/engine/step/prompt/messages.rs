@@ -29,7 +29,8 @@ pub fn render(prompt: &Prompt, context: &StepContext<'_>) -> StepResult<Vec<Mess
         append_metadata(context, &mut words);
         let said = messages.last().is_some_and(|last| last.role == Role::User && plain(last) == words);
         // The history may end with the very message that the prompt is made of.
-        if !said && !(words.is_empty() && !messages.is_empty()) {
+        let silent = words.is_empty() && !messages.is_empty();
+        if !said && !silent {
             messages.push(Message::user(words));
         }
     }

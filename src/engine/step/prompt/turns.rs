@@ -1,5 +1,7 @@
 //! The loop of a prompt: a model call, its tool calls, the next model call, until the model is done.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,7 @@ use super::{call, messages};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::step::tool_run::{Invocation, ToolOutcome};
 use crate::engine::step::{StepBody, StepOutput};
+use crate::expr::bounds::Misfit;
 use crate::model::event::Event;
 use crate::provider::{ChatRequest, Completion, Finish, Message, Part, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
 use crate::tool::{Definition, REASON_PARAMETER, Tool};
@@ -80,6 +83,8 @@ impl Prompt {
         let path = format!("turn/{turn}");
         let key = context.key(&path);
         if let Some(completion) = context.recall_as::<Completion>(&key) {
+            let usage = completion.total_usage();
+            context.spent_before(usage.input.saturating_add(usage.output), completion.cost.nano_usd);
             return Ok(completion);
         }
         let choice = match self.choice {
@@ -99,7 +104,7 @@ impl Prompt {
             idempotency_key: Some(context.idempotency_key(&path)),
         };
         let mut completion = call::make(self, context, request, turn).await?;
-        name_calls(&mut completion.tool_calls, turn);
+        name_calls(&mut completion.tool_calls, || context.calls());
         if completion.tool_calls.is_empty() {
             // The answer itself: it is committed with the step that it ends.
             self.check(&completion)?;
@@ -149,12 +154,17 @@ impl Prompt {
         });
         let mut outcomes = Vec::with_capacity(calls.len());
         let mut interrupt = None;
-        for (result, (key, invocation)) in join_all(runs).await.into_iter().zip(&planned) {
+        let results = join_all(runs).await;
+        let quiet = context.is_quiet();
+        for (result, (key, invocation)) in results.into_iter().zip(&planned) {
             match result {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(Interrupt::Fail(failure)) => interrupt = Some(Interrupt::Fail(failure)),
                 Err(Interrupt::Suspend) => {
-                    if let Ok(invocation) = invocation {
+                    // A caller who answered one call is told again of those that still wait; a nudge alone is no news.
+                    if let Ok(invocation) = invocation
+                        && !quiet
+                    {
                         invocation.announce(context, key);
                     }
                     interrupt = interrupt.or(Some(Interrupt::Suspend));
@@ -191,6 +201,9 @@ impl Prompt {
         let tool = *tool.ok_or_else(|| format!("there is no tool `{}`", call.name))?;
         let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
         let given: Value = serde_json::from_str(text).map_err(|error| format!("the arguments are not JSON: {error}"))?;
+        if let Some(misfit) = Misfit::of(&given) {
+            return Err(format!("the arguments cannot be used: {misfit}"));
+        }
         let Value::Object(mut given) = given else { return Err("the arguments are not a JSON object".into()) };
         let needs_approval = self.approval.covers(tool);
         let reason = given.remove(REASON_PARAMETER).and_then(|reason| reason.as_str().map(str::to_owned)).filter(|_| needs_approval);
@@ -307,14 +320,27 @@ fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(inner.trim())
 }
 
-/// Every call of a run's step has its own id, whatever the provider says.
-fn name_calls(calls: &mut [ToolCall], turn: u32) {
-    let mut seen = std::collections::BTreeSet::new();
-    for (number, call) in calls.iter_mut().enumerate() {
-        if call.id.is_empty() || !seen.insert(call.id.clone()) {
-            call.id = format!("call_{turn}_{}", number + 1);
-            seen.insert(call.id.clone());
+/// Bytes of a call's id; longer ones are replaced.
+const MAX_ID: usize = 256;
+
+/// Every call of a run has its own id, whatever the provider says: callers address their answers by it, and one that is
+/// sent again must not be taken for the answer to another call.
+fn name_calls(calls: &mut [ToolCall], earlier: impl FnOnce() -> HashSet<String>) {
+    if calls.is_empty() {
+        return;
+    }
+    let mut taken = earlier();
+    for call in calls {
+        if call.id.len() > MAX_ID || call.id.contains(char::is_control) {
+            call.id.clear();
         }
+        let base = if call.id.is_empty() { "call".to_owned() } else { call.id.clone() };
+        let mut number = 1;
+        while call.id.is_empty() || taken.contains(&call.id) {
+            number += 1;
+            call.id = format!("{base}_{number}");
+        }
+        taken.insert(call.id.clone());
     }
 }
 

@@ -1,9 +1,10 @@
 //! `/v1/dispatch` and what continues it: resume, approve, continue.
 //!
-//! `request` reads the caller's words, `resolve` turns them into a run's beginnings, `answer` follows the run and
-//! answers as a stream or as one JSON.
+//! `request` reads the caller's words, `resolve` turns them into a run's beginnings, `disconnect` ends it with its caller if that
+//! is wanted, `answer` and `sse` follow it and answer as one JSON or as a stream.
 
 mod answer;
+mod disconnect;
 mod outcome;
 mod request;
 mod resolve;
@@ -14,4 +15,4 @@ pub use outcome::{Fold, Outcome};
 pub use request::DispatchRequest;
 pub(super) use routes::routes;
 pub use sse::PublicEvent;
-pub(super) use sse::{EventPage, nothing_more, stream_response};
+pub(super) use sse::{EventPage, nothing_more, or_events, stream_response};

@@ -24,6 +24,7 @@ pub struct Outcome {
     pub final_output: Value,
     /// Each completed step's result, by the step's name.
     pub results: Map<String, Value>,
+    /// Why it did not succeed: what ended the run, or the first step that failed in a run that went on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Value>,
     /// What a paused run waits for: the first thing, and all of them under `waits`.
@@ -44,6 +45,8 @@ pub struct Fold {
     outcome: Outcome,
     /// What is still open: objects with a `type` and the ids that answer them.
     waits: Vec<Value>,
+    /// The first step that failed, in the form of a failed run's error.
+    failed: Option<Value>,
     ended: bool,
 }
 
@@ -63,7 +66,7 @@ impl Fold {
             total_tokens: None,
             events: Vec::new(),
         };
-        Self { outcome, waits: Vec::new(), ended: false }
+        Self { outcome, waits: Vec::new(), failed: None, ended: false }
     }
 
     /// What the run waits for: `approval`, `local_tool` and `effect_unknown` objects, oldest first.
@@ -123,10 +126,17 @@ impl Fold {
                 self.waits.retain(|known| known.get("waitId").is_none() || known.get("waitId") != wait.get("waitId"));
                 self.waits.push(wait);
             }
-            Some(Event::StepComplete { id, .. }) => self.leave(&id),
+            Some(Event::StepComplete { id, success, error, code, .. }) => {
+                self.leave(&id);
+                if !success {
+                    let told = || json!({ "message": error, "code": code, "stepId": id, "retryable": false });
+                    self.failed.get_or_insert_with(told);
+                }
+            }
             Some(Event::ExecutionComplete { success, final_output, total_cost, total_tokens, .. }) => {
                 let output = final_output.unwrap_or_default();
                 self.end("completed", success, total_cost, json!(total_tokens));
+                self.outcome.error = self.failed.take().filter(|_| !success);
                 self.outcome.result = output.clone();
                 self.outcome.final_output = output;
             }

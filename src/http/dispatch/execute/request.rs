@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::super::document::FlowDocument;
 use crate::engine::Decision;
-use crate::error::{Problem, Problems, pointer};
+use crate::error::{Problem, Problems, misfit, pointer};
 use crate::id::{RunId, WaitId};
 use crate::secret::Secret;
 
@@ -41,7 +41,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Part<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Some(value) = Option::<Value>::deserialize(deserializer)? else { return Ok(Self(Ok(None))) };
         let read = serde_path_to_error::deserialize(value).map(Some);
-        Ok(Self(read.map_err(|error| Problem { pointer: pointer(error.path()), message: error.into_inner().to_string() })))
+        Ok(Self(read.map_err(|error| Problem { pointer: pointer(error.path()), message: misfit(error.inner()) })))
     }
 }
 

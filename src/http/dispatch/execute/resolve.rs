@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::super::document;
+use super::super::document::{self, NO_CONTROLS};
 use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDocument};
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::engine::plan::Plan;
-use crate::error::{Error, Kind, Problems, Result, pointer};
+use crate::error::{Error, Kind, Problems, Result, misfit, pointer};
 use crate::id::{FlowId, FlowVersionId, RecordId, TenantId};
 use crate::model::run::{Budget, RunInput, RunOptions};
 use crate::model::{Flow, Record};
@@ -371,6 +371,11 @@ fn record_mode(options: &OptionsDocument, record: Option<&RecordDocument>, probl
             problems.add("/record/name", "a record that is saved needs a name of 1 to 500 characters");
         }
     }
+    for (at, text) in [("/record/type", &record.kind), ("/record/name", &record.name)] {
+        if text.as_deref().is_some_and(|text| text.contains(char::is_control)) {
+            problems.add(at, NO_CONTROLS);
+        }
+    }
     if mode == Mode::Existing && record.id.is_none() && (record.kind.is_none() || record.name.is_none()) {
         problems.add("/record/id", "`recordMode: existing` needs the id of a record, or its type and name");
     }
@@ -379,7 +384,7 @@ fn record_mode(options: &OptionsDocument, record: Option<&RecordDocument>, probl
 
 fn read<T: DeserializeOwned>(part: Option<Map<String, Value>>, at: &str, problems: &mut Problems) -> Option<T> {
     serde_path_to_error::deserialize(Value::Object(part?))
-        .map_err(|error| problems.add(format!("{at}{}", pointer(error.path())), error.into_inner().to_string()))
+        .map_err(|error| problems.add(format!("{at}{}", pointer(error.path())), misfit(error.inner())))
         .ok()
 }
 
@@ -438,13 +443,13 @@ fn client_tools(tools: Vec<Value>, problems: &mut Problems) -> Vec<Value> {
         if let Some(map) = tool.as_object_mut() {
             map.insert("toolType".into(), "local".into());
         }
-        match serde_json::from_value::<crate::tool::Definition>(tool.clone()) {
+        match serde_path_to_error::deserialize::<_, crate::tool::Definition>(&tool) {
             Ok(definition) => {
                 if let Err(faults) = crate::tool::Tool::compile(definition) {
                     faults.0.into_iter().for_each(|fault| problems.add(format!("{at}{}", fault.pointer), fault.message));
                 }
             }
-            Err(error) => problems.add(at, error.to_string()),
+            Err(error) => problems.add(format!("{at}{}", pointer(error.path())), misfit(error.inner())),
         }
         named.push(tool);
     }

@@ -4,23 +4,25 @@ use std::time::Duration;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::post_with;
-use aide::openapi::{MediaType, ReferenceOr, Response as Documented, SchemaObject, StatusCode as Code};
 use aide::transform::TransformOperation;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::{ACCEPT, HeaderName, HeaderValue, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::answer::{Follow, follow};
+use super::disconnect::{self, OnDisconnect};
 use super::outcome::Outcome;
 use super::request::{ApproveRequest, ContinueRequest, DispatchRequest, ResumeRequest};
 use super::resolve::Lookup;
-use super::sse::{OnDisconnect, PublicEvent, stream_response};
+use super::sse::{or_events, stream_response};
 use crate::clock::Clock;
-use crate::engine::{Decision, Engine, StartRun};
+use crate::engine::{Answered, Decision, Engine, StartRun, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::feed::Feed;
@@ -31,7 +33,7 @@ use crate::http::idempotency::fingerprint;
 use crate::http::limits::Limits;
 use crate::http::scope::{FlowsExecute, Scoped};
 use crate::id::{RunId, TenantId, WaitId};
-use crate::model::event::{Rest, Segment};
+use crate::model::RunState;
 use crate::queue::Workers;
 use crate::store::{Created, RunKey, SharedStore};
 
@@ -68,7 +70,10 @@ const PREFER: &str = "prefer";
 
 pub fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
-        .api_route("/v1/dispatch", post_with(dispatch, |op| streamed(about("dispatch", "Dispatch", "Execute a flow")(op))))
+        .api_route(
+            "/v1/dispatch",
+            post_with(dispatch, |op| streamed(about("dispatch", "Dispatch", "Execute a flow")(op)).response::<202, Json<Accepted>>()),
+        )
         .api_route(
             "/v1/dispatch/resume",
             post_with(resume, |op| streamed(about("resumeDispatch", "Dispatch", "Deliver tool outputs to a paused execution")(op))),
@@ -86,18 +91,21 @@ pub fn routes() -> ApiRouter<AppState> {
 }
 
 /// Documents the two forms of the answer: one JSON, or the events one by one.
-pub fn streamed(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
-    operation = operation.response::<200, Json<Outcome>>();
-    let json_schema = aide::generate::in_context(|context| context.schema.subschema_for::<PublicEvent>());
-    let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
-    let responses = operation.inner_mut().responses.get_or_insert_default();
-    if let Some(ReferenceOr::Item(answer)) = responses.responses.get_mut(&Code::Code(200)) {
-        answer.description = "The execution's result, or its events as they come (one `DispatchEvent` per server-sent event)".into();
-        answer.content.insert("text/event-stream".into(), MediaType { schema, ..MediaType::default() });
-    }
-    let accepted = Documented { description: "Accepted; follow it at `Location`".into(), ..Documented::default() };
-    responses.responses.insert(Code::Code(202), ReferenceOr::Item(accepted));
-    operation
+fn streamed(operation: TransformOperation<'_>) -> TransformOperation<'_> {
+    or_events(operation.response::<200, Json<Outcome>>(), "The execution's result")
+}
+
+/// An execution that was started and is not waited for; `Location` says the same as `url`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "DispatchAccepted")]
+struct Accepted {
+    execution_id: RunId,
+    status: RunState,
+    /// Where it stands.
+    url: String,
+    /// Where its events are.
+    events_url: String,
 }
 
 async fn dispatch(
@@ -140,21 +148,29 @@ async fn dispatch(
         key: run_key,
         parent: None,
     };
-    let run = match desk.workers.start_run(start).await? {
-        (run, Created::New) => run,
-        (_, Created::Duplicate { run, request_hash: before }) => return desk.repeat(&caller, run, &before, &request_hash, &wants).await,
+    let (run, created, guard) = if cancel && !hand_over {
+        disconnect::start(&desk.workers, start).await?
+    } else {
+        let (run, created) = desk.workers.start_run(start).await?;
+        (run, created, None)
     };
+    if let Created::Duplicate { run, request_hash: before } = created {
+        return desk.repeat(&caller, run, &before, &request_hash, &wants).await;
+    }
     failpoint::hit("http.accepted");
     if hand_over {
         return Ok(accepted(run));
     }
-    let guard = cancel.then(|| OnDisconnect::cancel(desk.workers.clone(), tenant, run));
     let response = match slot {
         Some(slot) => stream_response(run, desk.feed.follow(tenant, run, None), desk.clock.clone(), slot, guard),
         None => {
             let response = desk.one_json(tenant, run, None).await;
             guard.into_iter().for_each(OnDisconnect::disarm);
-            response?
+            match response {
+                // The run exists: an error would have the caller make a second one.
+                Err(error) if error.kind() == Kind::Unavailable => return Ok(accepted(run)),
+                response => response?,
+            }
         }
     };
     Ok(named(run, response))
@@ -239,7 +255,7 @@ fn prefers_async(headers: &HeaderMap) -> bool {
 
 fn accepted(run: RunId) -> Response {
     let place = format!("/v1/executions/{run}");
-    let body = json!({ "executionId": run, "status": "running", "url": place, "eventsUrl": format!("{place}/events") });
+    let body = Accepted { execution_id: run, status: RunState::Running, url: place.clone(), events_url: format!("{place}/events") };
     let mut response = named(run, (StatusCode::ACCEPTED, Json(body)).into_response());
     if let Ok(place) = HeaderValue::from_str(&place) {
         response.headers_mut().insert(LOCATION, place);
@@ -277,7 +293,7 @@ impl Desk {
                 .next("send the first body again, or choose a new key"));
         }
         let found = self.store.find_run(caller.tenant, run).await?.ok_or_else(|| Error::missing("execution"))?;
-        if !found.state.is_terminal() && found.state != crate::model::RunState::Paused {
+        if !found.state.is_terminal() && found.state != RunState::Paused {
             return Err(Error::new(
                 Kind::Conflict,
                 "idempotency_in_progress",
@@ -304,42 +320,21 @@ impl Desk {
         if outputs.is_empty() {
             return Err(Error::invalid_at("/toolOutputs", "expected the output of at least one tool call"));
         }
-        let cursor = self.position(caller.tenant, run).await?;
-        let new = self.engine.deliver(caller.tenant, run, outputs, messages, &caller.key.to_string()).await?;
-        failpoint::hit("http.resolved");
-        self.workers.nudge(run).await;
-        let cursor = if new > 0 { cursor } else { self.last_pause(caller.tenant, run).await? };
-        self.answer(caller, run, cursor, wants).await
+        let answered = self.engine.deliver(caller.tenant, run, outputs, messages, &caller.key.to_string()).await?;
+        self.go_on(caller, run, answered, wants).await
     }
 
     async fn decide(&self, caller: &Scoped<FlowsExecute>, run: RunId, word: Word, wants: &Wants<'_>) -> Result<Response> {
-        let cursor = self.position(caller.tenant, run).await?;
-        let open = self.store.find_wait(caller.tenant, word.approval).await?.is_some_and(|wait| wait.resolution.is_none());
         let by = caller.key.to_string();
-        self.engine.approve(caller.tenant, run, word.approval, word.decision, word.reason.as_deref(), word.digest.as_deref(), &by).await?;
+        let verdict = Verdict { decision: word.decision, reason: word.reason.as_deref(), digest: word.digest.as_deref(), by: &by };
+        let answered = self.engine.approve(caller.tenant, run, word.approval, verdict).await?;
+        self.go_on(caller, run, answered, wants).await
+    }
+
+    /// Answers with what came of an answer, up to the next rest; the same when it is repeated.
+    async fn go_on(&self, caller: &Scoped<FlowsExecute>, run: RunId, answered: Answered, wants: &Wants<'_>) -> Result<Response> {
         failpoint::hit("http.resolved");
         self.workers.nudge(run).await;
-        let cursor = if open { cursor } else { self.last_pause(caller.tenant, run).await? };
-        self.answer(caller, run, cursor, wants).await
-    }
-
-    /// The number of the run's last event.
-    async fn position(&self, tenant: TenantId, run: RunId) -> Result<Option<u64>> {
-        Ok(self.log(tenant, run).await?.last().map(Segment::last))
-    }
-
-    /// Where the last pause ended: a repeated answer is answered with what came after it.
-    async fn last_pause(&self, tenant: TenantId, run: RunId) -> Result<Option<u64>> {
-        let log = self.log(tenant, run).await?;
-        let found = self.store.find_run(tenant, run).await?;
-        let paused_now = found.is_some_and(|run| run.state == crate::model::RunState::Paused);
-        let mut pauses = log.iter().rev().filter(|segment| segment.rest == Rest::Caller);
-        // A run that pauses again is answered up to that pause.
-        let pause = if paused_now { pauses.nth(1) } else { pauses.next() };
-        Ok(pause.map(Segment::last))
-    }
-
-    async fn log(&self, tenant: TenantId, run: RunId) -> Result<Vec<Segment>> {
-        Ok(self.store.read_log(tenant, run, None, u32::MAX).await?)
+        self.answer(caller, run, answered.after, wants).await
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aide::openapi::{MediaType, ReferenceOr, SchemaObject, StatusCode};
+use aide::transform::TransformOperation;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -11,14 +13,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::disconnect::OnDisconnect;
 use crate::clock::Clock;
 use crate::failpoint;
 use crate::feed::Follower;
 use crate::http::limits::StreamSlot;
-use crate::id::{RunId, TenantId};
+use crate::id::RunId;
 use crate::model::EventRecord;
 use crate::model::event::{Event, Rest};
-use crate::queue::Workers;
 
 /// A comment this often keeps proxies from closing a quiet stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -53,39 +55,23 @@ pub struct PublicEvent {
     event: Event,
 }
 
+/// Documents that an operation's good answer may also be the events one by one.
+pub fn or_events<'t>(mut operation: TransformOperation<'t>, whole: &str) -> TransformOperation<'t> {
+    let json_schema = aide::generate::in_context(|context| context.schema.subschema_for::<PublicEvent>());
+    let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
+    let responses = operation.inner_mut().responses.get_or_insert_default();
+    if let Some(ReferenceOr::Item(answer)) = responses.responses.get_mut(&StatusCode::Code(200)) {
+        answer.description = format!("{whole}, or its events as they come (one `DispatchEvent` per server-sent event)");
+        answer.content.insert("text/event-stream".into(), MediaType { schema, ..MediaType::default() });
+    }
+    operation
+}
+
 /// Appends one frame.
 pub fn write_frame(run: RunId, event: &EventRecord, out: &mut String) {
     let _ = std::fmt::Write::write_fmt(out, format_args!("id: {}\nevent: {}\ndata: ", event.seq, event.kind()));
     event.write_public(run, out);
     out.push_str("\n\n");
-}
-
-/// What a stream does when its reader goes away before the end.
-pub struct OnDisconnect {
-    workers: Workers,
-    tenant: TenantId,
-    run: RunId,
-    /// Disarmed when the answer came to its own end.
-    armed: bool,
-}
-
-impl OnDisconnect {
-    pub fn cancel(workers: Workers, tenant: TenantId, run: RunId) -> Self {
-        Self { workers, tenant, run, armed: true }
-    }
-
-    /// The caller has its answer.
-    pub fn disarm(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for OnDisconnect {
-    fn drop(&mut self) {
-        if self.armed {
-            self.workers.abandon(self.tenant, self.run);
-        }
-    }
 }
 
 /// What one stream carries along.
@@ -144,7 +130,11 @@ impl Streaming {
             Ok(stretch) => stretch,
             Err(error) => {
                 // The cursor is the client's: it comes back and misses nothing.
-                tracing::warn!(run = %self.run, ?error, "a stream broke off");
+                if error.code() == "shutting_down" {
+                    tracing::debug!(run = %self.run, "a stream ends with the server");
+                } else {
+                    tracing::warn!(run = %self.run, ?error, "a stream broke off");
+                }
                 self.end();
                 return Some(Bytes::from_static(RETRY.as_bytes()));
             }

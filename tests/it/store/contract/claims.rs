@@ -26,6 +26,28 @@ pub async fn an_expired_lease_is_taken_over(site: Site) {
     world.done(store, Commit { epoch: Epoch(2), ..world.commit(run, 2, RunState::Completed) }).await;
 }
 
+pub async fn owners_that_went_away_are_counted_until_the_run_gets_further(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let run = world.start(store).await;
+    let taken = async |seconds| {
+        let claim = Claim { now: world.at(seconds), until: world.at(seconds + 1), ..world.claim() };
+        let lease = store.claim_runs(claim).await.unwrap().remove(0);
+        (lease.run.epoch, lease.run.recoveries)
+    };
+    let commit = |epoch, number, advances| Commit {
+        epoch: Epoch(epoch),
+        advances,
+        wake_at: Some(world.at(0)),
+        ..world.commit(run, number, RunState::Running)
+    };
+    assert_eq!(taken(100).await, (Epoch(2), 1));
+    assert_eq!(taken(200).await, (Epoch(3), 2));
+    world.done(store, commit(3, 1, false)).await;
+    assert_eq!(taken(300).await, (Epoch(4), 3), "a commit without news is no step further");
+    world.done(store, commit(4, 2, true)).await;
+    assert_eq!(taken(400).await, (Epoch(5), 1));
+}
+
 pub async fn a_lease_tells_everything_that_is_needed_to_go_on(site: Site) {
     let (world, store) = (world(), &site.store);
     let (run, wait) = world.paused(store).await;

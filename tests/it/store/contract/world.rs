@@ -86,6 +86,7 @@ impl World {
             epoch: Epoch(1),
             number,
             seen_nudges: None,
+            advances: false,
             state,
             wake_at: (state == RunState::Running).then(|| self.at(10)),
             reserved: 128,
@@ -115,6 +116,7 @@ impl World {
             created_at: self.now,
             resolution: None,
             resolved_at: None,
+            resolved_after: None,
         }
     }
 
