@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use super::{AppState, openapi};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::queue::Workers;
 use crate::store::SharedStore;
 
 /// How long the database may take to say that it is there.
@@ -82,6 +83,8 @@ fn text<'t>(mut operation: TransformOperation<'t>, kind: &str, schema: Value) ->
 /// `/metrics`, for Prometheus.
 pub fn metrics(handle: PrometheusHandle) -> Router<AppState> {
     let render = move || {
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        metrics::gauge!("dispatch_tasks").set(u32::try_from(tasks).unwrap_or(u32::MAX));
         let text = handle.render();
         async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
     };
@@ -99,11 +102,17 @@ async fn livez() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-async fn readyz(State(readiness): State<Readiness>, State(store): State<SharedStore>, State(clock): State<Clock>) -> Result<Json<Health>> {
+async fn readyz(
+    State(readiness): State<Readiness>,
+    State(workers): State<Workers>,
+    State(store): State<SharedStore>,
+    State(clock): State<Clock>,
+) -> Result<Json<Health>> {
     let not_ready = |code, message: &str| Error::new(Kind::Unavailable, code, message).retry_after(Duration::from_secs(1));
     if readiness.is_draining() {
         return Err(not_ready("shutting_down", "the server is shutting down"));
     }
+    workers.admits()?;
     tokio::select! {
         answer = store.ping() => answer.map_err(|cause| not_ready("store_unavailable", "the database does not answer").because(cause))?,
         () = clock.sleep(PING_LIMIT) => return Err(not_ready("store_unavailable", "the database does not answer in time")),

@@ -7,6 +7,7 @@
 //! Must not know: HTTP, what a step does. Nobody else drives a run.
 
 mod keeper;
+mod pulse;
 mod workers;
 
 pub use workers::{Options, Workers};

@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::pulse::Pulse;
 use crate::clock::Timestamp;
 use crate::engine::{Active, Departure, Engine, Lost, NodeLease, RunContext, StartRun, Started};
 use crate::error::{Error, Kind, Result};
@@ -57,6 +58,7 @@ pub(super) struct Inner {
     pub lease: Arc<NodeLease>,
     /// Held by whoever renews because the lease is over; when that was tried last.
     renewing: tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    pub pulse: Pulse,
     /// Rings when there may be something to claim.
     pub look: Notify,
     leave: CancellationToken,
@@ -82,6 +84,7 @@ impl Workers {
             active: Mutex::default(),
             lease: Arc::new(NodeLease::new(clock, options.lease)),
             renewing: tokio::sync::Mutex::default(),
+            pulse: Pulse::default(),
             look: Notify::new(),
             leave: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -92,6 +95,7 @@ impl Workers {
             tokio::spawn(super::keeper::claim_due(workers.clone())),
             tokio::spawn(super::keeper::listen(workers.clone())),
             tokio::spawn(super::keeper::sweep(workers.clone())),
+            tokio::spawn(super::pulse::keep(workers.clone())),
         ] {
             drop(task);
         }
@@ -102,20 +106,26 @@ impl Workers {
         &self.0
     }
 
+    /// Whether this node takes new runs. Refusals: 503 `at_capacity`, `overloaded`.
+    pub fn admits(&self) -> Result<()> {
+        let inner = &self.0;
+        let refusal = if self.active() >= inner.options.max_active {
+            Error::new(Kind::Unavailable, "at_capacity", format!("the server advances {} runs, its limit", inner.options.max_active))
+        } else if inner.pulse.is_late() {
+            Error::new(Kind::Unavailable, "overloaded", "the server has more to do than it can; what it has accepted goes on")
+        } else {
+            return Ok(());
+        };
+        Err(refusal.retry_after(Duration::from_secs(1)))
+    }
+
     /// Starts a run here. Returns once it is durable, or known as a repetition of an earlier one.
     pub async fn start_run(&self, start: StartRun) -> Result<(RunId, Created)> {
         let inner = &self.0;
         if inner.stop.is_cancelled() {
             return Err(Error::new(Kind::Unavailable, "shutting_down", "the server is shutting down").retry_after(Duration::from_secs(1)));
         }
-        if inner.active.lock().len() >= inner.options.max_active {
-            return Err(Error::new(
-                Kind::Unavailable,
-                "at_capacity",
-                format!("the server advances {} runs, its limit", inner.options.max_active),
-            )
-            .retry_after(Duration::from_secs(1)));
-        }
+        self.admits()?;
         if !self.is_awake().await {
             return Err(Error::new(Kind::Unavailable, "store_unavailable", "the database cannot serve now; nothing was changed")
                 .retry_after(Duration::from_secs(1)));
@@ -131,7 +141,12 @@ impl Workers {
     fn launch(&self, active: Active, epoch: Epoch, nudges: i64) {
         let run = active.context.run;
         let held = Held { epoch, task: None, context: active.context.clone(), nudges };
-        if let Some(task) = self.0.active.lock().insert(run, held).and_then(|displaced| displaced.task) {
+        let (displaced, count) = {
+            let mut active = self.0.active.lock();
+            (active.insert(run, held), active.len())
+        };
+        self.0.pulse.hold(count);
+        if let Some(task) = displaced.and_then(|displaced| displaced.task) {
             // This node lost the run, did not know it yet, and has just won it back.
             task.abort();
         }

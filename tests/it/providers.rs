@@ -34,14 +34,18 @@ impl Bench {
     }
 
     fn at(port: u16) -> Self {
+        Self::towards("http", port)
+    }
+
+    fn towards(scheme: &str, port: u16) -> Self {
         let egress = Egress::new(Policy { allow_loopback: true, ..Policy::default() }, Clock::system()).unwrap();
         let env = [
             ("OPENAI_API_KEY", "sk-canary-openai".to_owned()),
             ("ANTHROPIC_API_KEY", "sk-canary-anthropic".to_owned()),
             ("GEMINI_API_KEY", "sk-canary-gemini".to_owned()),
-            ("OPENAI_BASE_URL", format!("http://127.0.0.1:{port}/v1")),
-            ("ANTHROPIC_BASE_URL", format!("http://127.0.0.1:{port}")),
-            ("GEMINI_BASE_URL", format!("http://127.0.0.1:{port}/")),
+            ("OPENAI_BASE_URL", format!("{scheme}://127.0.0.1:{port}/v1")),
+            ("ANTHROPIC_BASE_URL", format!("{scheme}://127.0.0.1:{port}")),
+            ("GEMINI_BASE_URL", format!("{scheme}://127.0.0.1:{port}/")),
         ];
         let env: HashMap<String, String> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let setup = Setup { catalogue: priced(), env, egress: egress.clone(), clock: Clock::system(), dev: false };
@@ -235,19 +239,22 @@ async fn nobody_there_and_no_encryption_are_told_apart() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = free.local_addr().unwrap().port();
     drop(free);
-    let refused = Bench::at(closed).run(&["openai/fake-ok", "local/echo"], ask(true), 3).await.done();
-    let classes: Vec<Class> = refused.attempts.iter().filter_map(|attempt| Some(attempt.error.as_ref()?.class)).collect();
-    assert_eq!((classes, refused.provider.as_str()), (vec![Class::Connect, Class::Connect], "local"));
-
-    let bench = Bench::start().await;
-    let env = HashMap::from([
-        ("OPENAI_API_KEY".to_owned(), "k".to_owned()),
-        ("OPENAI_BASE_URL".to_owned(), format!("https://127.0.0.1:{}/v1", bench.port)),
-    ]);
-    let setup = Setup { catalogue: priced(), env, egress: bench.egress.clone(), clock: Clock::system(), dev: false };
-    let tls = Bench { models: Models::new(setup), ..bench }.run(&["openai/fake-ok"], ask(true), 5).await;
-    let error = tls.end.unwrap_err();
-    assert_eq!((error.class, error.attempts.len(), error.sent), (Class::Tls, 1, false));
+    let plain = Bench::start().await.port;
+    let mut cells = 0;
+    for (bench, class, tries) in [(Bench::at(closed), Class::Connect, 3), (Bench::towards("https", plain), Class::Tls, 1)] {
+        for (wire, stream) in WIRES.into_iter().flat_map(|wire| [(wire, true), (wire, false)]) {
+            let name = format!("{wire}/fake-ok");
+            let error = bench.run(&[&name], ask(stream), 3).await.end.unwrap_err();
+            assert_eq!((error.class, error.attempts.len(), error.sent), (class, tries, false), "{name}");
+            let chain = bench.run(&[&name, "local/echo"], ask(stream), 3).await;
+            let done = chain.end.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            let failed: Vec<Class> = done.attempts.iter().filter_map(|attempt| Some(attempt.error.as_ref()?.class)).collect();
+            assert!(!failed.is_empty() && failed.iter().all(|found| *found == class), "{name}: {failed:?}");
+            assert_eq!(done.provider, "local", "{name}");
+            cells += 2;
+        }
+    }
+    assert_eq!(cells, 2 * WIRES.len() * 4);
 }
 
 #[tokio::test]

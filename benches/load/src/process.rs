@@ -57,4 +57,9 @@ impl Server {
         let pages: u64 = statm.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or_default();
         Ok(pages * PAGE_KIB)
     }
+
+    /// Open files and sockets.
+    pub fn open_files(&self) -> Result<u64> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid))?.count() as u64)
+    }
 }

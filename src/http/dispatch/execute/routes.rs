@@ -115,6 +115,7 @@ async fn dispatch(
     headers: HeaderMap,
     body: Body<DispatchRequest>,
 ) -> Result<Response> {
+    desk.workers.admits()?;
     let tenant = caller.tenant;
     let request_hash = fingerprint(&body.raw);
     let known = match &key.0 {
