@@ -40,6 +40,10 @@ serve *flags:
 crash kills='50' store='sqlite' *flags:
     cargo run -- selftest crash --kills {{ kills }} --store {{ store }} {{ flags }}
 
+# The long form of every check in docs/proof.md, or of those named
+proof *names:
+    scripts/proof {{ names }}
+
 # Simulated worlds: nodes that die and stand still over a store that fails, each drawn from its number
 simulate seeds='20000':
     DISPATCH_SIM_SEEDS={{ seeds }} cargo nextest run --no-capture every_world_keeps_its_promises
