@@ -12,7 +12,7 @@ use aide::openapi::{HeaderStyle, Parameter, ReferenceOr};
 use aide::openapi::{MediaType, Operation, ParameterData, ParameterSchemaOrContent, PathStyle, RequestBody, SchemaObject};
 use aide::operation::{ParamLocation, add_parameters, parameters_from_schema, set_body};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Query, RawPathParams, Request};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use bytes::Bytes;
@@ -26,6 +26,10 @@ use super::AppState;
 use super::problem::Problem;
 use crate::error::{Error, Kind, Result, misfit};
 use crate::id::{FlowId, FlowVersionId, KeyId, RecordId, RunId};
+
+/// How much of a body that is too large is read and forgotten, and for how long.
+const DISCARD_BYTES: usize = 16 * 1024 * 1024;
+const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A JSON body. `raw` is the text it was read from, for comparing requests.
 #[derive(Debug, Clone)]
@@ -60,20 +64,33 @@ async fn receive(request: Request, state: &AppState) -> std::result::Result<Byte
     let limits = state.limits.body();
     let gzipped = coding(request.headers())?;
     require_json(request.headers())?;
-    if declared(request.headers()).is_some_and(|length| length > limits.raw as u64) {
-        return Err(too_large(limits.raw).into());
-    }
+    let declared = declared(request.headers()).is_some_and(|length| length > limits.raw as u64);
+    // Who asks before sending has not sent anything.
+    let asks = request.headers().contains_key(EXPECT);
+    let mut body = request.into_body();
+    let collected = if declared { Err(too_large(limits.raw)) } else { Ok(()) };
+    let collecting = async {
+        collected?;
+        collect(&mut body, limits.raw).await
+    };
     let bytes = tokio::select! {
-        bytes = collect(request.into_body(), limits.raw) => bytes?,
+        bytes = collecting => bytes,
         () = state.clock.sleep(limits.time) => {
             let error = Error::new(Kind::Malformed, "body_too_slow", format!("the request body did not come within {:?}", limits.time));
             return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, error));
         }
     };
+    let bytes = match bytes {
+        Err(refused) if refused.kind() == Kind::TooLarge && !asks => {
+            tokio::select! { () = discard(&mut body) => {}, () = state.clock.sleep(DISCARD_TIME) => {} }
+            return Err(refused.into());
+        }
+        bytes => bytes?,
+    };
     if gzipped { Ok(inflate(&bytes, limits.inflated)?) } else { Ok(bytes) }
 }
 
-async fn collect(body: axum::body::Body, limit: usize) -> Result<Bytes> {
+async fn collect(body: &mut axum::body::Body, limit: usize) -> Result<Bytes> {
     let body = Limited::new(body, limit).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             return too_large(limit);
@@ -81,6 +98,18 @@ async fn collect(body: axum::body::Body, limit: usize) -> Result<Bytes> {
         Error::new(Kind::Malformed, "body_incomplete", "the request body broke off").because(error)
     })?;
     Ok(body.to_bytes())
+}
+
+/// Reads on and forgets: a client that writes its whole body before it reads would find the connection closed instead of
+/// the reason.
+async fn discard(body: &mut axum::body::Body) {
+    let mut left = DISCARD_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 /// Whether the body is gzipped; other codings are refused.
@@ -137,7 +166,11 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
     if depth(text) > max_depth {
         return Err(Error::new(Kind::TooLarge, "body_too_deep", format!("the JSON is nested more than {max_depth} levels deep")));
     }
-    let mut reader = serde_json::Deserializer::from_slice(text);
+    // JSON is UTF-8 (RFC 8259, section 8.1), also in members that nobody reads.
+    let text = std::str::from_utf8(text).map_err(|cause| {
+        Error::new(Kind::Malformed, "invalid_json", format!("the request body is not valid JSON: it is not UTF-8: {cause}"))
+    })?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer: String = error.path().iter().filter_map(token).collect();
         let cause = error.into_inner();

@@ -24,6 +24,14 @@ pub fn parse_url(text: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
+/// Parses a URL and judges what can be judged without resolving its name. A name's addresses are judged when it is
+/// connected to.
+pub fn judge_url(text: &str, policy: &Policy) -> Result<Url, Error> {
+    let url = parse_url(text)?;
+    judge_host(&url, policy)?;
+    Ok(url)
+}
+
 /// The rules for every URL, however it was made (a redirect's is joined, not written).
 pub(super) fn check_shape(url: &Url) -> Result<(), Error> {
     let fail = |kind| Error::new(kind, &origin(url));

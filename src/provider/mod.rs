@@ -65,6 +65,17 @@ pub trait Provider: Send + Sync {
     fn stream(&self, call: ProviderCall) -> BoxStream<'static, Result<ModelEvent, ProviderError>>;
 }
 
+/// Decodes a recorded stream in a wire format as if a server had just sent it; `None` for a format that is not streamed
+/// over HTTP.
+pub fn read_recorded(wire: &str, stream: &[u8]) -> Option<Result<Vec<ModelEvent>, ProviderError>> {
+    match wire {
+        "openai" => Some(openai::read(stream)),
+        "anthropic" => Some(anthropic::read(stream)),
+        "gemini" => Some(gemini::read(stream)),
+        _ => None,
+    }
+}
+
 /// One request to one server.
 #[derive(Clone)]
 pub struct ProviderCall {

@@ -239,10 +239,9 @@ fn request_id(response: &Response) -> Option<String> {
 }
 
 /// Decodes a stream that is already here, as [`exchange`] would.
-#[cfg(test)]
-pub(super) fn read_all<D: Decode>(mut decoder: D, text: &str) -> Result<Vec<ModelEvent>, ProviderError> {
+pub(super) fn read_all<D: Decode>(mut decoder: D, stream: &[u8]) -> Result<Vec<ModelEvent>, ProviderError> {
     let mut reader = sse::SseReader::new(D::EVENT_CAP);
-    reader.feed(text.as_bytes()).map_err(|error| ProviderError::new(Class::Malformed, error.to_string()))?;
+    reader.feed(stream).map_err(|error| ProviderError::new(Class::Malformed, error.to_string()))?;
     let mut events = Vec::new();
     while let Some(event) = reader.next_event() {
         if decoder.event(&event, &mut events)? == Flow::End {

@@ -7,6 +7,7 @@ mod docs;
 mod egress;
 mod examples;
 mod expr;
+mod fuzz;
 mod http;
 mod layers;
 mod providers;

@@ -28,6 +28,9 @@ pub struct Seen {
     pub refused: u32,
 }
 
+/// What arrived for one run, by key.
+pub type Arrived = BTreeMap<String, Seen>;
+
 /// See the module.
 #[derive(Default)]
 pub struct Ledger(Mutex<BTreeMap<String, Seen>>);
@@ -74,8 +77,13 @@ impl Ledger {
         self.0.lock().get(key).map(|seen| seen.effect.clone())
     }
 
-    /// Everything, by key.
-    pub fn all(&self) -> BTreeMap<String, Seen> {
-        self.0.lock().clone()
+    /// Everything, by the tag of the run it was meant for, then by key.
+    pub fn by_tag(&self) -> BTreeMap<String, Arrived> {
+        let mut tags: BTreeMap<String, Arrived> = BTreeMap::new();
+        for (key, seen) in self.0.lock().iter() {
+            let tag = seen.effect.split('/').next().unwrap_or_default();
+            tags.entry(tag.to_owned()).or_default().insert(key.clone(), seen.clone());
+        }
+        tags
     }
 }

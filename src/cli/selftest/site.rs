@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::caller::Caller;
 use super::dice::Dice;
 use super::drive::Driver;
-use super::ledger::Ledger;
+use super::ledger::{Arrived, Ledger};
 use super::place::{Place, Store};
 use super::story::{Story, Teller, slow_effect};
 use super::told::{Breach, Told, Violation};
@@ -101,11 +101,12 @@ impl Site {
 
     /// Compares what was told with what happened, and with what the server says now.
     pub async fn judge(&self, flights: &[Flight]) -> Vec<Violation> {
-        let arrived = self.ledger.all();
+        let (arrived, nothing) = (self.ledger.by_tag(), Arrived::new());
         let mut violations = Vec::new();
         for flight in flights {
             self.look_again(flight).await;
-            violations.extend(judge(&flight.story, &flight.told.lock(), &self.ledger, &arrived));
+            let arrived = arrived.get(&flight.story.tag).unwrap_or(&nothing);
+            violations.extend(judge(&flight.story, &flight.told.lock(), &self.ledger, arrived));
         }
         violations
     }

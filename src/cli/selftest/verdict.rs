@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::ledger::{Class, Ledger, Seen};
+use super::ledger::{Arrived, Class, Ledger, Seen};
 use super::story::Story;
 use super::told::{Breach, Told, Violation, is_delta, is_end, kind_of, seq_of};
 
 /// Judges one run by what it was, what the caller was told, and what really arrived outside.
-pub fn judge(story: &Story, told: &Told, ledger: &Ledger, arrived: &BTreeMap<String, Seen>) -> Vec<Violation> {
+pub fn judge(story: &Story, told: &Told, ledger: &Ledger, arrived: &Arrived) -> Vec<Violation> {
     let mut verdict = Verdict { about: format!("{} {}", story.name, told.runs.first().unwrap_or(&story.tag)), violations: Vec::new() };
     for (breach, what) in &told.faults {
         verdict.add(*breach, what.clone());
@@ -58,10 +58,9 @@ impl Verdict {
         }
     }
 
-    fn effects(&mut self, story: &Story, told: &Told, arrived: &BTreeMap<String, Seen>) {
-        let prefix = format!("{}/", story.tag);
+    fn effects(&mut self, story: &Story, told: &Told, arrived: &Arrived) {
         let mut keys: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (key, seen) in arrived.iter().filter(|(_, seen)| seen.effect.starts_with(&prefix)) {
+        for (key, seen) in arrived {
             keys.entry(&seen.effect).or_default().insert(key);
             if seen.class == Class::Once && seen.performed > 1 {
                 self.add(Breach::Doubled, format!("effect {} happened {} times", seen.effect, seen.performed));
@@ -80,7 +79,7 @@ impl Verdict {
             }
         }
         let known = |seen: &Seen| story.effects.iter().any(|expected| expected.effect == seen.effect);
-        for seen in arrived.values().filter(|seen| seen.performed > 0 && seen.effect.starts_with(&prefix) && !known(seen)) {
+        for seen in arrived.values().filter(|seen| seen.performed > 0 && !known(seen)) {
             self.add(Breach::Doubled, format!("effect {} was never asked for", seen.effect));
         }
     }

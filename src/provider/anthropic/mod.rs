@@ -9,7 +9,7 @@ mod wire;
 use futures_util::stream::BoxStream;
 
 use super::endpoint::endpoint;
-use super::transport::{Post, exchange};
+use super::transport::{Post, exchange, read_all};
 use super::{ModelEvent, Provider, ProviderCall, ProviderError};
 use crate::clock::Clock;
 use crate::net::Egress;
@@ -37,4 +37,9 @@ impl Provider for Anthropic {
         let post = endpoint(&call.base_url, &["v1", "messages"]).map(|url| Post { url, body });
         exchange(self.egress.clone(), self.clock.clone(), call, post, decode::Decoder::default())
     }
+}
+
+/// Decodes a recorded stream.
+pub(super) fn read(stream: &[u8]) -> Result<Vec<ModelEvent>, ProviderError> {
+    read_all(decode::Decoder::default(), stream)
 }

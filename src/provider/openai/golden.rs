@@ -11,7 +11,7 @@ fn written(chat: &ChatRequest, quirks: &Quirks) -> Value {
 }
 
 fn stream(text: &str) -> Result<Vec<ModelEvent>, Class> {
-    read_all(Decoder::default(), text).map_err(|error| error.class)
+    read_all(Decoder::default(), text.as_bytes()).map_err(|error| error.class)
 }
 
 #[test]

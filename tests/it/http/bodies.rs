@@ -8,6 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::app::{Setup, TestApp};
 
@@ -40,6 +41,7 @@ async fn what_is_not_json_is_refused() {
         post().body(JSON, text).refused(400, "invalid_json").await;
     }
     post().body(JSON, vec![b'"', 0xff, b'"']).refused(400, "invalid_json").await;
+    post().body(JSON, b"{\"type\":\"t\",\"name\":\"n\",\"unknown\":\"\xff\"}".to_vec()).refused(400, "invalid_json").await;
     for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {
         post().body(kind, "{}").refused(415, "unsupported_media_type").await;
     }
@@ -81,6 +83,23 @@ async fn size_has_a_limit_with_and_without_a_declared_length() {
     let pieces: Vec<Result<Vec<u8>, std::io::Error>> = too_large.as_bytes().chunks(64 * 1024).map(|piece| Ok(piece.to_vec())).collect();
     let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
     app.post("/v1/records").body(JSON, body).refused(413, "body_too_large").await;
+}
+
+#[tokio::test]
+async fn who_writes_all_before_reading_learns_why_it_was_refused() {
+    let app = TestApp::start().await;
+    let mut stream = tokio::net::TcpStream::connect(app.address).await.unwrap();
+    let body = "x".repeat(6 * MIB);
+    let head = format!(
+        "POST /v1/records HTTP/1.1\r\nhost: test\r\nauthorization: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        app.key,
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
 }
 
 #[tokio::test]

@@ -1,0 +1,7 @@
+//! A flow's document, compiled to a plan. See `entry`.
+#![no_main]
+
+#[path = "../entry.rs"]
+mod entry;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::flow(bytes));

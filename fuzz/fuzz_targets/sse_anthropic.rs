@@ -1,0 +1,7 @@
+//! Anthropic's stream. See `entry`.
+#![no_main]
+
+#[path = "../entry.rs"]
+mod entry;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::sse_anthropic(bytes));
