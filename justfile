@@ -48,10 +48,18 @@ proof *names:
 simulate seeds='20000':
     DISPATCH_SIM_SEEDS={{ seeds }} cargo nextest run --no-capture every_world_keeps_its_promises
 
-# Load a server and measure it
-bench *flags:
+# Load a server and measure it: `just bench speed`, `overload` or `soak`
+bench *flags='speed':
     cargo build --release --bin dispatch
     cargo run --release --package dispatch-load -- {{ flags }}
+
+# The API of a real server against its document
+contract *examples:
+    scripts/contract {{ examples }}
+
+# Feed one parser what no one would send, for ten minutes: `just fuzz url`; `cargo fuzz list` in fuzz/ names them
+fuzz target seconds='600':
+    cd fuzz && mkdir -p corpus/{{ target }} && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{ target }} corpus/{{ target }} seeds/{{ target }} -- -max_total_time={{ seconds }} -malloc_limit_mb=256
 
 # Write the generated files anew: openapi/, schemas/
 generate:

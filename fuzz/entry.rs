@@ -77,7 +77,11 @@ pub fn flow(bytes: &[u8]) {
     if let Ok(flow) = document::compile(&document) {
         let types: HashMap<&'static str, _> = ALL.iter().map(|kind| (kind.action, *kind)).collect();
         let blob = flow.blob();
-        let (plan, _) = Plan::examine(flow, blob, &types);
+        let (plan, problems) = Plan::examine(flow, blob, &types);
+        // With problems the plan is only good for telling more of them.
+        if problems.into_result().is_err() {
+            return;
+        }
         for (place, step) in plan.steps.iter().enumerate() {
             assert!(step.after.iter().all(|before| *before < plan.steps.len() && *before != place), "a step waits for itself");
         }
@@ -125,8 +129,11 @@ pub fn event(bytes: &[u8]) {
     }
 }
 
+/// What is fed.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name.
-pub const ALL_TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const ALL_TARGETS: &[(&str, Target)] = &[
     ("template", template),
     ("path", path),
     ("condition", condition),

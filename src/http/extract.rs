@@ -346,6 +346,12 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longer keys are refused.
 const LONGEST_IDEMPOTENCY_KEY: usize = 255;
 
+/// The header's text, for the API document.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "describes the header; the text itself is read as bytes")]
+struct KeyText(#[schemars(length(min = 1, max = 255), regex(pattern = "^[!-~]+$"))] String);
+
 impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
 
@@ -364,7 +370,7 @@ impl OperationInput for IdempotencyKey {
     fn operation_input(context: &mut GenContext, operation: &mut Operation) {
         let text =
             "Makes the call safe to repeat for 24 hours: the same key and body give the same answer, marked `Idempotency-Replayed: true`.";
-        let parameter_data = parameter::<String>(context, "Idempotency-Key", Some(text), false);
+        let parameter_data = parameter::<KeyText>(context, "Idempotency-Key", Some(text), false);
         operation.parameters.push(ReferenceOr::Item(Parameter::Header { parameter_data, style: HeaderStyle::Simple }));
     }
 }

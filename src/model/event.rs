@@ -304,7 +304,7 @@ impl EventRecord {
     /// Appends [`EventRecord::public_json`] to `out`.
     pub fn write_public(&self, run: RunId, out: &mut String) {
         let head = TYPE.len() + self.kind().len() + 1;
-        let (head, rest) = self.body.split_at(head.min(self.body.len()));
+        let (head, rest) = self.body.split_at_checked(head).unwrap_or((&self.body, ""));
         out.push_str(head);
         let _ = std::fmt::Write::write_fmt(out, format_args!(",\"executionId\":\"{run}\",\"seq\":{}", self.seq));
         out.push_str(rest);

@@ -34,8 +34,10 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 #[schemars(rename = "ApiKeyInput")]
 struct Input {
     /// 1 to 100 characters.
+    #[schemars(length(min = 1, max = 100))]
     name: String,
     /// What it may do: `FLOWS:READ`, `FLOWS:*`, `*`. Never more than the key that makes it.
+    #[schemars(length(min = 1))]
     scopes: Vec<String>,
     /// When it stops working; never when absent.
     expires_at: Option<Timestamp>,

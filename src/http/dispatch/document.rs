@@ -92,7 +92,16 @@ pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
     if name.contains(char::is_control) {
         compiler.problems.add("/name", NO_CONTROLS);
     }
-    let field = if map.contains_key("flowSteps") && !map.contains_key("steps") { "flowSteps" } else { "steps" };
+    if map.get("description").is_some_and(|text| !text.is_string() && !text.is_null()) {
+        compiler.problems.add("/description", "expected a text");
+    }
+    let given = |field: &str| map.get(field).filter(|steps| !steps.is_null());
+    let field = if given("steps").is_none() && given("flowSteps").is_some() { "flowSteps" } else { "steps" };
+    if let (Some(steps), Some(again)) = (given("steps"), given("flowSteps"))
+        && steps != again
+    {
+        compiler.problems.add("/flowSteps", "`steps` says something else; give the steps once, under either name");
+    }
     if map.get(field).is_none_or(Value::is_null) {
         compiler.problems.add(format!("/{field}"), "expected a list of steps");
     }

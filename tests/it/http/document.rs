@@ -68,7 +68,7 @@ fn every_operation_is_named_and_its_parts_are_documented() {
 #[test]
 fn streams_and_optional_bodies_are_documented_as_such() {
     let document = document();
-    let stream = "/responses/200/content/text~1event-stream/schema/$ref";
+    let stream = "/responses/200/content/text~1event-stream/schema/properties/data/contentSchema/$ref";
     for path in ["/v1/dispatch", "/v1/dispatch/resume", "/v1/dispatch/approve", "/v1/dispatch/continue"] {
         assert_eq!(document["paths"][path]["post"].pointer(stream).unwrap(), "#/components/schemas/DispatchEvent", "{path}");
     }

@@ -12,6 +12,20 @@ fn flow(name: &str) -> Value {
 }
 
 #[tokio::test]
+async fn what_a_flow_says_twice_or_in_a_wrong_type_is_refused() {
+    let app = TestApp::start().await;
+    let steps = json!([{ "id": "ask", "type": "prompt", "config": { "model": "local/echo", "userPrompt": "x" } }]);
+    let answer =
+        app.post("/v1/flows").json(&json!({ "name": "one", "steps": [], "flowSteps": steps })).refused(422, "validation_failed").await;
+    assert_eq!(answer.pointers(), ["/flowSteps"]);
+    let answer =
+        app.post("/v1/flows").json(&json!({ "name": "one", "description": {}, "steps": steps })).refused(422, "validation_failed").await;
+    assert_eq!(answer.pointers(), ["/description"]);
+    app.post("/v1/flows").json(&json!({ "name": "one", "steps": steps, "flowSteps": steps })).ok().await;
+    app.post("/v1/flows").json(&json!({ "name": "two", "steps": null, "flowSteps": steps })).ok().await;
+}
+
+#[tokio::test]
 async fn a_flow_is_saved_read_changed_and_deleted() {
     let app = TestApp::start().await;
     let answer = app.post("/v1/flows").json(&flow("one")).send().await;

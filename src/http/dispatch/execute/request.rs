@@ -172,8 +172,9 @@ pub struct ApproveRequest {
 #[serde(rename_all = "camelCase")]
 pub struct ResumeRequest {
     pub execution_id: RunId,
-    /// Outputs by `toolCallId` (or tool name).
+    /// Outputs by `toolCallId` (or tool name); at least one.
     #[serde(default)]
+    #[schemars(extend("minProperties" = 1))]
     pub tool_outputs: Map<String, Value>,
     /// New user input, appended after the outputs.
     #[serde(default)]

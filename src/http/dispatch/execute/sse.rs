@@ -59,9 +59,19 @@ pub struct PublicEvent {
     event: Event,
 }
 
-/// Documents that an operation's good answer may also be the events one by one.
+/// Documents that an operation's good answer may also be the events one by one. The schema is that of one server-sent event,
+/// its fields as OpenAPI 3.2 (section 4.14.4) names them.
 pub fn or_events<'t>(mut operation: TransformOperation<'t>, whole: &str) -> TransformOperation<'t> {
-    let json_schema = aide::generate::in_context(|context| context.schema.subschema_for::<PublicEvent>());
+    let event = aide::generate::in_context(|context| context.schema.subschema_for::<PublicEvent>());
+    let json_schema = schemars::json_schema!({
+        "type": "object",
+        "required": ["id", "event", "data"],
+        "properties": {
+            "id": { "type": "string", "pattern": "^[0-9]+$", "description": "The event's `seq`: the cursor to come back with." },
+            "event": { "type": "string", "description": "The event's `type`." },
+            "data": { "type": "string", "contentMediaType": "application/json", "contentSchema": event },
+        },
+    });
     let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
     let responses = operation.inner_mut().responses.get_or_insert_default();
     if let Some(ReferenceOr::Item(answer)) = responses.responses.get_mut(&StatusCode::Code(200)) {
