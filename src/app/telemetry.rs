@@ -9,11 +9,21 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::http::observe;
+use crate::{engine, queue};
+
 static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// The recorder's handle, installed at the first call; `None` when another recorder is installed.
 pub fn metrics() -> Option<PrometheusHandle> {
-    METRICS.get_or_init(|| PrometheusBuilder::new().install_recorder().ok()).clone()
+    let install = || {
+        let handle = PrometheusBuilder::new().install_recorder().ok()?;
+        observe::describe();
+        queue::describe();
+        engine::describe();
+        Some(handle)
+    };
+    METRICS.get_or_init(install).clone()
 }
 
 /// How logs are written.

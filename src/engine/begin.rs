@@ -11,6 +11,7 @@ use super::context::RunContext;
 use super::drive::Departure;
 use super::log::{Before, Birth, RESERVE, RunLog, Start};
 use super::memory::Memory;
+use super::meter::Meter;
 use super::node_lease::RunLease;
 use super::plan::Plan;
 use super::{Engine, KEYS_FOR, recover};
@@ -173,6 +174,7 @@ impl Engine {
             redactor,
             keys,
             log: RunLog::new(log, parts.store.clone(), ring, parts.clock.clone()),
+            meter: Meter::new(parts.clock.clone()),
             memory: parking_lot::Mutex::new(memory),
             cancel: CancellationToken::new(),
             poke: Arc::new(Notify::new()),
@@ -268,11 +270,13 @@ impl Active {
         };
         let walk = context.log.lease().under(walk);
         let committing = context.log.keep_committing(birth, number);
-        tokio::select! {
+        let departure = tokio::select! {
             biased;
             departure = walk => departure,
             lost = committing => Departure::Lost(lost),
-        }
+        };
+        context.meter.left(&departure);
+        departure
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Worst;
 use super::log::RunLog;
 use super::memory::{Memory, weight};
+use super::meter::Meter;
 use super::plan::{Plan, PlannedStep};
 use super::{Inner, Parts};
 use crate::clock::Timestamp;
@@ -121,6 +122,7 @@ pub struct RunContext {
     pub redactor: Redactor,
     pub keys: TenantKeys,
     pub log: RunLog,
+    pub(super) meter: Meter,
     pub(super) memory: Mutex<Memory>,
     pub cancel: CancellationToken,
     /// Rings when the run was nudged from outside.
@@ -343,7 +345,7 @@ impl<'a> StepContext<'a> {
             self.settle().await;
         }
         failpoint::hit("effect.before");
-        let result = act().await.map(|result| self.run.without_secrets(result));
+        let result = self.outside(act()).await.map(|result| self.run.without_secrets(result));
         failpoint::hit("effect.after");
         match &result {
             Ok(value) => self.record_done(key, value),
@@ -487,7 +489,7 @@ impl<'a> StepContext<'a> {
     pub async fn sleep_until(&self, key: &str, time: Timestamp) -> StepResult<()> {
         let clock = &self.parts().clock;
         if time.since(clock.now()) <= SHORT_SLEEP && !self.run.memory.lock().waits.contains_key(key) {
-            clock.sleep_until(time).await;
+            self.outside(clock.sleep_until(time)).await;
             return Ok(());
         }
         let ask = Ask { kind: WaitKind::Timer, name: String::new(), shown: Value::Null, digest: None, deadline: Some(time) };
@@ -495,6 +497,12 @@ impl<'a> StepContext<'a> {
             Asked::Answered { .. } => Ok(()),
             Asked::Open { .. } => Err(Interrupt::Suspend),
         }
+    }
+
+    /// Waits for somebody else: the time is not Dispatch's own.
+    pub async fn outside<T>(&self, other: impl Future<Output = T>) -> T {
+        let _outside = self.run.meter.outside();
+        other.await
     }
 
     /// What the run's budget still covers.

@@ -20,6 +20,7 @@ mod decide;
 mod drive;
 mod log;
 mod memory;
+mod meter;
 mod node_lease;
 mod patience;
 pub mod plan;
@@ -38,6 +39,7 @@ pub use context::{Interrupt, RunContext, StepContext, StepFailure, StepResult};
 pub use drive::Departure;
 pub use log::Lost;
 pub use memory::StepRecord;
+pub use meter::describe;
 pub use node_lease::{NodeLease, RunLease};
 pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, is_signal_name};
 

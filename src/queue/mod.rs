@@ -11,3 +11,9 @@ mod pulse;
 mod workers;
 
 pub use workers::{Options, Workers};
+
+/// Tells the metrics recorder what the numbers mean. Once, after the recorder is installed.
+pub fn describe() {
+    metrics::describe_gauge!("dispatch_runs_active", "Executions that this node advances now");
+    metrics::describe_counter!("dispatch_runs_stuck_total", "Executions that nothing could have woken, found and entered again");
+}

@@ -17,6 +17,7 @@ on_one!(Sqlite:
     nobody_answers,
     keys_of_the_tenant_come_first,
     keys_of_one_tenant_serve_no_other,
+    what_others_take_is_not_our_own,
 );
 
 const WIRES: [&str; 3] = ["openai", "anthropic", "gemini"];
@@ -37,6 +38,22 @@ async fn good_answers(world: Arc<World>) {
         assert_eq!(last["totalTokens"], json!({ "input": 100, "output": 12 }), "{wire}: {last}");
         assert_eq!(last["costEstimated"], true, "a model without a price says so");
     }
+}
+
+async fn what_others_take_is_not_our_own(world: Arc<World>) {
+    let node = world.node();
+    node.dispatch(&flow(json!([prompt("openai/fake-chunks-5-slow-400")]))).await;
+    let page = node.bare(reqwest::Method::GET, "/metrics").send().await.text();
+    let figure = |name: &str| -> f64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("{name} is missing:\n{page}")).parse().unwrap()
+    };
+    assert_eq!(figure("dispatch_own_overhead_seconds_count"), 1.0);
+    let own = figure("dispatch_own_overhead_seconds_sum");
+    assert!(own > 0.0 && own < 1.0, "{own} s, though the model alone took more than 1.6 s");
+    assert_eq!(figure("dispatch_runs_ended_total{state=\"completed\"}"), 1.0);
+    assert_eq!(figure("dispatch_model_calls_total"), 1.0);
+    assert_eq!(figure("dispatch_model_tokens_total{direction=\"input\"}"), 100.0);
 }
 
 async fn tools_in_every_format(world: Arc<World>) {

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::config::Prompt;
 use crate::engine::budget::Worst;
 use crate::engine::context::{StepContext, StepFailure, StepResult};
+use crate::engine::meter;
 use crate::failpoint;
 use crate::model::event::Event;
 use crate::model::run::Spent;
@@ -28,7 +29,7 @@ pub async fn make(prompt: &Prompt, context: &StepContext<'_>, request: ChatReque
     let mut stream = Booked { stream: context.parts().models.stream(call), context, booked: false };
     let mut show = Shown { context, turn, text: None, reasoning: None, blocks: 0, visible: prompt.show, first: None };
     let mut heard = 0;
-    while let Some(piece) = stream.stream.next().await {
+    while let Some(piece) = context.outside(stream.stream.next()).await {
         match piece {
             Ok(Piece::Done(completion)) => {
                 failpoint::hit("model.after");
@@ -125,14 +126,16 @@ struct Booked<'c, 'a> {
 impl Booked<'_, '_> {
     fn book(&mut self, cost: Cost, usage: &Usage) {
         self.booked = true;
-        self.context.spend(&Spent {
+        let spent = Spent {
             cost: cost.nano_usd,
             input_tokens: usage.input,
             output_tokens: usage.output,
             calls: 1,
             duration_ms: 0,
             estimated: cost.estimated || cost.unpriced || usage.estimated,
-        });
+        };
+        meter::spent(&spent);
+        self.context.spend(&spent);
     }
 
     fn book_partial(&mut self) {
