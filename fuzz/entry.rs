@@ -2,8 +2,6 @@
 //!
 //! Each takes any bytes. It panics when the product does, and when an answer breaks a promise that holds for every input.
 
-#![allow(dead_code, reason = "each target uses one of these")]
-
 use std::collections::HashMap;
 
 use dispatch::clock::{Clock, Timestamp};
@@ -13,7 +11,7 @@ use dispatch::expr::{Condition, Document, Escape, Insert, Missing, Scope, Templa
 use dispatch::http::dispatch::document;
 use dispatch::id::RunId;
 use dispatch::model::event::{Rest, Segment};
-use dispatch::net::{Policy, judge_url};
+use dispatch::net::{Policy, judge_host, parse_url};
 use dispatch::provider::read_recorded;
 use serde_json::{Map, Value, json};
 
@@ -33,7 +31,7 @@ fn variables() -> Map<String, Value> {
     }
 }
 
-pub fn template(bytes: &[u8]) {
+fn template(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let variables = variables();
     let scope = Scope::new([&variables]);
@@ -53,7 +51,7 @@ pub fn template(bytes: &[u8]) {
 }
 
 /// The text as the whole of a placeholder.
-pub fn path(bytes: &[u8]) {
+fn path(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let variables = variables();
     let scope = Scope::new([&variables]);
@@ -64,7 +62,7 @@ pub fn path(bytes: &[u8]) {
     }
 }
 
-pub fn condition(bytes: &[u8]) {
+fn condition(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let variables = variables();
     if let Ok(condition) = Condition::parse(text) {
@@ -72,7 +70,7 @@ pub fn condition(bytes: &[u8]) {
     }
 }
 
-pub fn flow(bytes: &[u8]) {
+fn flow(bytes: &[u8]) {
     let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
     if let Ok(flow) = document::compile(&document) {
         let types: HashMap<&'static str, _> = ALL.iter().map(|kind| (kind.action, *kind)).collect();
@@ -88,21 +86,24 @@ pub fn flow(bytes: &[u8]) {
     }
 }
 
-pub fn sse_openai(bytes: &[u8]) {
+fn sse_openai(bytes: &[u8]) {
     let _ = read_recorded("openai", bytes);
 }
 
-pub fn sse_anthropic(bytes: &[u8]) {
+fn sse_anthropic(bytes: &[u8]) {
     let _ = read_recorded("anthropic", bytes);
 }
 
-pub fn sse_gemini(bytes: &[u8]) {
+fn sse_gemini(bytes: &[u8]) {
     let _ = read_recorded("gemini", bytes);
 }
 
-pub fn url(bytes: &[u8]) {
+fn url(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
-    let Ok(url) = judge_url(text, &Policy::default()) else { return };
+    let Ok(url) = parse_url(text) else { return };
+    if judge_host(&url, &Policy::default()).is_err() {
+        return;
+    }
     let port = url.port_or_known_default().unwrap_or(0);
     assert!(matches!(url.scheme(), "http" | "https") && port != 0 && url.username().is_empty());
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
@@ -119,21 +120,26 @@ pub fn url(bytes: &[u8]) {
     }
 }
 
-pub fn event(bytes: &[u8]) {
+fn event(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     let Ok(segment) = Segment::decode(text, Rest::None) else { return };
     let Ok(run) = "exec_01h455vb4pex5vsknk084sn02q".parse::<RunId>() else { return };
     for event in &segment.events {
-        let _ = (event.kind(), event.is_delta(), event.event());
+        let _ = (event.kind(), event.event());
         let _ = event.public_json(run);
     }
 }
 
-/// What is fed.
-pub type Target = fn(&[u8]);
+type Target = fn(&[u8]);
+
+/// Feeds a target.
+pub fn feed(name: &str, bytes: &[u8]) {
+    let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no target is called {name}"));
+    target(bytes);
+}
 
 /// Every target by its name.
-pub const ALL_TARGETS: &[(&str, Target)] = &[
+const TARGETS: &[(&str, Target)] = &[
     ("template", template),
     ("path", path),
     ("condition", condition),

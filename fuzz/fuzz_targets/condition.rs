@@ -4,4 +4,4 @@
 #[path = "../entry.rs"]
 mod entry;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::condition(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::feed("condition", bytes));

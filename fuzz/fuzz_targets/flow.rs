@@ -4,4 +4,4 @@
 #[path = "../entry.rs"]
 mod entry;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::flow(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::feed("flow", bytes));

@@ -4,4 +4,4 @@
 #[path = "../entry.rs"]
 mod entry;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::sse_anthropic(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::feed("sse_anthropic", bytes));

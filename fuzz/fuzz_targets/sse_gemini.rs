@@ -4,4 +4,4 @@
 #[path = "../entry.rs"]
 mod entry;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::sse_gemini(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::feed("sse_gemini", bytes));

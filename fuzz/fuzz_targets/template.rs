@@ -4,4 +4,4 @@
 #[path = "../entry.rs"]
 mod entry;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::template(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::feed("template", bytes));

@@ -64,29 +64,25 @@ async fn receive(request: Request, state: &AppState) -> std::result::Result<Byte
     let limits = state.limits.body();
     let gzipped = coding(request.headers())?;
     require_json(request.headers())?;
-    let declared = declared(request.headers()).is_some_and(|length| length > limits.raw as u64);
-    // Who asks before sending has not sent anything.
-    let asks = request.headers().contains_key(EXPECT);
+    let too_long = declared(request.headers()).is_some_and(|length| length > limits.raw as u64);
+    // Who asks before sending has sent nothing yet.
+    let unsent = too_long && request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
-    let collected = if declared { Err(too_large(limits.raw)) } else { Ok(()) };
-    let collecting = async {
-        collected?;
-        collect(&mut body, limits.raw).await
-    };
-    let bytes = tokio::select! {
-        bytes = collecting => bytes,
-        () = state.clock.sleep(limits.time) => {
-            let error = Error::new(Kind::Malformed, "body_too_slow", format!("the request body did not come within {:?}", limits.time));
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, error));
+    let bytes = if too_long {
+        Err(too_large(limits.raw))
+    } else {
+        tokio::select! {
+            bytes = collect(&mut body, limits.raw) => bytes,
+            () = state.clock.sleep(limits.time) => {
+                let error = Error::new(Kind::Malformed, "body_too_slow", format!("the request body did not come within {:?}", limits.time));
+                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, error));
+            }
         }
     };
-    let bytes = match bytes {
-        Err(refused) if refused.kind() == Kind::TooLarge && !asks => {
-            tokio::select! { () = discard(&mut body) => {}, () = state.clock.sleep(DISCARD_TIME) => {} }
-            return Err(refused.into());
-        }
-        bytes => bytes?,
-    };
+    if bytes.as_ref().is_err_and(|refused| refused.kind() == Kind::TooLarge) && !unsent {
+        tokio::select! { () = discard(&mut body) => {}, () = state.clock.sleep(DISCARD_TIME) => {} }
+    }
+    let bytes = bytes?;
     if gzipped { Ok(inflate(&bytes, limits.inflated)?) } else { Ok(bytes) }
 }
 

@@ -289,11 +289,6 @@ impl EventRecord {
         name.split('"').next().unwrap_or_default()
     }
 
-    /// [`Event::is_delta`], told by the name alone.
-    pub fn is_delta(&self) -> bool {
-        matches!(self.kind(), "text_start" | "text_delta" | "reasoning_start" | "reasoning_delta" | "tool_input_delta")
-    }
-
     /// The event as callers see it: `{"type", "executionId", "seq", ...}`.
     pub fn public_json(&self, run: RunId) -> String {
         let mut text = String::with_capacity(self.body.len() + 80);

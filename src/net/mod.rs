@@ -29,4 +29,4 @@ pub use policy::{AllowRule, Policy};
 pub use produce::{Output, produce};
 pub use request::{Deadlines, HeaderText, Request, Trust};
 pub use retry_after::retry_after;
-pub use target::{judge_url, parse_url};
+pub use target::{judge_host, parse_url};

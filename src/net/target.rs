@@ -24,14 +24,6 @@ pub fn parse_url(text: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
-/// Parses a URL and judges what can be judged without resolving its name. A name's addresses are judged when it is
-/// connected to.
-pub fn judge_url(text: &str, policy: &Policy) -> Result<Url, Error> {
-    let url = parse_url(text)?;
-    judge_host(&url, policy)?;
-    Ok(url)
-}
-
 /// The rules for every URL, however it was made (a redirect's is joined, not written).
 pub(super) fn check_shape(url: &Url) -> Result<(), Error> {
     let fail = |kind| Error::new(kind, &origin(url));
@@ -51,7 +43,7 @@ pub(super) fn check_shape(url: &Url) -> Result<(), Error> {
 }
 
 /// Judges what can be judged without resolving: literal addresses and names that speak for themselves.
-pub(super) fn judge_host(url: &Url, policy: &Policy) -> Result<(), Error> {
+pub fn judge_host(url: &Url, policy: &Policy) -> Result<(), Error> {
     let port = url.port_or_known_default().unwrap_or(0);
     let verdict = match url.host() {
         Some(Host::Ipv4(address)) => judge(address.into(), port, policy).map_err(Blocked::Address),

@@ -171,11 +171,6 @@ impl Batch {
         self.bytes >= HEAVY
     }
 
-    /// Whether some commit ends its run.
-    pub fn ends_some(&self) -> bool {
-        self.commits.iter().any(|commit| commit.ends)
-    }
-
     fn keep(&mut self, blobs: Vec<Blob>, at: Timestamp) {
         self.bytes += blobs.iter().map(|blob| blob.body.len()).sum::<usize>();
         self.blobs.extend(blobs.into_iter().map(|blob| BlobRow { hash: blob.hash, body: blob.body, at: at.as_millis() }));

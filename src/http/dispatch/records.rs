@@ -46,10 +46,10 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 struct Input {
     /// 1 to 255 characters.
     #[serde(rename = "type")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = "^[^\\x00-\\x1f\\x7f]+$"))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$"))]
     kind: String,
     /// 1 to 500 characters; unique among the records of its type.
-    #[schemars(length(min = 1, max = 500), regex(pattern = "^[^\\x00-\\x1f\\x7f]+$"))]
+    #[schemars(length(min = 1, max = 500), regex(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$"))]
     name: String,
     #[serde(default)]
     metadata: Map<String, Value>,

@@ -1,15 +1,14 @@
 //! The group statement: one call, one transaction, one JSON array per table.
 //!
 //! Each sqlx call on SQLite costs a hand-over between threads, so a whole group goes as one text of several
-//! statements whose arguments are numbered across them. Each statement in it is announced by the other thread, too, so
-//! those that have nothing to do are left out.
+//! statements whose arguments are numbered across them.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use moka::sync::Cache;
+use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::{Mutex, broadcast};
 
 use super::wal::Wal;
@@ -24,21 +23,13 @@ const KNOWN_FLOWS: u64 = 10_000;
 /// Kept shorter than the age at which an unused blob may be collected.
 const KNOWN_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// The statements of a group, each with the argument whose rows it works on, in the order in which they must run.
-///
-/// A statement without rows is left out: one run alone needs half of them, and each costs as much as a row.
-const STATEMENTS: &[(Rows, &str)] = &[
-    (
-        Rows::Argument(0),
-        r"
+const GROUP: &str = r"
+begin immediate;
+
 insert into blobs (hash, body, touched_at)
 select value->>'hash', value->>'body', value->>'at' from json_each($1) where true
 on conflict (hash) do update set touched_at = excluded.touched_at where touched_at < excluded.touched_at - 3600000;
-",
-    ),
-    (
-        Rows::Argument(1),
-        r"
+
 insert into idempotency (tenant, route, key, request_hash, subject, lease_until, expires_at)
 select value->>'tenant', value->>'route', value->>'key', value->>'request_hash', value->>'run', value->>'now', value->>'expires_at'
 from json_each($2) where true
@@ -46,11 +37,7 @@ on conflict (tenant, route, key) do update set
     request_hash = excluded.request_hash, subject = excluded.subject, status = null, body = null,
     lease_until = excluded.lease_until, expires_at = excluded.expires_at
 where idempotency.expires_at <= excluded.lease_until;
-",
-    ),
-    (
-        Rows::Argument(2),
-        r"
+
 insert into runs (id, tenant, state, flow_hash, flow_id, flow_name, input, sealed, parent_run, parent_wait, owner, epoch, commit_no,
     nudges, reserved, cancel_requested, recoveries, wake_at, created_at, spent)
 select value->>'id', value->>'tenant', value->>'state', value->>'flow_hash', value->>'flow_id', value->>'flow_name', value->>'input',
@@ -62,11 +49,7 @@ where value->>'key' is null or exists (
         and i.subject = value->>'id')
 on conflict do nothing
 returning 'created' as tag, id;
-",
-    ),
-    (
-        Rows::Argument(3),
-        r"
+
 update runs set
     state = c.state,
     -- A lease that was renewed while the commit was on its way is not shortened by it.
@@ -85,31 +68,19 @@ from (select value->>'run' as run, value->>'epoch' as epoch, value->>'number' as
 where runs.id = c.run and runs.epoch = c.epoch and runs.commit_no = c.number - 1 and runs.state in ('running', 'compensating')
     and (c.seen is null or c.seen = runs.nudges)
 returning 'committed' as tag, runs.id;
-",
-    ),
-    (
-        Rows::Argument(4),
-        r"
+
 insert into journal (run, key, outcome)
 select r.id, value->>'key', value->>'outcome' from json_each($5)
 join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
 where true
 on conflict (run, key) do update set outcome = excluded.outcome;
-",
-    ),
-    (
-        Rows::Argument(5),
-        r"
+
 insert into events (run, last_seq, first_seq, rest, body)
 select r.id, value->>'last', value->>'first', value->>'rest', value->>'body' from json_each($6)
 join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
 where true
 on conflict do nothing;
-",
-    ),
-    (
-        Rows::Argument(6),
-        r"
+
 insert into waits (id, run, tenant, key, kind, name, shown, digest, deadline, state, created_at)
 select value->>'id', r.id, value->>'tenant', value->>'key', value->>'kind', value->>'name', value->>'shown', value->>'digest',
     value->>'deadline', 'open', value->>'created_at'
@@ -117,19 +88,11 @@ from json_each($7)
 join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
 where true
 on conflict do nothing;
-",
-    ),
-    (
-        Rows::Ends,
-        r"
+
 update waits set state = 'closed' where state = 'open' and run in (
     select r.id from json_each($4) join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
     where value->>'ends');
-",
-    ),
-    (
-        Rows::Argument(7),
-        r"
+
 update runs set nudges = nudges + 1,
     wake_at = case when state = 'paused' then min(coalesce(wake_at, a.now), a.now) else wake_at end
 from (select w.run as run, max(value->>'now') as now from json_each($8)
@@ -139,11 +102,7 @@ from (select w.run as run, max(value->>'now') as now from json_each($8)
     group by w.run) as a
 where runs.id = a.run and runs.state in ('queued', 'running', 'paused', 'compensating')
 returning 'nudged' as tag, runs.id;
-",
-    ),
-    (
-        Rows::Argument(7),
-        r"
+
 update waits set state = 'resolved', resolution = a.resolution, resolved_at = a.now,
     resolved_after = (select max(e.last_seq) from events e where e.run = waits.run)
 from (select value->>'wait' as wait, value->>'tenant' as tenant, value->>'resolution' as resolution, value->>'now' as now,
@@ -152,39 +111,9 @@ from (select value->>'wait' as wait, value->>'tenant' as tenant, value->>'resolu
 where waits.id = a.wait and waits.tenant = a.tenant and waits.state = 'open'
     and (a.run is null or exists (select 1 from runs r where r.id = a.run and r.epoch = a.epoch and r.commit_no = a.number))
 returning 'resolved' as tag, waits.id;
-",
-    ),
-];
 
-/// What a statement works on.
-#[derive(Clone, Copy)]
-enum Rows {
-    /// The rows of the argument at this place.
-    Argument(usize),
-    /// Commits that end a run.
-    Ends,
-}
-
-impl Rows {
-    fn are_in(self, batch: &Batch, arguments: &[String]) -> bool {
-        match self {
-            Self::Argument(place) => arguments.get(place).is_some_and(|rows| rows != NONE),
-            Self::Ends => batch.ends_some(),
-        }
-    }
-}
-
-/// An argument without rows.
-const NONE: &str = "[]";
-
-/// The text for a batch. There are few different ones, and the connection keeps each prepared.
-fn text(batch: &Batch, arguments: &[String]) -> String {
-    let needed = STATEMENTS.iter().filter(|(rows, _)| rows.are_in(batch, arguments));
-    let mut text = String::from("begin immediate;\n");
-    needed.for_each(|(_, statement)| text.push_str(statement));
-    text.push_str("commit;\n");
-    text
-}
+commit;
+";
 
 /// The writer's driver on SQLite.
 pub(super) struct Driver {
@@ -206,9 +135,8 @@ impl Apply for Driver {
     async fn apply(&mut self, batch: &Batch) -> StoreResult<Won> {
         let mut connection = self.connection.lock().await;
         self.wal.tend(&mut connection).await;
-        let arguments = batch.arguments();
-        let mut query = sqlx::query(AssertSqlSafe(text(batch, &arguments)));
-        for argument in arguments {
+        let mut query = sqlx::query(GROUP);
+        for argument in batch.arguments() {
             query = query.bind(argument);
         }
         let rows: Vec<SqliteRow> = match query.fetch_all(&mut *connection).await {

@@ -115,6 +115,7 @@ async fn dispatch(
     headers: HeaderMap,
     body: Body<DispatchRequest>,
 ) -> Result<Response> {
+    // Before any work: refusing must stay cheap when there is too much to do.
     desk.workers.admits()?;
     let tenant = caller.tenant;
     let request_hash = fingerprint(&body.raw);

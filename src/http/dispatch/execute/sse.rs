@@ -26,10 +26,6 @@ use crate::model::event::{Event, Rest};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A stream is ended after this long, with the hint to come back.
 const LIFE: Duration = Duration::from_secs(3_600);
-/// Text that comes faster than this leaves together: what a network would send as one packet costs one write.
-const PACE: Duration = Duration::from_millis(5);
-/// Text beyond this many bytes leaves at once.
-const ENOUGH: usize = 16 * 1024;
 const COMMENT: &str = ": keep-alive\n\n";
 /// Where the client goes on, and how soon.
 const RETRY: &str = "retry: 1000\n\n";
@@ -94,8 +90,6 @@ struct Streaming {
     run: RunId,
     clock: Clock,
     ends_at: tokio::time::Instant,
-    /// When the last events left.
-    written_at: Option<tokio::time::Instant>,
     done: bool,
     first: bool,
     guard: Option<OnDisconnect>,
@@ -105,7 +99,7 @@ struct Streaming {
 /// Streams a run until it ends or waits for its caller.
 pub fn stream_response(run: RunId, follower: Follower, clock: Clock, slot: StreamSlot, guard: Option<OnDisconnect>) -> Response {
     let ends_at = clock.instant() + LIFE;
-    let state = Streaming { follower, run, clock, ends_at, written_at: None, done: false, first: true, guard, _slot: slot };
+    let state = Streaming { follower, run, clock, ends_at, done: false, first: true, guard, _slot: slot };
     with_headers(Body::from_stream(stream::unfold(state, |mut state| async move {
         let part = state.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(part), state))
@@ -127,65 +121,46 @@ fn with_headers(body: Body) -> Response {
 }
 
 impl Streaming {
-    /// The next bytes. All events that are ready together leave in one write, and text that follows a write closely
-    /// waits for its company a moment; what tells of state never waits.
+    /// The next bytes: all events that are ready together leave in one write.
     async fn next(&mut self) -> Option<Bytes> {
         if self.done {
             return None;
         }
-        let mut text = String::new();
-        loop {
-            let patience = if text.is_empty() { KEEP_ALIVE } else { PACE };
-            let stretch = tokio::select! {
-                biased;
-                stretch = self.follower.next() => stretch,
-                () = self.clock.sleep(patience) => {
-                    if !text.is_empty() {
-                        return Some(self.written(text));
-                    }
-                    if self.clock.instant() < self.ends_at {
-                        return Some(Bytes::from_static(COMMENT.as_bytes()));
-                    }
-                    self.end();
-                    return Some(Bytes::from_static(RETRY.as_bytes()));
+        let stretch = tokio::select! {
+            stretch = self.follower.next() => stretch,
+            () = self.clock.sleep(KEEP_ALIVE) => {
+                if self.clock.instant() < self.ends_at {
+                    return Some(Bytes::from_static(COMMENT.as_bytes()));
                 }
-            };
-            let stretch = match stretch {
-                Ok(stretch) => stretch,
-                Err(error) => {
-                    // The cursor is the client's: it comes back and misses nothing.
-                    if error.code() == "shutting_down" {
-                        tracing::debug!(run = %self.run, "a stream ends with the server");
-                    } else {
-                        tracing::warn!(run = %self.run, ?error, "a stream broke off");
-                    }
-                    self.end();
-                    text.push_str(RETRY);
-                    return Some(self.written(text));
-                }
-            };
-            if std::mem::take(&mut self.first) {
-                failpoint::hit("http.first_byte");
-            }
-            text.reserve(stretch.events.len() * 192);
-            for event in &stretch.events {
-                write_frame(self.run, event, &mut text);
-            }
-            if matches!(stretch.rest, Rest::End | Rest::Caller) {
-                failpoint::hit("http.last_byte");
                 self.end();
-                return Some(self.written(text));
+                return Some(Bytes::from_static(RETRY.as_bytes()));
             }
-            let urgent = stretch.rest != Rest::None || !stretch.events.iter().all(EventRecord::is_delta);
-            if urgent || text.len() >= ENOUGH || self.written_at.is_none_or(|at| at + PACE <= self.clock.instant()) {
-                return Some(self.written(text));
+        };
+        let stretch = match stretch {
+            Ok(stretch) => stretch,
+            Err(error) => {
+                // The cursor is the client's: it comes back and misses nothing.
+                if error.code() == "shutting_down" {
+                    tracing::debug!(run = %self.run, "a stream ends with the server");
+                } else {
+                    tracing::warn!(run = %self.run, ?error, "a stream broke off");
+                }
+                self.end();
+                return Some(Bytes::from_static(RETRY.as_bytes()));
             }
+        };
+        if std::mem::take(&mut self.first) {
+            failpoint::hit("http.first_byte");
         }
-    }
-
-    fn written(&mut self, text: String) -> Bytes {
-        self.written_at = Some(self.clock.instant());
-        text.into()
+        let mut text = String::with_capacity(stretch.events.len() * 192);
+        for event in &stretch.events {
+            write_frame(self.run, event, &mut text);
+        }
+        if matches!(stretch.rest, Rest::End | Rest::Caller) {
+            failpoint::hit("http.last_byte");
+            self.end();
+        }
+        Some(text.into())
     }
 
     fn end(&mut self) {
