@@ -1,5 +1,7 @@
 //! The caller's side of the wire: calls that may find nobody there.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::world::Bases;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::net::{Deadlines, Egress, Policy, Request, Response, Trust};
@@ -21,7 +24,9 @@ const PAUSE: Duration = Duration::from_millis(40);
 pub struct Caller {
     egress: Egress,
     key: String,
-    base: watch::Receiver<Option<String>>,
+    bases: watch::Receiver<Bases>,
+    /// Callers ask the servers in turn.
+    turn: Arc<AtomicUsize>,
     clock: Clock,
 }
 
@@ -44,9 +49,9 @@ impl Answer {
 }
 
 impl Caller {
-    pub fn new(key: String, base: watch::Receiver<Option<String>>, clock: Clock) -> Result<Self> {
+    pub fn new(key: String, bases: watch::Receiver<Bases>, clock: Clock) -> Result<Self> {
         let egress = Egress::new(Policy { allow_loopback: true, ..Policy::default() }, clock.clone())?;
-        Ok(Self { egress, key, base, clock })
+        Ok(Self { egress, key, bases, turn: Arc::default(), clock })
     }
 
     pub async fn pause(&self) {
@@ -59,9 +64,9 @@ impl Caller {
 
     /// The head of an answer; `None` when nobody answered.
     pub async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Option<Response> {
-        let mut base = self.base.clone();
+        let mut bases = self.bases.clone();
         let up = tokio::select! {
-            up = base.wait_for(Option::is_some) => up.ok()?.clone()?,
+            up = bases.wait_for(|bases| bases.iter().any(Option::is_some)) => up.ok().and_then(|up| self.choose(&up))?,
             () = self.clock.sleep(PATIENCE) => return None,
         };
         let mut request =
@@ -76,8 +81,14 @@ impl Caller {
         // A server that is killed takes its connections along; one that was asked to stop may keep them for a while.
         tokio::select! {
             answer = self.egress.send(request) => answer.ok(),
-            _ = base.wait_for(|now| now.as_ref() != Some(&up)) => None,
+            _ = bases.wait_for(|now| !now.iter().flatten().any(|base| *base == up)) => None,
         }
+    }
+
+    fn choose(&self, bases: &Bases) -> Option<String> {
+        let up: Vec<&String> = bases.iter().flatten().collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(up.len())?;
+        up.get(turn).map(|base| (*base).clone())
     }
 
     /// A whole answer; `None` when it did not come, or not to its end.

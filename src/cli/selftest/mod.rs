@@ -5,6 +5,7 @@
 //! interface: a sink that counts effects, and the fake provider. Must not know: anything of a server that its API does
 //! not tell.
 
+mod blows;
 mod caller;
 mod dice;
 mod drive;
@@ -31,10 +32,12 @@ use super::output::Output;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::failpoint;
+use blows::Blow;
 use dice::Dice;
 use place::Store;
 use report::Report;
-use site::Site;
+use site::{Ground, Site};
+use kills::Storm;
 
 /// Most runs in flight.
 const WIDEST: usize = 200;
@@ -55,7 +58,7 @@ enum Test {
 /// See the module.
 #[derive(Debug, Clone, clap::Args)]
 struct Crash {
-    /// How often a server is killed at a random moment.
+    /// How many blows are dealt at random moments.
     #[arg(long, default_value_t = 20)]
     kills: u32,
     /// The database to test on.
@@ -64,6 +67,15 @@ struct Crash {
     /// A PostgreSQL database in which schemas for the test may be made and dropped.
     #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// Kinds of blows, dealt in turn.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
+    blows: Vec<Blow>,
+    /// Servers over the one database; more than one needs PostgreSQL.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    nodes: u8,
+    /// A shell command that restarts the database, for the blow `database`.
+    #[arg(long)]
+    restart_database: Option<String>,
     /// Named points to die at: `all`, `none`, or names separated by commas.
     #[arg(long, default_value = "all")]
     points: String,
@@ -82,10 +94,11 @@ struct Crash {
 pub async fn run(arguments: Arguments, output: &Output) -> Result<bool> {
     let Test::Crash(crash) = arguments.test;
     let points = crash.points()?;
+    crash.check()?;
     let clock = Clock::system();
     let begun = clock.instant();
     let report = Arc::new(Mutex::new(Report::default()));
-    output.say(format_args!("{} named points, then {} kills at random, on {}", points.len(), crash.kills, crash.store.name()));
+    output.say(format_args!("{} named points, then {} blows at random, on {}", points.len(), crash.kills, crash.store.name()));
     crash.walk(points, &clock, &report, output).await?;
     if crash.kills > 0 {
         crash.storm(&clock, &report, output).await?;
@@ -111,6 +124,24 @@ impl Crash {
         self.points.split(',').map(|name| known(name.trim())).collect()
     }
 
+    fn ground(&self, nodes: usize) -> Ground {
+        let (database_url, restart_database) = (self.database_url.clone(), self.restart_database.clone());
+        Ground { store: self.store, database_url, nodes, restart_database }
+    }
+
+    /// What cannot be done is said before anything is done.
+    fn check(&self) -> Result<()> {
+        let wants = |blow| self.blows.contains(&blow);
+        let fault = match self.store {
+            Store::Sqlite if self.nodes > 1 => ("/nodes", "several servers share a database on PostgreSQL only; add --store postgres"),
+            Store::Sqlite if wants(Blow::Deaf) || wants(Blow::Database) => ("/blows", "deaf and database are blows to PostgreSQL"),
+            Store::Postgres if wants(Blow::Disk) => ("/blows", "disk is a blow to SQLite: on PostgreSQL, the server's disk is not the database's"),
+            _ if wants(Blow::Database) && self.restart_database.is_none() => ("/restart-database", "the blow database needs this command"),
+            _ => return Ok(()),
+        };
+        Err(Error::invalid_at(fault.0, fault.1.to_owned()))
+    }
+
     /// Walks through the points, several side by side, each lane with a server and a database of its own.
     async fn walk(&self, points: Vec<&'static str>, clock: &Clock, report: &Mutex<Report>, output: &Output) -> Result<()> {
         let lanes = self.lanes.clamp(1, points.len().max(1));
@@ -118,7 +149,7 @@ impl Crash {
         let lane = async || -> Result<()> {
             let next = || left.lock().pop_front();
             let Some(mut point) = next() else { return Ok(()) };
-            let site = Site::open(self.store, self.database_url.as_deref(), clock).await?;
+            let site = Site::open(&self.ground(1), clock).await?;
             let mut own = Report::default();
             let walked = loop {
                 let (number, name) = point;
@@ -146,14 +177,15 @@ impl Crash {
         let wide = 20 + usize::try_from(self.kills).unwrap_or(WIDEST).saturating_mul(4);
         let width = self.in_flight.unwrap_or_else(|| wide.min(WIDEST));
         output.say(format_args!("{width} runs in flight"));
-        let site = Site::open(self.store, self.database_url.as_deref(), clock).await?;
+        let site = Site::open(&self.ground(usize::from(self.nodes)), clock).await?;
         let mut own = Report::default();
         let said = |number: u32| {
             if number.is_multiple_of(10) {
-                output.say(format_args!("{number} kills"));
+                output.say(format_args!("{number} blows"));
             }
         };
-        let stormed = kills::storm(&site, self.kills, width, Dice::for_part(self.seed, 0), &mut own, said).await;
+        let storm = Storm { blows: &self.blows, count: self.kills, width };
+        let stormed = storm.rage(&site, Dice::for_part(self.seed, 0), &mut own, said).await;
         let keep = stormed.is_err() || !own.is_clean();
         own.kept.extend(site.close(keep).await?);
         report.lock().absorb(own);

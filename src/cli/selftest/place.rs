@@ -53,6 +53,14 @@ impl Place {
         self.schema.as_ref().map(|(server, name)| schema::address(server, name).map_err(Error::from)).transpose()
     }
 
+    /// Makes the servers deaf to notifications, until they have connected again.
+    pub async fn deafen(&self) -> Result<()> {
+        match &self.schema {
+            Some((server, name)) => Ok(schema::deafen(server, name).await?),
+            None => Ok(()),
+        }
+    }
+
     pub fn log(&self) -> PathBuf {
         self.folder.join("server.log")
     }

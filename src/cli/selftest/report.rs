@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::blows::Blow;
 use super::told::{Breach, Violation};
 use crate::cli::output::Output;
 
@@ -16,6 +17,8 @@ pub struct Report {
     /// Failpoints that a server died at.
     pub points: usize,
     pub deaths: usize,
+    /// Blows of other kinds, by name.
+    pub blows: BTreeMap<&'static str, usize>,
     pub runs: usize,
     pub violations: Vec<Violation>,
     /// Folders with what is left of sites that had violations.
@@ -26,9 +29,17 @@ impl Report {
     pub fn absorb(&mut self, other: Self) {
         self.points += other.points;
         self.deaths += other.deaths;
+        other.blows.iter().for_each(|(name, count)| *self.blows.entry(name).or_default() += count);
         self.runs += other.runs;
         self.violations.extend(other.violations);
         self.kept.extend(other.kept);
+    }
+
+    pub fn deal(&mut self, blow: Blow) {
+        match blow {
+            Blow::Kill => self.deaths += 1,
+            other => *self.blows.entry(other.name()).or_default() += 1,
+        }
     }
 
     pub fn is_clean(&self) -> bool {
@@ -44,10 +55,10 @@ impl Report {
         about.len()
     }
 
-    /// `{ok, store, points, deaths, runs, lost, redone, doubled, stuck, violations, seconds, seed, kept}`.
+    /// `{ok, store, points, deaths, blows, runs, lost, redone, doubled, stuck, violations, seconds, seed, kept}`.
     pub fn json(&self, store: &str, seed: u64, seconds: f64) -> Value {
         json!({
-            "ok": self.is_clean(), "store": store, "points": self.points, "deaths": self.deaths, "runs": self.runs,
+            "ok": self.is_clean(), "store": store, "points": self.points, "deaths": self.deaths, "blows": self.blows, "runs": self.runs,
             "lost": self.count(Breach::Lost), "redone": self.count(Breach::Redone), "doubled": self.count(Breach::Doubled),
             "stuck": self.count(Breach::Stuck), "violations": self.violations, "seconds": seconds, "seed": seed, "kept": self.kept,
         })
@@ -66,7 +77,7 @@ impl Report {
             ("wrong answers", self.count(Breach::Answer)),
             ("failpoints not reached", self.count(Breach::Unreached)),
         ];
-        for (name, figure) in rows {
+        for (name, figure) in rows.into_iter().chain(self.blows.iter().map(|(name, count)| (*name, *count))) {
             output.say(format_args!("{name:<24}{figure:>8}"));
         }
         output.say(format_args!("{:<24}{seconds:>8.1}", "seconds"));

@@ -23,8 +23,8 @@ use crate::error::{Error, Result};
 
 /// How long runs may take to end after the last start.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Seconds that a lease of the tested server lasts.
-const LEASE: &str = "2";
+/// How long a lease of the tested servers lasts.
+pub const LEASE: Duration = Duration::from_secs(2);
 
 /// A run in flight and what its caller was told so far.
 pub struct Flight {
@@ -32,10 +32,24 @@ pub struct Flight {
     pub told: Arc<Mutex<Told>>,
 }
 
+/// What a site is made of.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    pub store: Store,
+    /// A PostgreSQL database in which a schema may be made.
+    pub database_url: Option<String>,
+    /// Servers over the one database.
+    pub nodes: usize,
+    pub restart_database: Option<String>,
+}
+
 /// See the module.
 pub struct Site {
-    place: Place,
+    pub place: Place,
+    /// The server, and others over the same database.
     pub world: World,
+    fellows: Vec<World>,
+    pub restart_database: Option<String>,
     pub clock: Clock,
     ledger: Arc<Ledger>,
     caller: Caller,
@@ -44,8 +58,8 @@ pub struct Site {
 }
 
 impl Site {
-    pub async fn open(store: Store, server: Option<&str>, clock: &Clock) -> Result<Self> {
-        let place = Place::new(store, server, clock).await?;
+    pub async fn open(ground: &Ground, clock: &Clock) -> Result<Self> {
+        let place = Place::new(ground.store, ground.database_url.as_deref(), clock).await?;
         let ledger = Arc::new(Ledger::default());
         let (sink_listener, sink) = listen().await?;
         let (upstream_listener, upstream) = listen().await?;
@@ -61,11 +75,18 @@ impl Site {
         ];
         environment.extend(place.url()?.map(|url| ("DISPATCH_DATABASE_URL".to_owned(), url)));
         let fixed = "--json serve --listen 127.0.0.1:0 --dev --grace-seconds 0 --rate-limit 0 --log warn --lease-seconds";
-        let mut arguments: Vec<_> = fixed.split(' ').chain([LEASE, "--data"]).map(Into::into).collect();
+        let mut arguments: Vec<_> = fixed.split(' ').chain([LEASE.as_secs().to_string().as_str(), "--data"]).map(Into::into).collect();
         arguments.push(place.data().into());
-        let world = World::new(Setup { arguments, environment, log: place.log(), clock: clock.clone() });
-        let caller = Caller::new(key, world.base(), clock.clone())?;
-        Ok(Self { place, world, clock: clock.clone(), ledger, caller, sink: format!("http://{sink}"), servants })
+        let setup = Setup { arguments, environment, log: place.log(), clock: clock.clone() };
+        let world = World::new(setup, ground.nodes);
+        let fellows = (1..ground.nodes).map(|number| world.fellow(number)).collect();
+        let caller = Caller::new(key, world.bases(), clock.clone())?;
+        let (sink, restart_database) = (format!("http://{sink}"), ground.restart_database.clone());
+        Ok(Self { place, world, fellows, restart_database, clock: clock.clone(), ledger, caller, sink, servants })
+    }
+
+    pub fn servers(&self) -> impl Iterator<Item = &World> {
+        std::iter::once(&self.world).chain(&self.fellows)
     }
 
     pub fn teller(&self) -> Teller<'_> {
@@ -132,7 +153,9 @@ impl Site {
 
     /// Ends the server and removes the site; keeps it when there is something to look at.
     pub async fn close(self, keep: bool) -> Result<Option<String>> {
-        self.world.kill().await?;
+        for server in self.servers() {
+            server.kill().await?;
+        }
         self.servants.iter().for_each(AbortHandle::abort);
         if keep {
             return Ok(Some(self.place.folder.display().to_string()));

@@ -20,6 +20,7 @@ const START: Duration = Duration::from_secs(30);
 const ABORT: i32 = 6;
 
 /// How the server is started.
+#[derive(Clone)]
 pub struct Setup {
     pub arguments: Vec<OsString>,
     pub environment: Vec<(String, String)>,
@@ -36,21 +37,40 @@ pub enum Began {
     Died,
 }
 
+/// Where the servers are reached, each in its place, while they serve.
+pub type Bases = Vec<Option<String>>;
+
 /// See the module.
 pub struct World {
     setup: Setup,
     child: Mutex<Option<Child>>,
-    base: watch::Sender<Option<String>>,
+    bases: watch::Sender<Bases>,
+    /// The place of this server's address among them.
+    number: usize,
 }
 
 impl World {
-    pub fn new(setup: Setup) -> Self {
-        Self { setup, child: Mutex::new(None), base: watch::Sender::new(None) }
+    /// The first of `count` servers over one database.
+    pub fn new(setup: Setup, count: usize) -> Self {
+        Self { setup, child: Mutex::new(None), bases: watch::Sender::new(vec![None; count.max(1)]), number: 0 }
     }
 
-    /// The server's address while it serves.
-    pub fn base(&self) -> watch::Receiver<Option<String>> {
-        self.base.subscribe()
+    /// Another of them.
+    pub fn fellow(&self, number: usize) -> Self {
+        Self { setup: self.setup.clone(), child: Mutex::new(None), bases: self.bases.clone(), number }
+    }
+
+    /// Where this server and its fellows are reached.
+    pub fn bases(&self) -> watch::Receiver<Bases> {
+        self.bases.subscribe()
+    }
+
+    fn tell(&self, base: Option<String>) {
+        self.bases.send_modify(|bases| {
+            if let Some(place) = bases.get_mut(self.number) {
+                *place = base;
+            }
+        });
     }
 
     /// Starts the server, with a failpoint armed if one is given.
@@ -82,7 +102,7 @@ impl World {
             }
             return Err(self.failed(&format!("the server did not start: {}", first.unwrap_or_else(|| status.to_string()))));
         };
-        self.base.send_replace(Some(url.to_owned()));
+        self.tell(Some(url.to_owned()));
         *place = Some(child);
         Ok(Began::Serving)
     }
@@ -94,17 +114,42 @@ impl World {
             child.kill().await.map_err(Error::internal)?;
         }
         *place = None;
-        self.base.send_replace(None);
+        self.tell(None);
         Ok(())
     }
 
     /// Asks the server to stop in order.
     pub async fn terminate(&self) -> Result<()> {
-        let pid = self.child.lock().await.as_ref().and_then(Child::id);
-        if let Some(pid) = pid {
-            Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await.map_err(Error::internal)?;
+        self.act("kill", "-TERM").await
+    }
+
+    /// Stops the server where it stands, as a machine that is suspended does.
+    pub async fn freeze(&self) -> Result<()> {
+        self.act("kill", "-STOP").await
+    }
+
+    pub async fn thaw(&self) -> Result<()> {
+        self.act("kill", "-CONT").await
+    }
+
+    /// The size in bytes beyond which the disk takes no write of the server; `None`: as the system has it.
+    pub async fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        // The hard limit stays, or the soft one could not be raised again.
+        let Some(pid) = self.pid().await else { return Ok(()) };
+        let status = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={limit}:")]).status().await.map_err(Error::internal)?;
+        if status.success() { Ok(()) } else { Err(self.failed("prlimit could not limit the server's files")) }
+    }
+
+    async fn act(&self, command: &str, option: &str) -> Result<()> {
+        if let Some(pid) = self.pid().await {
+            Command::new(command).args([option, &pid]).status().await.map_err(Error::internal)?;
         }
         Ok(())
+    }
+
+    async fn pid(&self) -> Option<String> {
+        self.child.lock().await.as_ref().and_then(Child::id).map(|pid| pid.to_string())
     }
 
     /// Waits until the server is gone by itself; whether it died on purpose.
@@ -115,7 +160,7 @@ impl World {
             None => return Ok(false),
         };
         *place = None;
-        self.base.send_replace(None);
+        self.tell(None);
         Ok(died_on_purpose(status))
     }
 
