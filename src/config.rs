@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::http::limits::{LimitOptions, Rate};
-use crate::net::AllowRule;
+use crate::net::{AllowRule, Deadlines};
 use crate::queue;
 use crate::secret::Secret;
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub providers: Option<PathBuf>,
     /// Provider keys and addresses, by the names of environment variables.
     pub env: HashMap<String, String>,
+    /// Of each call of a model.
+    pub model_deadlines: Deadlines,
     pub workers: queue::Options,
     pub limits: LimitOptions,
     /// How long runs may take to end when the server shuts down.
@@ -52,6 +54,7 @@ impl Config {
             cors: Vec::new(),
             providers: None,
             env: HashMap::new(),
+            model_deadlines: Deadlines::default(),
             workers: queue::Options::default(),
             limits: LimitOptions::default(),
             grace: std::time::Duration::from_secs(5),

@@ -128,7 +128,14 @@ fn models(config: &Config, egress: &Egress, clock: &Clock) -> Result<Models> {
     if let Some(folder) = &config.providers {
         catalogue.extend_from(folder)?;
     }
-    Ok(Models::new(Setup { catalogue, env: config.env.clone(), egress: egress.clone(), clock: clock.clone(), dev: config.dev }))
+    Ok(Models::new(Setup {
+        catalogue,
+        env: config.env.clone(),
+        egress: egress.clone(),
+        clock: clock.clone(),
+        deadlines: config.model_deadlines,
+        dev: config.dev,
+    }))
 }
 
 fn unusable(path: &std::path::Path, error: &std::io::Error) -> Error {

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::config::Config;
 use crate::http::limits::Rate;
-use crate::net::AllowRule;
+use crate::net::{AllowRule, Deadlines};
 use crate::secret::Secret;
 
 /// See the module.
@@ -39,6 +39,15 @@ pub struct ServerOptions {
     /// Calls per second that one key may make; 0 lifts the limit.
     #[arg(long, env = "DISPATCH_RATE_LIMIT", default_value_t = 500)]
     pub rate_limit: u32,
+    /// Seconds that a model's server may take to answer at all.
+    #[arg(long, env = "DISPATCH_MODEL_FIRST_BYTE_SECONDS", default_value_t = 60)]
+    pub model_first_byte_seconds: u64,
+    /// Seconds that a model may be silent in the middle of its answer.
+    #[arg(long, env = "DISPATCH_MODEL_IDLE_SECONDS", default_value_t = 30)]
+    pub model_idle_seconds: u64,
+    /// Seconds that one answer of a model may take.
+    #[arg(long, env = "DISPATCH_MODEL_TOTAL_SECONDS", default_value_t = 600)]
+    pub model_total_seconds: u64,
     /// Seconds that a lease on a run lasts without being renewed.
     #[arg(long, env = "DISPATCH_LEASE_SECONDS", default_value_t = 10)]
     pub lease_seconds: u64,
@@ -68,6 +77,11 @@ impl ServerOptions {
         config.cors = self.cors_origin;
         config.providers = self.providers;
         config.env = env;
+        config.model_deadlines = Deadlines {
+            first_byte: Duration::from_secs(self.model_first_byte_seconds.max(1)),
+            between_chunks: Duration::from_secs(self.model_idle_seconds.max(1)),
+            total: Duration::from_secs(self.model_total_seconds.max(1)),
+        };
         config.workers.lease = Duration::from_secs(self.lease_seconds.max(1));
         config.grace = Duration::from_secs(self.grace_seconds);
         config

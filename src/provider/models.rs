@@ -12,7 +12,7 @@ use super::completion::Usage;
 use super::echo::Echo;
 use super::price::{Cost, Price};
 use super::quirks::Quirks;
-use super::{Anthropic, Gemini, OpenAi, Provider};
+use super::{Anthropic, Deadlines, Gemini, OpenAi, Provider};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::net::Egress;
@@ -28,6 +28,8 @@ pub struct Setup {
     pub env: HashMap<String, String>,
     pub egress: Egress,
     pub clock: Clock,
+    /// Of each attempt of a call.
+    pub deadlines: Deadlines,
     /// Models without a key are played by `local/echo`.
     pub dev: bool,
 }
@@ -62,6 +64,7 @@ struct Inner {
     env: HashMap<String, Secret>,
     wires: BTreeMap<&'static str, Arc<dyn Provider>>,
     clock: Clock,
+    deadlines: Deadlines,
     dev: bool,
 }
 
@@ -139,7 +142,7 @@ pub struct PriceCard {
 
 impl Models {
     pub fn new(setup: Setup) -> Self {
-        let Setup { catalogue, env, egress, clock, dev } = setup;
+        let Setup { catalogue, env, egress, clock, deadlines, dev } = setup;
         let wanted = catalogue.providers().iter().flat_map(|provider| provider.key_env.iter().chain(&provider.base_url_env));
         let env = wanted.filter_map(|name| Some((name.clone(), Secret::new(env.get(name)?.trim())))).collect();
         let clients: [Arc<dyn Provider>; 4] = [
@@ -149,7 +152,7 @@ impl Models {
             Arc::new(Gemini::new(egress, clock.clone())),
         ];
         let wires = clients.into_iter().map(|client| (client.wire(), client)).collect();
-        Self(Arc::new(Inner { catalogue, env, wires, clock, dev }))
+        Self(Arc::new(Inner { catalogue, env, wires, clock, deadlines, dev }))
     }
 
     /// Adds a provider made elsewhere. It serves every catalogue entry of its wire (in place of the built-in one),
@@ -162,6 +165,10 @@ impl Models {
             inner.catalogue.put(ProviderEntry::keyless(wire));
         }
         self
+    }
+
+    pub fn deadlines(&self) -> Deadlines {
+        self.0.deadlines
     }
 
     pub fn catalogue(&self) -> &Catalogue {

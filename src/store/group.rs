@@ -6,6 +6,8 @@
 //! refused write stands alone, so that a poisoned one harms nobody else.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +29,8 @@ const QUEUE: usize = 4_096;
 pub(super) trait Apply: Send + 'static {
     /// Writes a batch in one transaction; durable when it returns.
     async fn apply(&mut self, batch: &Batch) -> StoreResult<Won>;
+    /// Writes something that changes nothing, to see whether the database takes writes.
+    async fn probe(&mut self) -> StoreResult<()>;
     /// Why a creation that did not win lost; [`Created::New`] when an earlier try had won.
     async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created>;
     /// Why a commit that did not win lost; [`Committed::Done`] when an earlier try had won.
@@ -48,6 +52,7 @@ enum Write {
     Create(Box<NewRun>, Reply<Created>),
     Commit(Box<Commit>, Reply<Committed>),
     Resolve(Vec<Resolve>, Reply<Vec<Resolved>>),
+    Probe(Reply<()>),
 }
 
 /// What a write is about; a group holds one write about each.
@@ -59,7 +64,11 @@ enum Subject {
 
 /// The sending end of a writer task.
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::Sender<Write>);
+pub(super) struct Writer {
+    queue: mpsc::Sender<Write>,
+    /// The database refused the last write.
+    falters: Arc<AtomicBool>,
+}
 
 fn closed() -> StoreError {
     StoreError::unavailable("the store is closed")
@@ -69,12 +78,13 @@ impl Writer {
     /// Starts the writer task; it ends when every sender is gone and the queue is empty.
     pub fn start(driver: impl Apply) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self(sender), tokio::spawn(work(driver, receiver)))
+        let falters = Arc::new(AtomicBool::new(false));
+        (Self { queue: sender, falters: falters.clone() }, tokio::spawn(work(driver, receiver, falters)))
     }
 
     async fn ask<T>(&self, write: impl FnOnce(Reply<T>) -> Write) -> StoreResult<T> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(write(reply)).await.map_err(|_| closed())?;
+        self.queue.send(write(reply)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -91,6 +101,11 @@ impl Writer {
     pub async fn resolve(&self, answers: Vec<Resolve>) -> StoreResult<Vec<Resolved>> {
         self.ask(|reply| Write::Resolve(answers, reply)).await
     }
+
+    /// Whether the database takes writes; tried only when it refused the last one.
+    pub async fn probe(&self) -> StoreResult<()> {
+        if self.falters.load(Ordering::Relaxed) { self.ask(Write::Probe).await } else { Ok(()) }
+    }
 }
 
 impl Write {
@@ -99,6 +114,7 @@ impl Write {
             Self::Create(new, _) => HashSet::from([Subject::Run(new.id)]),
             Self::Commit(commit, _) => [Subject::Run(commit.run)].into_iter().chain(commit.child_wait().map(Subject::Wait)).collect(),
             Self::Resolve(answers, _) => answers.iter().map(|answer| Subject::Wait(answer.wait)).collect(),
+            Self::Probe(_) => HashSet::new(),
         }
     }
 
@@ -107,6 +123,7 @@ impl Write {
             Self::Create(new, _) => batch.create(new, driver.knows_flow(&new.flow.hash)),
             Self::Commit(commit, _) => batch.commit(commit),
             Self::Resolve(answers, _) => answers.iter().for_each(|answer| batch.resolve(answer)),
+            Self::Probe(_) => {}
         }
     }
 
@@ -115,11 +132,12 @@ impl Write {
             Self::Create(_, reply) => drop(reply.send(Err(error.again()))),
             Self::Commit(_, reply) => drop(reply.send(Err(error.again()))),
             Self::Resolve(_, reply) => drop(reply.send(Err(error.again()))),
+            Self::Probe(reply) => drop(reply.send(Err(error.again()))),
         }
     }
 }
 
-async fn work(mut driver: impl Apply, mut receiver: mpsc::Receiver<Write>) {
+async fn work(mut driver: impl Apply, mut receiver: mpsc::Receiver<Write>, falters: Arc<AtomicBool>) {
     let mut waiting = Vec::with_capacity(MAX_GROUP);
     while !waiting.is_empty() || receiver.recv_many(&mut waiting, MAX_GROUP).await > 0 {
         while waiting.len() < MAX_GROUP
@@ -128,7 +146,7 @@ async fn work(mut driver: impl Apply, mut receiver: mpsc::Receiver<Write>) {
             waiting.push(write);
         }
         let (group, batch) = gather(&driver, &mut waiting);
-        write(&mut driver, group, batch).await;
+        write(&mut driver, group, batch, &falters).await;
     }
     driver.close().await;
 }
@@ -150,11 +168,17 @@ fn gather(driver: &impl Apply, waiting: &mut Vec<Write>) -> (Vec<Write>, Batch) 
     (group, batch)
 }
 
-async fn write(driver: &mut impl Apply, group: Vec<Write>, batch: Batch) {
+async fn write(driver: &mut impl Apply, group: Vec<Write>, batch: Batch, falters: &AtomicBool) {
     let mut parts = vec![(group, batch)];
     while let Some((mut part, batch)) = parts.pop() {
         failpoint::hit("store.group.before");
-        match driver.apply(&batch).await {
+        let written = if part.iter().any(|write| matches!(write, Write::Probe(_))) { driver.probe().await } else { Ok(()) };
+        let written = match written {
+            Ok(()) => driver.apply(&batch).await,
+            Err(error) => Err(error),
+        };
+        falters.store(matches!(written, Err(StoreError::Unavailable(_))), Ordering::Relaxed);
+        match written {
             Ok(won) => {
                 failpoint::hit("store.group.after");
                 answer(driver, part, &won).await;
@@ -181,6 +205,7 @@ async fn answer(driver: &mut impl Apply, group: Vec<Write>, won: &Won) {
             Write::Create(new, reply) => drop(reply.send(created(driver, &new, won).await)),
             Write::Commit(commit, reply) => drop(reply.send(committed(driver, &commit, won).await)),
             Write::Resolve(answers, reply) => drop(reply.send(resolved(driver, &answers, won).await)),
+            Write::Probe(reply) => drop(reply.send(Ok(()))),
         }
     }
 }

@@ -131,7 +131,7 @@ pub trait Store: Runs + Waits + Flows + Records + Accounts + Idempotency + Vault
     /// lost or late, so whoever listens also looks from time to time.
     fn bell(&self) -> broadcast::Receiver<Rung>;
 
-    /// Whether the database answers.
+    /// Whether the database answers, and takes writes if it refused the last one.
     async fn ping(&self) -> StoreResult<()>;
 
     /// Finishes what was accepted and closes.

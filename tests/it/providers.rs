@@ -48,7 +48,8 @@ impl Bench {
             ("GEMINI_BASE_URL", format!("{scheme}://127.0.0.1:{port}/")),
         ];
         let env: HashMap<String, String> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let setup = Setup { catalogue: priced(), env, egress: egress.clone(), clock: Clock::system(), dev: false };
+        let setup =
+            Setup { catalogue: priced(), env, egress: egress.clone(), clock: Clock::system(), deadlines: Deadlines::default(), dev: false };
         Self { port, models: Models::new(setup), egress }
     }
 
@@ -407,7 +408,14 @@ async fn no_key_is_ever_shown() {
 async fn a_model_without_a_key_is_refused_or_played_by_echo() {
     let egress = Egress::new(Policy::default(), Clock::system()).unwrap();
     let models = |dev| {
-        let setup = Setup { catalogue: priced(), env: HashMap::new(), egress: egress.clone(), clock: Clock::system(), dev };
+        let setup = Setup {
+            catalogue: priced(),
+            env: HashMap::new(),
+            egress: egress.clone(),
+            clock: Clock::system(),
+            deadlines: Deadlines::default(),
+            dev,
+        };
         Models::new(setup)
     };
     let strict = models(false);

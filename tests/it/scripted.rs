@@ -48,6 +48,7 @@ async fn run(attempts: Vec<Attempt>, candidates: usize) -> (Vec<Piece>, Result<(
         env: HashMap::new(),
         egress: Egress::new(Policy::default(), clock.clone()).unwrap(),
         clock: clock.clone(),
+        deadlines: Deadlines::default(),
         dev: false,
     };
     let models = Models::new(setup).register(Arc::new(Scripted(Mutex::new(attempts.into()))));

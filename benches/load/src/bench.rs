@@ -39,6 +39,8 @@ pub struct Bench {
 
 /// A fake model that answers in 20 chunks.
 pub const MODEL: &str = "fake-chunks-20";
+/// What one key may hold open.
+pub const STREAMS_PER_KEY: usize = 100;
 pub const KEY: &str = "bench-key-0123456789abcdef";
 
 impl Bench {

@@ -89,9 +89,11 @@ impl Connection {
         self.buffer.get(self.body..).unwrap_or_default()
     }
 
-    /// Reads a few bytes and forgets them; how many there were.
-    pub async fn sip(&mut self) -> Result<usize> {
-        Ok(self.stream.read(&mut [0; 64]).await?)
+    /// Reads at most so many bytes, up to 64, and forgets them; how many there were.
+    pub async fn sip(&mut self, most: usize) -> Result<usize> {
+        let mut bytes = [0; 64];
+        let most = most.min(bytes.len());
+        Ok(self.stream.read(bytes.get_mut(..most).unwrap_or_default()).await?)
     }
 
     fn head(&self) -> &str {

@@ -2,9 +2,11 @@
 //! plain HTTP/1.1 and reads their CPU time and memory from the system. Compare ratios of one run, not figures of two.
 
 mod bench;
+mod cuts;
 mod http;
 mod overload;
 mod process;
+mod readers;
 mod soak;
 mod speed;
 mod upstream;
@@ -26,6 +28,10 @@ enum Scenario {
     Speed(speed::Arguments),
     /// Several times more requests than can be done: refusals, memory, recovery.
     Overload(overload::Arguments),
+    /// Streams that are cut at random bytes and joined again.
+    Cuts(cuts::Arguments),
+    /// Readers that take one byte a second.
+    Readers(readers::Arguments),
     /// A mixed load for long: tasks, files, memory and the write-ahead log.
     Soak(soak::Arguments),
 }
@@ -36,6 +42,8 @@ async fn main() -> Result<()> {
     match scenario {
         Scenario::Speed(arguments) => speed::run(&subject, arguments).await,
         Scenario::Overload(arguments) => overload::run(&subject, arguments).await,
+        Scenario::Cuts(arguments) => cuts::run(&subject, arguments).await,
+        Scenario::Readers(arguments) => readers::run(&subject, arguments).await,
         Scenario::Soak(arguments) => soak::run(&subject, arguments).await,
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bench::{self, Bench, Load, MODEL, Subject, Until, load};
+use crate::bench::{self, Bench, Load, MODEL, STREAMS_PER_KEY, Subject, Until, load};
 use crate::http::Connection;
 use crate::upstream;
 
@@ -32,8 +32,6 @@ pub struct Arguments {
 
 /// Steps of the flow of HTTP calls.
 const STEPS: usize = 5;
-/// What one key may hold open.
-const STREAMS_PER_KEY: usize = 100;
 /// Requests at once while executions are being stored.
 const FILLERS: usize = 64;
 

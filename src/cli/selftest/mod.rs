@@ -34,10 +34,10 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use blows::Blow;
 use dice::Dice;
+use kills::Storm;
 use place::Store;
 use report::Report;
 use site::{Ground, Site};
-use kills::Storm;
 
 /// Most runs in flight.
 const WIDEST: usize = 200;
@@ -135,7 +135,9 @@ impl Crash {
         let fault = match self.store {
             Store::Sqlite if self.nodes > 1 => ("/nodes", "several servers share a database on PostgreSQL only; add --store postgres"),
             Store::Sqlite if wants(Blow::Deaf) || wants(Blow::Database) => ("/blows", "deaf and database are blows to PostgreSQL"),
-            Store::Postgres if wants(Blow::Disk) => ("/blows", "disk is a blow to SQLite: on PostgreSQL, the server's disk is not the database's"),
+            Store::Postgres if wants(Blow::Disk) => {
+                ("/blows", "disk is a blow to SQLite: on PostgreSQL, the server's disk is not the database's")
+            }
             _ if wants(Blow::Database) && self.restart_database.is_none() => ("/restart-database", "the blow database needs this command"),
             _ => return Ok(()),
         };

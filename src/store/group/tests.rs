@@ -47,6 +47,10 @@ impl Apply for Fake {
         })
     }
 
+    async fn probe(&mut self) -> StoreResult<()> {
+        Ok(())
+    }
+
     async fn explain_create(&mut self, _: &NewRun) -> StoreResult<Created> {
         Err(StoreError::unavailable("nothing loses here"))
     }

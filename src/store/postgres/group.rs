@@ -181,6 +181,10 @@ impl Apply for Driver {
         Ok(won)
     }
 
+    async fn probe(&mut self) -> StoreResult<()> {
+        ask!(self, connection => probe(connection))
+    }
+
     async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created> {
         ask!(self, connection => runs::explain_create(connection, new))
     }
@@ -213,4 +217,9 @@ impl Apply for Driver {
             let _ = connection.close().await;
         }
     }
+}
+
+/// A transaction with a number of its own is written to the log of the database, though it changes nothing.
+async fn probe(connection: &mut PgConnection) -> StoreResult<()> {
+    sqlx::query("select pg_current_xact_id()").execute(connection).await.map(drop).map_err(failed)
 }

@@ -176,7 +176,8 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> StoreResult<()> {
-        sqlx::query("select 1").fetch_one(&self.pool).await.map(drop).map_err(failed)
+        sqlx::query("select 1").fetch_one(&self.pool).await.map(drop).map_err(failed)?;
+        self.writer()?.probe().await
     }
 
     async fn close(&self) {

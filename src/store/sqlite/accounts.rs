@@ -47,7 +47,7 @@ impl Accounts for SqliteStore {
     async fn create_first_tenant(&self, tenant: Tenant, key: ApiKey) -> StoreResult<bool> {
         tenant.fit()?;
         key.fit()?;
-        let mut connection = self.writing().await;
+        let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         let taken: i64 = sqlx::query_scalar("select exists (select 1 from tenants)").fetch_one(&mut *open).await.map_err(failed)?;
         if taken != 0 {
@@ -62,7 +62,7 @@ impl Accounts for SqliteStore {
     async fn create_tenant(&self, tenant: Tenant, key: ApiKey) -> StoreResult<()> {
         tenant.fit()?;
         key.fit()?;
-        let mut connection = self.writing().await;
+        let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         insert_tenant(&mut open, tenant).await?;
         insert_key(&mut open, key).await?;
@@ -76,7 +76,7 @@ impl Accounts for SqliteStore {
 
     async fn create_key(&self, key: ApiKey) -> StoreResult<()> {
         key.fit()?;
-        insert_key(&mut *self.writing().await, key).await
+        insert_key(&mut *self.writing().await?, key).await
     }
 
     async fn find_key(&self, hash: &str) -> StoreResult<Option<ApiKey>> {
@@ -99,7 +99,7 @@ impl Accounts for SqliteStore {
             .bind(id.suffix())
             .bind(tenant.suffix())
             .bind(now.as_millis())
-            .execute(&mut *self.writing().await)
+            .execute(&mut *self.writing().await?)
             .await
             .map_err(failed)?;
         Ok(result.rows_affected() > 0)

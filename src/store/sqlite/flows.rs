@@ -34,7 +34,7 @@ const TAKEN: &str = "a flow with this name";
 impl Flows for SqliteStore {
     async fn create_flow(&self, tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> StoreResult<()> {
         flow.fit()?;
-        let mut connection = self.writing().await;
+        let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         sqlx::query(
             "insert into flows (id, tenant, name, description, current_version, published_version, created_at, updated_at, folded) \
@@ -64,7 +64,7 @@ impl Flows for SqliteStore {
         expected: Option<FlowVersionId>,
     ) -> StoreResult<Option<SavedFlow>> {
         flow.fit()?;
-        let mut connection = self.writing().await;
+        let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         let row = sqlx::query(
             "update flows set name = $3, folded = $8, description = $4, current_version = $5, updated_at = $6 \
@@ -129,7 +129,7 @@ impl Flows for SqliteStore {
         let result = sqlx::query("delete from flows where id = $1 and tenant = $2")
             .bind(id.suffix())
             .bind(tenant.suffix())
-            .execute(&mut *self.writing().await)
+            .execute(&mut *self.writing().await?)
             .await
             .map_err(failed)?;
         Ok(result.rows_affected() > 0)
@@ -158,7 +158,7 @@ impl Flows for SqliteStore {
     }
 
     async fn publish_flow(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> StoreResult<bool> {
-        let mut connection = self.writing().await;
+        let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         let result = sqlx::query(
             "update flows set published_version = $3, updated_at = $4 where id = $1 and tenant = $2 \

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use moka::sync::Cache;
 use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use tokio::sync::{Mutex, broadcast};
+use sqlx::sqlite::SqliteRow;
+use tokio::sync::broadcast;
 
-use super::wal::Wal;
+use super::pen::Pen;
 use super::{failed, runs, waits};
 use crate::id::RunId;
 use crate::store::batch::{Batch, Won};
@@ -117,24 +117,22 @@ commit;
 
 /// The writer's driver on SQLite.
 pub(super) struct Driver {
-    connection: Arc<Mutex<SqliteConnection>>,
-    wal: Arc<Wal>,
+    pen: Arc<Pen>,
     flows: Cache<String, ()>,
     bell: broadcast::Sender<Rung>,
 }
 
 impl Driver {
-    pub fn new(connection: Arc<Mutex<SqliteConnection>>, wal: Arc<Wal>, bell: broadcast::Sender<Rung>) -> Self {
+    pub fn new(pen: Arc<Pen>, bell: broadcast::Sender<Rung>) -> Self {
         let flows = Cache::builder().max_capacity(KNOWN_FLOWS).time_to_live(KNOWN_FOR).build();
-        Self { connection, wal, flows, bell }
+        Self { pen, flows, bell }
     }
 }
 
 #[async_trait]
 impl Apply for Driver {
     async fn apply(&mut self, batch: &Batch) -> StoreResult<Won> {
-        let mut connection = self.connection.lock().await;
-        self.wal.tend(&mut connection).await;
+        let mut connection = self.pen.take().await?;
         let mut query = sqlx::query(GROUP);
         for argument in batch.arguments() {
             query = query.bind(argument);
@@ -154,16 +152,22 @@ impl Apply for Driver {
         Ok(won)
     }
 
+    async fn probe(&mut self) -> StoreResult<()> {
+        // Written even when it is what it was.
+        let mut connection = self.pen.take().await?;
+        sqlx::query("pragma user_version = 0").execute(&mut *connection).await.map(drop).map_err(failed)
+    }
+
     async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created> {
-        runs::explain_create(&mut *self.connection.lock().await, new).await
+        runs::explain_create(&mut *self.pen.take().await?, new).await
     }
 
     async fn explain_commit(&mut self, commit: &Commit) -> StoreResult<Committed> {
-        runs::explain_commit(&mut *self.connection.lock().await, commit).await
+        runs::explain_commit(&mut *self.pen.take().await?, commit).await
     }
 
     async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved> {
-        waits::explain_resolve(&mut *self.connection.lock().await, answer).await
+        waits::explain_resolve(&mut *self.pen.take().await?, answer).await
     }
 
     fn knows_flow(&self, hash: &str) -> bool {

@@ -15,7 +15,7 @@ use crate::store::{Created, StoreResult, row};
 impl Idempotency for SqliteStore {
     async fn begin_receipt(&self, tenant: TenantId, receipt: Receipt, now: Timestamp) -> StoreResult<Begun> {
         receipt.fit()?;
-        let mut connection = self.writing().await;
+        let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         sqlx::query("delete from idempotency where tenant = $1 and route = $2 and key = $3 and expires_at <= $4")
             .bind(tenant.suffix())
@@ -77,7 +77,7 @@ impl Idempotency for SqliteStore {
             .bind(key.to_owned())
             .bind(i64::from(answer.status))
             .bind(json(&answer.body))
-            .execute(&mut *self.writing().await)
+            .execute(&mut *self.writing().await?)
             .await
             .map(drop)
             .map_err(failed)
@@ -88,7 +88,7 @@ impl Idempotency for SqliteStore {
             .bind(tenant.suffix())
             .bind(route.to_owned())
             .bind(key.to_owned())
-            .execute(&mut *self.writing().await)
+            .execute(&mut *self.writing().await?)
             .await
             .map(drop)
             .map_err(failed)
@@ -97,7 +97,7 @@ impl Idempotency for SqliteStore {
     async fn purge_receipts(&self, now: Timestamp) -> StoreResult<u64> {
         sqlx::query("delete from idempotency where expires_at <= $1")
             .bind(now.as_millis())
-            .execute(&mut *self.writing().await)
+            .execute(&mut *self.writing().await?)
             .await
             .map(|result| result.rows_affected())
             .map_err(failed)

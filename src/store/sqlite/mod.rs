@@ -8,6 +8,7 @@ mod flows;
 mod group;
 mod idempotency;
 mod owner;
+mod pen;
 mod records;
 mod runs;
 mod vault;
@@ -26,7 +27,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Row, SqlStr};
-use tokio::sync::{Mutex, MutexGuard, broadcast};
+use tokio::sync::{MutexGuard, broadcast};
 
 use super::group::Writer;
 use super::row::Columns;
@@ -42,8 +43,7 @@ const WAL_LIMIT: u32 = 16 * 1024 * 1024;
 /// See the module.
 pub struct SqliteStore {
     read: SqlitePool,
-    write: Arc<Mutex<SqliteConnection>>,
-    wal: Arc<wal::Wal>,
+    pen: Arc<pen::Pen>,
     writer: SyncMutex<Option<Writer>>,
     task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
     bell: broadcast::Sender<Rung>,
@@ -140,18 +140,9 @@ impl SqliteStore {
             .max_lifetime(None)
             .connect_lazy_with(shared.read_only(true));
         let (bell, _) = broadcast::channel(1_024);
-        let write = Arc::new(Mutex::new(write));
-        let wal = Arc::new(wal::Wal::new(path));
-        let (writer, task) = Writer::start(group::Driver::new(write.clone(), wal.clone(), bell.clone()));
-        Ok(Self {
-            read,
-            write,
-            wal,
-            writer: SyncMutex::new(Some(writer)),
-            task: SyncMutex::new(Some(task)),
-            bell,
-            owner: SyncMutex::new(owner),
-        })
+        let pen = Arc::new(pen::Pen::new(write, options, path));
+        let (writer, task) = Writer::start(group::Driver::new(pen.clone(), bell.clone()));
+        Ok(Self { read, pen, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell, owner: SyncMutex::new(owner) })
     }
 
     fn writer(&self) -> StoreResult<Writer> {
@@ -159,10 +150,8 @@ impl SqliteStore {
     }
 
     /// The writer connection, for a short transaction.
-    async fn writing(&self) -> MutexGuard<'_, SqliteConnection> {
-        let mut connection = self.write.lock().await;
-        self.wal.tend(&mut connection).await;
-        connection
+    async fn writing(&self) -> StoreResult<MutexGuard<'_, SqliteConnection>> {
+        self.pen.take().await
     }
 }
 
@@ -184,7 +173,8 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> StoreResult<()> {
-        sqlx::query("select 1").fetch_one(&self.read).await.map(drop).map_err(failed)
+        sqlx::query("select 1").fetch_one(&self.read).await.map(drop).map_err(failed)?;
+        self.writer()?.probe().await
     }
 
     async fn close(&self) {
@@ -194,8 +184,9 @@ impl Store for SqliteStore {
             let _ = task.await;
         }
         self.read.close().await;
-        let mut write = self.write.lock().await;
-        let _ = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut *write).await;
+        if let Ok(mut write) = self.writing().await {
+            let _ = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut *write).await;
+        }
         self.owner.lock().take();
     }
 

@@ -32,7 +32,7 @@ impl Records for SqliteStore {
         .bind(json(&record.messages))
         .bind(record.created_at.as_millis())
         .bind(record.updated_at.as_millis())
-        .execute(&mut *self.writing().await)
+        .execute(&mut *self.writing().await?)
         .await
         .map_err(failed)?;
         if result.rows_affected() == 0 { Err(StoreError::Exists(TAKEN)) } else { Ok(()) }
@@ -52,7 +52,7 @@ impl Records for SqliteStore {
         .bind(json(&record.messages))
         .bind(record.updated_at.as_millis())
         .bind(expected.as_millis())
-        .execute(&mut *self.writing().await)
+        .execute(&mut *self.writing().await?)
         .await
         .map_err(unless_taken(TAKEN))?;
         Ok(result.rows_affected() > 0)
@@ -121,7 +121,7 @@ impl Records for SqliteStore {
         sqlx::query("delete from records where tenant = $1 and id in (select value from json_each($2))")
             .bind(tenant.suffix())
             .bind(json(&ids))
-            .execute(&mut *self.writing().await)
+            .execute(&mut *self.writing().await?)
             .await
             .map(|result| result.rows_affected())
             .map_err(failed)

@@ -80,7 +80,7 @@ async fn logs(connection: &mut SqliteConnection, runs: &str) -> StoreResult<Vec<
 impl SqliteStore {
     /// Takes the due runs over and returns their rows as they were found.
     async fn take_due(&self, claim: &Claim) -> StoreResult<Vec<SqliteRow>> {
-        let mut connection = self.writing().await;
+        let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         let runs = sqlx::query(DUE)
             .bind(claim.now.as_millis())
@@ -143,7 +143,7 @@ impl Runs for SqliteStore {
         .bind(node.suffix())
         .bind(json(&held))
         .bind(until.as_millis())
-        .fetch_all(&mut *self.writing().await)
+        .fetch_all(&mut *self.writing().await?)
         .await
         .map_err(failed)?;
         rows.iter().map(row::renewed).collect()
@@ -156,7 +156,7 @@ impl Runs for SqliteStore {
     }
 
     async fn request_cancel(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<Option<RunState>> {
-        let mut connection = self.writing().await;
+        let mut connection = self.writing().await?;
         let asked = sqlx::query(
             "update runs set cancel_requested = 1, nudges = nudges + 1, \
                 wake_at = case when state in ('queued', 'paused') then $3 else wake_at end \
@@ -258,7 +258,7 @@ impl Runs for SqliteStore {
         .bind(run.suffix())
         .bind(tenant.suffix())
         .bind(now.as_millis())
-        .execute(&mut *self.writing().await)
+        .execute(&mut *self.writing().await?)
         .await
         .map_err(failed)?;
         if woken.rows_affected() > 0 {

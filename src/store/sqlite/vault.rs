@@ -24,7 +24,7 @@ impl Vaults for SqliteStore {
         .bind(credential.hint)
         .bind(credential.created_at.as_millis())
         .bind(credential.updated_at.as_millis())
-        .fetch_one(&mut *self.writing().await)
+        .fetch_one(&mut *self.writing().await?)
         .await
         .map_err(failed)?;
         row::credential(&row)
@@ -43,7 +43,7 @@ impl Vaults for SqliteStore {
         let result = sqlx::query("delete from credentials where tenant = $1 and provider = $2")
             .bind(tenant.suffix())
             .bind(provider.to_owned())
-            .execute(&mut *self.writing().await)
+            .execute(&mut *self.writing().await?)
             .await
             .map_err(failed)?;
         Ok(result.rows_affected() > 0)

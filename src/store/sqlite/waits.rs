@@ -72,7 +72,7 @@ impl Waits for SqliteStore {
 
     async fn send_signal(&self, tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> StoreResult<bool> {
         signal.fit()?;
-        let mut connection = self.writing().await;
+        let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         let place: Option<i64> = sqlx::query_scalar(
             "update runs set nudges = nudges + 1, wake_at = case when state = 'paused' then min(coalesce(wake_at, $3), $3) else wake_at end \

@@ -46,6 +46,7 @@ mod approvals;
 mod disconnects;
 mod effects;
 mod events;
+mod faults;
 mod idempotency;
 mod limits;
 mod options;

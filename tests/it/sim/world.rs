@@ -172,6 +172,7 @@ impl World {
             env: std::collections::HashMap::new(),
             egress: egress(),
             clock: self.clock.clone(),
+            deadlines: dispatch::net::Deadlines::default(),
             dev: false,
         });
         let models = models.register(Arc::new(Scripted {

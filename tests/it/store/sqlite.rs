@@ -134,3 +134,29 @@ async fn a_database_is_opened_by_its_address() {
         assert!(!error.to_string().contains("secret"), "{error}");
     }
 }
+
+/// The size in bytes beyond which the system takes no write of this process, which has the test to itself.
+async fn limit_files(bytes: &str) {
+    // A write that is too much fails; without a listener it ends the process.
+    drop(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(25)).unwrap());
+    let limit = ["--pid", &std::process::id().to_string(), &format!("--fsize={bytes}:")].map(str::to_owned);
+    assert!(tokio::process::Command::new("prlimit").args(limit).status().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_writes_is_told_and_got_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("dispatch.db")).await;
+    let world = world();
+    let queued = world.create(&store, world.queued()).await;
+    limit_files("0").await;
+    assert!(matches!(store.claim_runs(world.claim()).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.create_run(world.queued()).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))), "it takes no writes, and says so");
+    assert!(store.find_run(world.tenant, queued).await.unwrap().is_some(), "it is read meanwhile");
+    limit_files("unlimited").await;
+    store.ping().await.unwrap();
+    let leases = store.claim_runs(world.claim()).await.unwrap();
+    assert_eq!(leases.iter().map(|lease| lease.run.id).collect::<Vec<_>>(), [queued]);
+    world.create(&store, world.queued()).await;
+}

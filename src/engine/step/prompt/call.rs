@@ -25,7 +25,7 @@ pub async fn make(prompt: &Prompt, context: &StepContext<'_>, request: ChatReque
     let _reserved = context.reserve(worst(&candidates, &request))?;
     context.settle().await;
     failpoint::hit("model.before");
-    let call = Call { candidates, request, retry: retry(context), deadlines: crate::net::Deadlines::default() };
+    let call = Call { candidates, request, retry: retry(context), deadlines: context.parts().models.deadlines() };
     let mut stream = Booked { stream: context.parts().models.stream(call), context, booked: false };
     let mut show = Shown { context, turn, text: None, reasoning: None, blocks: 0, visible: prompt.show, first: None };
     let mut heard = 0;
