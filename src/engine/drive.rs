@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::{Fuse, FusedFuture};
+use futures_util::future::{BoxFuture, Fuse, FusedFuture};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
@@ -42,6 +42,9 @@ pub enum Departure {
     /// Not ours any more.
     Lost(Lost),
 }
+
+/// A step that was entered: its position, the news of the run at that time, and how it ended.
+type Entered<'a> = BoxFuture<'a, (usize, u64, Ended)>;
 
 /// How the walk over the steps came out.
 enum Walk {
@@ -117,8 +120,8 @@ impl RunContext {
                 }
                 () = &mut last_word, if !last_word.is_terminated() => return Walk::HandBack,
                 () = self.parts().clock.sleep(GLANCE), if !last_word.is_terminated() => {}
-                Some((index, ended)) = running.next() => match ended {
-                    Ended::Suspended => self.stand(index, StepState::Waiting),
+                Some((index, news, ended)) = running.next() => match ended {
+                    Ended::Suspended => self.suspend(index, news),
                     Ended::Settled(record) => self.settle(index, record),
                     Ended::Fatal(record, why) => {
                         self.settle(index, record);
@@ -150,7 +153,7 @@ impl RunContext {
         failure("run_timeout", format!("the run took longer than {limit} ms"))
     }
 
-    fn start_ready<'a>(&'a self, running: &mut FuturesUnordered<futures_util::future::BoxFuture<'a, (usize, Ended)>>) {
+    fn start_ready<'a>(&'a self, running: &mut FuturesUnordered<Entered<'a>>) {
         loop {
             let ready = decide::ready(&self.plan, &self.memory.lock().steps);
             let mut passed_over = false;
@@ -162,7 +165,8 @@ impl RunContext {
                     }
                     Ready::Run(index) if running.len() < self.plan.flow.max_parallel => {
                         self.stand(index, StepState::Running);
-                        running.push(async move { (index, run_step(self, index).await) }.boxed());
+                        let news = self.memory.lock().news;
+                        running.push(async move { (index, news, run_step(self, index).await) }.boxed());
                     }
                     Ready::Run(_) => {}
                 }
@@ -176,6 +180,15 @@ impl RunContext {
     fn stand(&self, index: usize, state: StepState) {
         if let Some(standing) = self.memory.lock().steps.get_mut(index) {
             standing.state = Some(state);
+        }
+    }
+
+    /// A step waits; unless what it waits for may have come since it was entered, for then it may not have seen it.
+    fn suspend(&self, index: usize, news: u64) {
+        let mut memory = self.memory.lock();
+        let missed = memory.news != news;
+        if let Some(standing) = memory.steps.get_mut(index) {
+            *standing = if missed { Standing::default() } else { Standing { state: Some(StepState::Waiting), ..standing.clone() } };
         }
     }
 
@@ -195,7 +208,9 @@ impl RunContext {
 
     /// Steps that wait may be started again: what they wait for may be there.
     fn enter_again(&self) {
-        for standing in &mut self.memory.lock().steps {
+        let mut memory = self.memory.lock();
+        memory.news += 1;
+        for standing in &mut memory.steps {
             if standing.state == Some(StepState::Waiting) {
                 *standing = Standing::default();
             }

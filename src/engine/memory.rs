@@ -89,6 +89,8 @@ pub struct Memory {
     pub kept: HashMap<String, Worst>,
     /// Last reading of the run's nudges.
     pub nudges: i64,
+    /// How often something came that steps may wait for.
+    pub news: u64,
 }
 
 impl Memory {
@@ -107,6 +109,7 @@ impl Memory {
             reserved: Reserved::default(),
             kept: HashMap::new(),
             nudges,
+            news: 0,
         };
         memory.weight = memory.journal.values().map(weight).sum();
         let mut records: Vec<(usize, StepRecord)> = plan

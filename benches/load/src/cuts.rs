@@ -28,8 +28,8 @@ pub struct Arguments {
     seed: u64,
 }
 
-/// A model whose words come one by one, so that readers catch up with it now and then.
-const PACED: &str = "fake-chunks-400-slow-2";
+/// A model whose words come one by one, so that readers catch up with it now and then; no event of it is longer than a connection lives.
+const PACED: &str = "fake-chunks-100-slow-2";
 
 /// An event as a reader saw it: its number and its data.
 type Event = (u64, Value);

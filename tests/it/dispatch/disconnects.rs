@@ -19,7 +19,7 @@ on_both!(
 on_one!(Postgres: another_node_cancels);
 mod more {
     use super::*;
-    on_one!(Sqlite: a_caller_that_waits_for_json_hangs_up, hanging_up_before_the_first_token, streams_give_their_place_back, cancelled_streams_leave_no_task);
+    on_one!(Sqlite: every_phase_of_every_provider, a_caller_that_waits_for_json_hangs_up, hanging_up_before_the_first_token, streams_give_their_place_back, cancelled_streams_leave_no_task);
 }
 
 /// Words without an end from a model with a price.
@@ -100,6 +100,42 @@ async fn another_node_cancels(world: Arc<World>) {
     let told = reader.rest().await.fresh();
     assert_eq!(told.last().text("code"), "cancelled");
     assert_eq!(other.log(&run).await.frames, told.frames);
+}
+
+/// However and whenever a run is ended, its provider's connection closes within a second, and what was used is booked.
+async fn every_phase_of_every_provider(world: Arc<World>) {
+    let node = world.node();
+    let clock = dispatch::clock::Clock::system();
+    let mut ended = 0;
+    // Before the head of the answer, before its first word, and in its middle.
+    let phases = [("fake-stall", 0), ("fake-stall-after-0", 0), ("fake-stall-after-3", 3)];
+    for (wire, (model, words)) in ["openai", "anthropic", "gemini"].into_iter().flat_map(|wire| phases.map(|phase| (wire, phase))) {
+        for hangs_up in [true, false] {
+            let cell = format!("{wire}/{model}, {}", if hangs_up { "hung up" } else { "cancelled" });
+            let step = json!({ "id": "talk", "type": "prompt", "config": { "model": format!("{wire}/{model}"), "userPrompt": "talk" } });
+            let body = flow(json!([step]));
+            let mut reader = node.open(&if hangs_up { cancelling(body) } else { body }).await;
+            let run = reader.until(|frame| frame.kind == "step_start").await.text("executionId").to_owned();
+            world.stats_are(|stats| stats["openRequests"] == 1).await;
+            if words > 0 {
+                reader.until(|frame| frame.kind == "text_delta" && frame.text("delta").contains("word3")).await;
+            }
+            let begun = clock.instant();
+            if hangs_up {
+                drop(reader);
+            } else {
+                assert_eq!(node.post(&format!("/v1/executions/{run}/cancel")).ok().await["status"], "cancelled", "{cell}");
+            }
+            ended += 1;
+            world.stats_are(|stats| stats["aborted"] == ended && stats["openRequests"] == 0).await;
+            assert!(begun.elapsed().as_millis() < 1_000, "{cell}: {:?}", begun.elapsed());
+            assert_eq!(node.log(&run).await.fresh().last().text("code"), "cancelled", "{cell}");
+            let usage = &node.execution(&run).await["usage"];
+            assert_eq!(usage["modelCalls"], 1, "{cell}: {usage}");
+            assert_eq!(usage["outputTokens"].as_u64().unwrap() > 0, words > 0, "{cell}: {usage}");
+            assert!(words == 0 || usage["estimated"] == true, "{cell}: {usage}");
+        }
+    }
 }
 
 async fn a_caller_that_waits_for_json_hangs_up(world: Arc<World>) {

@@ -17,6 +17,7 @@ on_both!(
     one_in_progress_is_not_begun_again,
     of_fifty_at_once_one_runs,
     it_holds_over_a_crash,
+    of_a_thousand_over_a_crash_one_runs,
     a_paused_run_is_told_again,
     what_was_refused_may_be_sent_again,
     a_record_is_made_once,
@@ -108,6 +109,45 @@ async fn it_holds_over_a_crash(world: Arc<World>) {
     node.events(&run, None).await.until(|frame| frame.is_terminal()).await;
     let again = Transcript::parse(send(&node, "k", &body).await.text().as_bytes()).fresh();
     assert_eq!((again.run(), &again.step("hit")["result"]), (run, &json!({ "n": 2 })));
+    let keys: BTreeSet<String> = world.sink.seen("/hit").iter().map(|call| call.header("idempotency-key").to_owned()).collect();
+    assert_eq!(keys.len(), 1, "the callee can tell that both calls are one");
+}
+
+async fn of_a_thousand_over_a_crash_one_runs(world: Arc<World>) {
+    world.configure(|config| config.limits.streams_per_key = 2_000);
+    let node = world.crash().await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    world.sink.on("/hit", [Reply::Gate(gate.clone()), Reply::json(json!({ "n": 2 }))]);
+    let body = body(&world);
+    let all = |node: Arc<Node>, count: usize| {
+        let calls = (0..count).map(|_| {
+            let (node, body) = (node.clone(), body.clone());
+            tokio::spawn(async move { node.post("/v1/dispatch").header("idempotency-key", "k").json(&body).start().await })
+        });
+        calls.collect::<Vec<_>>()
+    };
+    let before = all(node.clone(), 500);
+    world.sink.reached("/hit", 1).await;
+    let node = world.crash().await;
+    // Those that were cut off by the crash learn nothing; the others must not have been told of another run.
+    before.iter().for_each(tokio::task::JoinHandle::abort);
+    let answers = within(futures_util::future::join_all(all(node.clone(), 1_000))).await;
+    let mut runs = BTreeSet::new();
+    for answer in answers {
+        let answer = answer.unwrap();
+        let named = answer.headers().get("x-execution-id").map(|run| run.to_str().unwrap().to_owned());
+        match answer.status().as_u16() {
+            200 => runs.insert(named.unwrap()),
+            409 => runs.insert(answer.json::<Value>().await.unwrap()["details"]["executionId"].as_str().unwrap().to_owned()),
+            other => panic!("{other}: {}", answer.text().await.unwrap()),
+        };
+    }
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    let mut other = body.clone();
+    other["inputs"] = json!({ "x": 1 });
+    send(&node, "k", &other).await.refused(422, "idempotency_key_reused");
+    node.events(runs.first().unwrap(), None).await.until(|frame| frame.is_terminal()).await;
+    assert_eq!(node.get("/v1/executions").ok().await["data"].as_array().unwrap().len(), 1);
     let keys: BTreeSet<String> = world.sink.seen("/hit").iter().map(|call| call.header("idempotency-key").to_owned()).collect();
     assert_eq!(keys.len(), 1, "the callee can tell that both calls are one");
 }

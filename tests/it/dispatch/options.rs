@@ -8,7 +8,7 @@ use super::{ask, flow, set};
 use crate::support::world::World;
 
 on_both!(flows_are_saved_with_the_dispatch, a_version_is_chosen, a_run_is_handed_over);
-on_one!(Sqlite: modes_that_clash_are_refused, metadata_follows_the_prompt, a_step_has_its_time, calls_are_counted_beforehand, tokens_are_counted_beforehand, money_is_counted_beforehand, time_is_a_budget_too, the_form_of_the_answer);
+on_one!(Sqlite: modes_that_clash_are_refused, metadata_follows_the_prompt, a_step_has_its_time, calls_are_counted_beforehand, tokens_are_counted_beforehand, money_is_counted_beforehand, a_hundred_race_on_one_budget, time_is_a_budget_too, the_form_of_the_answer);
 
 fn with(mut body: Value, options: Value) -> Value {
     body["options"] = options;
@@ -161,6 +161,42 @@ async fn money_is_counted_beforehand(world: Arc<World>) {
     let shown = exhausted(&world, json!({ "maxCost": 0.0006 }), json!([priced("a"), priced("b"), priced("c"), priced("d")])).await;
     let cost = shown["usage"]["cost"].as_f64().unwrap();
     assert!(cost > 0.0 && cost <= 0.0006, "{shown}");
+}
+
+/// A hundred calls at once, made by the run's own steps and by its children: what they spend together is never above the budget.
+async fn a_hundred_race_on_one_budget(world: Arc<World>) {
+    let cap = 0.002;
+    // One after the other within a tenth of a second, so that calls are on their way when others begin.
+    let at_once = |step: &dyn Fn(usize) -> Value| {
+        let steps = (0..100).flat_map(|n| {
+            let wait = json!({ "id": format!("w{n}"), "type": "wait-until", "after": [], "config": { "delayMs": n } });
+            let mut step = step(n);
+            step["after"] = json!([format!("w{n}")]);
+            [wait, step]
+        });
+        let steps: Vec<Value> = steps.collect();
+        let mut body = with(flow(json!(steps)), json!({ "budget": { "maxCost": cap } }));
+        body["flow"]["maxParallel"] = json!(100);
+        body
+    };
+    let steps = at_once(&|n| priced(&format!("s{n}")));
+    let children = at_once(
+        &|n| json!({ "id": format!("s{n}"), "type": "run-flow", "config": { "flow": { "name": "child", "steps": [priced("p")] } } }),
+    );
+    for (name, body) in [("steps", steps), ("children", children)] {
+        let node = world.node();
+        let before = world.stats().await["requests"]["gpt-5.4-mini"].as_u64().unwrap_or(0);
+        let end = node.dispatch(&body).await;
+        // A step that the budget stops ends the run; a child that it stops fails its step.
+        let last = &end.last().data;
+        assert!(last["code"] == "budget_exhausted" || last["failedSteps"].as_u64() > Some(0), "{name}: {last}");
+        let calls = world.stats().await["requests"]["gpt-5.4-mini"].as_u64().unwrap_or(0) - before;
+        // What one call costs at these prices: 60 new, 40 cached and 5 output tokens.
+        let spent = 0.000_070_5 * f64::from(u32::try_from(calls).unwrap());
+        assert!(spent <= cap, "{name}: {calls} calls for {spent}");
+        let booked = node.execution(&end.run()).await["usage"]["cost"].as_f64().unwrap();
+        assert!(booked <= cap, "{name}: {booked} is booked");
+    }
 }
 
 async fn time_is_a_budget_too(world: Arc<World>) {
