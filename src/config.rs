@@ -38,6 +38,8 @@ pub struct Config {
     pub limits: LimitOptions,
     /// How long runs may take to end when the server shuts down.
     pub grace: std::time::Duration,
+    /// How long after a run's end its log stays as it was told; `None`: for ever.
+    pub compact_after: Option<std::time::Duration>,
 }
 
 impl Config {
@@ -58,6 +60,7 @@ impl Config {
             workers: queue::Options::default(),
             limits: LimitOptions::default(),
             grace: std::time::Duration::from_secs(5),
+            compact_after: Some(std::time::Duration::from_secs(24 * 3_600)),
         }
     }
 

@@ -55,6 +55,9 @@ pub const ALL: &[&str] = &[
     "pause.after",
     "timer.due",
     "timer.expired",
+    "signal.before",
+    "signal.after",
+    "cancel.before",
     "cancel.asked",
     "cancel.seen",
     "finish.before",
@@ -62,6 +65,8 @@ pub const ALL: &[&str] = &[
     // Events on their way to readers.
     "event.emit",
     "event.shown",
+    "log.shrink.before",
+    "log.shrink.after",
     // The surface.
     "http.accepted",
     "http.resolved",

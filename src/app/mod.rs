@@ -35,10 +35,12 @@ pub struct App {
     pub new_key: Option<Secret>,
     options: HttpOptions,
     grace: Duration,
+    compact_after: Option<Duration>,
 }
 
-/// How often forgotten things are tidied away.
+/// How often forgotten things are tidied away, and how often at most.
 const TIDY: Duration = Duration::from_secs(60);
+const SOONEST: Duration = Duration::from_secs(1);
 
 impl App {
     /// Opens the database, builds the parts and takes up what an earlier server left.
@@ -71,13 +73,13 @@ impl App {
         let state = AppState { auth, store, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
         let options = HttpOptions { cors, metrics: telemetry::metrics() };
-        Ok(Self { state, new_key, options, grace: config.grace })
+        Ok(Self { state, new_key, options, grace: config.grace, compact_after: config.compact_after })
     }
 
     /// Serves until `shutdown`; then takes no more, lets runs end or hands them back, lets readers go, and closes.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let state = self.state.clone();
-        let tidy = tokio::spawn(tidy(state.clone()));
+        let tidy = tokio::spawn(tidy(state.clone(), self.compact_after));
         let stop = CancellationToken::new();
         let draining = {
             let (state, stop, grace) = (state.clone(), stop.clone(), self.grace);
@@ -98,10 +100,16 @@ impl App {
     }
 }
 
-async fn tidy(state: AppState) {
+async fn tidy(state: AppState, compact_after: Option<Duration>) {
+    let pause = compact_after.map_or(TIDY, |after| after.clamp(SOONEST, TIDY));
     loop {
-        state.clock.sleep(TIDY).await;
+        state.clock.sleep(pause).await;
         state.limits.sweep();
+        if let Some(after) = compact_after
+            && let Err(error) = state.feed.shrink(state.clock.now().before(after)).await
+        {
+            tracing::warn!(%error, "logs of ended executions stay as they are for now");
+        }
     }
 }
 

@@ -54,6 +54,9 @@ pub struct ServerOptions {
     /// Seconds that runs may take to end when the server stops.
     #[arg(long, env = "DISPATCH_GRACE_SECONDS", default_value_t = 5)]
     pub grace_seconds: u64,
+    /// Seconds after an execution's end when the pieces of its texts are joined in its log; 0 keeps them for ever.
+    #[arg(long, env = "DISPATCH_COMPACT_AFTER_SECONDS", default_value_t = 86_400)]
+    pub compact_after_seconds: u64,
     /// The first tenant's key; the first start makes and prints one when absent.
     #[arg(env = "DISPATCH_API_KEY", long = "api-key", hide = true, hide_env_values = true)]
     pub api_key: Option<Secret>,
@@ -84,6 +87,7 @@ impl ServerOptions {
         };
         config.workers.lease = Duration::from_secs(self.lease_seconds.max(1));
         config.grace = Duration::from_secs(self.grace_seconds);
+        config.compact_after = (self.compact_after_seconds > 0).then(|| Duration::from_secs(self.compact_after_seconds));
         config
     }
 }

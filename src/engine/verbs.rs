@@ -200,7 +200,10 @@ impl Engine {
     /// Sends a signal to a run; kept when nothing waits for it yet. The same id again is the same signal.
     pub async fn signal(&self, tenant: TenantId, run: RunId, signal: Signal) -> Result<()> {
         let now = self.parts().clock.now();
-        if self.parts().store.send_signal(tenant, run, signal, now).await? {
+        failpoint::hit("signal.before");
+        let kept = self.parts().store.send_signal(tenant, run, signal, now).await?;
+        failpoint::hit("signal.after");
+        if kept {
             return Ok(());
         }
         match self.parts().store.find_run(tenant, run).await? {
@@ -212,6 +215,7 @@ impl Engine {
     /// Asks for a run to be cancelled; the state it was in. Cancelling an ended run changes nothing.
     pub async fn cancel(&self, tenant: TenantId, run: RunId) -> Result<RunState> {
         let now = self.parts().clock.now();
+        failpoint::hit("cancel.before");
         let before = self.parts().store.request_cancel(tenant, run, now).await?.ok_or_else(|| Error::missing("execution"))?;
         failpoint::hit("cancel.asked");
         Ok(before)

@@ -9,6 +9,7 @@ use super::ring::Look;
 use crate::error::{Error, Kind, Result};
 use crate::id::{RunId, TenantId};
 use crate::model::EventRecord;
+use crate::model::compact::{Reset, cut};
 use crate::model::event::Rest;
 use crate::store::Rung;
 
@@ -133,8 +134,31 @@ impl Follower {
         let Some(last) = segments.last() else { return Ok(None) };
         let rest = if more { Rest::None } else { last.rest };
         let next = self.next;
-        let events: Vec<EventRecord> = segments.into_iter().flat_map(|segment| segment.events).filter(|event| event.seq >= next).collect();
+        let mut events: Vec<EventRecord> =
+            segments.into_iter().flat_map(|segment| segment.events).filter(|event| event.seq >= next).collect();
+        if let Some((since, last)) = cut(next, &events) {
+            // The reader saw a part of what has been joined since.
+            let reset = self.reset(since, last).await?;
+            let joined = events.partition_point(|event| event.seq <= last);
+            events.splice(..joined, [reset]);
+        }
         Ok(Some(self.give(events, rest)))
+    }
+
+    /// What the reader is told in the place of the joined events from `since` to `last`.
+    async fn reset(&self, since: u64, last: u64) -> Result<EventRecord> {
+        let (mut reset, mut after) = (Reset::default(), None);
+        loop {
+            let segments = self.feed.0.store.read_log(self.tenant, self.run, after, PAGE).await?;
+            let Some(end) = segments.last().map(|segment| segment.last()) else { break };
+            let seen = segments.iter().flat_map(|segment| &segment.events).take_while(|event| event.seq <= last);
+            seen.for_each(|event| reset.see(event, since));
+            if end >= last {
+                break;
+            }
+            after = Some(end);
+        }
+        Ok(reset.event(last))
     }
 
     fn give(&mut self, events: Vec<EventRecord>, rest: Rest) -> Stretch {

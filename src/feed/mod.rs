@@ -3,10 +3,13 @@
 //! Whoever advances a run writes into its [`Ring`]; a [`Follower`] is a cursor over ring, then store, never a
 //! queue: a slow reader costs a cursor, and one that falls out of the ring reads from the store.
 //!
+//! A while after a run's end its log is made small ([`Feed::shrink`]).
+//!
 //! Must not know: HTTP, what events mean, who may read (authorise before following).
 
 mod follow;
 mod ring;
+mod shrink;
 
 use std::collections::HashMap;
 use std::sync::Arc;

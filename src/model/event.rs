@@ -270,6 +270,8 @@ impl Event {
 pub struct EventRecord {
     pub seq: u64,
     pub body: Arc<str>,
+    /// It stands for the events from this number on, which were joined; see [`super::compact`].
+    pub since: Option<u64>,
 }
 
 /// What every body begins with; the type's name follows.
@@ -280,7 +282,7 @@ impl EventRecord {
     pub fn new(seq: u64, event: &Event) -> Self {
         // An event holds only strings, numbers and JSON values: writing it cannot fail.
         let body = serde_json::to_string(event).unwrap_or_else(|_| format!("{TYPE}{}\"}}", event.kind()));
-        Self { seq, body: body.into() }
+        Self { seq, body: body.into(), since: None }
     }
 
     /// The value of `type`.
@@ -361,13 +363,16 @@ impl Segment {
         self.events.last().map_or(0, |event| event.seq)
     }
 
-    /// The row's text: a JSON array of `[seq, {event}]`.
+    /// The row's text: a JSON array of `[seq, {event}]`, or `[seq, {event}, since]` for joined ones.
     pub fn encode(&self) -> String {
         let mut text = String::with_capacity(self.events.iter().map(|event| event.body.len() + 16).sum::<usize>() + 2);
         text.push('[');
         for (index, event) in self.events.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{comma}[{},{}]", event.seq, event.body));
+            let _ = match event.since {
+                None => std::fmt::Write::write_fmt(&mut text, format_args!("{comma}[{},{}]", event.seq, event.body)),
+                Some(since) => std::fmt::Write::write_fmt(&mut text, format_args!("{comma}[{},{},{since}]", event.seq, event.body)),
+            };
         }
         text.push(']');
         text
@@ -375,8 +380,12 @@ impl Segment {
 
     /// Reads what [`Segment::encode`] wrote.
     pub fn decode(text: &str, rest: Rest) -> Result<Self, serde_json::Error> {
-        let rows: Vec<(u64, Box<serde_json::value::RawValue>)> = serde_json::from_str(text)?;
-        let events = rows.into_iter().map(|(seq, body)| EventRecord { seq, body: body.get().into() }).collect();
+        /// An event in a row.
+        #[derive(Deserialize)]
+        struct Row(u64, Box<serde_json::value::RawValue>, #[serde(default)] Option<u64>);
+
+        let rows: Vec<Row> = serde_json::from_str(text)?;
+        let events = rows.into_iter().map(|Row(seq, body, since)| EventRecord { seq, body: body.get().into(), since }).collect();
         Ok(Self { events, rest })
     }
 }
@@ -416,14 +425,18 @@ mod tests {
             delta().public_json(run),
             r#"{"type":"text_delta","executionId":"exec_00000000000000000000000000","seq":7,"id":"text_1","delta":"Hel\"lo"}"#
         );
-        let bare = EventRecord { seq: 1, body: "{\"type\":\"ping\"}".into() };
+        let bare = EventRecord { seq: 1, body: "{\"type\":\"ping\"}".into(), since: None };
         assert_eq!(bare.public_json(run), r#"{"type":"ping","executionId":"exec_00000000000000000000000000","seq":1}"#);
     }
 
     #[test]
     fn a_segment_survives_its_row() {
         let segment = Segment {
-            events: vec![delta(), EventRecord::new(9, &Event::Error { error: "x".into(), recoverable: true })],
+            events: vec![
+                delta(),
+                EventRecord { since: Some(3), ..delta() },
+                EventRecord::new(9, &Event::Error { error: "x".into(), recoverable: true }),
+            ],
             rest: Rest::Caller,
         };
         assert_eq!(Segment::decode(&segment.encode(), Rest::Caller).ok(), Some(segment));

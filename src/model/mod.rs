@@ -3,6 +3,7 @@
 //! Pure data and pure rules, shared by store, engine and surfaces. Must not know: storage, sockets,
 //! templates, wire formats of providers, or the words any surface uses for these nouns.
 
+pub mod compact;
 pub mod event;
 pub mod filter;
 pub mod flow;

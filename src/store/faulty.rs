@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::{
-    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, NewRun,
-    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Signal, Store,
-    StoreError, StoreResult, Tenant, Vaults, Waits,
+    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, Logs, NewRun,
+    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Signal, SmallLog,
+    Store, StoreError, StoreResult, Tenant, Vaults, Waits,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, TenantId, WaitId};
@@ -133,6 +133,10 @@ pass! {
         fn read_journal(tenant: TenantId, run: RunId) -> Vec<JournalEntry>;
         fn stuck_runs(limit: u32) -> Vec<(TenantId, RunId)>;
         fn wake_run(tenant: TenantId, run: RunId, now: Timestamp) -> ();
+    }
+    Logs {
+        fn bulky_logs(before: Timestamp, limit: u32) -> Vec<(TenantId, RunId)>;
+        fn shrink_logs(logs: Vec<SmallLog>) -> u64;
     }
     Waits {
         fn resolve_waits(answers: Vec<Resolve>) -> Vec<Resolved>;

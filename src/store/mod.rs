@@ -15,6 +15,7 @@ mod flows;
 mod group;
 mod idempotency;
 mod leases;
+mod logs;
 mod payload;
 mod records;
 mod row;
@@ -36,6 +37,7 @@ use tokio::sync::broadcast;
 pub use accounts::{Accounts, ApiKey, Tenant};
 pub use flows::{FlowVersion, Flows, SavedFlow};
 pub use idempotency::{Answer, Begun, Idempotency, Receipt};
+pub use logs::{Logs, SmallLog};
 pub use records::{RecordPage, RecordQuery, Records};
 pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun, Renewed, RunFilter, RunKey, RunSummary, Runs};
 pub use vault::{Credential, Vaults};
@@ -126,7 +128,7 @@ impl Rung {
 
 /// Everything a database must be able to do.
 #[async_trait]
-pub trait Store: Runs + Waits + Flows + Records + Accounts + Idempotency + Vaults + Send + Sync + 'static {
+pub trait Store: Runs + Logs + Waits + Flows + Records + Accounts + Idempotency + Vaults + Send + Sync + 'static {
     /// Rings when a run became due or, where other nodes share the database, when its log grew there. A hint: it may be
     /// lost or late, so whoever listens also looks from time to time.
     fn bell(&self) -> broadcast::Receiver<Rung>;

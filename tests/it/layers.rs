@@ -23,7 +23,7 @@ const TABLE: &[(&str, &str)] = &[
     ("net", "clock error secret"),
     // Ports. An adapter knows a conversation or a call, never a run: neither `provider` nor `tool` sees `model`.
     ("store", "clock error failpoint id model secret"),
-    ("feed", "clock error id model store"),
+    ("feed", "clock error failpoint id model store"),
     ("provider", "clock error net secret"),
     ("tool", "clock error expr net secret"),
     // The engine writes the rings of the runs that it advances, so it sees `feed`.

@@ -245,6 +245,11 @@ impl Driver {
                     return;
                 }
                 "tool_output" => drop(outputs.insert(text(wait, "name"), json!({ "seen": true }))),
+                "signal" => {
+                    let path = format!("/v1/executions/{}/signals/{}", self.run, text(wait, "name"));
+                    // Once is enough: a second one could come after the end. Lost, it is sent again when the wait is still seen.
+                    drop(self.caller.call(Method::POST, &path, &[], Some(&json!({ "go": true }))).await);
+                }
                 "settlement" => {
                     let body = self.settlement(&text(wait, "id"), &text(wait, "name"));
                     self.say(&format!("/v1/executions/{}/settle", self.run), &body).await;

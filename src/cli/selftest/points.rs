@@ -8,7 +8,7 @@ use super::dice::Dice;
 use super::report::Report;
 use super::site::{Flight, PATIENCE, Site};
 use super::told::{Breach, Violation};
-use super::world::Began;
+use super::world::{Began, SHRINKING};
 use crate::error::Result;
 
 /// How long a server may live before its point counts as not reached.
@@ -41,7 +41,7 @@ fn often(point: &str) -> bool {
 
 /// Points that only a run that lasts a while is sure to reach.
 fn lasts(point: &str) -> bool {
-    prelude(point) != Prelude::None || point.starts_with("run.renew.")
+    prelude(point) != Prelude::None || point.starts_with("run.renew.") || point.starts_with(SHRINKING)
 }
 
 /// Walks one point.

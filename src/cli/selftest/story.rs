@@ -55,7 +55,8 @@ pub fn slow_effect(tag: &str) -> String {
 type Make = fn(&Teller<'_>, String) -> Story;
 
 /// Every kind of story.
-const ALL: &[Make] = &[chain, graph, agent, approval, client, flaky, lost, stream, cancelled, saved, expiry, failing, branch, lost_tool];
+const ALL: &[Make] =
+    &[chain, graph, agent, approval, client, flaky, lost, stream, cancelled, saved, expiry, failing, branch, lost_tool, signal];
 /// What takes longer than a walk through the failpoints should.
 const LONG: &[Make] = &[timer, graph, agent, chain];
 
@@ -259,6 +260,13 @@ fn branch(teller: &Teller<'_>, tag: String) -> Story {
         put("z", "ok"),
     ]);
     teller.story("branch", tag, steps, "z").idempotent(&["a", "z"]).once(&["yes"])
+}
+
+/// A wait for a word from outside.
+fn signal(teller: &Teller<'_>, tag: String) -> Story {
+    let wait = json!({ "id": "wait", "type": "wait-for-signal", "config": { "name": "go" } });
+    let steps = json!([put("a", "ok"), wait, post("b", "ok"), put("z", "ok")]);
+    teller.story("signal", tag, steps, "z").idempotent(&["a", "z"]).once(&["b"])
 }
 
 /// A wait that outlives several servers.

@@ -112,10 +112,29 @@ impl Verdict {
         for (seq, shown) in &told.shown {
             match by_seq.get(seq) {
                 Some(logged) if *logged == shown => {}
+                // What was told in pieces may have been joined since.
+                Some(logged) if is_delta(shown) && is_delta(logged) && is_told(shown, log) => {}
                 Some(logged) => self.add(Breach::Log, format!("event {seq} was shown as {shown} and is {logged}")),
-                None if is_delta(shown) => {}
+                None if is_delta(shown) || is_reset(shown) => {}
                 None => self.add(Breach::Lost, format!("event {seq} was shown and is not in the log: {shown}")),
             }
         }
     }
+}
+
+/// The block that a delta belongs to, and its piece of text.
+fn piece(event: &Value) -> Option<(&str, &str, &str)> {
+    let id = event.get("id").or_else(|| event.get("toolCallId"))?.as_str()?;
+    Some((kind_of(event), id, event.get("delta")?.as_str()?))
+}
+
+/// Whether the log tells the piece within its block.
+fn is_told(shown: &Value, log: &[Value]) -> bool {
+    let Some((kind, id, text)) = piece(shown) else { return false };
+    let whole: String = log.iter().filter_map(piece).filter(|(a, b, _)| (*a, *b) == (kind, id)).map(|(_, _, text)| text).collect();
+    whole.contains(text)
+}
+
+fn is_reset(event: &Value) -> bool {
+    event.get("name").and_then(Value::as_str) == Some("dispatch.reset")
 }

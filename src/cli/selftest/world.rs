@@ -16,6 +16,8 @@ use crate::error::{Error, Kind, Result};
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(30);
+/// Points that are reached when logs are made small, which happens a day after a run's end when nobody says otherwise.
+pub const SHRINKING: &str = "log.shrink.";
 /// The signal that a failpoint dies by.
 const ABORT: i32 = 6;
 
@@ -86,6 +88,9 @@ impl World {
         }
         if let Some(failpoint) = failpoint {
             command.env("DISPATCH_FAILPOINT", failpoint);
+            if failpoint.starts_with(SHRINKING) {
+                command.env("DISPATCH_COMPACT_AFTER_SECONDS", "1");
+            }
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::from(log)).kill_on_drop(true);
         let mut child = command.spawn().map_err(Error::internal)?;

@@ -47,6 +47,7 @@ fn row(new: NewRun) -> StoreResult<(Row, String)> {
         log: BTreeMap::new(),
         waits: BTreeSet::new(),
         signals: Vec::new(),
+        compacted: false,
     };
     row.note(new.journal, new.segment);
     Ok((row, new.flow.body))

@@ -7,6 +7,7 @@ mod accounts;
 mod commits;
 mod flows;
 mod idempotency;
+mod logs;
 mod records;
 mod runs;
 mod vault;

@@ -23,6 +23,8 @@ pub(super) struct Row {
     pub waits: BTreeSet<WaitId>,
     /// In the order of arrival.
     pub signals: Vec<Signal>,
+    /// Its log was made small.
+    pub compacted: bool,
 }
 
 /// The tables of this noun.
@@ -41,6 +43,10 @@ impl Runs {
         self.flows.insert(row.run.flow_hash.clone(), flow);
         self.rows.insert(id, row);
         self.due.extend(wake_at.map(|at| (at, id)));
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
     }
 
     pub fn get(&self, id: RunId) -> Option<&Row> {

@@ -10,6 +10,7 @@ mod flows;
 mod group;
 mod idempotency;
 mod listen;
+mod logs;
 mod records;
 mod runs;
 pub mod schema;
@@ -43,7 +44,10 @@ const IDLE: Duration = Duration::from_secs(1);
 const STATEMENTS: usize = 200;
 
 /// Every migration, oldest first.
-pub const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/postgres/0001_init.sql"))];
+pub const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "init", include_str!("../../../migrations/postgres/0001_init.sql")),
+    (2, "compaction", include_str!("../../../migrations/postgres/0002_compaction.sql")),
+];
 
 /// See the module.
 pub struct PostgresStore {

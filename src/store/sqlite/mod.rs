@@ -7,6 +7,7 @@ mod accounts;
 mod flows;
 mod group;
 mod idempotency;
+mod logs;
 mod owner;
 mod pen;
 mod records;
@@ -59,7 +60,10 @@ pub(super) fn migrations(files: &[(i64, &'static str, &'static str)]) -> Migrato
 }
 
 /// Every migration, oldest first.
-pub const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql"))];
+pub const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
+    (2, "compaction", include_str!("../../../migrations/sqlite/0002_compaction.sql")),
+];
 
 /// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,
 /// interrupted, input or output error, corrupt, full, cannot open, protocol, not a database.

@@ -1,6 +1,8 @@
 //! A run's events, read again, from anywhere, by anyone, at any pace.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dispatch::clock::{Clock, Timestamp};
 use dispatch::model::event::Rest;
@@ -23,6 +25,7 @@ on_both!(
     a_server_that_stops_hands_its_runs_back,
     a_server_that_stops_ends_its_answers_whole,
     readers_are_let_go,
+    an_expired_cursor_gets_one_reset,
 );
 on_one!(Sqlite: a_hundred_cuts_lose_nothing, a_slow_reader_slows_nobody);
 
@@ -247,6 +250,68 @@ async fn a_hundred_cuts_lose_nothing(world: Arc<World>) {
     let streamed = first.rest().await;
     assert_eq!(joined, streamed.frames);
     assert_eq!(Transcript::of(joined).fresh().frames, node.log(&run).await.frames);
+}
+
+/// The text that a reader holds after some events, of every block.
+fn texts<'a>(frames: impl IntoIterator<Item = &'a Frame>) -> BTreeMap<String, String> {
+    let mut texts = BTreeMap::<String, String>::new();
+    for frame in frames {
+        match frame.kind.as_str() {
+            "text_delta" => texts.entry(frame.text("id").to_owned()).or_default().push_str(frame.text("delta")),
+            "custom" if frame.custom() == Some("dispatch.reset") => {
+                for block in frame.data["value"]["blocks"].as_array().unwrap() {
+                    texts.insert(block["id"].as_str().unwrap().to_owned(), block["text"].as_str().unwrap().to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    texts
+}
+
+async fn an_expired_cursor_gets_one_reset(world: Arc<World>) {
+    let node = world.node();
+    let say = |id: &str, words: &str, after: &[&str]| {
+        let mut step = ask(id, words);
+        step["after"] = json!(after);
+        step
+    };
+    // Two that speak at once, and one after them.
+    let slow = "repeat 60 word\nslow 1";
+    let all = node.dispatch(&flow(json!([say("a", slow, &[]), say("b", slow, &[]), say("c", "repeat 30 word", &["a", "b"])]))).await.frames;
+    let run = all[0].text("executionId").to_owned();
+    let paused = node
+        .dispatch(&flow(json!([ask("a", "repeat 20 word"), ask_with("b", "call look {}", json!({ "runtimeTools": [local("look")] }))])))
+        .await;
+    node.with_state(|state| async move { state.feed.shrink(state.clock.now().after(Duration::from_secs(1))).await.unwrap() }).await;
+    let small = node.log(&run).await.frames;
+    assert!(small.len() * 3 < all.len(), "{} of {} are left", small.len(), all.len());
+    assert_eq!(texts(&small), texts(&all), "who reads it all reads the same texts");
+    let told = |frames: &[Frame]| frames.iter().filter(|frame| !frame.kind.ends_with("_delta")).cloned().collect::<Vec<_>>();
+    assert_eq!(told(&small), told(&all), "nothing but pieces of texts is joined");
+    let mut resets = 0;
+    for cursor in all.iter().map(|frame| frame.id) {
+        let rest = node.events(&run, Some(cursor)).await.rest().await.frames;
+        let before = all.iter().take_while(|frame| frame.id <= cursor);
+        assert_eq!(texts(before.clone().chain(&rest)), texts(&all), "after {cursor}");
+        let ids: Vec<u64> = rest.iter().map(|frame| frame.id).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b) && ids.iter().all(|id| *id > cursor), "after {cursor}: {ids:?}");
+        let mine = rest.iter().filter(|frame| frame.custom() == Some("dispatch.reset")).count();
+        assert!(mine <= 1, "after {cursor}: {mine} resets");
+        let untold: Vec<Frame> = rest.iter().filter(|frame| frame.custom() != Some("dispatch.reset")).cloned().collect();
+        assert_eq!(told(&untold), told(&all.iter().filter(|frame| frame.id > cursor).cloned().collect::<Vec<_>>()), "after {cursor}");
+        resets += mine;
+    }
+    assert!(resets > 50, "{resets}");
+    // The long poll tells the same, and so does another server.
+    let inside = all.iter().filter(|frame| frame.kind == "text_delta").nth(7).unwrap().id;
+    let page = node.get(&format!("/v1/executions/{run}/events?after={inside}&wait=0")).ok().await;
+    assert_eq!(page["events"].as_array().unwrap().iter().filter(|event| event["name"] == "dispatch.reset").count(), 1);
+    let node = world.crash().await;
+    assert_eq!(node.log(&run).await.frames, small);
+    // What has not ended stays as it was told.
+    let still = node.log(&paused.run()).await.frames;
+    assert_eq!(still[..paused.frames.len()], paused.frames);
 }
 
 async fn a_slow_reader_slows_nobody(world: Arc<World>) {

@@ -11,9 +11,9 @@ use dispatch::model::event::Segment;
 use dispatch::model::{Epoch, JournalEntry, Record, Run, RunState, Wait};
 use dispatch::store::memory::MemoryStore;
 use dispatch::store::{
-    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, NewRun,
+    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, Logs, NewRun,
     Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, SharedStore,
-    Signal, Store, StoreError, StoreResult, Tenant, Vaults, Waits,
+    Signal, SmallLog, Store, StoreError, StoreResult, Tenant, Vaults, Waits,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
@@ -138,6 +138,10 @@ macro_rules! pass {
 macro_rules! pass_the_rest {
     ($type:ty) => {
         pass! { $type;
+            Logs {
+                fn bulky_logs(before: Timestamp, limit: u32) -> Vec<(TenantId, RunId)>;
+                fn shrink_logs(logs: Vec<SmallLog>) -> u64;
+            }
             Flows {
                 fn create_flow(tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> ();
                 fn update_flow(tenant: TenantId, flow: SavedFlow, version: Option<FlowVersion>, expected: Option<FlowVersionId>) -> Option<SavedFlow>;

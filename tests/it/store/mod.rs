@@ -111,6 +111,7 @@ contract! {
         runs_are_listed_newest_first_in_pages,
         the_journal_is_in_byte_order,
         a_run_that_nobody_can_wake_is_found,
+        a_log_is_made_small_once_and_after_its_end,
     ],
     flows: [
         a_flow_is_kept_with_its_versions,

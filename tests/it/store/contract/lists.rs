@@ -1,8 +1,9 @@
 //! Lists: their order, their pages, and the runs that nobody can wake.
 
 use dispatch::id::{FlowId, RunId};
-use dispatch::model::RunState;
-use dispatch::store::{Commit, NewRun, RunFilter};
+use dispatch::model::event::Segment;
+use dispatch::model::{Event, EventRecord, RunState};
+use dispatch::store::{Commit, NewRun, RunFilter, SmallLog};
 
 use super::Site;
 use super::world::{done, world};
@@ -69,4 +70,50 @@ pub async fn a_run_that_nobody_can_wake_is_found(site: Site) {
         store.wake_run(*tenant, *run, world.now).await.unwrap();
     }
     assert!(store.stuck_runs(10).await.unwrap().is_empty());
+}
+
+pub async fn a_log_is_made_small_once_and_after_its_end(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let event = |seq: u64, since: Option<u64>| EventRecord {
+        since,
+        ..EventRecord::new(seq, &Event::TextDelta { id: "t".into(), delta: format!("{seq}") })
+    };
+    let segment = |events: &[EventRecord]| Some(Segment { events: events.to_vec(), rest: Default::default() });
+    let mut ended = Vec::new();
+    for place in 0..3 {
+        let run = world.start(store).await;
+        world.done(store, Commit { segment: segment(&[event(2, None), event(3, None)]), ..world.commit(run, 1, RunState::Running) }).await;
+        let finished_at = Some(world.at(place));
+        world.done(store, Commit { segment: segment(&[event(4, None)]), finished_at, ..world.commit(run, 2, RunState::Completed) }).await;
+        ended.push((world.tenant, run));
+    }
+    let going = world.start(store).await;
+    world.done(store, Commit { segment: segment(&[event(2, None)]), ..world.commit(going, 1, RunState::Running) }).await;
+    assert_eq!(store.bulky_logs(world.at(2), 10).await.unwrap(), ended[..2], "those that ended before, the earliest first");
+    assert_eq!(store.bulky_logs(world.at(9), 1).await.unwrap(), ended[..1]);
+    let small = |tenant, run, log: &[EventRecord]| SmallLog { tenant, run, log: Some(segment(log).into_iter().collect()) };
+    let joined = event(4, Some(2));
+    let ((_, first), (_, second), (_, third)) = (ended[0], ended[1], ended[2]);
+    let logs = vec![
+        small(world.tenant, first, std::slice::from_ref(&joined)),
+        SmallLog { tenant: world.tenant, run: second, log: None },
+        small(world.stranger, third, &[]),
+        small(world.tenant, going, &[]),
+    ];
+    assert_eq!(store.shrink_logs(logs).await.unwrap(), 2);
+    assert_eq!(store.shrink_logs(vec![small(world.tenant, first, &[])]).await.unwrap(), 0, "once");
+    let log = async |run| -> Vec<EventRecord> {
+        let segments = store.read_log(world.tenant, run, None, 100).await.unwrap();
+        segments.into_iter().flat_map(|segment| segment.events).filter(|event| event.kind() == "text_delta").collect()
+    };
+    assert_eq!(log(first).await, [joined.clone()]);
+    for (run, wanted) in [(second, 3), (third, 3), (going, 1)] {
+        assert_eq!(log(run).await.len(), wanted);
+    }
+    assert_eq!(
+        store.read_log(world.tenant, first, Some(3), 10).await.unwrap()[0].events,
+        [joined],
+        "it is found after any number before its own"
+    );
+    assert_eq!(store.bulky_logs(world.at(9), 10).await.unwrap(), ended[2..]);
 }
