@@ -259,3 +259,22 @@ fn a_test_that_is_missing_or_not_run_is_noticed() {
         assert!(no_such_test(wrong).is_some(), "{wrong}");
     }
 }
+
+/// The README quotes figures; each must be what the page of proofs says was seen.
+#[test]
+fn figures_are_those_of_the_proofs() {
+    let (readme, proof) = (read("README.md"), read("docs/proof.md"));
+    let section = readme.split("\n## ").find(|section| section.starts_with("Measured")).expect("the README has a section of figures");
+    let rows: Vec<Vec<&str>> = section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let figures: Vec<&Vec<&str>> = rows.iter().filter(|row| row[0] != "What").filter(|row| !row[0].starts_with("---")).collect();
+    assert!(figures.len() >= 5, "the README lost its figures");
+    for row in figures {
+        let [what, seen] = row.as_slice() else { panic!("not a claim and what was seen: {row:?}") };
+        assert!(seen.chars().any(|character| character.is_ascii_digit()), "{what}: no figure in {seen:?}");
+        assert!(proof.contains(seen), "{what}: docs/proof.md does not say {seen:?}");
+    }
+}

@@ -77,6 +77,10 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
+        // Saved flows are put in so deep and no deeper; below that there is none, however the step names it.
+        if context.run.input.options.depth + 1 > MAX_DEPTH {
+            return Err(StepFailure::new("nesting_too_deep", format!("flows may run within flows {MAX_DEPTH} deep")).into());
+        }
         let flow = self.flow.as_ref().ok_or_else(|| StepFailure::new("flow_not_found", "the flow to run was not found"))?;
         let child = self.child(context)?;
         let ask = Ask {
@@ -129,9 +133,6 @@ impl Body {
         let key = context.key("child");
         if let Some(child) = context.recall_as(&key) {
             return Ok(child);
-        }
-        if context.run.input.options.depth + 1 > MAX_DEPTH {
-            return Err(StepFailure::new("nesting_too_deep", format!("flows may run within flows {MAX_DEPTH} deep")).into());
         }
         let child = RunId::new(&context.parts().clock);
         context.record_done(&key, &child);

@@ -44,6 +44,7 @@ macro_rules! on_one {
 
 mod approvals;
 mod disconnects;
+mod edges;
 mod effects;
 mod events;
 mod faults;

@@ -304,3 +304,53 @@ async fn what_belongs_to_another_tenant_is_not_there() {
         own(operation).await;
     }
 }
+
+/// A cursor and an `Idempotency-Key` say nothing about whose they were.
+#[tokio::test]
+async fn cursors_and_keys_of_another_tenant_lead_nowhere() {
+    let app = TestApp::with(Setup { dev: true, ..Setup::default() }).await;
+    let stranger = app.strangers_key().await;
+    let flow = |name: &str| json!({ "name": name, "steps": [] });
+    let record = |name: &str| json!({ "type": "t", "name": name });
+    let run = || json!({ "flow": { "name": "f", "steps": [] }, "streamResponse": false });
+    for name in ["one", "two", "three"] {
+        app.post("/v1/flows").json(&flow(name)).ok().await;
+        app.post("/v1/records").json(&record(name)).ok().await;
+        app.post("/v1/dispatch").json(&run()).ok().await;
+    }
+    let theirs = |method: Method, path: &str| app.bare(method, path).bearer(&stranger);
+    for list in ["/v1/flows", "/v1/records", "/v1/executions"] {
+        let page = app.get(&format!("{list}?limit=1")).ok().await;
+        let cursor = page["pagination"]["nextCursor"].as_str().unwrap().to_owned();
+        assert_eq!(app.get(&format!("{list}?limit=5&cursor={cursor}")).ok().await["data"].as_array().unwrap().len(), 2, "{list}");
+        let found = theirs(Method::GET, &format!("{list}?limit=5&cursor={cursor}")).ok().await;
+        assert_eq!(found["data"], json!([]), "{list}");
+        // Neither is it told from one that was made up.
+        let mut made_up = cursor.clone().into_bytes();
+        let at = made_up.len() - 3;
+        made_up[at] = if made_up[at] == b'A' { b'B' } else { b'A' };
+        let other = theirs(Method::GET, &format!("{list}?limit=5&cursor={}", String::from_utf8(made_up).unwrap())).ok().await;
+        assert_eq!((&other["data"], &other["pagination"]["nextCursor"]), (&found["data"], &found["pagination"]["nextCursor"]), "{list}");
+    }
+    for (path, mine, other) in [
+        ("/v1/flows", flow("keyed"), flow("of the other")),
+        ("/v1/records", record("keyed"), record("of the other")),
+        ("/v1/dispatch", run(), {
+            let mut body = run();
+            body["flow"]["name"] = json!("of the other");
+            body
+        }),
+    ] {
+        let id = |answer: &Answer| answer.json().get("id").or(answer.json().get("executionId")).cloned().unwrap();
+        let own = app.post(path).header("idempotency-key", "the-same-key").json(&mine).send().await;
+        assert!(own.status < 300, "{path}: {}", own.text());
+        // Another body under the key is refused to its owner and nobody else, and a stranger's call is a first one.
+        app.post(path).header("idempotency-key", "the-same-key").json(&other).refused(422, "idempotency_key_reused").await;
+        let first = theirs(Method::POST, path).header("idempotency-key", "the-same-key").json(&other).send().await;
+        assert!(first.status < 300, "{path}: {}", first.text());
+        assert!(!first.headers.contains_key("idempotency-replayed"), "{path}");
+        assert_ne!(id(&first), id(&own), "{path}");
+        let again = app.post(path).header("idempotency-key", "the-same-key").json(&mine).send().await;
+        assert_eq!(id(&again), id(&own), "{path}: the owner's stays the owner's");
+    }
+}
