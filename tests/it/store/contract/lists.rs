@@ -106,7 +106,7 @@ pub async fn a_log_is_made_small_once_and_after_its_end(site: Site) {
         let segments = store.read_log(world.tenant, run, None, 100).await.unwrap();
         segments.into_iter().flat_map(|segment| segment.events).filter(|event| event.kind() == "text_delta").collect()
     };
-    assert_eq!(log(first).await, [joined.clone()]);
+    assert_eq!(log(first).await, std::slice::from_ref(&joined));
     for (run, wanted) in [(second, 3), (third, 3), (going, 1)] {
         assert_eq!(log(run).await.len(), wanted);
     }
