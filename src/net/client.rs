@@ -13,6 +13,7 @@ use url::Url;
 use super::body::{Body, Response};
 use super::error::{Blocked, Error, ErrorKind, Phase};
 use super::judge::judge;
+use super::names::{Names, SystemNames};
 use super::policy::Policy;
 use super::request::{Request, Trust, is_credential};
 use super::target::{check_host, check_shape, judge_host, origin, parse_url};
@@ -44,10 +45,15 @@ struct Judged {
 impl Egress {
     /// Builds the clients. Fails when the machine's TLS roots cannot be read.
     pub fn new(policy: Policy, clock: Clock) -> Result<Self, Error> {
+        Self::with_names(policy, clock, Arc::new(SystemNames))
+    }
+
+    /// [`Egress::new`] with another resolver for judged requests.
+    pub fn with_names(policy: Policy, clock: Clock, names: Arc<dyn Names>) -> Result<Self, Error> {
         // A second installation in the same process is refused, and the first one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let policy = Arc::new(policy);
-        let judged_client = |port| client(&policy, Some(JudgingResolver { policy: policy.clone(), port }));
+        let judged_client = |port| client(&policy, Some(JudgingResolver { policy: policy.clone(), names: names.clone(), port }));
         let judged = Judged {
             by_port: policy.special_ports().into_iter().map(|port| Ok((port, judged_client(port)?))).collect::<Result<_, Error>>()?,
             other: judged_client(0)?,
@@ -192,19 +198,19 @@ fn client(policy: &Policy, resolver: Option<JudgingResolver>) -> Result<reqwest:
 #[derive(Debug)]
 struct JudgingResolver {
     policy: Arc<Policy>,
+    names: Arc<dyn Names>,
     port: u16,
 }
 
 impl Resolve for JudgingResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let policy = self.policy.clone();
-        let port = self.port;
+        let (policy, names, port) = (self.policy.clone(), self.names.clone(), self.port);
         Box::pin(async move {
-            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let addresses = names.addresses(name.as_str()).await?;
             for address in &addresses {
-                judge(address.ip(), port, &policy).map_err(Blocked::Address)?;
+                judge(*address, port, &policy).map_err(Blocked::Address)?;
             }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
         })
     }
 }

@@ -2,9 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use std::sync::Arc;
+
 use dispatch::clock::Clock;
 use dispatch::net::{Blocked, Class, Egress, ErrorKind, Policy, Request, Trust, judge};
 use http::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::dns::{Resolver, Said, Zone};
 
 /// First, last and a middle address of every forbidden IPv4 range.
 const FORBIDDEN_V4: &[(&str, Class)] = &[
@@ -290,4 +295,132 @@ async fn texts_that_parsers_read_differently_are_not_urls() {
         let kind = knock(&egress, url).await;
         assert_eq!(kind, ErrorKind::Blocked(Blocked::Scheme), "{url}");
     }
+}
+
+/// Names that a server on loopback answers for, a place that may be reached, and one beside it that may not.
+struct Town {
+    zone: Arc<Zone>,
+    egress: Egress,
+    port: u16,
+    open: tokio::net::TcpListener,
+    closed: [std::net::TcpListener; 2],
+}
+
+const OPEN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+impl Town {
+    async fn new() -> Self {
+        let (zone, server) = Zone::serve().await;
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = closed.local_addr().unwrap().port();
+        let closed = [closed, std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap()];
+        closed.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
+        let policy = Policy { allow: vec![format!("{OPEN}/32:{port}").parse().unwrap()], ..Policy::default() };
+        let egress = Egress::with_names(policy, Clock::system(), Arc::new(Resolver(server))).unwrap();
+        Self { zone, egress, port, open: tokio::net::TcpListener::bind((OPEN, port)).await.unwrap(), closed }
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("http://{name}:{}/", self.port)
+    }
+
+    /// Answers one request at the open place.
+    async fn answer(&self, head: &str) {
+        let (mut stream, _) = self.open.accept().await.unwrap();
+        let mut buffer = [0; 1_024];
+        let length = stream.read(&mut buffer).await.unwrap();
+        assert!(length > 0);
+        stream.write_all(format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    }
+
+    fn nobody_knocked(&self) {
+        assert!(self.closed.iter().all(|listener| listener.accept().is_err()), "somebody knocked");
+    }
+}
+
+fn is(address: impl Into<IpAddr>) -> Said {
+    Said::Is(address.into())
+}
+
+#[tokio::test]
+async fn whatever_a_name_server_says_is_judged() {
+    let town = Town::new().await;
+    let forbidden = FORBIDDEN_V4.iter().map(|(text, class)| (IpAddr::from(v4(text)), *class));
+    let carried =
+        FORBIDDEN_V4.iter().flat_map(|(text, class)| carriers(v4(text)).into_iter().map(|address| (IpAddr::from(address), *class)));
+    let forbidden = forbidden.chain(FORBIDDEN_V6.iter().map(|(text, class)| (IpAddr::from(v6(text)), *class)));
+    let mut forms = 0;
+    for (number, (address, _)) in forbidden.chain(carried).enumerate() {
+        let name = format!("n{number}.test");
+        // Alone, after a good one, before a good one, and by way of another name.
+        let good = is(v4("1.1.1.1"));
+        for answer in [vec![is(address)], vec![good.clone(), is(address)], vec![is(address), good.clone()]] {
+            town.zone.set(&name, vec![answer]);
+            let kind = knock(&town.egress, &town.url(&name)).await;
+            assert!(matches!(kind, ErrorKind::Blocked(Blocked::Address(_))), "{address}: {kind:?}");
+            forms += 1;
+        }
+        town.zone.set("inner.test", vec![vec![is(address)]]);
+        town.zone.set(&name, vec![vec![Said::Goes("inner.test.")]]);
+        let kind = knock(&town.egress, &town.url(&name)).await;
+        assert!(matches!(kind, ErrorKind::Blocked(Blocked::Address(_))), "{address} under another name: {kind:?}");
+        forms += 1;
+    }
+    assert!(forms > 600, "{forms}");
+    // A name that holds an address is a name like any other.
+    town.zone.set("nip.test", vec![vec![is(Ipv4Addr::LOCALHOST)]]);
+    for name in ["127.0.0.1.nip.test", "1.1.1.1.nip.test", "app-7f000001.nip.test"] {
+        assert_eq!(knock(&town.egress, &town.url(name)).await, ErrorKind::Blocked(Blocked::Address(Class::Loopback)), "{name}");
+    }
+    town.zone.asked();
+    for name in ["metadata.google.internal", "instance-data", "metadata.goog"] {
+        assert_eq!(knock(&town.egress, &town.url(name)).await, ErrorKind::Blocked(Blocked::Name), "{name}");
+    }
+    assert_eq!(town.zone.asked(), [""; 0], "some names are not even asked for");
+    town.nobody_knocked();
+}
+
+#[tokio::test]
+async fn a_name_that_changes_between_two_looks_is_judged_at_each() {
+    let town = Town::new().await;
+    let (good, bad) = (vec![is(OPEN)], vec![is(Ipv4Addr::LOCALHOST)]);
+    let get = |name: &str| town.egress.send(Request::new(Method::GET, town.url(name), Trust::Judged));
+    for turn in 0..20 {
+        let name = format!("turn{turn}.test");
+        town.zone.set(&name, vec![good.clone(), bad.clone()]);
+        let (answered, ()) = tokio::join!(get(&name), town.answer("200 OK"));
+        assert_eq!(answered.unwrap().status, 200, "the address that was judged is the one that was reached");
+        assert_eq!(town.zone.asked(), [name.clone()], "one look, one connection");
+        assert_eq!(knock(&town.egress, &town.url(&name)).await, ErrorKind::Blocked(Blocked::Address(Class::Loopback)));
+        assert_eq!(town.zone.asked(), [name], "and another for another");
+    }
+    town.nobody_knocked();
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_name_is_judged_by_what_it_resolves_to() {
+    let town = Town::new().await;
+    town.zone.set("outer.test", vec![vec![is(OPEN)]]);
+    for address in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST), IpAddr::from(v4("169.254.169.254"))] {
+        town.zone.set("inner.test", vec![vec![is(address)]]);
+        for status in ["301 a", "302 a", "303 a", "307 a", "308 a"] {
+            let mut request = Request::new(Method::GET, town.url("outer.test"), Trust::Judged);
+            request.max_redirects = 3;
+            let head = format!("{status}\r\nlocation: {}", town.url("inner.test"));
+            let (answered, ()) = tokio::join!(town.egress.send(request), town.answer(&head));
+            let kind = answered.expect_err(status).kind().clone();
+            assert!(matches!(kind, ErrorKind::Blocked(Blocked::Address(_))), "{status} to {address}: {kind:?}");
+        }
+    }
+    // Within what may be reached it is followed.
+    town.zone.set("inner.test", vec![vec![is(OPEN)]]);
+    let mut request = Request::new(Method::GET, town.url("outer.test"), Trust::Judged);
+    request.max_redirects = 3;
+    let head = format!("302 a\r\nlocation: {}", town.url("inner.test"));
+    let (answered, ()) = tokio::join!(town.egress.send(request), async {
+        town.answer(&head).await;
+        town.answer("204 No Content").await;
+    });
+    assert_eq!(answered.unwrap().status, 204);
+    town.nobody_knocked();
 }

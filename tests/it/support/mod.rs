@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod call;
+pub mod dns;
 pub mod redact;
 pub mod sink;
 pub mod transcript;
