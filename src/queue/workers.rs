@@ -27,7 +27,8 @@ pub struct Options {
     pub lease: Duration,
     /// Runs in this node's hands at most; new ones are refused beyond.
     pub max_active: usize,
-    /// How often in a row a run may be taken over from an owner that went away, without a step further meanwhile.
+    /// How often in a row a run may be taken over from an owner that went away, without a step further meanwhile. With the
+    /// rests between them the default is most of an hour: a server that is started again and again is no fault of the run.
     pub max_recoveries: u32,
     /// How often the store is asked for due runs without a reason to.
     pub poll: Duration,
@@ -40,7 +41,7 @@ impl Default for Options {
         Self {
             lease: Duration::from_secs(10),
             max_active: 20_000,
-            max_recoveries: 20,
+            max_recoveries: 100,
             poll: Duration::from_secs(1),
             sweep: Duration::from_secs(30),
         }
