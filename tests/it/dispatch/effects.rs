@@ -20,7 +20,29 @@ on_both!(
     a_stop_in_the_middle_of_a_call,
     a_lost_answer_of_a_models_tool,
     every_step_of_a_graph_acts_once,
+    a_run_that_loses_every_server_is_given_up,
 );
+
+async fn a_run_that_loses_every_server_is_given_up(world: Arc<World>) {
+    world.configure(|config| config.workers.max_recoveries = 2);
+    let mut node = world.crash().await;
+    let talk = json!({ "id": "talk", "type": "prompt", "config": { "model": "openai/fake-chunks-1000-slow-20", "userPrompt": "talk" } });
+    let mut reader = node.open(&flow(json!([talk]))).await;
+    let mut seen = reader.until(|frame| frame.kind == "text_delta").await;
+    let run = seen.text("executionId").to_owned();
+    for _ in 0..2 {
+        node = world.crash().await;
+        let mut reader = node.events(&run, Some(seen.id)).await;
+        reader.until(|frame| frame.custom() == Some("dispatch.attempt_discarded")).await;
+        seen = reader.until(|frame| frame.kind == "text_delta").await;
+    }
+    node = world.crash().await;
+    let end = node.events(&run, Some(seen.id)).await.rest().await;
+    assert_eq!((end.last().kind.as_str(), end.last().text("code")), ("execution_error", "recovery_exhausted"));
+    assert_eq!(node.execution(&run).await["status"], "failed");
+    let asked = world.stats_are(|stats| stats["aborted"] == 3).await;
+    assert_eq!(asked["openRequests"], 0, "it was tried so often and no more");
+}
 
 /// A call with this configuration.
 fn call(config: Value) -> Value {
