@@ -12,7 +12,7 @@ use super::{ask, ask_with, flow};
 use crate::support::sink::Reply;
 use crate::support::world::{Kind, PROVIDER_KEY, World};
 
-on_both!(secrets_stay_with_the_callee);
+on_both!(secrets_stay_with_the_callee, fifty_canaries_are_found_nowhere);
 on_one!(Sqlite: a_secret_that_is_missing_stops_the_call, secrets_are_for_calls_only, a_model_does_not_see_what_a_callee_says_back);
 
 const CANARY: &str = "canary-2f81c0aa-of-the-request";
@@ -219,4 +219,97 @@ async fn a_model_does_not_see_what_a_callee_says_back(world: Arc<World>) {
     let asked = world.asked("fake-tools").await.to_string();
     assert!(asked.contains("x-key"), "the tool's answer was sent: {asked}");
     clean("what the model is sent", &asked);
+}
+
+/// Fifty secrets, each in a place of its own, to callees that answer, refuse, mirror, redirect and hang up.
+const MANY: usize = 50;
+
+fn canary(number: usize) -> String {
+    format!("zq{number:02}-canary-of-many-{:08x}", number * 0x9e37_79b9)
+}
+
+fn one_of_many(world: &World, number: usize) -> Value {
+    let (id, secret) = (format!("s{number}"), format!("{{{{secrets.c{number}}}}}"));
+    let path = format!("/many{number}");
+    let text = canary(number);
+    let reply = match number / 10 {
+        0 => Reply::Mirror,
+        1 => Reply::Answer(403, vec![("x-denied", text.clone())], format!("no entry with {text}")),
+        2 => Reply::Answer(500, vec![("content-type", "application/json".into())], json!({ "error": { "key": text } }).to_string()),
+        3 => Reply::Answer(302, vec![("location", format!("/{text}?key={text}"))], String::new()),
+        _ => Reply::Drop,
+    };
+    world.sink.on(&path, [reply]);
+    let url = world.sink.url(&path);
+    let call = |config: Value| json!({ "id": id, "type": "api-call", "after": [], "config": config, "outputVariable": id });
+    let tool = |config: Value| {
+        let tool = json!({ "name": "act", "description": "Acts.", "toolType": "external", "parametersSchema": { "type": "object" }, "config": config });
+        let mut step = ask_with(&id, "call act {}", json!({ "runtimeTools": [tool] }));
+        step["after"] = json!([]);
+        step
+    };
+    match number % 10 {
+        0 => call(json!({ "url": url, "headers": { "x-key": secret } })),
+        1 => call(json!({ "url": url, "query": { "key": secret } })),
+        2 => call(json!({ "url": url, "method": "PUT", "body": { "deep": [{ "key": secret }] } })),
+        3 => call(json!({ "url": url, "method": "POST", "body": format!("key={secret}") })),
+        4 => call(json!({ "url": url, "auth": { "type": "bearer", "token": secret } })),
+        5 => call(json!({ "url": url, "auth": { "type": "basic", "username": "u", "password": secret } })),
+        6 => call(json!({ "url": url, "auth": { "type": "api_key", "token": secret } })),
+        7 => tool(json!({ "url": url, "method": "PUT", "headers": { "authorization": format!("Bearer {secret}") } })),
+        8 => tool(json!({ "url": url, "method": "PUT", "body": { "key": secret } })),
+        _ => json!({ "id": id, "type": "wait-until", "after": [], "config": {
+            "poll": { "http": { "url": url, "headers": { "x-key": secret } }, "maxPolls": 1 }, "timeoutMs": 300 } }),
+    }
+}
+
+/// Fails where any of the fifty is found, as it is or in a common disguise.
+fn none_of_many(what: &str, text: &str) {
+    let base64 = base64::engine::general_purpose::STANDARD;
+    for number in 0..MANY {
+        let canary = canary(number);
+        let hex: String = canary.bytes().map(|byte| format!("{byte:02x}")).collect();
+        for form in [canary.clone(), base64.encode(&canary), base64.encode(format!("u:{canary}")), hex] {
+            let found = text.find(&form).map(|at| text[at.saturating_sub(120)..].chars().take(200).collect::<String>());
+            assert!(found.is_none(), "canary {number} in {what}: {}", found.unwrap_or_default());
+        }
+    }
+}
+
+async fn fifty_canaries_are_found_nowhere(world: Arc<World>) {
+    let log = log();
+    let node = world.node();
+    let mut body = flow((0..MANY).map(|number| one_of_many(&world, number)).collect());
+    body["flow"]["maxParallel"] = json!(10);
+    body["secrets"] = (0..MANY).map(|number| (format!("c{number}"), json!(canary(number)))).collect();
+    let whole = node.dispatch(&body).await;
+    none_of_many("the stream", &format!("{:?}", whole.frames));
+    let run = whole.run();
+    for path in ["", "/steps", "/events"] {
+        none_of_many(path, &node.get(&format!("/v1/executions/{run}{path}")).ok().await.to_string());
+    }
+    // They went out: the callees were sent all but those that a step could not say.
+    let told = (0..MANY)
+        .filter(|number| world.sink.seen(&format!("/many{number}")).iter().any(|seen| format!("{seen:?}").contains(&canary(*number))))
+        .count();
+    let named = (0..MANY).filter(|number| number % 10 != 5 && number % 10 != 1).count();
+    assert!(told >= named, "{told} of {MANY} arrived");
+    for path in ["/metrics", "/v1/openapi.json"] {
+        none_of_many(path, &node.get(path).send().await.text());
+    }
+    let refused = node
+        .post("/v1/dispatch")
+        .json(&json!({ "flow": { "name": "x", "steps": [{ "id": "a" }] }, "secrets": body["secrets"] }))
+        .send()
+        .await;
+    none_of_many("a refusal", &refused.text());
+    if world.kind == Kind::Postgres {
+        none_of_many("the database", &dump(&world).await);
+    } else {
+        for entry in std::fs::read_dir(world.folder()).unwrap() {
+            let path = entry.unwrap().path();
+            none_of_many(&path.display().to_string(), &String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
+        }
+    }
+    none_of_many("the log", &String::from_utf8_lossy(&log.0.lock()));
 }
