@@ -58,6 +58,7 @@ impl Blow {
             Self::Freeze => {
                 server.freeze().await?;
                 site.clock.sleep(outlives(dice)).await;
+                site.ledger.wakes();
                 server.thaw().await?;
             }
             Self::Deaf => {

@@ -48,6 +48,7 @@ impl Storm<'_> {
         }
         site.land(&mut tasks).await;
         report.runs += flights.len();
+        report.late += site.ledger.late();
         report.violations.extend(site.judge(&flights).await);
         Ok(())
     }

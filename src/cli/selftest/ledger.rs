@@ -1,8 +1,16 @@
 //! What really arrived outside, by `Idempotency-Key`: the truth that the server's word is compared with.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+
+/// How long after a sleeper was woken an arrival may be what it had handed to the network before it slept: no lease can
+/// call that back. It is counted apart.
+const WAKING: Duration = Duration::from_millis(500);
 
 /// How a callee is meant to be treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +30,8 @@ pub struct Seen {
     /// `tag/label`: which effect of which run it was meant to be.
     pub effect: String,
     pub arrivals: u32,
+    /// Those of them that came just after a sleeper was woken.
+    pub late: u32,
     /// How often the effect took place.
     pub performed: u32,
     /// How often the callee said that nothing took place.
@@ -32,8 +42,12 @@ pub struct Seen {
 pub type Arrived = BTreeMap<String, Seen>;
 
 /// See the module.
-#[derive(Default)]
-pub struct Ledger(Mutex<BTreeMap<String, Seen>>);
+pub struct Ledger {
+    seen: Mutex<BTreeMap<String, Seen>>,
+    clock: Clock,
+    /// When a server that stood still last went on.
+    woken: Mutex<Option<Instant>>,
+}
 
 /// What an arrival came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +57,29 @@ pub enum Fate {
 }
 
 impl Ledger {
+    pub fn new(clock: Clock) -> Self {
+        Self { seen: Mutex::default(), clock, woken: Mutex::default() }
+    }
+
+    /// A server that stood still goes on now.
+    pub fn wakes(&self) {
+        *self.woken.lock() = Some(self.clock.instant());
+    }
+
+    /// Arrivals that came just after a sleeper was woken.
+    pub fn late(&self) -> usize {
+        self.seen.lock().values().map(|seen| seen.late as usize).sum()
+    }
+
     /// Notes an arrival whose fate depends on how many came before with its key.
     pub fn arrive(&self, key: &str, class: Class, effect: &str, fate: impl FnOnce(u32) -> Fate) -> u32 {
-        let mut seen = self.0.lock();
-        let entry =
-            seen.entry(key.to_owned()).or_insert_with(|| Seen { class, effect: effect.to_owned(), arrivals: 0, performed: 0, refused: 0 });
+        let late = self.woken.lock().is_some_and(|woken| woken.elapsed() < WAKING);
+        let mut seen = self.seen.lock();
+        let first = || Seen { class, effect: effect.to_owned(), arrivals: 0, late: 0, performed: 0, refused: 0 };
+        let entry = seen.entry(key.to_owned()).or_insert_with(first);
         let before = entry.arrivals;
         entry.arrivals += 1;
+        entry.late += u32::from(late);
         match fate(before) {
             Fate::Performed => entry.performed += 1,
             Fate::Refused => entry.refused += 1,
@@ -57,30 +87,30 @@ impl Ledger {
         before
     }
 
-    /// Arrivals whose key begins so: all that a step of a run has caused.
+    /// Arrivals whose key begins so, but for late ones: all that a step of a run has caused.
     pub fn under(&self, prefix: &str) -> u32 {
-        let seen = self.0.lock();
-        seen.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).map(|(_, seen)| seen.arrivals).sum()
+        let seen = self.seen.lock();
+        seen.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).map(|(_, seen)| seen.arrivals - seen.late).sum()
     }
 
     /// Whether the effect with this key took place.
     pub fn performed(&self, key: &str) -> bool {
-        self.0.lock().get(key).is_some_and(|seen| seen.performed > 0)
+        self.seen.lock().get(key).is_some_and(|seen| seen.performed > 0)
     }
 
     /// Whether an effect was asked for.
     pub fn has(&self, effect: &str) -> bool {
-        self.0.lock().values().any(|seen| seen.effect == effect)
+        self.seen.lock().values().any(|seen| seen.effect == effect)
     }
 
     pub fn effect(&self, key: &str) -> Option<String> {
-        self.0.lock().get(key).map(|seen| seen.effect.clone())
+        self.seen.lock().get(key).map(|seen| seen.effect.clone())
     }
 
     /// Everything, by the tag of the run it was meant for, then by key.
     pub fn by_tag(&self) -> BTreeMap<String, Arrived> {
         let mut tags: BTreeMap<String, Arrived> = BTreeMap::new();
-        for (key, seen) in self.0.lock().iter() {
+        for (key, seen) in self.seen.lock().iter() {
             let tag = seen.effect.split('/').next().unwrap_or_default();
             tags.entry(tag.to_owned()).or_default().insert(key.clone(), seen.clone());
         }

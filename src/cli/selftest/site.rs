@@ -51,7 +51,7 @@ pub struct Site {
     fellows: Vec<World>,
     pub restart_database: Option<String>,
     pub clock: Clock,
-    ledger: Arc<Ledger>,
+    pub ledger: Arc<Ledger>,
     caller: Caller,
     sink: String,
     servants: Vec<AbortHandle>,
@@ -60,7 +60,7 @@ pub struct Site {
 impl Site {
     pub async fn open(ground: &Ground, clock: &Clock) -> Result<Self> {
         let place = Place::new(ground.store, ground.database_url.as_deref(), clock).await?;
-        let ledger = Arc::new(Ledger::default());
+        let ledger = Arc::new(Ledger::new(clock.clone()));
         let (sink_listener, sink) = listen().await?;
         let (upstream_listener, upstream) = listen().await?;
         let servants = vec![
