@@ -13,6 +13,8 @@ use crate::store::SmallLog;
 
 /// Logs in one transaction.
 const BATCH: u32 = 32;
+/// Bytes of logs that are held at once, but for the last one.
+const WEIGHT: usize = 8 * 1024 * 1024;
 /// Segments read from the store at once.
 const PAGE: u32 = 256;
 /// Between two transactions the store is everybody else's.
@@ -27,9 +29,24 @@ impl Feed {
             if bulky.is_empty() {
                 return Ok(seen);
             }
-            let mut small = Vec::with_capacity(bulky.len());
+            let (mut small, mut weight) = (Vec::with_capacity(bulky.len()), 0);
             for (tenant, run) in bulky {
-                small.push(SmallLog { tenant, run, log: compact(self.whole(tenant, run).await?) });
+                let log = match self.whole(tenant, run).await {
+                    Ok(log) => {
+                        weight += log.iter().flat_map(|segment| &segment.events).map(|event| event.body.len()).sum::<usize>();
+                        compact(log)
+                    }
+                    Err(error) if error.kind().retryable() => return Err(error),
+                    Err(error) => {
+                        // It stays as it is; those that ended later are not held up by it.
+                        tracing::error!(%run, ?error, "the log of an ended execution cannot be read");
+                        None
+                    }
+                };
+                small.push(SmallLog { tenant, run, log });
+                if weight >= WEIGHT {
+                    break;
+                }
             }
             failpoint::hit("log.shrink.before");
             let taken = self.0.store.shrink_logs(small).await?;

@@ -48,7 +48,6 @@ impl Storm<'_> {
         }
         site.land(&mut tasks).await;
         report.runs += flights.len();
-        report.late += site.ledger.late();
         report.violations.extend(site.judge(&flights).await);
         Ok(())
     }

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 
-/// How long after a sleeper was woken an arrival may be what it had handed to the network before it slept: no lease can
-/// call that back. It is counted apart.
+/// Arrivals so soon after a server that stood still was woken are told apart when a step turns out to be redone: they may be what
+/// it had handed to its network before it slept. They excuse nothing.
 const WAKING: Duration = Duration::from_millis(500);
 
 /// How a callee is meant to be treated.
@@ -30,7 +30,7 @@ pub struct Seen {
     /// `tag/label`: which effect of which run it was meant to be.
     pub effect: String,
     pub arrivals: u32,
-    /// Those of them that came just after a sleeper was woken.
+    /// Those of them that came just after a sleeper was woken, whoever sent them.
     pub late: u32,
     /// How often the effect took place.
     pub performed: u32,
@@ -66,11 +66,6 @@ impl Ledger {
         *self.woken.lock() = Some(self.clock.instant());
     }
 
-    /// Arrivals that came just after a sleeper was woken.
-    pub fn late(&self) -> usize {
-        self.seen.lock().values().map(|seen| seen.late as usize).sum()
-    }
-
     /// Notes an arrival whose fate depends on how many came before with its key.
     pub fn arrive(&self, key: &str, class: Class, effect: &str, fate: impl FnOnce(u32) -> Fate) -> u32 {
         let late = self.woken.lock().is_some_and(|woken| woken.elapsed() < WAKING);
@@ -87,10 +82,20 @@ impl Ledger {
         before
     }
 
-    /// Arrivals whose key begins so, but for late ones: all that a step of a run has caused.
+    /// Arrivals whose key begins so: all that a step of a run has caused.
     pub fn under(&self, prefix: &str) -> u32 {
         let seen = self.seen.lock();
-        seen.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).map(|(_, seen)| seen.arrivals - seen.late).sum()
+        seen.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).map(|(_, seen)| seen.arrivals).sum()
+    }
+
+    /// The same by key, for a report: arrivals, and those that came just after a sleeper was woken.
+    pub fn told_under(&self, prefix: &str) -> String {
+        let seen = self.seen.lock();
+        let keys = seen.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        let told: Vec<String> = keys
+            .map(|(key, seen)| format!("{} {:?} {} ({} after a waking)", &key[prefix.len()..], seen.class, seen.arrivals, seen.late))
+            .collect();
+        told.join(", ")
     }
 
     /// Whether the effect with this key took place.

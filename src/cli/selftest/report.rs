@@ -20,8 +20,6 @@ pub struct Report {
     /// Blows of other kinds, by name.
     pub blows: BTreeMap<&'static str, usize>,
     pub runs: usize,
-    /// Requests that a sleeper had handed to the network before it slept, and that arrived when it woke.
-    pub late: usize,
     pub violations: Vec<Violation>,
     /// Folders with what is left of sites that had violations.
     pub kept: Vec<String>,
@@ -33,7 +31,6 @@ impl Report {
         self.deaths += other.deaths;
         other.blows.iter().for_each(|(name, count)| *self.blows.entry(name).or_default() += count);
         self.runs += other.runs;
-        self.late += other.late;
         self.violations.extend(other.violations);
         self.kept.extend(other.kept);
     }
@@ -58,10 +55,10 @@ impl Report {
         about.len()
     }
 
-    /// `{ok, store, points, deaths, blows, runs, late, lost, redone, doubled, stuck, violations, seconds, seed, kept}`.
+    /// `{ok, store, points, deaths, blows, runs, lost, redone, doubled, stuck, violations, seconds, seed, kept}`.
     pub fn json(&self, store: &str, seed: u64, seconds: f64) -> Value {
         json!({
-            "ok": self.is_clean(), "store": store, "points": self.points, "deaths": self.deaths, "blows": self.blows, "runs": self.runs, "late": self.late,
+            "ok": self.is_clean(), "store": store, "points": self.points, "deaths": self.deaths, "blows": self.blows, "runs": self.runs,
             "lost": self.count(Breach::Lost), "redone": self.count(Breach::Redone), "doubled": self.count(Breach::Doubled),
             "stuck": self.count(Breach::Stuck), "violations": self.violations, "seconds": seconds, "seed": seed, "kept": self.kept,
         })
@@ -79,7 +76,6 @@ impl Report {
             ("broken logs", self.count(Breach::Log)),
             ("wrong answers", self.count(Breach::Answer)),
             ("failpoints not reached", self.count(Breach::Unreached)),
-            ("late from a sleeper", self.late),
         ];
         for (name, figure) in rows.into_iter().chain(self.blows.iter().map(|(name, count)| (*name, *count))) {
             output.say(format_args!("{name:<24}{figure:>8}"));

@@ -51,9 +51,11 @@ impl Verdict {
     fn committed_steps(&mut self, told: &Told, ledger: &Ledger) {
         let Some(run) = told.runs.first() else { return };
         for (step, then) in &told.complete {
-            let now = ledger.under(&format!("{run}/steps/{step}/"));
+            let prefix = format!("{run}/steps/{step}/");
+            let now = ledger.under(&prefix);
             if now != *then {
-                self.add(Breach::Redone, format!("step {step} was complete with {then} requests and has {now} now"));
+                let told = ledger.told_under(&prefix);
+                self.add(Breach::Redone, format!("step {step} was complete with {then} requests and has {now} now: {told}"));
             }
         }
     }
