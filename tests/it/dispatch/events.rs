@@ -26,6 +26,7 @@ on_both!(
     a_server_that_stops_ends_its_answers_whole,
     readers_are_let_go,
     an_expired_cursor_gets_one_reset,
+    a_log_that_cannot_be_read_holds_up_no_other,
 );
 on_one!(Sqlite: a_hundred_cuts_lose_nothing, a_slow_reader_slows_nobody);
 
@@ -312,6 +313,21 @@ async fn an_expired_cursor_gets_one_reset(world: Arc<World>) {
     // What has not ended stays as it was told.
     let still = node.log(&paused.run()).await.frames;
     assert_eq!(still[..paused.frames.len()], paused.frames);
+}
+
+async fn a_log_that_cannot_be_read_holds_up_no_other(world: Arc<World>) {
+    let node = world.node();
+    let broken = node.dispatch(&long(60, 1)).await.run();
+    let whole = node.dispatch(&long(60, 1)).await;
+    assert!(world.meddle("update events set body = '[' where run = $1", &broken).await > 0);
+    let shrink =
+        async || node.with_state(|state| async move { state.feed.shrink(state.clock.now().after(Duration::from_secs(1))).await }).await;
+    assert_eq!(shrink().await.unwrap(), 2, "both were looked at");
+    assert_eq!(shrink().await.unwrap(), 0, "and neither is looked at again");
+    let small = node.log(&whole.run()).await.frames;
+    assert!(small.len() < whole.frames.len(), "{} of {} are left", small.len(), whole.frames.len());
+    assert_eq!(texts(&small), texts(&whole.frames));
+    node.get(&format!("/v1/executions/{broken}/events?after=0&wait=0")).refused(500, "internal_error").await;
 }
 
 async fn a_slow_reader_slows_nobody(world: Arc<World>) {

@@ -317,18 +317,8 @@ async fn a_signal_before_its_wait_is_taken(world: Arc<World>) {
 
 /// Takes what a run waits for, and its timer, out of the database, as no part of the server does.
 async fn lose_waits(world: &World, run: &str) {
-    use sqlx::Connection;
-    let (_, id) = run.split_once('_').unwrap();
     for statement in ["delete from waits where run = $1", "update runs set wake_at = null where id = $1"] {
-        let lost = match world.kind {
-            Kind::Sqlite => {
-                let file = format!("sqlite://{}", world.folder().join("dispatch.db").display());
-                let mut outsider = sqlx::SqliteConnection::connect(&file).await.unwrap();
-                sqlx::query(statement).bind(id).execute(&mut outsider).await.unwrap().rows_affected()
-            }
-            Kind::Postgres => sqlx::query(statement).bind(id).execute(&mut world.schema().connect().await).await.unwrap().rows_affected(),
-        };
-        assert_eq!(lost, 1, "{statement}");
+        assert_eq!(world.meddle(statement, run).await, 1, "{statement}");
     }
 }
 
