@@ -62,7 +62,7 @@ fn sealed_as(tenant: TenantId, run: RunId) -> String {
 
 impl Engine {
     /// Begins a new run that is advanced here, born under this node's lease.
-    pub async fn begin(&self, start: StartRun, lease: RunLease) -> Result<Started> {
+    pub async fn begin(&self, start: StartRun, lease: Arc<RunLease>) -> Result<Started> {
         let parts = self.parts();
         let run = RunId::new(&parts.clock);
         let now = parts.clock.now();
@@ -114,7 +114,7 @@ impl Engine {
     }
 
     /// Takes up a claimed run.
-    pub async fn resume(&self, taken: Lease, lease: RunLease) -> Result<Active> {
+    pub async fn resume(&self, taken: Lease, lease: Arc<RunLease>) -> Result<Active> {
         let plan = self.plan(&taken.run.flow_hash, &taken.flow)?;
         let run = taken.run;
         let secrets = self.unseal(run.sealed.as_deref(), run.tenant, run.id)?;

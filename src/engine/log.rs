@@ -112,7 +112,7 @@ pub struct RunLog {
     done: Mutex<Progress>,
     /// Wakes those who wait for a commit in the order they came, so that virtual time replays.
     moved: Notify,
-    lease: RunLease,
+    lease: Arc<RunLease>,
     /// The run has a row.
     born: AtomicBool,
     /// The first number of this owner.
@@ -135,7 +135,7 @@ pub struct Start {
     pub next_seq: u64,
     pub reserved: u64,
     pub spent: Spent,
-    pub lease: RunLease,
+    pub lease: Arc<RunLease>,
     pub before: Before,
 }
 
@@ -173,7 +173,7 @@ impl RunLog {
     }
 
     /// The hold on the run.
-    pub fn lease(&self) -> &RunLease {
+    pub fn lease(&self) -> &Arc<RunLease> {
         &self.lease
     }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
+use crate::net::{self, Hold};
 
 /// What the runs of a node have in common.
 pub struct NodeLease {
@@ -63,8 +64,14 @@ impl NodeLease {
     }
 
     /// The hold on a run whose lease is written at `now`.
-    pub fn hold(self: &Arc<Self>, now: Timestamp) -> RunLease {
-        RunLease { node: self.clone(), until: AtomicI64::new(self.relied_on(now)) }
+    pub fn hold(self: &Arc<Self>, now: Timestamp) -> Arc<RunLease> {
+        Arc::new(RunLease { node: self.clone(), until: AtomicI64::new(self.relied_on(now)) })
+    }
+}
+
+impl Hold for RunLease {
+    fn lasts(&self) -> bool {
+        !self.is_over()
     }
 }
 
@@ -84,8 +91,9 @@ impl RunLease {
     }
 
     /// Does the work, but only while the lease lasts: beyond its end nothing in it moves until it is renewed.
-    pub async fn under<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+    /// What it hands to the network just before leaves before it, or after that.
+    pub async fn under<T>(self: &Arc<Self>, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(net::under(self.clone(), work));
         loop {
             let mut moved = pin!(self.node.moved.notified());
             moved.as_mut().enable();

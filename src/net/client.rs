@@ -12,6 +12,7 @@ use url::Url;
 
 use super::body::{Body, Response};
 use super::error::{Blocked, Error, ErrorKind, Phase};
+use super::hold::{self, Released};
 use super::judge::judge;
 use super::names::{Names, SystemNames};
 use super::policy::Policy;
@@ -74,7 +75,14 @@ impl Egress {
         let end = self.0.clock.instant() + request.deadlines.total;
         for followed in 0..=request.max_redirects {
             let answered = followed > 0;
-            let response = self.exchange(&hop, &request, end).await.map_err(|error| if answered { error.after_send() } else { error })?;
+            let exchanged = loop {
+                let exchanged = self.exchange(&hop, &request, end).await;
+                // Kept back, and the hold is there again: nobody else has done it meanwhile.
+                if !matches!(&exchanged, Err(error) if error.kind() == &ErrorKind::Released) || !hold::lasts() {
+                    break exchanged;
+                }
+            };
+            let response = exchanged.map_err(|error| if answered { error.after_send() } else { error })?;
             let Some(location) = location(&response).filter(|_| request.max_redirects > 0) else {
                 return Ok(Response {
                     status: response.status(),
@@ -102,7 +110,7 @@ impl Egress {
         };
         let mut outgoing = client.request(hop.method.clone(), hop.url.clone()).headers(hop.headers.clone());
         if let Some(body) = &hop.body {
-            outgoing = outgoing.body(body.clone());
+            outgoing = outgoing.body(hold::guarded(body.clone()));
         }
         let left = end.saturating_duration_since(door.clock.instant());
         let (phase, wait) =
@@ -220,6 +228,9 @@ fn classify(error: &reqwest::Error, url: &Url, policy: &Policy) -> Error {
     let origin = origin(url);
     if let Some(blocked) = causes(error).find_map(|cause| cause.downcast_ref::<Blocked>()) {
         return Error::new(ErrorKind::Blocked(*blocked), &origin);
+    }
+    if causes(error).any(|cause| cause.is::<Released>()) {
+        return Error::new(ErrorKind::Released, &origin);
     }
     let why = innermost(error);
     if !error.is_connect() {

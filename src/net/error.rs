@@ -23,6 +23,8 @@ pub enum ErrorKind {
     InvalidUrl { why: &'static str },
     /// A header, or a header's value, that cannot be sent.
     InvalidHeader { name: String },
+    /// What the request was made [under](super::under) was over before it left; nothing was sent.
+    Released,
     /// The name did not resolve, or no connection came up.
     Connect { why: String },
     /// The connection came up but not its encryption.
@@ -108,7 +110,7 @@ impl Error {
             ErrorKind::Blocked(_) => "egress_blocked",
             ErrorKind::InvalidUrl { .. } => "invalid_url",
             ErrorKind::InvalidHeader { .. } => "invalid_header",
-            ErrorKind::Connect { .. } => "connect_failed",
+            ErrorKind::Connect { .. } | ErrorKind::Released => "connect_failed",
             ErrorKind::Tls { .. } => "tls_failed",
             ErrorKind::Timeout { .. } => "timeout",
             ErrorKind::TooLarge { .. } => "response_too_large",
@@ -120,7 +122,10 @@ impl Error {
 
     /// Whether it may go better later.
     pub const fn is_transient(&self) -> bool {
-        matches!(self.kind, ErrorKind::Connect { .. } | ErrorKind::Timeout { .. } | ErrorKind::Cut { .. } | ErrorKind::Setup { .. })
+        matches!(
+            self.kind,
+            ErrorKind::Released | ErrorKind::Connect { .. } | ErrorKind::Timeout { .. } | ErrorKind::Cut { .. } | ErrorKind::Setup { .. }
+        )
     }
 
     /// Whether a byte of the request can have reached a peer. `false` is certain; `true` is "perhaps".
@@ -136,6 +141,7 @@ impl fmt::Display for Error {
             ErrorKind::Blocked(blocked) => write!(f, "{place} is blocked: {blocked}"),
             ErrorKind::InvalidUrl { why } => write!(f, "the URL cannot be requested: {why}"),
             ErrorKind::InvalidHeader { name } => write!(f, "the header `{name}` cannot be sent"),
+            ErrorKind::Released => write!(f, "nothing was sent to {place}: {}", super::hold::Released),
             ErrorKind::Connect { why } => write!(f, "cannot connect to {place}: {why}"),
             ErrorKind::Tls { why } => write!(f, "no secure connection to {place}: {why}"),
             ErrorKind::Timeout { phase, after } => {
@@ -171,7 +177,9 @@ impl From<Error> for Failure {
                 Kind::Invalid
             }
             ErrorKind::TooLarge { .. } => Kind::TooLarge,
-            ErrorKind::Timeout { .. } | ErrorKind::Connect { .. } | ErrorKind::Tls { .. } | ErrorKind::Cut { .. } => Kind::Unavailable,
+            ErrorKind::Released | ErrorKind::Timeout { .. } | ErrorKind::Connect { .. } | ErrorKind::Tls { .. } | ErrorKind::Cut { .. } => {
+                Kind::Unavailable
+            }
             ErrorKind::Setup { .. } => return Self::internal(error),
         };
         let failure = Self::new(kind, error.code(), error.to_string());

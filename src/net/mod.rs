@@ -13,6 +13,7 @@
 mod body;
 mod client;
 mod error;
+mod hold;
 mod judge;
 mod names;
 mod policy;
@@ -25,6 +26,7 @@ mod target;
 pub use body::{Body, Response};
 pub use client::Egress;
 pub use error::{Blocked, Error, ErrorKind, Phase};
+pub use hold::{Hold, under};
 pub use judge::{Class, judge};
 pub use names::{Names, SystemNames};
 pub use policy::{AllowRule, Policy};

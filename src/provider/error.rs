@@ -253,7 +253,7 @@ impl From<net::Error> for ProviderError {
         let class = match error.kind() {
             ErrorKind::Blocked(_) => Class::Blocked,
             ErrorKind::InvalidUrl { .. } | ErrorKind::InvalidHeader { .. } => Class::BadRequest,
-            ErrorKind::Connect { .. } | ErrorKind::Setup { .. } => Class::Connect,
+            ErrorKind::Connect { .. } | ErrorKind::Released | ErrorKind::Setup { .. } => Class::Connect,
             ErrorKind::Tls { .. } => Class::Tls,
             ErrorKind::Timeout { phase, .. } => match phase {
                 Phase::Connect => Class::TimeoutConnect,

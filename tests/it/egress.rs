@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use dispatch::clock::Clock;
-use dispatch::net::{Blocked, Class, Deadlines, Egress, Error, ErrorKind, Phase, Policy, Request, Trust};
+use dispatch::net::{self, Blocked, Class, Deadlines, Egress, Error, ErrorKind, Hold, Phase, Policy, Request, Trust};
 use dispatch::secret::Secret;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -114,6 +114,55 @@ async fn only_the_allowed_port_is_open() {
         assert_eq!(error.kind(), &ErrorKind::Blocked(Blocked::Address(Class::Loopback)), "{host}");
     }
     assert_eq!(two.count(), 0);
+}
+
+/// Lasts when it is asked for the n-th time, by what it was told.
+struct Spell(Mutex<std::slice::Iter<'static, bool>>);
+
+impl Hold for Spell {
+    fn lasts(&self) -> bool {
+        *self.0.lock().next().expect("asked too often")
+    }
+}
+
+fn spell(answers: &'static [bool]) -> Arc<Spell> {
+    Arc::new(Spell(Mutex::new(answers.iter())))
+}
+
+#[tokio::test]
+async fn a_request_whose_hold_is_over_when_it_is_to_leave_sends_no_byte() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}/");
+    let egress = door(&[format!("127.0.0.1/32:{port}")]);
+    let post = Request::new(Method::POST, url, Trust::Judged).body("hi");
+    // Asked at the socket, and once more before it would be tried again.
+    let sent = net::under(spell(&[false, false]), egress.send(post));
+    let arrived = async {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut bytes = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut peer, &mut bytes).await.map(|_| bytes)
+    };
+    let (sent, arrived) = tokio::join!(sent, arrived);
+    assert_eq!(String::from_utf8(arrived.unwrap()).unwrap(), "");
+    let error = sent.err().unwrap();
+    assert_eq!((error.kind(), error.may_have_been_sent(), error.is_transient()), (&ErrorKind::Released, false, true));
+}
+
+#[tokio::test]
+async fn a_request_that_was_kept_back_leaves_once_when_its_hold_is_there_again() {
+    let server = Server::start().await;
+    let egress = door(&[server.rule()]);
+    let post = || Request::new(Method::POST, server.url("/echo"), Trust::Judged).body("hi");
+    // On a connection of its own, and then on one that lies ready.
+    for asked in [&[false, true, true][..], &[true], &[false, true, true]] {
+        let spell = spell(asked);
+        let before = server.count();
+        assert_eq!(net::under(spell.clone(), text(&egress, post())).await.unwrap(), "hi");
+        assert_eq!(server.count(), before + 1);
+        assert_eq!(server.last().1[header::CONTENT_LENGTH], "2");
+        assert_eq!(spell.0.lock().len(), 0, "it was asked each time");
+    }
 }
 
 #[tokio::test]
