@@ -155,7 +155,9 @@ ids! {
     KeyId = "key";
     /// A saved flow.
     FlowId = "flow";
-    /// One immutable version of a saved flow.
+    /// A saved agent.
+    AgentId = "agent";
+    /// One immutable version of a saved flow or agent.
     FlowVersionId = "fver";
     /// A record.
     RecordId = "record";

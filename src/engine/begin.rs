@@ -18,10 +18,9 @@ use super::{Engine, KEYS_FOR, recover};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::id::{FlowId, RunId, TenantId};
-use crate::model::event::Event;
+use crate::id::{RunId, TenantId};
 use crate::model::run::{Parent, Spent};
-use crate::model::{Epoch, RunInput, RunState};
+use crate::model::{Epoch, RunInput, RunState, Target};
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Created, Lease, NewRun, RunKey, StoreResult};
@@ -30,12 +29,20 @@ use crate::store::{Created, Lease, NewRun, RunKey, StoreResult};
 pub struct StartRun {
     pub tenant: TenantId,
     pub plan: Arc<Plan>,
-    pub flow_id: Option<FlowId>,
+    pub target: Target,
     pub input: RunInput,
     /// Secrets of the request: sealed with the run until it ends.
     pub secrets: BTreeMap<String, Secret>,
     pub key: Option<RunKey>,
     pub parent: Option<Parent>,
+}
+
+/// What a run was begun with, however often it is taken up.
+struct Beginning {
+    target: Target,
+    plan: Arc<Plan>,
+    input: RunInput,
+    secrets: BTreeMap<String, Secret>,
 }
 
 /// A run that was begun: known by its id, durable when `created` says so.
@@ -71,7 +78,7 @@ impl Engine {
             id: run,
             tenant: start.tenant,
             flow: start.plan.blob.clone(),
-            flow_id: start.flow_id,
+            target: start.target,
             flow_name: start.plan.flow.name.clone(),
             input: start.input.clone(),
             sealed,
@@ -98,15 +105,9 @@ impl Engine {
             before: Before::Nothing,
         };
         let memory = Memory::load(&start.plan, Vec::new(), Vec::new(), 0);
-        let context = self.context(log, start.plan, start.input, start.secrets, memory).await?;
-        context.emit(Event::ExecutionStart {
-            kind: "flow".into(),
-            started_at: now,
-            flow_id: start.flow_id.map(|id| id.to_string()),
-            flow_name: context.plan.flow.name.clone(),
-            total_steps: u32::try_from(context.plan.steps.len()).unwrap_or(u32::MAX),
-            source: context.input.options.source.clone(),
-        });
+        let beginning = Beginning { target: start.target, plan: start.plan, input: start.input, secrets: start.secrets };
+        let context = self.context(log, beginning, memory).await?;
+        context.emit(context.start_event(now));
         let context = Arc::new(context);
         let closing = Closing(context.clone());
         let active = Active { context, birth: Some(Birth { new, told }), number: 0, wait_for_birth, postponed: None, closing };
@@ -130,7 +131,7 @@ impl Engine {
             before: if run.state == RunState::Paused { Before::Rested } else { Before::CutShort },
         };
         let memory = Memory::load(&plan, taken.journal, taken.waits, run.nudges);
-        let context = self.context(log, plan, run.input, secrets, memory).await?;
+        let context = self.context(log, Beginning { target: run.target, plan, input: run.input, secrets }, memory).await?;
         if run.cancel_requested || self.is_orphan(run.tenant, run.parent).await? {
             context.cancel.cancel();
         }
@@ -151,14 +152,8 @@ impl Engine {
         Ok(found.is_none_or(|run| run.state.is_terminal()))
     }
 
-    async fn context(
-        &self,
-        log: Start,
-        plan: Arc<Plan>,
-        input: RunInput,
-        secrets: BTreeMap<String, Secret>,
-        memory: Memory,
-    ) -> Result<RunContext> {
+    async fn context(&self, log: Start, beginning: Beginning, memory: Memory) -> Result<RunContext> {
+        let Beginning { target, plan, input, secrets } = beginning;
         let parts = self.parts();
         let keys = self.tenant_keys(log.tenant).await?;
         let ring = parts.feed.open(log.run, log.next_seq);
@@ -167,6 +162,7 @@ impl Engine {
             engine: self.0.clone(),
             run: log.run,
             tenant: log.tenant,
+            target,
             plan,
             base: base(&input),
             input,

@@ -29,7 +29,7 @@ use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::Event;
 use crate::model::run::{Budget, Spent};
 use crate::model::wait::{Resolution, Wait, WaitKind};
-use crate::model::{JournalEntry, Outcome, RunInput};
+use crate::model::{JournalEntry, Outcome, RunInput, Target};
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Resolve, Resolved};
@@ -114,6 +114,8 @@ pub struct RunContext {
     pub(super) engine: Arc<Inner>,
     pub run: RunId,
     pub tenant: TenantId,
+    /// What it runs, as its log speaks of it.
+    pub target: Target,
     pub plan: Arc<Plan>,
     pub input: RunInput,
     /// The variables that the run began with.
@@ -130,6 +132,11 @@ pub struct RunContext {
 }
 
 impl RunContext {
+    /// An agent's log tells of its turns; the one step that makes them is not told of.
+    pub const fn is_agent(&self) -> bool {
+        matches!(self.target, Target::Agent(_))
+    }
+
     /// What the approval of this wait was given for.
     pub fn approved_digest(&self, wait: WaitId) -> Option<String> {
         self.memory.lock().waits.values().find(|known| known.id == wait).and_then(|known| known.digest.clone())

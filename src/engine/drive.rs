@@ -19,7 +19,7 @@ use crate::id::RunId;
 use crate::model::event::{Event, Rest, Tokens};
 use crate::model::run::{Failure, Spent};
 use crate::model::wait::{Resolution, WaitKind};
-use crate::model::{Outcome, RunState, StepState};
+use crate::model::{Outcome, RunState, StepState, TargetKind};
 use crate::store::StoreError;
 
 /// How long a server that stops waits for the answer to an effect that must not happen twice.
@@ -365,24 +365,43 @@ impl RunContext {
         (0..self.plan.steps.len()).rev().find_map(|index| completed(&index)).map(|record| record.output.clone())
     }
 
+    /// The first event of the log.
+    pub(super) fn start_event(&self, at: Timestamp) -> Event {
+        let name = |kind: TargetKind| (self.target.kind() == kind).then(|| self.plan.flow.name.clone());
+        Event::ExecutionStart {
+            kind: self.target.kind().as_str().into(),
+            started_at: at,
+            flow_id: self.target.flow_id().map(|id| id.to_string()),
+            flow_name: name(TargetKind::Flow),
+            total_steps: (!self.is_agent()).then(|| count(self.plan.steps.len())),
+            agent_id: self.target.agent_id().map(|id| id.to_string()),
+            agent_name: name(TargetKind::Agent),
+            max_turns: self.plan.steps.iter().find_map(|planned| planned.body.max_turns()).filter(|_| self.is_agent()),
+            source: self.input.options.source.clone(),
+        }
+    }
+
     fn complete_event(&self, final_output: Option<Value>) -> Event {
         let memory = self.memory.lock();
         let failed: Vec<&StepRecord> = memory.records.values().filter(|record| record.state == StepState::Failed).collect();
         let successful = memory.records.values().filter(|record| record.state == StepState::Completed).count();
         let spent = self.log.spent();
+        let of_steps = |number: usize| (!self.is_agent()).then(|| count(number));
+        let agent = memory.records.values().next().filter(|_| self.is_agent());
         Event::ExecutionComplete {
-            kind: "flow".into(),
+            kind: self.target.kind().as_str().into(),
             success: failed.iter().all(|record| record.handled),
             completed_at: self.parts().clock.now(),
             duration_ms: spent.duration_ms,
             final_output,
-            stop_reason: "complete".into(),
+            stop_reason: agent.and_then(|record| record.stop_reason.clone()).unwrap_or_else(|| "complete".into()),
+            iterations: agent.and_then(|record| record.turns),
             total_cost: dollars(spent.cost),
             total_tokens: Tokens { input: spent.input_tokens, output: spent.output_tokens },
-            total_steps: count(self.plan.steps.len()),
-            successful_steps: count(successful),
-            failed_steps: count(failed.len()),
-            step_error_count: count(failed.len()),
+            total_steps: of_steps(self.plan.steps.len()),
+            successful_steps: of_steps(successful),
+            failed_steps: of_steps(failed.len()),
+            step_error_count: of_steps(failed.len()),
             cost_estimated: spent.estimated,
         }
     }
@@ -390,7 +409,7 @@ impl RunContext {
     fn error_event(&self, why: &Failure) -> Event {
         let spent = self.log.spent();
         Event::ExecutionError {
-            kind: "flow".into(),
+            kind: self.target.kind().as_str().into(),
             error: why.message.clone(),
             code: why.code.clone(),
             step_id: why.step.clone(),

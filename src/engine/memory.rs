@@ -36,6 +36,11 @@ pub struct StepRecord {
     pub handled: bool,
     pub started_at: Timestamp,
     pub completed_at: Timestamp,
+    /// Of an agent: why its loop ended, and after how many turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<u32>,
     #[serde(default)]
     pub tokens: u64,
     /// Nano-dollars.

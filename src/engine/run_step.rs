@@ -38,7 +38,7 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
         let anew = memory.entered.insert(index) && run.log.before == Before::CutShort;
         again && !anew && memory.has_slept(&key)
     };
-    let entry = if told { Entry::default() } else { Entry::new(start_event(run, planned, started_at)) };
+    let entry = if told || run.is_agent() { Entry::default() } else { Entry::new(start_event(run, planned, started_at)) };
     let mut made = attempts_made(run, &key);
     loop {
         let context = StepContext::new(run, planned, &entry, made + 1);
@@ -158,6 +158,13 @@ async fn skip(run: &RunContext, planned: &PlannedStep, now: Timestamp) -> Option
     }
 }
 
+/// Steps are what flows are made of; an agent's log has none.
+fn tell(context: &StepContext<'_>, event: Event) {
+    if !context.run.is_agent() {
+        context.emit(event);
+    }
+}
+
 fn record(context: &StepContext<'_>, started_at: Timestamp, retries: u32) -> StepRecord {
     let (tokens, cost) = context.noted_usage();
     StepRecord {
@@ -171,6 +178,8 @@ fn record(context: &StepContext<'_>, started_at: Timestamp, retries: u32) -> Ste
         handled: false,
         started_at,
         completed_at: context.now(),
+        stop_reason: None,
+        turns: None,
         tokens,
         cost,
         retries,
@@ -190,24 +199,29 @@ fn complete(context: &StepContext<'_>, mut output: StepOutput, started_at: Times
         output: output.value.clone(),
         variables: output.variables,
         branch: output.branch,
+        stop_reason: output.stop_reason.clone().filter(|_| run.is_agent()),
+        turns: output.turns,
         ..record(context, started_at, retries)
     };
-    context.emit(Event::StepComplete {
-        id: context.planned.step.id.clone(),
-        name: context.planned.step.name.clone(),
-        step_type: context.planned.step.action.clone(),
-        success: true,
-        result: Some(output.shown.unwrap_or(output.value)),
-        error: None,
-        code: None,
-        duration_ms: u64::try_from(record.completed_at.since(started_at).as_millis()).unwrap_or(u64::MAX),
-        completed_at: record.completed_at,
-        stop_reason: output.stop_reason,
-        tokens_used: (record.tokens > 0).then_some(record.tokens),
-        cost: (record.tokens > 0).then_some(dollars(record.cost)),
-        unresolved_variables: context.noted_unresolved(),
-        fallback: output.fallback,
-    });
+    tell(
+        context,
+        Event::StepComplete {
+            id: context.planned.step.id.clone(),
+            name: context.planned.step.name.clone(),
+            step_type: context.planned.step.action.clone(),
+            success: true,
+            result: Some(output.shown.unwrap_or(output.value)),
+            error: None,
+            code: None,
+            duration_ms: u64::try_from(record.completed_at.since(started_at).as_millis()).unwrap_or(u64::MAX),
+            completed_at: record.completed_at,
+            stop_reason: output.stop_reason,
+            tokens_used: (record.tokens > 0).then_some(record.tokens),
+            cost: (record.tokens > 0).then_some(dollars(record.cost)),
+            unresolved_variables: context.noted_unresolved(),
+            fallback: output.fallback,
+        },
+    );
     record
 }
 
@@ -226,24 +240,28 @@ fn fail(context: &StepContext<'_>, failure: StepFailure, started_at: Timestamp, 
         handled: matches!(step.on_error, Some(OnError::Continue | OnError::Default { .. })),
         ..record(context, started_at, made.saturating_sub(1))
     };
-    context.emit(Event::StepComplete {
-        id: step.id.clone(),
-        name: step.name.clone(),
-        step_type: step.action.clone(),
-        success: false,
-        result: (!output.is_null()).then_some(output),
-        error: Some(message.clone()),
-        code: Some(failure.code.clone()),
-        duration_ms: u64::try_from(record.completed_at.since(started_at).as_millis()).unwrap_or(u64::MAX),
-        completed_at: record.completed_at,
-        stop_reason: Some("error".into()),
-        tokens_used: (record.tokens > 0).then_some(record.tokens),
-        cost: (record.tokens > 0).then_some(dollars(record.cost)),
-        unresolved_variables: context.noted_unresolved(),
-        fallback: None,
-    });
+    tell(
+        context,
+        Event::StepComplete {
+            id: step.id.clone(),
+            name: step.name.clone(),
+            step_type: step.action.clone(),
+            success: false,
+            result: (!output.is_null()).then_some(output),
+            error: Some(message.clone()),
+            code: Some(failure.code.clone()),
+            duration_ms: u64::try_from(record.completed_at.since(started_at).as_millis()).unwrap_or(u64::MAX),
+            completed_at: record.completed_at,
+            stop_reason: Some("error".into()),
+            tokens_used: (record.tokens > 0).then_some(record.tokens),
+            cost: (record.tokens > 0).then_some(dollars(record.cost)),
+            unresolved_variables: context.noted_unresolved(),
+            fallback: None,
+        },
+    );
     if failure.fatal || matches!(policy, OnError::Stop) {
-        let failure = Failure { code: failure.code, message, step: Some(step.id.clone()), retryable: failure.retryable };
+        let failure =
+            Failure { code: failure.code, message, step: (!run.is_agent()).then(|| step.id.clone()), retryable: failure.retryable };
         return Ended::Fatal(record, failure);
     }
     Ended::Settled(record)

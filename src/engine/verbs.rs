@@ -234,7 +234,7 @@ impl Engine {
     pub async fn give_up(&self, run: &Run, failure: Failure) -> Result<()> {
         let now = self.parts().clock.now();
         let event = Event::ExecutionError {
-            kind: "flow".into(),
+            kind: run.target.kind().as_str().into(),
             error: failure.message.clone(),
             code: failure.code.clone(),
             step_id: failure.step.clone(),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
-use crate::id::{FlowId, RecordId, RunId};
+use crate::id::{AgentId, FlowId, RecordId, RunId};
 
 /// Rows on a page when nobody says.
 const DEFAULT_LIMIT: u32 = 50;
@@ -78,7 +78,7 @@ macro_rules! by_id {
     )*};
 }
 
-by_id! { FlowId = 1, RunId = 3 }
+by_id! { FlowId = 1, RunId = 3, AgentId = 4 }
 
 impl Position for (Timestamp, RecordId) {
     const KIND: u8 = 2;

@@ -21,10 +21,19 @@ pub enum Event {
     ExecutionStart {
         kind: String,
         started_at: Timestamp,
+        /// `flow*` and `totalSteps` of a flow, `agent*` and `maxTurns` of an agent.
         #[serde(skip_serializing_if = "Option::is_none")]
         flow_id: Option<String>,
-        flow_name: String,
-        total_steps: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow_name: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total_steps: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        agent_id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        agent_name: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max_turns: Option<u32>,
         source: String,
     },
     /// Terminal: the run came to its end. `success` is false when a step that stops the flow failed or a step failed and the flow went on.
@@ -36,13 +45,20 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         final_output: Option<Value>,
         stop_reason: String,
+        /// Turns, of an agent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        iterations: Option<u32>,
         /// US dollars.
         total_cost: f64,
         total_tokens: Tokens,
-        total_steps: u32,
-        successful_steps: u32,
-        failed_steps: u32,
-        step_error_count: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total_steps: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        successful_steps: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failed_steps: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step_error_count: Option<u32>,
         /// Some figure of the cost is an estimate, or a model has no known price.
         #[serde(skip_serializing_if = "std::ops::Not::not", default)]
         cost_estimated: bool,
@@ -58,6 +74,24 @@ pub enum Event {
         completed_at: Timestamp,
         total_cost: f64,
         total_tokens: Tokens,
+    },
+    /// An agent's turn begins: model calls and the tool calls that they ask for.
+    TurnStart {
+        id: String,
+        role: String,
+        iteration: u32,
+        started_at: Timestamp,
+    },
+    /// A turn that was not interrupted by a pause ends.
+    TurnComplete {
+        id: String,
+        role: String,
+        iteration: u32,
+        stop_reason: String,
+        tokens: Tokens,
+        /// US dollars.
+        cost: f64,
+        completed_at: Timestamp,
     },
     StepStart {
         id: String,
@@ -230,6 +264,8 @@ impl Event {
             Self::ExecutionStart { .. } => "execution_start",
             Self::ExecutionComplete { .. } => "execution_complete",
             Self::ExecutionError { .. } => "execution_error",
+            Self::TurnStart { .. } => "turn_start",
+            Self::TurnComplete { .. } => "turn_complete",
             Self::StepStart { .. } => "step_start",
             Self::StepComplete { .. } => "step_complete",
             Self::StepSkip { .. } => "step_skip",
@@ -409,10 +445,11 @@ mod tests {
             stop_reason: "complete".into(),
             total_cost: 0.5,
             total_tokens: Tokens::default(),
-            total_steps: 1,
-            successful_steps: 1,
-            failed_steps: 0,
-            step_error_count: 0,
+            iterations: None,
+            total_steps: Some(1),
+            successful_steps: Some(1),
+            failed_steps: Some(0),
+            step_error_count: Some(0),
             cost_estimated: false,
         };
         assert_eq!(EventRecord::new(0, &end).event(), Some(end));

@@ -10,6 +10,7 @@ pub mod flow;
 pub mod journal;
 pub mod record;
 pub mod run;
+pub mod target;
 pub mod wait;
 
 pub use event::{Event, EventRecord};
@@ -17,4 +18,5 @@ pub use flow::{Flow, Step};
 pub use journal::{JournalEntry, Outcome};
 pub use record::Record;
 pub use run::{Caller, Epoch, Run, RunInput, RunState, StepState};
+pub use target::{Target, TargetKind};
 pub use wait::{Resolution, Wait, WaitKind};

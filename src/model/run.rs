@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::target::Target;
 use crate::clock::Timestamp;
-use crate::id::{FlowId, KeyId, RunId, TenantId, WaitId};
+use crate::id::{KeyId, RunId, TenantId, WaitId};
 
 /// Where a run is.
 ///
@@ -235,7 +236,7 @@ pub struct Run {
     pub tenant: TenantId,
     pub state: RunState,
     pub flow_hash: String,
-    pub flow_id: Option<FlowId>,
+    pub target: Target,
     pub flow_name: String,
     pub input: RunInput,
     /// Request secrets, sealed by the vault; gone when the run ends.

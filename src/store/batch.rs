@@ -151,18 +151,22 @@ pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".into())
 }
 
+fn array<T: Serialize>(rows: &[T]) -> Option<String> {
+    (!rows.is_empty()).then(|| json(rows))
+}
+
 impl Batch {
-    /// The arguments of the group statement, in its order.
-    pub fn arguments(&self) -> [String; 8] {
+    /// The arguments of the group statement, in its order; none for a table without rows.
+    pub fn arguments(&self) -> [Option<String>; 8] {
         [
-            json(&self.blobs),
-            json(&self.keys),
-            json(&self.runs),
-            json(&self.commits),
-            json(&self.journal),
-            json(&self.events),
-            json(&self.waits),
-            json(&self.resolutions),
+            array(&self.blobs),
+            array(&self.keys),
+            array(&self.runs),
+            array(&self.commits),
+            array(&self.journal),
+            array(&self.events),
+            array(&self.waits),
+            array(&self.resolutions),
         ]
     }
 
@@ -214,7 +218,7 @@ impl Batch {
             tenant: new.tenant.suffix(),
             state: if new.lease.is_some() { "running" } else { "queued" },
             flow_hash: new.flow.hash.clone(),
-            flow_id: new.flow_id.map(|id| id.suffix()),
+            flow_id: new.target.stored(),
             flow_name: new.flow_name.clone(),
             input,
             sealed: new.sealed.as_deref().map(hex),

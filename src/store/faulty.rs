@@ -21,7 +21,7 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, TenantId, WaitId};
 use crate::model::event::Segment;
-use crate::model::{Epoch, JournalEntry, Record, Run, RunState, Wait};
+use crate::model::{Epoch, JournalEntry, Record, Run, RunState, TargetKind, Wait};
 
 /// When an operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,13 +149,13 @@ pass! {
     Flows {
         fn create_flow(tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> ();
         fn update_flow(tenant: TenantId, flow: SavedFlow, version: Option<FlowVersion>, expected: Option<FlowVersionId>) -> Option<SavedFlow>;
-        fn find_flow(tenant: TenantId, id: FlowId) -> Option<SavedFlow>;
-        fn find_flow_by_name(tenant: TenantId, name: &str) -> Option<SavedFlow>;
-        fn list_flows(tenant: TenantId, before: Option<FlowId>, search: Option<&str>, limit: u32) -> Vec<SavedFlow>;
-        fn delete_flow(tenant: TenantId, id: FlowId) -> bool;
+        fn find_flow(tenant: TenantId, kind: TargetKind, id: FlowId) -> Option<SavedFlow>;
+        fn find_flow_by_name(tenant: TenantId, kind: TargetKind, name: &str) -> Option<SavedFlow>;
+        fn list_flows(tenant: TenantId, kind: TargetKind, before: Option<FlowId>, search: Option<&str>, limit: u32) -> Vec<SavedFlow>;
+        fn delete_flow(tenant: TenantId, kind: TargetKind, id: FlowId) -> bool;
         fn find_flow_version(tenant: TenantId, id: FlowVersionId) -> Option<FlowVersion>;
         fn list_flow_versions(tenant: TenantId, flow: FlowId) -> Vec<FlowVersion>;
-        fn publish_flow(tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> bool;
+        fn publish_flow(tenant: TenantId, kind: TargetKind, flow: FlowId, version: FlowVersionId, now: Timestamp) -> bool;
     }
     Records {
         fn create_record(tenant: TenantId, record: Record) -> ();

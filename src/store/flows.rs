@@ -1,4 +1,4 @@
-//! Saved flows and their versions.
+//! Saved flows and agents, and their versions. An agent is kept like a flow, under ids and names of its own kind.
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -6,11 +6,14 @@ use serde_json::Value;
 use super::StoreResult;
 use crate::clock::Timestamp;
 use crate::id::{FlowId, FlowVersionId, TenantId};
+use crate::model::TargetKind;
 
-/// A saved flow.
+/// A saved flow or agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedFlow {
+    /// An agent's [`crate::id::AgentId`] has the same bits.
     pub id: FlowId,
+    pub kind: TargetKind,
     pub name: String,
     pub description: Option<String>,
     pub created_at: Timestamp,
@@ -37,7 +40,7 @@ pub struct FlowVersion {
 /// The store of flows.
 #[async_trait]
 pub trait Flows {
-    /// Saves a new flow with its first version. A name is unique in a tenant: `Exists("a flow with this name")`.
+    /// Saves a new flow with its first version. A name is unique among the tenant's of its kind: `Exists("a flow with this name")`.
     async fn create_flow(&self, tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> StoreResult<()>;
 
     /// Adds a version (its number is set by the store) and makes it the current one; only if the flow's
@@ -50,15 +53,22 @@ pub trait Flows {
         expected: Option<FlowVersionId>,
     ) -> StoreResult<Option<SavedFlow>>;
 
-    async fn find_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<Option<SavedFlow>>;
+    async fn find_flow(&self, tenant: TenantId, kind: TargetKind, id: FlowId) -> StoreResult<Option<SavedFlow>>;
 
-    async fn find_flow_by_name(&self, tenant: TenantId, name: &str) -> StoreResult<Option<SavedFlow>>;
+    async fn find_flow_by_name(&self, tenant: TenantId, kind: TargetKind, name: &str) -> StoreResult<Option<SavedFlow>>;
 
     /// Flows by id, newest first; `search` is a case-insensitive part of the name.
-    async fn list_flows(&self, tenant: TenantId, before: Option<FlowId>, search: Option<&str>, limit: u32) -> StoreResult<Vec<SavedFlow>>;
+    async fn list_flows(
+        &self,
+        tenant: TenantId,
+        kind: TargetKind,
+        before: Option<FlowId>,
+        search: Option<&str>,
+        limit: u32,
+    ) -> StoreResult<Vec<SavedFlow>>;
 
     /// Deletes a flow and its versions; runs keep what they pinned. Whether it was there.
-    async fn delete_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<bool>;
+    async fn delete_flow(&self, tenant: TenantId, kind: TargetKind, id: FlowId) -> StoreResult<bool>;
 
     async fn find_flow_version(&self, tenant: TenantId, id: FlowVersionId) -> StoreResult<Option<FlowVersion>>;
 
@@ -66,5 +76,12 @@ pub trait Flows {
     async fn list_flow_versions(&self, tenant: TenantId, flow: FlowId) -> StoreResult<Vec<FlowVersion>>;
 
     /// Marks a version as published. Whether flow and version were there.
-    async fn publish_flow(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> StoreResult<bool>;
+    async fn publish_flow(
+        &self,
+        tenant: TenantId,
+        kind: TargetKind,
+        flow: FlowId,
+        version: FlowVersionId,
+        now: Timestamp,
+    ) -> StoreResult<bool>;
 }

@@ -16,7 +16,7 @@ use crate::id::{CredentialId, FlowId, FlowVersionId, KeyId, RecordId, RunId, Ten
 use crate::model::event::{Rest, Segment};
 use crate::model::run::Parent;
 use crate::model::wait::WaitKind;
-use crate::model::{Epoch, JournalEntry, Record, Run, RunState, Wait};
+use crate::model::{Epoch, JournalEntry, Record, Run, RunState, Target, TargetKind, Wait};
 
 /// How a database's row gives its columns.
 pub(super) trait Columns {
@@ -123,6 +123,15 @@ impl<'a, R: Columns> Reader<'a, R> {
         self.present(column, self.json_if(column)?)
     }
 
+    fn target(&self) -> StoreResult<Target> {
+        let column = "flow_id";
+        Target::read(self.row.text(column)?.as_deref()).ok_or_else(|| self.broken(column, "neither a flow nor an agent"))
+    }
+
+    fn kind(&self) -> StoreResult<TargetKind> {
+        self.parsed("kind", |text| TargetKind::parse(text).ok_or("unknown kind"))
+    }
+
     fn state(&self) -> StoreResult<RunState> {
         self.parsed("state", |text| RunState::parse(text).ok_or("unknown state"))
     }
@@ -139,7 +148,7 @@ pub(super) fn run(row: &impl Columns) -> StoreResult<Run> {
         tenant: read.parsed("tenant", TenantId::from_suffix)?,
         state: read.state()?,
         flow_hash: read.text("flow_hash")?,
-        flow_id: read.parsed_if("flow_id", FlowId::from_suffix)?,
+        target: read.target()?,
         flow_name: read.text("flow_name")?,
         input: read.json("input")?,
         sealed: row.bytes("sealed")?,
@@ -164,7 +173,7 @@ pub(super) fn summary(row: &impl Columns) -> StoreResult<RunSummary> {
     Ok(RunSummary {
         id: read.parsed("id", RunId::from_suffix)?,
         state: read.state()?,
-        flow_id: read.parsed_if("flow_id", FlowId::from_suffix)?,
+        target: read.target()?,
         flow_name: read.text("flow_name")?,
         created_at: read.time("created_at")?,
         finished_at: read.time_if("finished_at")?,
@@ -249,6 +258,7 @@ pub(super) fn flow(row: &impl Columns) -> StoreResult<SavedFlow> {
     let read = Reader::new(row, "flows", "id")?;
     Ok(SavedFlow {
         id: read.parsed("id", FlowId::from_suffix)?,
+        kind: read.kind()?,
         name: read.text("name")?,
         description: row.text("description")?,
         created_at: read.time("created_at")?,

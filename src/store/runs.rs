@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use super::StoreResult;
 use crate::clock::Timestamp;
-use crate::id::{FlowId, NodeId, RunId, TenantId, WaitId};
+use crate::id::{NodeId, RunId, TenantId, WaitId};
 use crate::model::event::Segment;
 use crate::model::run::{Failure, Parent, Spent};
 use crate::model::wait::{Resolution, Wait};
-use crate::model::{Epoch, JournalEntry, Run, RunInput, RunState};
+use crate::model::{Epoch, JournalEntry, Run, RunInput, RunState, Target};
 
 /// Bytes kept once under their content hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct NewRun {
     pub id: RunId,
     pub tenant: TenantId,
     pub flow: Blob,
-    pub flow_id: Option<FlowId>,
+    pub target: Target,
     pub flow_name: String,
     pub input: RunInput,
     pub sealed: Option<Vec<u8>>,
@@ -142,7 +142,8 @@ pub struct Renewed {
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
     pub state: Option<RunState>,
-    pub flow: Option<FlowId>,
+    /// Only runs of this saved flow or agent.
+    pub target: Option<Target>,
     /// Only runs with a smaller id (older).
     pub before: Option<RunId>,
     /// Only runs with a greater id (newer).
@@ -155,7 +156,7 @@ pub struct RunFilter {
 pub struct RunSummary {
     pub id: RunId,
     pub state: RunState,
-    pub flow_id: Option<FlowId>,
+    pub target: Target,
     pub flow_name: String,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,

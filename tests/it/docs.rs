@@ -7,7 +7,7 @@ use std::path::Path;
 use dispatch::engine::plan::Plan;
 use dispatch::engine::step;
 use dispatch::error::Kind;
-use dispatch::http::dispatch::document;
+use dispatch::http::dispatch::{agent_document, document};
 use serde_json::{Value, json};
 
 use crate::layers::rust_files;
@@ -156,6 +156,17 @@ fn the_examples_of_steps_compile() {
             panic!("{error:?} in\n{block}");
         }
     }
+}
+
+#[test]
+fn the_agent_of_the_docs_compiles() {
+    let page = read("docs/agents.md");
+    let block = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let request: Value = serde_json::from_str(block).unwrap();
+    let flow = agent_document::compile(&request["agent"]).unwrap();
+    let types: HashMap<_, _> = step::ALL.iter().map(|kind| (kind.action, *kind)).collect();
+    let blob = flow.blob();
+    assert_eq!(Plan::compile(flow, blob, &types).unwrap().steps[0].body.max_turns(), Some(4));
 }
 
 #[test]

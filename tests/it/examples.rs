@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dispatch::http::dispatch::document;
+use dispatch::http::dispatch::{agent_document, document};
 use serde_json::{Value, json};
 
 use crate::support::app::{Setup, TestApp, within};
@@ -51,6 +51,13 @@ const EXAMPLES: &[(&str, Check)] = &[
         assert!(waited, "{answer}");
     }),
     ("09-http.json", |answer| assert_eq!(answer["finalOutput"], "The server says: ok")),
+    ("10-agent.json", |answer| {
+        assert_eq!(
+            (&answer["kind"], &answer["finalOutput"]),
+            (&json!("agent"), &json!(r#"forecast answered: {"city":"Oslo","weather":"rain"}"#))
+        );
+        assert_eq!(events(answer).filter(|event| event["type"] == "turn_complete").count(), 1);
+    }),
 ];
 
 fn events(answer: &Value) -> impl Iterator<Item = &Value> {
@@ -79,7 +86,11 @@ async fn the_examples_do_what_they_say() {
     let app = TestApp::with(Setup { dev: true, ..Setup::default() }).await;
     for (name, judge) in EXAMPLES {
         let mut request = read(name);
-        assert!(document::compile(&request["flow"]).is_ok(), "{name}");
+        let compiled = match &request["agent"] {
+            Value::Null => document::compile(&request["flow"]),
+            agent => agent_document::compile(agent),
+        };
+        assert!(compiled.is_ok(), "{name}");
         // Written for a server on its usual port.
         if request["inputs"]["base_url"].is_string() {
             request["inputs"]["base_url"] = format!("http://{}", app.address).into();

@@ -101,11 +101,12 @@ pub(super) fn error(status: u16, fault: Option<Fault>) -> Value {
     json!({ "type": "error", "error": { "type": kind, "message": message }, "request_id": "req_fake" })
 }
 
-/// Whether a tool has answered, and a call of each offered one.
-pub(super) fn tools(body: &Value) -> (bool, Vec<(String, Value)>) {
-    let last = body["messages"].as_array().and_then(|messages| messages.last());
-    let blocks = last.and_then(|message| message["content"].as_array()).into_iter().flatten();
-    let answered = blocks.into_iter().any(|block| block["type"] == "tool_result");
+/// How many times in a row tools have answered, and a call of each offered one.
+pub(super) fn tools(body: &Value) -> (usize, Vec<(String, Value)>) {
+    let answers = |message: &Value| message["content"].as_array().into_iter().flatten().any(|block| block["type"] == "tool_result");
+    let messages = body["messages"].as_array().into_iter().flatten().rev();
+    let since = messages.take_while(|message| message["role"] == "assistant" || answers(message));
+    let answered = since.filter(|message| answers(message)).count();
     let offered = body["tools"].as_array().into_iter().flatten();
     let calls = offered.map(|tool| (tool["name"].as_str().unwrap_or_default().to_owned(), instance(&tool["input_schema"])));
     (answered, calls.collect())

@@ -68,11 +68,12 @@ pub(super) fn error(status: u16, fault: Option<Fault>) -> Value {
     json!({ "error": { "code": status, "message": message, "status": word } })
 }
 
-/// Whether a tool has answered, and a call of each offered one.
-pub(super) fn tools(body: &Value) -> (bool, Vec<(String, Value)>) {
-    let last = body["contents"].as_array().and_then(|contents| contents.last());
-    let parts = last.and_then(|content| content["parts"].as_array()).into_iter().flatten();
-    let answered = parts.into_iter().any(|part| part.get("functionResponse").is_some());
+/// How many times in a row tools have answered, and a call of each offered one.
+pub(super) fn tools(body: &Value) -> (usize, Vec<(String, Value)>) {
+    let answers = |content: &Value| content["parts"].as_array().into_iter().flatten().any(|part| part.get("functionResponse").is_some());
+    let contents = body["contents"].as_array().into_iter().flatten().rev();
+    let since = contents.take_while(|content| content["role"] == "model" || answers(content));
+    let answered = since.filter(|content| answers(content)).count();
     let declared =
         body["tools"].as_array().into_iter().flatten().flat_map(|tools| tools["functionDeclarations"].as_array().into_iter().flatten());
     let calls = declared.map(|tool| (tool["name"].as_str().unwrap_or_default().to_owned(), instance(&tool["parametersJsonSchema"])));

@@ -25,6 +25,7 @@
 //! | `fake-billing`, `fake-context`, `fake-filter` | status 400 that means: no credit, too long, refused |
 //! | `fake-flaky-N` | fails N times with 500 per idempotency key (or body), then answers |
 //! | `fake-tools` | calls every offered tool once, then answers |
+//! | `fake-tools-N` | calls every offered tool, N times in a row, then answers |
 //! | `fake-reasoning` | thinks before it answers |
 //!
 //! Names combine: `fake-chunks-20-slow-5-cut-after-7`. Usage is always 100 input tokens, 40 of them cached, and one

@@ -88,10 +88,11 @@ pub(super) fn error(status: u16, fault: Option<Fault>) -> Value {
     json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
 }
 
-/// Whether a tool has answered, and a call of each offered one.
-pub(super) fn tools(body: &Value) -> (bool, Vec<(String, Value)>) {
-    let last = body["messages"].as_array().and_then(|messages| messages.last());
-    let answered = last.is_some_and(|message| message["role"] == "tool");
+/// How many times in a row tools have answered, and a call of each offered one.
+pub(super) fn tools(body: &Value) -> (usize, Vec<(String, Value)>) {
+    let messages = body["messages"].as_array().into_iter().flatten().rev();
+    let since = messages.take_while(|message| message["role"] == "assistant" || message["role"] == "tool");
+    let answered = since.filter(|message| message["role"] == "assistant" && message.get("tool_calls").is_some()).count();
     let offered = body["tools"].as_array().into_iter().flatten();
     let calls =
         offered.map(|tool| (tool["function"]["name"].as_str().unwrap_or_default().to_owned(), instance(&tool["function"]["parameters"])));

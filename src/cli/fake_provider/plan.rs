@@ -13,7 +13,8 @@ pub(super) struct Plan {
     pub retry_after: Option<u32>,
     /// Fails this often before it answers.
     pub flaky: Option<u32>,
-    pub tools: bool,
+    /// How many times in a row it calls every offered tool before it answers.
+    pub tools: usize,
     pub reasoning: bool,
     pub mark: bool,
 }
@@ -43,7 +44,7 @@ const MOST_CHUNKS: usize = 100_000;
 impl Plan {
     /// Whether the answer depends on more than the model's name.
     pub(super) fn looks_at_request(&self) -> bool {
-        self.tools
+        self.tools > 0
     }
 }
 
@@ -55,7 +56,7 @@ pub(super) fn plan(model: &str) -> Plan {
         fault: None,
         retry_after: None,
         flaky: None,
-        tools: false,
+        tools: 0,
         reasoning: false,
         mark: false,
     };
@@ -96,8 +97,12 @@ impl Plan {
                 self.flaky = n.parse().ok();
                 (None, left)
             }
+            ["tools", n, left @ ..] if count(n).is_some_and(|n| n < 400) => {
+                self.tools = count(n).unwrap_or(1);
+                (None, left)
+            }
             ["tools", left @ ..] => {
-                self.tools = true;
+                self.tools = 1;
                 (None, left)
             }
             ["reasoning", left @ ..] => {

@@ -134,21 +134,21 @@ fn endless_line(asked: &Asked) -> Vec<Step> {
 }
 
 fn script(plan: &Plan, asked: &Asked) -> Script {
-    let calls = if plan.tools { tool_calls(asked) } else { Vec::new() };
+    let calls = if plan.tools > 0 { tool_calls(plan.tools, asked) } else { Vec::new() };
     let silent = plan.fault == Some(Fault::Blank) || !calls.is_empty();
     let words = if silent { Vec::new() } else { (1..=plan.chunks).map(|n| format!("word{n} ")).collect() };
     Script { model: asked.model.clone(), words, thought: plan.reasoning.then_some("Let me think."), calls }
 }
 
-/// One call of every offered tool, unless a tool has already answered.
-fn tool_calls(asked: &Asked) -> Vec<(String, Value)> {
+/// One call of every offered tool, unless tools have already answered so many times in a row.
+fn tool_calls(times: usize, asked: &Asked) -> Vec<(String, Value)> {
     let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
     let (answered, tools) = match asked.wire {
         Wire::OpenAi => openai::tools(&body),
         Wire::Anthropic => anthropic::tools(&body),
         Wire::Gemini => gemini::tools(&body),
     };
-    if answered { Vec::new() } else { tools }
+    if answered >= times { Vec::new() } else { tools }
 }
 
 fn streamed(plan: &Plan, asked: &Asked) -> Vec<Step> {

@@ -34,12 +34,17 @@ impl Screen {
     pub fn show(&mut self, event: &Value) {
         let Ok(known) = Event::deserialize(event) else { return };
         match known {
-            Event::ExecutionStart { flow_name, total_steps, .. } => {
+            Event::ExecutionStart { flow_name, agent_name, total_steps, .. } => {
                 let id = event.get("executionId").and_then(Value::as_str).unwrap_or_default();
-                let steps = count(u64::from(total_steps), "step");
-                self.line(format_args!("{}  {}", self.paint.text(Tone::Title, flow_name), self.aside(format_args!("{steps}  {id}"))));
+                let steps = total_steps.map_or_else(|| "agent".to_owned(), |steps| count(u64::from(steps), "step"));
+                let name = flow_name.or(agent_name).unwrap_or_default();
+                self.line(format_args!("{}  {}", self.paint.text(Tone::Title, name), self.aside(format_args!("{steps}  {id}"))));
             }
             // A step that goes on after a pause is started again.
+            Event::TurnStart { iteration, .. } if iteration > 1 => {
+                self.note(format_args!("{}", self.aside(format_args!("turn {iteration}"))))
+            }
+            Event::TurnStart { .. } | Event::TurnComplete { .. } => {}
             Event::StepStart { id, .. } if self.active.iter().any(|(active, _)| *active == id) => {}
             Event::StepStart { id, name, step_type, .. } => {
                 self.line(format_args!("▸ {}  {}", self.paint.text(Tone::Title, &name), self.aside(step_type)));
@@ -153,16 +158,25 @@ impl Screen {
 
     fn end(&mut self, event: Event) {
         let Event::ExecutionComplete {
-            success, duration_ms, total_cost, total_tokens, successful_steps, failed_steps, cost_estimated, ..
+            success,
+            duration_ms,
+            total_cost,
+            total_tokens,
+            iterations,
+            successful_steps,
+            failed_steps,
+            cost_estimated,
+            ..
         } = event
         else {
             return;
         };
         let tokens = total_tokens.input + total_tokens.output;
         let cost = format!("{}{}", if cost_estimated && total_cost > 0.0 { "about " } else { "" }, money(total_cost));
-        let failed = (failed_steps > 0).then(|| format!("{failed_steps} failed"));
+        let failed = failed_steps.filter(|failed| *failed > 0).map(|failed| format!("{failed} failed"));
         let facts = facts([
-            Some(count(u64::from(successful_steps), "step")),
+            successful_steps.map(|steps| count(u64::from(steps), "step")),
+            iterations.map(|turns| count(u64::from(turns), "turn")),
             failed,
             Some(duration(duration_ms)),
             Some(count(tokens, "token")),

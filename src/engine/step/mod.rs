@@ -54,6 +54,11 @@ pub trait StepBody: Send + Sync {
         None
     }
 
+    /// The most turns that it takes, if it is an agent's loop.
+    fn max_turns(&self) -> Option<u32> {
+        None
+    }
+
     /// The models that it asks, the first one first.
     fn models(&self) -> &[String] {
         &[]
@@ -72,6 +77,8 @@ pub struct StepOutput {
     /// The branch it chose.
     pub branch: Option<bool>,
     pub stop_reason: Option<String>,
+    /// How many turns an agent took.
+    pub turns: Option<u32>,
     pub fallback: Option<Value>,
 }
 

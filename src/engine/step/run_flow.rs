@@ -19,7 +19,7 @@ use crate::id::{RunId, WaitId};
 use crate::model::event::Event;
 use crate::model::run::{Budget, Parent, RunInput, Spent};
 use crate::model::wait::WaitKind;
-use crate::model::{Flow, Step};
+use crate::model::{Flow, Step, Target};
 use crate::store::NewRun;
 
 pub const TYPE: StepType = StepType {
@@ -166,7 +166,7 @@ impl Body {
             id: child,
             tenant: run.tenant,
             flow: plan.blob.clone(),
-            flow_id: None,
+            target: Target::Flow(None),
             flow_name: plan.flow.name.clone(),
             input,
             sealed: engine.seal(&run.secrets, run.tenant, child)?,

@@ -14,9 +14,9 @@ use crate::model::flow::{Backoff, FORMAT, Guard, MAX_ATTEMPTS, OnError, Retry};
 use crate::model::{Flow, Step};
 
 /// A flow's time budget in milliseconds, unless it says otherwise.
-const FLOW_TIMEOUT_MS: u64 = 15 * 60 * 1_000;
+pub const FLOW_TIMEOUT_MS: u64 = 15 * 60 * 1_000;
 /// The longest time budget a flow may ask for; pauses do not count.
-const LONGEST_FLOW_MS: u64 = 24 * 60 * 60 * 1_000;
+pub const LONGEST_FLOW_MS: u64 = 24 * 60 * 60 * 1_000;
 /// A step's time budget in milliseconds, unless it says otherwise.
 pub const STEP_TIMEOUT_MS: u64 = 5 * 60 * 1_000;
 /// Steps that run at once, unless the flow says otherwise.

@@ -23,12 +23,12 @@ use crate::http::AppState;
 use crate::http::extract::{Body, Id, IdempotencyKey, Ids, InPath, Params};
 use crate::http::limits::Limits;
 use crate::http::paging::{Page, Paging};
-use crate::http::scope::{FlowsExecute, FlowsRead, Scoped};
-use crate::id::{FlowId, RequestId, RunId, WaitId};
+use crate::http::scope::{AgentsRead, FlowsExecute, FlowsRead, Scoped};
+use crate::id::{AgentId, FlowId, RequestId, RunId, TenantId, WaitId};
 use crate::model::event::{Event, Rest};
 use crate::model::run::{Failure, Spent};
 use crate::model::wait::Wait;
-use crate::model::{Run, RunState, StepState};
+use crate::model::{Run, RunState, StepState, Target, TargetKind};
 use crate::queue::Workers;
 use crate::store::{RunFilter, RunSummary, SharedStore, Signal};
 
@@ -46,6 +46,25 @@ pub(super) fn routes() -> ApiRouter<AppState> {
                     "listExecutionEvents",
                     "Executions",
                     "Replay and follow an execution's events: SSE when `Accept` asks for it, else a long poll",
+                )(op);
+                or_events(op.response::<200, Json<EventPage>>(), "A page of the execution's events")
+            }),
+        )
+        .api_route(
+            "/v1/agents/{agentId}/executions",
+            get_with(list_of_agent, about("listAgentExecutions", "Agents", "List an agent's executions, newest first")),
+        )
+        .api_route(
+            "/v1/agents/{agentId}/executions/{executionId}",
+            get_with(read_of_agent, about("getAgentExecution", "Agents", "Read an agent's execution and what it waits for")),
+        )
+        .api_route(
+            "/v1/agents/{agentId}/executions/{executionId}/events",
+            get_with(events_of_agent, |op| {
+                let op = about(
+                    "listAgentExecutionEvents",
+                    "Agents",
+                    "Replay and follow the events of an agent's execution: SSE when `Accept` asks for it, else a long poll",
                 )(op);
                 or_events(op.response::<200, Json<EventPage>>(), "A page of the execution's events")
             }),
@@ -129,7 +148,10 @@ async fn signal(
 struct Row {
     id: RunId,
     status: RunState,
+    kind: TargetKind,
     flow_id: Option<FlowId>,
+    agent_id: Option<AgentId>,
+    /// The flow's or the agent's name.
     flow_name: String,
     created_at: Timestamp,
     finished_at: Option<Timestamp>,
@@ -222,6 +244,7 @@ struct Steps {
 struct Filter {
     status: Option<RunState>,
     flow_id: Option<String>,
+    agent_id: Option<String>,
     /// Rows on a page, 1 to 200; 50 when absent.
     limit: Option<u32>,
     cursor: Option<String>,
@@ -284,7 +307,9 @@ impl std::convert::From<&RunSummary> for Row {
         Self {
             id: run.id,
             status: run.state,
-            flow_id: run.flow_id,
+            kind: run.target.kind(),
+            flow_id: run.target.flow_id(),
+            agent_id: run.target.agent_id(),
             flow_name: run.flow_name.clone(),
             created_at: run.created_at,
             finished_at: run.finished_at,
@@ -299,7 +324,9 @@ impl std::convert::From<&Run> for Row {
         Self {
             id: run.id,
             status: run.state,
-            flow_id: run.flow_id,
+            kind: run.target.kind(),
+            flow_id: run.target.flow_id(),
+            agent_id: run.target.agent_id(),
             flow_name: run.flow_name.clone(),
             created_at: run.created_at,
             finished_at: run.finished_at,
@@ -325,10 +352,33 @@ impl std::convert::From<Wait> for OpenWait {
 
 async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(filter): Params<Filter>) -> Result<Json<Page<Row>>> {
     let paging = Paging { limit: filter.limit, cursor: filter.cursor, search: None };
-    let (trail, limit) = (paging.trail::<RunId>()?, paging.limit());
     let flow = filter.flow_id.map(|id| id.parse::<FlowId>().map_err(|_| FlowId::missing())).transpose()?;
-    let filter = RunFilter { state: filter.status, flow, before: trail.after(), after: None, limit: limit + 1 };
-    let runs = store.list_runs(caller.tenant, filter).await?;
+    let agent = filter.agent_id.map(|id| id.parse::<AgentId>().map_err(|_| AgentId::missing())).transpose()?;
+    if flow.is_some() && agent.is_some() {
+        return Err(Error::new(Kind::Malformed, "invalid_query", "expected either `flowId` or `agentId`"));
+    }
+    let target = flow.map(|id| Target::Flow(Some(id))).or(agent.map(|id| Target::Agent(Some(id))));
+    page(&store, caller.tenant, RunFilter { state: filter.status, target, ..RunFilter::default() }, &paging).await
+}
+
+async fn list_of_agent(
+    caller: Scoped<AgentsRead>,
+    State(store): State<SharedStore>,
+    Id(agent): Id<AgentId>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<Page<Row>>> {
+    let filter = RunFilter { target: Some(Target::Agent(Some(agent))), ..RunFilter::default() };
+    let page = page(&store, caller.tenant, filter, &paging).await?;
+    // A deleted agent's executions stay; an agent that never was has none.
+    if page.data.is_empty() && !is_agent(&store, caller.tenant, agent).await? {
+        return Err(AgentId::missing());
+    }
+    Ok(page)
+}
+
+async fn page(store: &SharedStore, tenant: TenantId, filter: RunFilter, paging: &Paging) -> Result<Json<Page<Row>>> {
+    let (trail, limit) = (paging.trail::<RunId>()?, paging.limit());
+    let runs = store.list_runs(tenant, RunFilter { before: trail.after(), limit: limit + 1, ..filter }).await?;
     let page = trail.page(runs, limit, false, |run| run.id);
     Ok(Json(Page { data: page.data.iter().map(Row::from).collect(), pagination: page.pagination }))
 }
@@ -339,7 +389,33 @@ async fn find(store: &SharedStore, caller: &crate::model::Caller, id: RunId) -> 
 
 async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<RunId>) -> Result<Json<Detail>> {
     let run = find(&store, &caller, id).await?;
-    let waits = store.run_waits(caller.tenant, id).await?;
+    detail(&store, run).await
+}
+
+async fn read_of_agent(
+    caller: Scoped<AgentsRead>,
+    State(store): State<SharedStore>,
+    Ids(agent, id): Ids<AgentId, RunId>,
+) -> Result<Json<Detail>> {
+    let run = find_of_agent(&store, &caller, agent, id).await?;
+    detail(&store, run).await
+}
+
+async fn find_of_agent(store: &SharedStore, caller: &crate::model::Caller, agent: AgentId, id: RunId) -> Result<Run> {
+    let run = store.find_run(caller.tenant, id).await?.filter(|run| run.target == Target::Agent(Some(agent)));
+    match run {
+        Some(run) => Ok(run),
+        None if is_agent(store, caller.tenant, agent).await? => Err(RunId::missing()),
+        None => Err(AgentId::missing()),
+    }
+}
+
+async fn is_agent(store: &SharedStore, tenant: TenantId, id: AgentId) -> Result<bool> {
+    Ok(store.find_flow(tenant, TargetKind::Agent, FlowId::from_u128(id.as_u128())).await?.is_some())
+}
+
+async fn detail(store: &SharedStore, run: Run) -> Result<Json<Detail>> {
+    let waits = store.run_waits(run.tenant, run.id).await?;
     let ended = run.state.is_terminal();
     let waits = waits.into_iter().filter(|wait| !ended && wait.resolution.is_none()).map(OpenWait::from).collect();
     Ok(Json(Detail {
@@ -370,24 +446,43 @@ impl axum::extract::FromRef<AppState> for Reading {
 /// The run is authorised first, the cursor read afterwards: a guessed cursor shows nothing of anyone else's run.
 async fn events(
     caller: Scoped<FlowsRead>,
-    State(Reading { store, feed, clock, limits }): State<Reading>,
+    State(reading): State<Reading>,
     Id(id): Id<RunId>,
     Params(from): Params<From>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let run = find(&store, &caller, id).await?;
-    let cursor = from.after.or(last_event_id(&headers)?);
-    let follower = feed.follow(caller.tenant, id, cursor);
-    let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accepts.contains("text/event-stream") {
-        if run.state == RunState::Paused && has_read_up(&store, &run, cursor).await? {
-            return Ok(nothing_more());
+    let run = find(&reading.store, &caller, id).await?;
+    reading.answer(&caller, run, &from, &headers).await
+}
+
+async fn events_of_agent(
+    caller: Scoped<AgentsRead>,
+    State(reading): State<Reading>,
+    Ids(agent, id): Ids<AgentId, RunId>,
+    Params(from): Params<From>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let run = find_of_agent(&reading.store, &caller, agent, id).await?;
+    reading.answer(&caller, run, &from, &headers).await
+}
+
+impl Reading {
+    async fn answer(self, caller: &crate::model::Caller, run: Run, from: &From, headers: &HeaderMap) -> Result<Response> {
+        let Self { store, feed, clock, limits } = self;
+        let id = run.id;
+        let cursor = from.after.or(last_event_id(headers)?);
+        let follower = feed.follow(caller.tenant, id, cursor);
+        let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if accepts.contains("text/event-stream") {
+            if run.state == RunState::Paused && has_read_up(&store, &run, cursor).await? {
+                return Ok(nothing_more());
+            }
+            let slot = limits.open_stream(caller.key)?;
+            return Ok(stream_response(id, follower, clock, slot, None));
         }
-        let slot = limits.open_stream(caller.key)?;
-        return Ok(stream_response(id, follower, clock, slot, None));
+        let wait = Duration::from_secs(from.wait.unwrap_or(20).min(60));
+        poll(&store, caller.tenant, run, follower, &clock, wait, cursor).await.map(|page| Json(page).into_response())
     }
-    let wait = Duration::from_secs(from.wait.unwrap_or(20).min(60));
-    poll(&store, caller.tenant, run, follower, &clock, wait, cursor).await.map(|page| Json(page).into_response())
 }
 
 /// Whether nothing comes after the cursor until somebody answers what the run waits for.

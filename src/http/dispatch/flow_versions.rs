@@ -15,6 +15,7 @@ use crate::http::AppState;
 use crate::http::extract::{Id, Ids, InPath};
 use crate::http::scope::{FlowsRead, Scoped};
 use crate::id::{FlowId, FlowVersionId};
+use crate::model::TargetKind;
 use crate::store::{FlowVersion, SavedFlow, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -82,7 +83,7 @@ impl From<FlowVersion> for Row {
 }
 
 async fn find(store: &SharedStore, caller: &Scoped<FlowsRead>, id: FlowId) -> Result<SavedFlow> {
-    store.find_flow(caller.tenant, id).await?.ok_or_else(FlowId::missing)
+    store.find_flow(caller.tenant, TargetKind::Flow, id).await?.ok_or_else(FlowId::missing)
 }
 
 async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Versions>> {

@@ -21,6 +21,7 @@ use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{FlowsRead, FlowsWrite, Scoped};
 use crate::id::{FlowId, FlowVersionId, TenantId};
+use crate::model::{Target, TargetKind};
 use crate::store::{FlowVersion, RunFilter, SavedFlow, SharedStore, StoreError};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -136,7 +137,7 @@ const LONGEST_NAME: usize = 255;
 
 async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(paging): Params<Paging>) -> Result<Json<Page<Row>>> {
     let (trail, limit) = (paging.trail::<FlowId>()?, paging.limit());
-    let flows = store.list_flows(caller.tenant, trail.after(), paging.search(), limit + 1).await?;
+    let flows = store.list_flows(caller.tenant, TargetKind::Flow, trail.after(), paging.search(), limit + 1).await?;
     let page = trail.page(flows, limit, false, |flow| flow.id);
     let mut rows = Vec::with_capacity(page.data.len());
     for flow in &page.data {
@@ -165,7 +166,9 @@ async fn create(
             match store.create_flow(tenant, flow.clone(), version.clone()).await {
                 Ok(()) => Ok(Detail::new(&flow, &version.document, None)),
                 // Taken by ourselves, in a try whose answer was lost.
-                Err(StoreError::Exists(_)) if store.find_flow(tenant, id).await?.is_some() => detail(&store, tenant, id).await,
+                Err(StoreError::Exists(_)) if store.find_flow(tenant, TargetKind::Flow, id).await?.is_some() => {
+                    detail(&store, tenant, id).await
+                }
                 Err(error) => Err(error.into()),
             }
         })
@@ -201,7 +204,7 @@ async fn update(
 }
 
 async fn delete(caller: Scoped<FlowsWrite>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Deleted>> {
-    if !store.delete_flow(caller.tenant, id).await? {
+    if !store.delete_flow(caller.tenant, TargetKind::Flow, id).await? {
         return Err(FlowId::missing());
     }
     Ok(Json(Deleted { id, deleted: true }))
@@ -214,9 +217,9 @@ pub(super) async fn publish(
     Id(id): Id<FlowId>,
     body: Option<Body<PublishInput>>,
 ) -> Result<Json<Detail>> {
-    let flow = store.find_flow(caller.tenant, id).await?.ok_or_else(FlowId::missing)?;
+    let flow = store.find_flow(caller.tenant, TargetKind::Flow, id).await?.ok_or_else(FlowId::missing)?;
     let version = body.and_then(|body| body.value.version_id).unwrap_or(flow.current);
-    if !store.publish_flow(caller.tenant, id, version, clock.now()).await? {
+    if !store.publish_flow(caller.tenant, TargetKind::Flow, id, version, clock.now()).await? {
         return Err(FlowVersionId::missing());
     }
     detail(&store, caller.tenant, id).await.map(Json)
@@ -229,7 +232,7 @@ async fn list_steps(caller: Scoped<FlowsRead>, State(store): State<SharedStore>,
 
 /// A flow and its current version.
 async fn find(store: &SharedStore, tenant: TenantId, id: FlowId) -> Result<(SavedFlow, FlowVersion)> {
-    let flow = store.find_flow(tenant, id).await?.ok_or_else(FlowId::missing)?;
+    let flow = store.find_flow(tenant, TargetKind::Flow, id).await?.ok_or_else(FlowId::missing)?;
     let version = store.find_flow_version(tenant, flow.current).await?.ok_or_else(FlowId::missing)?;
     Ok((flow, version))
 }
@@ -241,7 +244,7 @@ async fn detail(store: &SharedStore, tenant: TenantId, id: FlowId) -> Result<Det
 
 /// When the flow's newest run was started.
 async fn last_run(store: &SharedStore, tenant: TenantId, flow: FlowId) -> Result<Option<Timestamp>> {
-    let filter = RunFilter { flow: Some(flow), limit: 1, ..RunFilter::default() };
+    let filter = RunFilter { target: Some(Target::Flow(Some(flow))), limit: 1, ..RunFilter::default() };
     Ok(store.list_runs(tenant, filter).await?.first().map(|run| run.created_at))
 }
 
@@ -271,6 +274,7 @@ fn saved(id: FlowId, version: &FlowVersion, now: Timestamp) -> Result<SavedFlow>
     let text = |key: &str| version.document.get(key).and_then(Value::as_str).map(|text| text.trim().to_owned());
     Ok(SavedFlow {
         id,
+        kind: TargetKind::Flow,
         name: text("name").ok_or_else(|| Error::invalid_at("/name", "expected a text that is not empty"))?,
         description: text("description"),
         created_at: now,

@@ -1,8 +1,10 @@
 //! The dispatch surface: the shape of Runtype's API, for unchanged clients.
 //!
-//! `document` turns its words into a flow; the other files are handlers, one per noun. To add a noun: a file with
+//! `document` and `agent_document` turn its words into a flow; the other files are handlers, one per noun. To add a noun: a file with
 //! `routes()`, one line below.
 
+pub mod agent_document;
+mod agents;
 mod api_keys;
 mod credentials;
 pub mod document;
@@ -24,6 +26,7 @@ pub fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .merge(execute::routes())
         .merge(executions::routes())
+        .merge(agents::routes())
         .merge(flows::routes())
         .merge(flow_versions::routes())
         .merge(records::routes())

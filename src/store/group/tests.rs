@@ -32,7 +32,7 @@ impl Apply for Fake {
         if self.away {
             return Err(StoreError::unavailable("away"));
         }
-        if batch.arguments().iter().any(|rows| rows.contains(POISON)) {
+        if batch.arguments().iter().flatten().any(|rows| rows.contains(POISON)) {
             return Err(StoreError::Refused("poisoned".into()));
         }
         let ids = |rows: String, key: &str| -> Vec<String> {
@@ -79,7 +79,7 @@ fn new_run(clock: &Clock, flow_name: &str) -> NewRun {
         id: RunId::new(clock),
         tenant: TenantId::from_u128(1),
         flow: Blob::new("{}".into()),
-        flow_id: None,
+        target: crate::model::Target::default(),
         flow_name: flow_name.into(),
         input: RunInput::default(),
         sealed: None,

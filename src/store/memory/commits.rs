@@ -22,7 +22,7 @@ fn row(new: NewRun) -> StoreResult<(Row, String)> {
         tenant: new.tenant,
         state: if new.lease.is_some() { RunState::Running } else { RunState::Queued },
         flow_hash: new.flow.hash,
-        flow_id: new.flow_id,
+        target: new.target,
         flow_name: new.flow_name,
         input: through_json(&new.input)?,
         sealed: new.sealed,

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::clock::Timestamp;
 use crate::id::{FlowId, FlowVersionId, TenantId};
+use crate::model::TargetKind;
 use crate::store::text::Fit;
 use crate::store::{FlowVersion, SavedFlow, StoreError, StoreResult};
 
@@ -18,8 +19,12 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    fn get(&self, tenant: TenantId, id: FlowId) -> Option<&SavedFlow> {
+    fn any(&self, tenant: TenantId, id: FlowId) -> Option<&SavedFlow> {
         self.flows.get(&id).filter(|(owner, _)| *owner == tenant).map(|(_, flow)| flow)
+    }
+
+    fn get(&self, tenant: TenantId, kind: TargetKind, id: FlowId) -> Option<&SavedFlow> {
+        self.any(tenant, id).filter(|flow| flow.kind == kind)
     }
 
     fn of(&self, tenant: TenantId) -> impl DoubleEndedIterator<Item = &SavedFlow> {
@@ -27,7 +32,7 @@ impl Flows {
     }
 
     fn unless_taken(&self, tenant: TenantId, flow: &SavedFlow) -> StoreResult<()> {
-        let taken = self.of(tenant).any(|other| other.name == flow.name && other.id != flow.id);
+        let taken = self.of(tenant).any(|other| other.kind == flow.kind && other.name == flow.name && other.id != flow.id);
         if taken { Err(StoreError::Exists("a flow with this name")) } else { Ok(()) }
     }
 
@@ -61,7 +66,7 @@ impl crate::store::Flows for MemoryStore {
     ) -> StoreResult<Option<SavedFlow>> {
         flow.fit()?;
         let flows = &mut self.tables().flows;
-        let Some(found) = flows.get(tenant, flow.id) else { return Ok(None) };
+        let Some(found) = flows.get(tenant, flow.kind, flow.id) else { return Ok(None) };
         if expected.is_some_and(|expected| expected != found.current) {
             return Ok(None);
         }
@@ -75,27 +80,35 @@ impl crate::store::Flows for MemoryStore {
         Ok(Some(saved))
     }
 
-    async fn find_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<Option<SavedFlow>> {
-        Ok(self.tables().flows.get(tenant, id).cloned())
+    async fn find_flow(&self, tenant: TenantId, kind: TargetKind, id: FlowId) -> StoreResult<Option<SavedFlow>> {
+        Ok(self.tables().flows.get(tenant, kind, id).cloned())
     }
 
-    async fn find_flow_by_name(&self, tenant: TenantId, name: &str) -> StoreResult<Option<SavedFlow>> {
-        Ok(self.tables().flows.of(tenant).find(|flow| flow.name == name).cloned())
+    async fn find_flow_by_name(&self, tenant: TenantId, kind: TargetKind, name: &str) -> StoreResult<Option<SavedFlow>> {
+        Ok(self.tables().flows.of(tenant).find(|flow| flow.kind == kind && flow.name == name).cloned())
     }
 
-    async fn list_flows(&self, tenant: TenantId, before: Option<FlowId>, search: Option<&str>, limit: u32) -> StoreResult<Vec<SavedFlow>> {
+    async fn list_flows(
+        &self,
+        tenant: TenantId,
+        kind: TargetKind,
+        before: Option<FlowId>,
+        search: Option<&str>,
+        limit: u32,
+    ) -> StoreResult<Vec<SavedFlow>> {
         let search = search.map(str::to_lowercase);
         let tables = self.tables();
         let wanted = tables.flows.of(tenant).rev().filter(|flow| {
-            before.is_none_or(|before| flow.id < before)
+            flow.kind == kind
+                && before.is_none_or(|before| flow.id < before)
                 && search.as_ref().is_none_or(|search| flow.name.to_lowercase().contains(search.as_str()))
         });
         Ok(wanted.take(limit as usize).cloned().collect())
     }
 
-    async fn delete_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<bool> {
+    async fn delete_flow(&self, tenant: TenantId, kind: TargetKind, id: FlowId) -> StoreResult<bool> {
         let flows = &mut self.tables().flows;
-        if flows.get(tenant, id).is_none() {
+        if flows.get(tenant, kind, id).is_none() {
             return Ok(false);
         }
         flows.flows.remove(&id);
@@ -105,12 +118,12 @@ impl crate::store::Flows for MemoryStore {
 
     async fn find_flow_version(&self, tenant: TenantId, id: FlowVersionId) -> StoreResult<Option<FlowVersion>> {
         let flows = &self.tables().flows;
-        Ok(flows.versions.get(&id).filter(|version| flows.get(tenant, version.flow).is_some()).cloned())
+        Ok(flows.versions.get(&id).filter(|version| flows.any(tenant, version.flow).is_some()).cloned())
     }
 
     async fn list_flow_versions(&self, tenant: TenantId, flow: FlowId) -> StoreResult<Vec<FlowVersion>> {
         let flows = &self.tables().flows;
-        if flows.get(tenant, flow).is_none() {
+        if flows.any(tenant, flow).is_none() {
             return Ok(Vec::new());
         }
         let mut versions: Vec<_> = flows.versions.values().filter(|version| version.flow == flow).cloned().collect();
@@ -118,9 +131,18 @@ impl crate::store::Flows for MemoryStore {
         Ok(versions)
     }
 
-    async fn publish_flow(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> StoreResult<bool> {
+    async fn publish_flow(
+        &self,
+        tenant: TenantId,
+        kind: TargetKind,
+        flow: FlowId,
+        version: FlowVersionId,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
         let flows = &mut self.tables().flows;
-        let Some((_, saved)) = flows.flows.get_mut(&flow).filter(|(owner, _)| *owner == tenant) else { return Ok(false) };
+        let Some((_, saved)) = flows.flows.get_mut(&flow).filter(|(owner, saved)| *owner == tenant && saved.kind == kind) else {
+            return Ok(false);
+        };
         let Some(version) = flows.versions.get_mut(&version).filter(|version| version.flow == flow) else { return Ok(false) };
         version.published_at.get_or_insert(now);
         saved.published = Some(version.id);

@@ -113,7 +113,7 @@ impl Row {
         RunSummary {
             id: run.id,
             state: run.state,
-            flow_id: run.flow_id,
+            target: run.target,
             flow_name: run.flow_name.clone(),
             created_at: run.created_at,
             finished_at: run.finished_at,
@@ -202,7 +202,7 @@ impl crate::store::Runs for MemoryStore {
             let run = &row.run;
             run.tenant == tenant
                 && filter.state.is_none_or(|state| state == run.state)
-                && filter.flow.is_none_or(|flow| Some(flow) == run.flow_id)
+                && filter.target.is_none_or(|target| target == run.target)
                 && filter.before.is_none_or(|before| run.id < before)
                 && filter.after.is_none_or(|after| run.id > after)
         });

@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use super::{PostgresStore, failed, unit, unless_taken};
 use crate::clock::Timestamp;
 use crate::id::{FlowId, FlowVersionId, TenantId};
+use crate::model::TargetKind;
 use crate::store::flows::{FlowVersion, Flows, SavedFlow};
 use crate::store::text::{Fit, is_plain};
 use crate::store::{StoreResult, row};
@@ -35,8 +36,8 @@ impl Flows for PostgresStore {
         flow.fit()?;
         sqlx::query(
             "with new as ( \
-                insert into flows (id, tenant, name, description, current_version, published_version, created_at, updated_at, folded) \
-                values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id) \
+                insert into flows (id, tenant, name, description, current_version, published_version, created_at, updated_at, folded, kind) \
+                values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $14) returning id) \
              insert into flow_versions (id, flow, number, document, created_at, published_at) \
              select $10, new.id, 1, $11, $12, $13 from new",
         )
@@ -53,6 +54,7 @@ impl Flows for PostgresStore {
         .bind(version.document.to_string())
         .bind(version.created_at.as_millis())
         .bind(version.published_at.map(Timestamp::as_millis))
+        .bind(flow.kind.as_str())
         .execute(&self.pool)
         .await
         .map(drop)
@@ -72,7 +74,7 @@ impl Flows for PostgresStore {
             let mut open = pool.begin().await.map_err(failed)?;
             let row = sqlx::query(
                 "update flows set name = $3, folded = $8, description = $4, current_version = $5, updated_at = $6 \
-                 where id = $1 and tenant = $2 and ($7 is null or current_version = $7) returning *",
+                 where id = $1 and tenant = $2 and kind = $9 and ($7 is null or current_version = $7) returning *",
             )
             .bind(flow.id.suffix())
             .bind(tenant.suffix())
@@ -82,6 +84,7 @@ impl Flows for PostgresStore {
             .bind(flow.updated_at.as_millis())
             .bind(expected.map(|id| id.suffix()))
             .bind(flow.name.to_lowercase())
+            .bind(flow.kind.as_str())
             .fetch_optional(&mut *open)
             .await
             .map_err(unless_taken(TAKEN))?;
@@ -96,51 +99,62 @@ impl Flows for PostgresStore {
         .await
     }
 
-    async fn find_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<Option<SavedFlow>> {
-        let row = sqlx::query("select * from flows where id = $1 and tenant = $2")
+    async fn find_flow(&self, tenant: TenantId, kind: TargetKind, id: FlowId) -> StoreResult<Option<SavedFlow>> {
+        let row = sqlx::query("select * from flows where id = $1 and tenant = $2 and kind = $3")
             .bind(id.suffix())
             .bind(tenant.suffix())
+            .bind(kind.as_str())
             .fetch_optional(&self.pool)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::flow).transpose()
     }
 
-    async fn find_flow_by_name(&self, tenant: TenantId, name: &str) -> StoreResult<Option<SavedFlow>> {
+    async fn find_flow_by_name(&self, tenant: TenantId, kind: TargetKind, name: &str) -> StoreResult<Option<SavedFlow>> {
         if !is_plain(name) {
             return Ok(None);
         }
-        let row = sqlx::query("select * from flows where tenant = $1 and name = $2")
+        let row = sqlx::query("select * from flows where tenant = $1 and name = $2 and kind = $3")
             .bind(tenant.suffix())
             .bind(name)
+            .bind(kind.as_str())
             .fetch_optional(&self.pool)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::flow).transpose()
     }
 
-    async fn list_flows(&self, tenant: TenantId, before: Option<FlowId>, search: Option<&str>, limit: u32) -> StoreResult<Vec<SavedFlow>> {
+    async fn list_flows(
+        &self,
+        tenant: TenantId,
+        kind: TargetKind,
+        before: Option<FlowId>,
+        search: Option<&str>,
+        limit: u32,
+    ) -> StoreResult<Vec<SavedFlow>> {
         if !search.is_none_or(is_plain) {
             return Ok(Vec::new());
         }
         let rows = sqlx::query(
             "select * from flows where tenant = $1 and ($2 is null or id < $2) and ($3 is null or strpos(folded, $3) > 0) \
-             order by id desc limit $4",
+             and kind = $5 order by id desc limit $4",
         )
         .bind(tenant.suffix())
         .bind(before.map(|id| id.suffix()))
         .bind(search.map(str::to_lowercase))
         .bind(i64::from(limit))
+        .bind(kind.as_str())
         .fetch_all(&self.pool)
         .await
         .map_err(failed)?;
         rows.iter().map(row::flow).collect()
     }
 
-    async fn delete_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<bool> {
-        let result = sqlx::query("delete from flows where id = $1 and tenant = $2")
+    async fn delete_flow(&self, tenant: TenantId, kind: TargetKind, id: FlowId) -> StoreResult<bool> {
+        let result = sqlx::query("delete from flows where id = $1 and tenant = $2 and kind = $3")
             .bind(id.suffix())
             .bind(tenant.suffix())
+            .bind(kind.as_str())
             .execute(&self.pool)
             .await
             .map_err(failed)?;
@@ -169,10 +183,17 @@ impl Flows for PostgresStore {
         rows.iter().map(row::flow_version).collect()
     }
 
-    async fn publish_flow(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> StoreResult<bool> {
+    async fn publish_flow(
+        &self,
+        tenant: TenantId,
+        kind: TargetKind,
+        flow: FlowId,
+        version: FlowVersionId,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
         let result = sqlx::query(
             "with published as ( \
-                update flows set published_version = $3, updated_at = $4 where id = $1 and tenant = $2 \
+                update flows set published_version = $3, updated_at = $4 where id = $1 and tenant = $2 and kind = $5 \
                     and exists (select 1 from flow_versions v where v.id = $3 and v.flow = $1) \
                 returning published_version) \
              update flow_versions v set published_at = coalesce(v.published_at, $4) from published where v.id = published.published_version",
@@ -181,6 +202,7 @@ impl Flows for PostgresStore {
         .bind(tenant.suffix())
         .bind(version.suffix())
         .bind(now.as_millis())
+        .bind(kind.as_str())
         .execute(&self.pool)
         .await
         .map_err(failed)?;

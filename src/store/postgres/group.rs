@@ -120,9 +120,9 @@ impl Driver {
         }
     }
 
-    async fn send(&mut self, arguments: &[String; 8]) -> Result<Vec<PgRow>, Fault> {
+    async fn send(&mut self, arguments: &[Option<String>; 8]) -> Result<Vec<PgRow>, Fault> {
         let mut connection = self.connected().await.map_err(Fault::Refused)?;
-        let query = arguments.iter().fold(sqlx::query(GROUP), |query, argument| query.bind(argument.as_str()));
+        let query = arguments.iter().fold(sqlx::query(GROUP), |query, argument| query.bind(argument.as_deref().unwrap_or("[]")));
         let Some(sent) = within(&self.clock, PATIENCE, query.fetch_all(&mut connection)).await else {
             return Err(Fault::Lost(StoreError::unavailable("the database did not answer in time")));
         };

@@ -47,6 +47,7 @@ const STATEMENTS: usize = 200;
 pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "init", include_str!("../../../migrations/postgres/0001_init.sql")),
     (2, "compaction", include_str!("../../../migrations/postgres/0002_compaction.sql")),
+    (3, "agents", include_str!("../../../migrations/postgres/0003_agents.sql")),
 ];
 
 /// See the module.

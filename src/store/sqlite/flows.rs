@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::{SqliteStore, failed, unless_taken};
 use crate::clock::Timestamp;
 use crate::id::{FlowId, FlowVersionId, TenantId};
+use crate::model::TargetKind;
 use crate::store::flows::{FlowVersion, Flows, SavedFlow};
 use crate::store::text::Fit;
 use crate::store::{StoreResult, row};
@@ -37,8 +38,8 @@ impl Flows for SqliteStore {
         let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         sqlx::query(
-            "insert into flows (id, tenant, name, description, current_version, published_version, created_at, updated_at, folded) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "insert into flows (id, tenant, name, description, current_version, published_version, created_at, updated_at, folded, kind) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(flow.id.suffix())
         .bind(tenant.suffix())
@@ -49,6 +50,7 @@ impl Flows for SqliteStore {
         .bind(flow.created_at.as_millis())
         .bind(flow.updated_at.as_millis())
         .bind(flow.name.to_lowercase())
+        .bind(flow.kind.as_str())
         .execute(&mut *open)
         .await
         .map_err(unless_taken(TAKEN))?;
@@ -68,7 +70,7 @@ impl Flows for SqliteStore {
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         let row = sqlx::query(
             "update flows set name = $3, folded = $8, description = $4, current_version = $5, updated_at = $6 \
-             where id = $1 and tenant = $2 and ($7 is null or current_version = $7) returning *",
+             where id = $1 and tenant = $2 and kind = $9 and ($7 is null or current_version = $7) returning *",
         )
         .bind(flow.id.suffix())
         .bind(tenant.suffix())
@@ -78,6 +80,7 @@ impl Flows for SqliteStore {
         .bind(flow.updated_at.as_millis())
         .bind(expected.map(|id| id.suffix()))
         .bind(flow.name.to_lowercase())
+        .bind(flow.kind.as_str())
         .fetch_optional(&mut *open)
         .await
         .map_err(unless_taken(TAKEN))?;
@@ -90,45 +93,56 @@ impl Flows for SqliteStore {
         Ok(Some(saved))
     }
 
-    async fn find_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<Option<SavedFlow>> {
-        let row = sqlx::query("select * from flows where id = $1 and tenant = $2")
+    async fn find_flow(&self, tenant: TenantId, kind: TargetKind, id: FlowId) -> StoreResult<Option<SavedFlow>> {
+        let row = sqlx::query("select * from flows where id = $1 and tenant = $2 and kind = $3")
             .bind(id.suffix())
             .bind(tenant.suffix())
+            .bind(kind.as_str())
             .fetch_optional(&self.read)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::flow).transpose()
     }
 
-    async fn find_flow_by_name(&self, tenant: TenantId, name: &str) -> StoreResult<Option<SavedFlow>> {
-        let row = sqlx::query("select * from flows where tenant = $1 and name = $2")
+    async fn find_flow_by_name(&self, tenant: TenantId, kind: TargetKind, name: &str) -> StoreResult<Option<SavedFlow>> {
+        let row = sqlx::query("select * from flows where tenant = $1 and name = $2 and kind = $3")
             .bind(tenant.suffix())
             .bind(name.to_owned())
+            .bind(kind.as_str())
             .fetch_optional(&self.read)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::flow).transpose()
     }
 
-    async fn list_flows(&self, tenant: TenantId, before: Option<FlowId>, search: Option<&str>, limit: u32) -> StoreResult<Vec<SavedFlow>> {
+    async fn list_flows(
+        &self,
+        tenant: TenantId,
+        kind: TargetKind,
+        before: Option<FlowId>,
+        search: Option<&str>,
+        limit: u32,
+    ) -> StoreResult<Vec<SavedFlow>> {
         let rows = sqlx::query(
             "select * from flows where tenant = $1 and ($2 is null or id < $2) and ($3 is null or instr(folded, $3) > 0) \
-             order by id desc limit $4",
+             and kind = $5 order by id desc limit $4",
         )
         .bind(tenant.suffix())
         .bind(before.map(|id| id.suffix()))
         .bind(search.map(str::to_lowercase))
         .bind(i64::from(limit))
+        .bind(kind.as_str())
         .fetch_all(&self.read)
         .await
         .map_err(failed)?;
         rows.iter().map(row::flow).collect()
     }
 
-    async fn delete_flow(&self, tenant: TenantId, id: FlowId) -> StoreResult<bool> {
-        let result = sqlx::query("delete from flows where id = $1 and tenant = $2")
+    async fn delete_flow(&self, tenant: TenantId, kind: TargetKind, id: FlowId) -> StoreResult<bool> {
+        let result = sqlx::query("delete from flows where id = $1 and tenant = $2 and kind = $3")
             .bind(id.suffix())
             .bind(tenant.suffix())
+            .bind(kind.as_str())
             .execute(&mut *self.writing().await?)
             .await
             .map_err(failed)?;
@@ -157,17 +171,25 @@ impl Flows for SqliteStore {
         rows.iter().map(row::flow_version).collect()
     }
 
-    async fn publish_flow(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId, now: Timestamp) -> StoreResult<bool> {
+    async fn publish_flow(
+        &self,
+        tenant: TenantId,
+        kind: TargetKind,
+        flow: FlowId,
+        version: FlowVersionId,
+        now: Timestamp,
+    ) -> StoreResult<bool> {
         let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
         let result = sqlx::query(
-            "update flows set published_version = $3, updated_at = $4 where id = $1 and tenant = $2 \
+            "update flows set published_version = $3, updated_at = $4 where id = $1 and tenant = $2 and kind = $5 \
                 and exists (select 1 from flow_versions v where v.id = $3 and v.flow = $1)",
         )
         .bind(flow.suffix())
         .bind(tenant.suffix())
         .bind(version.suffix())
         .bind(now.as_millis())
+        .bind(kind.as_str())
         .execute(&mut *open)
         .await
         .map_err(failed)?;

@@ -1,14 +1,16 @@
 //! The group statement: one call, one transaction, one JSON array per table.
 //!
 //! Each sqlx call on SQLite costs a hand-over between threads, so a whole group goes as one text of several
-//! statements whose arguments are numbered across them.
+//! statements whose arguments are numbered across them. Statements that would find no rows would still cost their setting up, so
+//! there is a text for each combination of tables that groups turn out to have; the connection keeps them prepared.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use moka::sync::Cache;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::broadcast;
 
 use super::pen::Pen;
@@ -23,13 +25,19 @@ const KNOWN_FLOWS: u64 = 10_000;
 /// Kept shorter than the age at which an unused blob may be collected.
 const KNOWN_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
-const GROUP: &str = r"
-begin immediate;
-
+/// The statements in their order, each with the number of the argument that it reads. One whose argument has no rows is left out.
+const STATEMENTS: [(usize, &str); 10] = [
+    (
+        1,
+        r"
 insert into blobs (hash, body, touched_at)
 select value->>'hash', value->>'body', value->>'at' from json_each($1) where true
 on conflict (hash) do update set touched_at = excluded.touched_at where touched_at < excluded.touched_at - 3600000;
-
+",
+    ),
+    (
+        2,
+        r"
 insert into idempotency (tenant, route, key, request_hash, subject, lease_until, expires_at)
 select value->>'tenant', value->>'route', value->>'key', value->>'request_hash', value->>'run', value->>'now', value->>'expires_at'
 from json_each($2) where true
@@ -37,7 +45,11 @@ on conflict (tenant, route, key) do update set
     request_hash = excluded.request_hash, subject = excluded.subject, status = null, body = null,
     lease_until = excluded.lease_until, expires_at = excluded.expires_at
 where idempotency.expires_at <= excluded.lease_until;
-
+",
+    ),
+    (
+        3,
+        r"
 insert into runs (id, tenant, state, flow_hash, flow_id, flow_name, input, sealed, parent_run, parent_wait, owner, epoch, commit_no,
     nudges, reserved, cancel_requested, recoveries, wake_at, created_at, spent)
 select value->>'id', value->>'tenant', value->>'state', value->>'flow_hash', value->>'flow_id', value->>'flow_name', value->>'input',
@@ -49,7 +61,11 @@ where value->>'key' is null or exists (
         and i.subject = value->>'id')
 on conflict do nothing
 returning 'created' as tag, id;
-
+",
+    ),
+    (
+        4,
+        r"
 update runs set
     state = c.state,
     -- A lease that was renewed while the commit was on its way is not shortened by it.
@@ -68,19 +84,31 @@ from (select value->>'run' as run, value->>'epoch' as epoch, value->>'number' as
 where runs.id = c.run and runs.epoch = c.epoch and runs.commit_no = c.number - 1 and runs.state in ('running', 'compensating')
     and (c.seen is null or c.seen = runs.nudges)
 returning 'committed' as tag, runs.id;
-
+",
+    ),
+    (
+        5,
+        r"
 insert into journal (run, key, outcome)
 select r.id, value->>'key', value->>'outcome' from json_each($5)
 join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
 where true
 on conflict (run, key) do update set outcome = excluded.outcome;
-
+",
+    ),
+    (
+        6,
+        r"
 insert into events (run, last_seq, first_seq, rest, body)
 select r.id, value->>'last', value->>'first', value->>'rest', value->>'body' from json_each($6)
 join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
 where true
 on conflict do nothing;
-
+",
+    ),
+    (
+        7,
+        r"
 insert into waits (id, run, tenant, key, kind, name, shown, digest, deadline, state, created_at)
 select value->>'id', r.id, value->>'tenant', value->>'key', value->>'kind', value->>'name', value->>'shown', value->>'digest',
     value->>'deadline', 'open', value->>'created_at'
@@ -88,11 +116,19 @@ from json_each($7)
 join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
 where true
 on conflict do nothing;
-
+",
+    ),
+    (
+        4,
+        r"
 update waits set state = 'closed' where state = 'open' and run in (
     select r.id from json_each($4) join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'
     where value->>'ends');
-
+",
+    ),
+    (
+        8,
+        r"
 update runs set nudges = nudges + 1,
     wake_at = case when state = 'paused' then min(coalesce(wake_at, a.now), a.now) else wake_at end
 from (select w.run as run, max(value->>'now') as now from json_each($8)
@@ -102,7 +138,11 @@ from (select w.run as run, max(value->>'now') as now from json_each($8)
     group by w.run) as a
 where runs.id = a.run and runs.state in ('queued', 'running', 'paused', 'compensating')
 returning 'nudged' as tag, runs.id;
-
+",
+    ),
+    (
+        8,
+        r"
 update waits set state = 'resolved', resolution = a.resolution, resolved_at = a.now,
     resolved_after = (select max(e.last_seq) from events e where e.run = waits.run)
 from (select value->>'wait' as wait, value->>'tenant' as tenant, value->>'resolution' as resolution, value->>'now' as now,
@@ -111,13 +151,20 @@ from (select value->>'wait' as wait, value->>'tenant' as tenant, value->>'resolu
 where waits.id = a.wait and waits.tenant = a.tenant and waits.state = 'open'
     and (a.run is null or exists (select 1 from runs r where r.id = a.run and r.epoch = a.epoch and r.commit_no = a.number))
 returning 'resolved' as tag, waits.id;
+",
+    ),
+];
 
-commit;
-";
+fn group(filled: [bool; 8]) -> String {
+    let statements = STATEMENTS.iter().filter(|(argument, _)| filled.get(argument - 1).is_some_and(|filled| *filled)).map(|(_, sql)| *sql);
+    std::iter::once("begin immediate;").chain(statements).chain(["commit;"]).collect()
+}
 
 /// The writer's driver on SQLite.
 pub(super) struct Driver {
     pen: Arc<Pen>,
+    /// By the tables that they write.
+    texts: HashMap<[bool; 8], Arc<str>>,
     flows: Cache<String, ()>,
     bell: broadcast::Sender<Rung>,
 }
@@ -125,16 +172,22 @@ pub(super) struct Driver {
 impl Driver {
     pub fn new(pen: Arc<Pen>, bell: broadcast::Sender<Rung>) -> Self {
         let flows = Cache::builder().max_capacity(KNOWN_FLOWS).time_to_live(KNOWN_FOR).build();
-        Self { pen, flows, bell }
+        Self { pen, texts: HashMap::new(), flows, bell }
+    }
+
+    fn text(&mut self, filled: [bool; 8]) -> Arc<str> {
+        self.texts.entry(filled).or_insert_with(|| group(filled).into()).clone()
     }
 }
 
 #[async_trait]
 impl Apply for Driver {
     async fn apply(&mut self, batch: &Batch) -> StoreResult<Won> {
+        let arguments = batch.arguments();
+        let text = self.text(arguments.each_ref().map(Option::is_some));
         let mut connection = self.pen.take().await?;
-        let mut query = sqlx::query(GROUP);
-        for argument in batch.arguments() {
+        let mut query = sqlx::query(AssertSqlSafe(text));
+        for argument in arguments {
             query = query.bind(argument);
         }
         let rows: Vec<SqliteRow> = match query.fetch_all(&mut *connection).await {

@@ -63,6 +63,7 @@ pub(super) fn migrations(files: &[(i64, &'static str, &'static str)]) -> Migrato
 pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     (2, "compaction", include_str!("../../../migrations/sqlite/0002_compaction.sql")),
+    (3, "agents", include_str!("../../../migrations/sqlite/0003_agents.sql")),
 ];
 
 /// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,

@@ -8,7 +8,7 @@ use super::{SqliteStore, failed, waits};
 use crate::clock::Timestamp;
 use crate::id::{NodeId, RunId, TenantId};
 use crate::model::event::Segment;
-use crate::model::{Epoch, JournalEntry, Run, RunState};
+use crate::model::{Epoch, JournalEntry, Run, RunState, Target};
 use crate::store::batch::json;
 use crate::store::leases::{Claimed, ids};
 use crate::store::payload::payload;
@@ -200,7 +200,7 @@ impl Runs for SqliteStore {
         )
         .bind(tenant.suffix())
         .bind(filter.state.map(RunState::as_str))
-        .bind(filter.flow.map(|id| id.suffix()))
+        .bind(filter.target.and_then(Target::stored))
         .bind(filter.before.map(|id| id.suffix()))
         .bind(filter.after.map(|id| id.suffix()))
         .bind(i64::from(filter.limit))

@@ -42,6 +42,7 @@ macro_rules! on_one {
     };
 }
 
+mod agents;
 mod approvals;
 mod disconnects;
 mod edges;

@@ -36,6 +36,7 @@ fn guarded() -> Vec<Operation> {
 fn anywhere(path: &str) -> String {
     let suffix = "01h455vb4pex5vsknk084sn02q";
     path.replace("{flowId}", &format!("flow_{suffix}"))
+        .replace("{agentId}", &format!("agent_{suffix}"))
         .replace("{versionId}", &format!("fver_{suffix}"))
         .replace("{recordId}", &format!("record_{suffix}"))
         .replace("{keyId}", &format!("key_{suffix}"))
@@ -84,6 +85,9 @@ async fn every_route_asks_for_its_scope_and_nothing_else_will_do() {
 /// What the first tenant has: one thing of every kind, and an execution for every kind of answer.
 struct Property {
     flow: Value,
+    agent: Value,
+    /// An execution of the agent.
+    spoken: String,
     record: Value,
     key: String,
     /// Waits for the output of a tool.
@@ -115,8 +119,13 @@ impl Property {
         let flow = app.post("/v1/flows").json(&json!({ "name": "f", "steps": [] })).ok().await;
         app.post(&format!("/v1/flows/{}/publish", flow["id"].as_str().unwrap())).ok().await;
         app.put("/v1/credentials/openai").json(&json!({ "apiKey": "sk-canary-0123" })).ok().await;
+        let agent = app.post("/v1/agents").json(&json!({ "name": "a", "model": "local/echo" })).ok().await;
+        let said = json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false });
+        let spoken = app.post(&format!("/v1/agents/{}/execute", agent["id"].as_str().unwrap())).json(&said).ok().await;
         Self {
             flow,
+            agent,
+            spoken: spoken["executionId"].as_str().unwrap().into(),
             record: app.post("/v1/records").json(&json!({ "type": "t", "name": "r" })).ok().await,
             key: app.key_with(&["*"]).await.0.to_string(),
             asks: paused(app, "local_tool", prompt(json!({ "runtimeTools": [tool("local", json!({}))] }))).await,
@@ -132,13 +141,18 @@ impl Property {
 
     /// The execution that an operation can do something to.
     fn execution(&self, operation: &str) -> &str {
+        if operation.contains("{agentId}") {
+            return &self.spoken;
+        }
         let of = if operation.ends_with("/settle") { &self.unsettled } else { &self.asks };
         of["id"].as_str().unwrap()
     }
 
     fn real(&self, operation: &str, path: &str) -> String {
+        let versions = if operation.contains("{agentId}") { &self.agent } else { &self.flow };
         path.replace("{flowId}", self.flow["id"].as_str().unwrap())
-            .replace("{versionId}", self.flow["currentVersionId"].as_str().unwrap())
+            .replace("{agentId}", self.agent["id"].as_str().unwrap())
+            .replace("{versionId}", versions["currentVersionId"].as_str().unwrap())
             .replace("{recordId}", self.record["id"].as_str().unwrap())
             .replace("{keyId}", &self.key)
             .replace("{executionId}", self.execution(operation))
@@ -150,6 +164,10 @@ impl Property {
     fn body(&self, operation: &str) -> Option<Value> {
         match operation {
             "PUT /v1/flows/{flowId}" => Some(json!({ "description": "x" })),
+            "PUT /v1/agents/{agentId}" => Some(json!({ "description": "x" })),
+            "POST /v1/agents/{agentId}/execute" => {
+                Some(json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false }))
+            }
             "PUT /v1/records/{recordId}" => Some(json!({ "name": "x" })),
             "PUT /v1/credentials/{provider}" => Some(json!({ "apiKey": "sk-canary-4567" })),
             "POST /v1/executions/{executionId}/settle" => Some(
@@ -167,9 +185,10 @@ impl Property {
         let decision = move |run: &str| json!({ "executionId": run, "approvalId": approval, "decision": "denied" });
         let outputs = |run: &str| json!({ "executionId": run, "toolOutputs": { "act": 1 } });
         let (decided, delivered) = (decision.clone(), outputs);
+        let ask_agent = |agent: &str| json!({ "agent": { "agentId": agent }, "messages": [{ "role": "user", "content": "say hi" }] });
         let version = self.flow["currentVersionId"].clone();
         vec![
-            ("/v1/dispatch/approve", (404, "execution_not_paused"), id(&self.gated), Box::new(decision)),
+            ("/v1/dispatch/approve", (404, "execution_not_paused"), id(&self.gated), Box::new(decision.clone())),
             ("/v1/dispatch/resume", (404, "execution_not_paused"), id(&self.asks), Box::new(outputs)),
             (
                 "/v1/dispatch/continue",
@@ -186,6 +205,9 @@ impl Property {
                 id(&self.asks),
                 Box::new(move |run| json!({ "executionId": run, "continuation": { "toolOutputs": delivered(run)["toolOutputs"] } })),
             ),
+            ("/v1/agents/virtual/approve", (404, "execution_not_paused"), id(&self.gated), Box::new(decision.clone())),
+            ("/v1/agents/virtual/resume", (404, "execution_not_paused"), id(&self.asks), Box::new(outputs)),
+            ("/v1/dispatch", (422, "validation_failed"), id(&self.agent), Box::new(ask_agent)),
             ("/v1/dispatch", (422, "validation_failed"), id(&self.flow), Box::new(|flow| json!({ "flow": { "id": flow } }))),
             (
                 "/v1/dispatch",
@@ -209,11 +231,17 @@ impl Property {
             state.push(app.get(&format!("/v1/executions/{}", of["id"].as_str().unwrap())).ok().await);
         }
         state.push(app.get(&format!("/v1/flows/{}", self.flow["id"].as_str().unwrap())).ok().await);
+        state.push(app.get(&format!("/v1/agents/{}", self.agent["id"].as_str().unwrap())).ok().await);
         state.push(app.get(&format!("/v1/records/{}", self.record["id"].as_str().unwrap())).ok().await);
         state.push(app.get("/v1/credentials").ok().await);
         state.push(app.get("/v1/executions").ok().await);
         state
     }
+}
+
+/// Calls whose path says no more than which surface speaks.
+fn by_body(operation: &str) -> bool {
+    ["POST /v1/agents/{agentId}/approve", "POST /v1/agents/{agentId}/resume"].contains(&operation)
 }
 
 /// The path with ids that are none.
@@ -248,6 +276,9 @@ async fn what_belongs_to_another_tenant_is_not_there() {
         if name == "PUT /v1/credentials/{provider}" {
             continue; // Stores the stranger's own key; checked below.
         }
+        if by_body(&name) {
+            continue; // The execution that the body names decides; checked below.
+        }
         let ask = async |path: &str, accept: &str| {
             let mut call = app.bare(method.clone(), path).bearer(&stranger).header("accept", accept);
             if let Some(body) = property.body(&name) {
@@ -273,7 +304,7 @@ async fn what_belongs_to_another_tenant_is_not_there() {
         };
         assert_eq!(ask(&id).await, ask(&missing).await, "{path} tells a foreign id from a missing one");
     }
-    for list in ["/v1/flows", "/v1/records", "/v1/credentials", "/v1/executions"] {
+    for list in ["/v1/flows", "/v1/agents", "/v1/records", "/v1/credentials", "/v1/executions"] {
         assert_eq!(app.bare(Method::GET, list).bearer(&stranger).ok().await["data"], json!([]), "{list}");
     }
     let ids = json!({ "ids": [property.record["id"]], "metadata": { "stolen": true } });
@@ -289,6 +320,9 @@ async fn what_belongs_to_another_tenant_is_not_there() {
     let (first, last) = operations.split_at(operations.partition_point(|operation| !ends(operation)));
     let own = async |operation: &Operation| {
         let name = format!("{} {}", operation.method, operation.path);
+        if by_body(&name) {
+            return serde_json::Value::Null;
+        }
         let call = app.call(operation.method.clone(), &property.real(&name, &operation.path));
         if let Some(body) = property.body(&name) { call.json(&body).ok().await } else { call.ok().await }
     };
@@ -315,11 +349,12 @@ async fn cursors_and_keys_of_another_tenant_lead_nowhere() {
     let run = || json!({ "flow": { "name": "f", "steps": [] }, "streamResponse": false });
     for name in ["one", "two", "three"] {
         app.post("/v1/flows").json(&flow(name)).ok().await;
+        app.post("/v1/agents").json(&json!({ "name": name, "model": "local/echo" })).ok().await;
         app.post("/v1/records").json(&record(name)).ok().await;
         app.post("/v1/dispatch").json(&run()).ok().await;
     }
     let theirs = |method: Method, path: &str| app.bare(method, path).bearer(&stranger);
-    for list in ["/v1/flows", "/v1/records", "/v1/executions"] {
+    for list in ["/v1/flows", "/v1/agents", "/v1/records", "/v1/executions"] {
         let page = app.get(&format!("{list}?limit=1")).ok().await;
         let cursor = page["pagination"]["nextCursor"].as_str().unwrap().to_owned();
         assert_eq!(app.get(&format!("{list}?limit=5&cursor={cursor}")).ok().await["data"].as_array().unwrap().len(), 2, "{list}");

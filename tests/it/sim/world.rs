@@ -279,7 +279,7 @@ impl World {
         Ok(StartRun {
             tenant: self.tenant,
             plan: node.engine.check(&case.flow)?,
-            flow_id: None,
+            target: dispatch::model::Target::default(),
             input: case.input.clone(),
             secrets: BTreeMap::new(),
             key: case.keyed.then_some(key),

@@ -119,6 +119,7 @@ contract! {
         an_update_of_a_moved_flow_is_refused,
         versions_written_at_once_get_numbers_of_their_own,
         flows_are_searched_in_any_case_and_paged,
+        an_agent_is_no_flow,
         a_version_is_published,
         a_deleted_flow_takes_its_versions_along,
         nobody_reaches_a_stranger_s_flow,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dispatch::clock::Clock;
 use dispatch::model::RunState;
-use dispatch::store::sqlite::SqliteStore;
+use dispatch::store::sqlite::{MIGRATIONS, SqliteStore};
 use dispatch::store::{Commit, Options, SharedStore, StoreError};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -159,4 +159,38 @@ async fn a_disk_that_refuses_writes_is_told_and_got_over() {
     let leases = store.claim_runs(world.claim()).await.unwrap();
     assert_eq!(leases.iter().map(|lease| lease.run.id).collect::<Vec<_>>(), [queued]);
     world.create(&store, world.queued()).await;
+}
+
+#[tokio::test]
+async fn what_was_saved_before_agents_is_still_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let mut old = SqliteConnectOptions::new().filename(&path).create_if_missing(true).foreign_keys(true).connect().await.unwrap();
+    let [before @ .., agents] = &MIGRATIONS[..3] else { unreachable!() };
+    for (_, _, text) in before {
+        sqlx::raw_sql(*text).execute(&mut old).await.unwrap();
+    }
+    let flow = "insert into flows values ('f', 't', 'Name', 'name', null, 'v', null, 1, 2); \
+        insert into flow_versions values ('v', 'f', 1, '{}', 1, null);";
+    sqlx::raw_sql(flow).execute(&mut old).await.unwrap();
+    let mut open = old.begin().await.unwrap();
+    sqlx::raw_sql(agents.2).execute(&mut *open).await.unwrap();
+    open.commit().await.unwrap();
+    let kept: (String, String, String) =
+        sqlx::query_as("select f.kind, f.name, v.document from flows f join flow_versions v on v.flow = f.id")
+            .fetch_one(&mut old)
+            .await
+            .unwrap();
+    assert_eq!(kept, ("flow".into(), "Name".into(), "{}".into()));
+    // Names are unique by kind now, and versions still go with their flow.
+    let copy = |kind: &'static str, id: &'static str| {
+        sqlx::query("insert into flows select $1, tenant, name, folded, description, current_version, published_version, created_at, updated_at, $2 from flows where id = 'f'")
+            .bind(id)
+            .bind(kind)
+    };
+    assert!(copy("flow", "g").execute(&mut old).await.is_err());
+    copy("agent", "g").execute(&mut old).await.unwrap();
+    sqlx::raw_sql("delete from flows where id = 'f'").execute(&mut old).await.unwrap();
+    let left: i64 = sqlx::query_scalar("select count(*) from flow_versions").fetch_one(&mut old).await.unwrap();
+    assert_eq!(left, 0);
 }

@@ -184,6 +184,9 @@ struct Open {
     blocks: Vec<(String, Option<String>)>,
     tools: BTreeSet<String>,
     steps: BTreeSet<String>,
+    /// The agent's turn, and the greatest number that one had. A pause leaves its turn open.
+    turn: Option<String>,
+    turns: u64,
     /// Steps that may begin again, since the run paused, changed hands or crashed.
     again: BTreeSet<String>,
     ended: BTreeSet<String>,
@@ -204,6 +207,17 @@ impl Open {
                 assert!(self.blocks.iter().any(|(open, _)| open == frame.text("id")), "a delta of no open block: {data}");
             }
             "text_complete" | "reasoning_complete" => self.close(frame.text("id")),
+            "turn_start" => {
+                let iteration = data["iteration"].as_u64().unwrap();
+                assert!(iteration > self.turns, "turns rise: {} then {iteration}", self.turns);
+                assert_eq!(self.turn, None, "a turn within a turn");
+                (self.turn, self.turns) = (Some(frame.text("id").into()), iteration);
+            }
+            "turn_complete" => {
+                assert!(self.tools.is_empty(), "tools left open at the end of a turn: {:?}", self.tools);
+                assert_eq!(self.turn.take().as_deref(), Some(frame.text("id")));
+                self.boundary(frame, None);
+            }
             "step_start" => {
                 let id = frame.text("id");
                 assert!(self.again.remove(id) | self.steps.insert(id.into()), "{id} began twice");
@@ -238,7 +252,11 @@ impl Open {
                     self.asked(step, wait);
                 }
             }
-            "execution_complete" | "execution_error" => self.boundary(frame, None),
+            "execution_complete" => {
+                assert_eq!(self.turn, None, "the execution ended within a turn");
+                self.boundary(frame, None);
+            }
+            "execution_error" => self.boundary(frame, None),
             "custom" if frame.custom() == Some("dispatch.attempt_discarded") => {
                 let blocks: Vec<String> = serde_json::from_value(data["value"]["blocks"].clone()).unwrap();
                 for block in blocks {

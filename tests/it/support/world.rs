@@ -288,6 +288,11 @@ impl Node {
         self.stream("/v1/dispatch", body).await.fresh()
     }
 
+    /// [`Node::dispatch`] by another path.
+    pub async fn begin(&self, path: &str, body: &Value) -> Transcript {
+        self.stream(path, body).await.fresh()
+    }
+
     /// Continues a run and reads the stream to its end.
     pub async fn go_on(&self, path: &str, body: &Value) -> Transcript {
         self.stream(path, body).await.continued()

@@ -56,9 +56,30 @@ pub struct Config {
     /// Models to ask, in order, when the first cannot answer.
     #[serde(default, alias = "fallbackModels")]
     pub fallbacks: Vec<Fallback>,
+    /// How long an agent goes on; without it the step is one loop until the model stops.
+    #[serde(default)]
+    pub loop_config: Option<LoopConfig>,
     /// Ask the provider to stream; on by default, whether or not the caller streams.
     #[serde(default)]
     pub stream: Option<bool>,
+}
+
+/// The bounds of an agent's loop. A turn is the model's calls and the tools that they ask for, until the model stops or the turn's tool calls
+/// (`tools.maxToolCalls`) are used up; only then another turn follows.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LoopConfig {
+    /// Turns; 1 to 100.
+    #[serde(default = "default_turns")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_turns: u32,
+    /// US dollars; no turn begins once so much is spent. For a limit that is never passed give the execution a budget.
+    #[serde(default)]
+    pub max_cost: Option<f64>,
+}
+
+const fn default_turns() -> u32 {
+    MAX_TURNS
 }
 
 /// A model that takes over.
@@ -85,7 +106,7 @@ pub struct ToolsConfig {
     pub runtime_tools: Vec<Definition>,
     /// Saved and built-in tools.
     pub tool_ids: Vec<String>,
-    /// Tool calls of the whole step.
+    /// Tool calls of the whole step; of each turn, for an agent.
     pub max_tool_calls: Option<u32>,
     /// `auto`, `required` (on the first turn) or `none`.
     pub tool_call_strategy: Option<String>,
@@ -119,6 +140,8 @@ impl Default for Require {
     }
 }
 
+/// Turns of an agent, unless it says otherwise, and at most.
+const MAX_TURNS: u32 = 100;
 /// Tool calls of one step, unless it says otherwise.
 const MAX_TOOL_CALLS: u32 = 10;
 /// Tool calls that no step may exceed.
@@ -136,12 +159,22 @@ pub struct Prompt {
     pub reasoning: Option<Reasoning>,
     pub tools: Vec<Tool>,
     pub max_tool_calls: u32,
+    /// The bounds of an agent's loop.
+    pub turns: Option<Turns>,
     pub choice: ToolChoice,
     pub limits: Vec<(String, u32)>,
     pub approval: Approval,
     pub stream: bool,
     /// Whether the text is shown in the caller's stream.
     pub show: bool,
+}
+
+/// See [`LoopConfig`].
+#[derive(Debug, Clone, Copy)]
+pub struct Turns {
+    pub most: u32,
+    /// Nano-dollars.
+    pub cost: Option<u64>,
 }
 
 /// The approval policy of a prompt's tools.
@@ -187,6 +220,7 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     if tools.max_tool_calls.is_some_and(|most| most > MOST_TOOL_CALLS) {
         fields.problem("tools/maxToolCalls", format!("expected {MOST_TOOL_CALLS} or less"));
     }
+    let turns = config.loop_config.as_ref().map(|bounds| turns(bounds, &mut fields));
     let approval = tools.approval.unwrap_or_default();
     let lasts = fields.wait("tools/approval/timeout", approval.timeout);
     let prompt = Prompt {
@@ -209,6 +243,7 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         reasoning,
         tools: compiled,
         max_tool_calls: tools.max_tool_calls.unwrap_or(MAX_TOOL_CALLS),
+        turns,
         choice,
         limits,
         approval: Approval { require: approval.require, lasts, with_reason: approval.request_reason.unwrap_or(true) },
@@ -234,6 +269,24 @@ fn check_ranges(config: &Config, fields: &mut Fields) {
     if config.model.trim().is_empty() {
         fields.problem("model", "expected `provider/model` or a name of the catalogue");
     }
+}
+
+/// Dollars that no cap may exceed.
+const MOST_DOLLARS: f64 = 1e9;
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
+fn turns(bounds: &LoopConfig, fields: &mut Fields) -> Turns {
+    if !(1..=MAX_TURNS).contains(&bounds.max_turns) {
+        fields.problem("loopConfig/maxTurns", format!("expected 1 to {MAX_TURNS}"));
+    }
+    let cost = bounds.max_cost.filter(|cost| {
+        let fits = (0.0..=MOST_DOLLARS).contains(cost);
+        if !fits {
+            fields.problem("loopConfig/maxCost", "expected US dollars, 0 or more");
+        }
+        fits
+    });
+    Turns { most: bounds.max_turns, cost: cost.map(|dollars| (dollars * 1e9).round() as u64) }
 }
 
 fn format(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option<jsonschema::Validator>) {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::config::Prompt;
+use super::rounds::Rounds;
 use super::{call, messages};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::step::tool_run::{Invocation, ToolOutcome};
@@ -16,9 +17,6 @@ use crate::expr::bounds::Misfit;
 use crate::model::event::Event;
 use crate::provider::{ChatRequest, Completion, Finish, Message, Part, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
 use crate::tool::{Definition, REASON_PARAMETER, Tool};
-
-/// Most model calls of one step.
-const MAX_TURNS: u32 = 100;
 
 /// What the first turn was asked, kept because a later one must continue the very same conversation.
 #[derive(Serialize, Deserialize)]
@@ -33,16 +31,23 @@ impl StepBody for Prompt {
         let tools: Vec<&Tool> = offered(&self.tools, &client);
         let mut conversation = self.opening(context, !tools.is_empty())?;
         let mut calls_made = Vec::new();
+        let mut rounds = Rounds::new(self, context);
         let mut turn = 1;
         let completion = loop {
-            let spent_calls = u32::try_from(calls_made.len()).unwrap_or(u32::MAX);
-            let may_call = spent_calls < self.max_tool_calls && turn < MAX_TURNS;
-            let completion = self.turn(context, &conversation, &tools, turn, may_call).await?;
+            let may_call = rounds.may_call();
+            let completion = self.turn(context, &conversation, &tools, turn, may_call, &rounds).await?;
+            rounds.answered(&completion);
             if completion.tool_calls.is_empty() || !may_call {
                 break completion;
             }
             conversation.push(completion.message());
-            let outcomes = self.calls(context, &tools, &completion.tool_calls, turn, &calls_made).await?;
+            let outcomes = self.calls(context, &tools, &completion.tool_calls, turn, &rounds, &calls_made).await;
+            let outcomes = outcomes.inspect_err(|interrupt| {
+                if matches!(interrupt, Interrupt::Suspend) {
+                    rounds.pause();
+                }
+            })?;
+            rounds.called(outcomes.len());
             for (call, outcome) in completion.tool_calls.iter().zip(outcomes) {
                 calls_made.push(call.name.clone());
                 conversation.push(answer(call, &outcome));
@@ -50,7 +55,11 @@ impl StepBody for Prompt {
             }
             turn += 1;
         };
-        self.output(&completion, turn, calls_made.len())
+        self.output(&completion, rounds, turn, calls_made.len())
+    }
+
+    fn max_turns(&self) -> Option<u32> {
+        self.turns.map(|turns| turns.most)
     }
 
     fn models(&self) -> &[String] {
@@ -79,6 +88,7 @@ impl Prompt {
         tools: &[&Tool],
         turn: u32,
         may_call: bool,
+        rounds: &Rounds<'_, '_>,
     ) -> StepResult<Completion> {
         let path = format!("turn/{turn}");
         let key = context.key(&path);
@@ -87,6 +97,7 @@ impl Prompt {
             context.spent_before(usage.input.saturating_add(usage.output), completion.cost.nano_usd);
             return Ok(completion);
         }
+        rounds.begin();
         let choice = match self.choice {
             _ if !may_call => ToolChoice::None,
             // Required on every turn would never end.
@@ -128,17 +139,19 @@ impl Prompt {
         tools: &[&Tool],
         calls: &[ToolCall],
         turn: u32,
+        rounds: &Rounds<'_, '_>,
         made: &[String],
     ) -> StepResult<Vec<ToolOutcome>> {
+        let iteration = if context.run.is_agent() { rounds.iteration() } else { turn };
         let planned: Vec<(String, Result<Invocation<'_>, ToolOutcome>)> = calls
             .iter()
             .enumerate()
             .map(|(number, call)| {
                 let key = format!("turn/{turn}/tool/{}", call.id);
                 let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
-                let invocation = match self.over_limit(call, made, earlier, number) {
+                let invocation = match self.over_limit(call, rounds.calls(), made, earlier, number) {
                     Some(refusal) => Err(refusal),
-                    None => self.invocation(context, tools, call, turn, &key).map_err(ToolOutcome::failed),
+                    None => self.invocation(context, tools, call, iteration, &key).map_err(ToolOutcome::failed),
                 };
                 (key, invocation)
             })
@@ -147,7 +160,7 @@ impl Prompt {
             match invocation {
                 Ok(invocation) => invocation.run(context, key).await,
                 Err(refusal) => {
-                    refuse(context, key, call, turn, refusal);
+                    refuse(context, key, call, iteration, refusal);
                     Ok(refusal.clone())
                 }
             }
@@ -174,8 +187,9 @@ impl Prompt {
         interrupt.map_or(Ok(outcomes), Err)
     }
 
-    fn over_limit(&self, call: &ToolCall, made: &[String], earlier: usize, number: usize) -> Option<ToolOutcome> {
-        let all = made.len() + number;
+    /// `in_turn`: calls of this turn, `made`: names of all earlier calls, `earlier`: calls of the same tool beside this one.
+    fn over_limit(&self, call: &ToolCall, in_turn: u32, made: &[String], earlier: usize, number: usize) -> Option<ToolOutcome> {
+        let all = usize::try_from(in_turn).unwrap_or(usize::MAX).saturating_add(number);
         if all >= usize::try_from(self.max_tool_calls).unwrap_or(usize::MAX) {
             return Some(ToolOutcome::failed(format!(
                 "the limit of {} tool calls is reached; this call was not made",
@@ -241,7 +255,7 @@ impl Prompt {
         Ok(())
     }
 
-    fn output(&self, completion: &Completion, turns: u32, calls: usize) -> StepResult<StepOutput> {
+    fn output(&self, completion: &Completion, rounds: Rounds<'_, '_>, asked: u32, calls: usize) -> StepResult<StepOutput> {
         let value = match self.format {
             ResponseFormat::Text => Value::String(completion.text.clone()),
             ResponseFormat::Json | ResponseFormat::JsonSchema { .. } => {
@@ -254,19 +268,19 @@ impl Prompt {
                 map.insert("json".into(), value.clone());
             }
             if calls > 0 {
-                map.insert("turns".into(), turns.into());
+                map.insert("turns".into(), asked.into());
                 map.insert("toolCalls".into(), calls.into());
             }
         }
-        let stop = match completion.finish {
-            Finish::ToolCalls => "max_tool_calls",
-            Finish::EndTurn => "end_turn",
-            Finish::Length => "length",
-            Finish::ContentFilter => "content_filter",
-            Finish::Error => "error",
-            Finish::Unknown => "unknown",
-        };
-        Ok(StepOutput { shown: Some(shown), stop_reason: Some(stop.into()), fallback: fallback(completion), ..StepOutput::of(value) })
+        let (stop, turns) = rounds.finish(completion);
+        let turns = self.turns.map(|_| turns);
+        Ok(StepOutput {
+            shown: Some(shown),
+            stop_reason: Some(stop.into()),
+            turns,
+            fallback: fallback(completion),
+            ..StepOutput::of(value)
+        })
     }
 }
 

@@ -30,7 +30,13 @@ pub async fn follow(place: Follow<'_>, mut follower: Follower) -> Result<Outcome
         let stretch = follower.next().await?;
         stretch.events.iter().for_each(|event| fold.take(serde_json::from_str(&event.public_json(place.run)).unwrap_or_default()));
         match stretch.rest {
-            Rest::End | Rest::Caller => return Ok(fold.outcome()),
+            Rest::End => return Ok(fold.outcome()),
+            Rest::Caller => {
+                // The middle of a log does not say what it is the log of.
+                let run = place.store.find_run(place.tenant, place.run).await?;
+                let kind = run.map(|run| run.target.kind()).unwrap_or_default().as_str().into();
+                return Ok(Outcome { kind, ..fold.outcome() });
+            }
             Rest::None => {}
             Rest::Later => {
                 let run = place.store.find_run(place.tenant, place.run).await?;

@@ -15,7 +15,7 @@ use crate::model::event::Event;
 pub struct Outcome {
     pub success: bool,
     pub execution_id: RunId,
-    /// `flow`.
+    /// `flow` or `agent`.
     pub kind: String,
     /// `completed`, `failed`, `cancelled` or `paused`.
     pub status: String,
@@ -95,6 +95,11 @@ impl Fold {
     pub fn take(&mut self, event: Value) {
         let run = self.outcome.execution_id;
         let known = Event::deserialize(&event).ok();
+        if let Some(Event::ExecutionStart { kind, .. } | Event::ExecutionComplete { kind, .. } | Event::ExecutionError { kind, .. }) =
+            &known
+        {
+            self.outcome.kind.clone_from(kind);
+        }
         self.outcome.events.push(event);
         match known {
             Some(Event::StepComplete { id, name, result: Some(result), success: true, .. }) => {

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::super::agent_document::AgentDocument;
 use super::super::document::FlowDocument;
 use crate::engine::Decision;
 use crate::error::{Problem, Problems, misfit, pointer};
@@ -55,7 +56,8 @@ pub struct DispatchRequest {
     /// A saved flow; the same as `flow: {id}`.
     #[schemars(with = "Option<String>")]
     pub flow_id: Part<String>,
-    /// An agent; not available in this version.
+    /// An agent: `{name, model, systemPrompt, ...}` inline, or `{agentId}` of a saved one. Instead of a flow.
+    #[schemars(with = "Option<AgentDocument>")]
     pub agent: Option<Value>,
     /// The record that templates read as `_record`.
     #[schemars(with = "Option<RecordDocument>")]
@@ -80,7 +82,7 @@ pub struct DispatchRequest {
     #[serde(rename = "async")]
     #[schemars(with = "Option<bool>")]
     pub respond_async: Part<bool>,
-    /// A version of the saved flow, or `published`.
+    /// A version of the saved flow or agent, or `published`.
     #[schemars(with = "Option<String>")]
     pub version_id: Part<String>,
     /// The same as `options.streamResponse`.

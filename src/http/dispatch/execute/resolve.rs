@@ -6,27 +6,31 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::super::agent_document;
 use super::super::document::{self, NO_CONTROLS};
 use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDocument};
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::engine::plan::Plan;
 use crate::error::{Error, Kind, Problems, Result, misfit, pointer};
-use crate::id::{FlowId, FlowVersionId, RecordId, TenantId};
+use crate::id::{AgentId, FlowId, FlowVersionId, RecordId, TenantId};
 use crate::model::run::{Budget, RunInput, RunOptions};
-use crate::model::{Flow, Record};
+use crate::model::{Flow, Record, Target, TargetKind};
 use crate::secret::Secret;
 use crate::store::{FlowVersion, SavedFlow, SharedStore, StoreError};
 
 /// What a dispatch runs.
 pub struct Resolved {
     pub plan: Arc<Plan>,
-    pub flow_id: Option<FlowId>,
+    pub target: Target,
     pub input: RunInput,
     pub secrets: BTreeMap<String, Secret>,
     pub stream: Option<bool>,
     pub respond_async: bool,
 }
+
+/// What is to run, and its plan if it has one; what is in the way if it is no fault of the document.
+type Planned = (Result<Option<Arc<Plan>>>, Target);
 
 /// How deep flows may run within flows.
 const MAX_NESTING: usize = 8;
@@ -84,9 +88,6 @@ impl Lookup<'_> {
     /// Resolves a request. Nothing is saved before everything in it was found to be right.
     pub async fn resolve(&self, request: DispatchRequest) -> Result<Resolved> {
         let mut problems = Problems::default();
-        if request.agent.is_some() {
-            problems.add("/agent", "agents are not available in this version; send a `flow`");
-        }
         let options: OptionsDocument = read(request.options.take("/options", &mut problems), "/options", &mut problems).unwrap_or_default();
         let record: Option<RecordDocument> = read(request.record.take("/record", &mut problems), "/record", &mut problems);
         let messages = messages(request.messages, &mut problems);
@@ -102,31 +103,37 @@ impl Lookup<'_> {
         let run_options = run_options(&options, &mut problems);
         let flow_id = request.flow_id.take("/flowId", &mut problems);
         let flow = request.flow.or_else(|| flow_id.map(|id| serde_json::json!({ "id": id })));
+        let agent = request.agent.filter(|agent| !agent.is_null());
         let mode = flow_mode(&options, flow.as_ref(), &mut problems);
         let record_mode = record_mode(&options, record.as_ref(), &mut problems);
-        if version.is_some() && mode != Mode::Existing {
-            problems.add("/versionId", "versions are of saved flows; this one is sent along");
+        let saved_agent = agent.as_ref().is_some_and(|agent| agent.get("agentId").is_some_and(|id| !id.is_null()));
+        if version.is_some() && mode != Mode::Existing && !saved_agent {
+            problems.add("/versionId", "versions are of saved flows and agents; this one is sent along");
         }
         let timeout = options.step_timeout_ms.unwrap_or(document::STEP_TIMEOUT_MS);
-        let found = match (&flow, mode) {
-            (None, _) => None,
-            (Some(flow), Mode::Existing) => self.saved_flow(flow, version.as_deref(), timeout, &mut problems).await?,
-            (Some(flow), _) => {
-                let whole = self.expand(flow.clone(), 0).await?;
-                noted(document::compile_with(&whole, timeout), "/flow", &mut problems)?.map(|flow| (flow, None))
+        let (plan, target) = match (&agent, &flow, mode) {
+            (Some(agent), _, _) => {
+                if flow.is_some() {
+                    problems.add("/flow", "expected either a flow or an agent");
+                }
+                if messages.iter().all(|message| message.get("role").and_then(Value::as_str) == Some("system")) {
+                    problems.add("/messages", "an agent needs at least one message of its user");
+                }
+                self.agent(agent, version.as_deref(), &mut problems).await?
             }
-        };
-        if flow.is_none() && request.agent.is_none() {
-            problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`");
-        }
-        let (plan, found_id) = match found {
-            Some((flow, id)) => (self.engine.admit(&flow, self.tenant).await, id),
-            None => (Err(Problems::default().into()), None),
-        };
-        let plan = match plan {
-            // A flow that is right in itself may still lack a key; its other faults come first.
-            Err(error) if error.problems().is_empty() => Err(error),
-            plan => Ok(noted(plan, "/flow", &mut problems)?),
+            (None, None, _) => {
+                problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`, or an agent");
+                (Ok(None), Target::default())
+            }
+            (None, Some(flow), Mode::Existing) => {
+                let found = self.saved_flow(flow, version.as_deref(), timeout, &mut problems).await?;
+                self.plan(found, "/flow", &mut problems).await?
+            }
+            (None, Some(flow), _) => {
+                let whole = self.expand(flow.clone(), 0).await?;
+                let compiled = noted(document::compile_with(&whole, timeout), "/flow", &mut problems)?;
+                self.plan(compiled.map(|flow| (flow, Target::Flow(None))), "/flow", &mut problems).await?
+            }
         };
         let found_record = match record_mode {
             Mode::Existing => self.find_record(record.as_ref(), &mut problems).await?,
@@ -134,9 +141,9 @@ impl Lookup<'_> {
         };
         problems.into_result()?;
         let Some(plan) = plan? else { return Err(Error::invalid_at("/flow", "expected a flow")) };
-        let flow_id = match flow.filter(|_| mode.saves()) {
-            Some(flow) => Some(self.save_flow(flow, &options, mode).await?),
-            None => found_id,
+        let target = match flow.filter(|_| mode.saves()) {
+            Some(flow) => Target::Flow(Some(self.save_flow(flow, &options, mode).await?)),
+            None => target,
         };
         let record = match (record, found_record) {
             (Some(given), None) => Some(self.record(given, record_mode).await?),
@@ -149,10 +156,10 @@ impl Lookup<'_> {
             metadata: request.metadata,
             context: request.context,
             client_tools,
-            options: RunOptions { source: mode.as_str().into(), ..run_options },
+            options: RunOptions { source: if saved_agent { Mode::Existing } else { mode }.as_str().into(), ..run_options },
         };
         let stream = options.stream_response.or(stream);
-        Ok(Resolved { plan, flow_id, input, secrets, stream, respond_async })
+        Ok(Resolved { plan, target, input, secrets, stream, respond_async })
     }
 
     async fn saved_flow(
@@ -161,37 +168,87 @@ impl Lookup<'_> {
         version: Option<&str>,
         timeout: u64,
         problems: &mut Problems,
-    ) -> Result<Option<(Flow, Option<FlowId>)>> {
+    ) -> Result<Option<(Flow, Target)>> {
         let Some(id) = flow.get("id").and_then(Value::as_str) else {
             problems.add("/flow/id", "`flowMode: existing` needs the id of a saved flow");
             return Ok(None);
         };
-        let saved = match id.parse() {
-            Ok(id) => self.store.find_flow(self.tenant, id).await?,
+        let found = match id.parse() {
+            Ok(id) => self.saved(TargetKind::Flow, id, version, problems).await?,
             Err(_) => None,
         };
-        let Some(saved) = saved else {
+        let Some((saved, version)) = found else {
             problems.add("/flow/id", "no such flow");
             return Ok(None);
         };
+        let Some(version) = version else { return Ok(None) };
+        let whole = self.expand(version.document, 0).await?;
+        Ok(noted(document::compile_with(&whole, timeout), "/flow", problems)?.map(|flow| (flow, Target::Flow(Some(saved.id)))))
+    }
+
+    /// A saved flow or agent with the wanted version; without one, its fault is noted.
+    async fn saved(
+        &self,
+        kind: TargetKind,
+        id: FlowId,
+        version: Option<&str>,
+        problems: &mut Problems,
+    ) -> Result<Option<(SavedFlow, Option<FlowVersion>)>> {
+        let Some(saved) = self.store.find_flow(self.tenant, kind, id).await? else { return Ok(None) };
+        let what = kind.as_str();
         let version = match version {
             None => Some(saved.current),
             Some("published") => {
-                let none = || Error::new(Kind::Conflict, "flow_not_published", "no version of this flow is published");
+                let none = || Error::new(Kind::Conflict, "flow_not_published", format!("no version of this {what} is published"));
                 Some(saved.published.ok_or_else(none)?)
             }
             Some(version) => version.parse().ok(),
         };
-        let version = match version {
+        let found = match version {
             Some(version) => self.store.find_flow_version(self.tenant, version).await?.filter(|version| version.flow == saved.id),
             None => None,
         };
-        let Some(version) = version else {
-            problems.add("/versionId", "no such version of this flow");
-            return Ok(None);
+        if found.is_none() {
+            problems.add("/versionId", format!("no such version of this {what}"));
+        }
+        Ok(Some((saved, found)))
+    }
+
+    async fn agent(&self, agent: &Value, version: Option<&str>, problems: &mut Problems) -> Result<Planned> {
+        let Some(id) = agent.get("agentId").filter(|id| !id.is_null()) else {
+            let compiled = noted(agent_document::compile(agent), "/agent", problems)?;
+            return self.agent_plan(compiled.map(|flow| (flow, Target::Agent(None))), agent, "/agent", problems).await;
         };
-        let whole = self.expand(version.document, 0).await?;
-        Ok(noted(document::compile_with(&whole, timeout), "/flow", problems)?.map(|flow| (flow, Some(saved.id))))
+        let found = match id.as_str().and_then(|id| id.parse::<AgentId>().ok()) {
+            Some(id) => self.saved(TargetKind::Agent, FlowId::from_u128(id.as_u128()), version, problems).await?,
+            None => None,
+        };
+        let Some((saved, version)) = found else {
+            problems.add("/agent/agentId", "no such agent");
+            return Ok((Ok(None), Target::default()));
+        };
+        let Some(version) = version else { return Ok((Ok(None), Target::default())) };
+        let target = Target::Agent(Some(AgentId::from_u128(saved.id.as_u128())));
+        let compiled = noted(agent_document::compile(&version.document), "/agent/agentId", problems)?;
+        self.agent_plan(compiled.map(|flow| (flow, target)), &version.document, "/agent/agentId", problems).await
+    }
+
+    async fn agent_plan(&self, found: Option<(Flow, Target)>, document: &Value, at: &str, problems: &mut Problems) -> Result<Planned> {
+        let mut own = Problems::default();
+        let planned = self.plan(found, "", &mut own).await?;
+        if let Err(error) = own.into_result() {
+            problems.0.extend(agent_document::placed(error, document).under(at).problems().iter().cloned());
+        }
+        Ok(planned)
+    }
+
+    /// Plans what was found. What is right in itself may still lack a key; its other faults come first.
+    async fn plan(&self, found: Option<(Flow, Target)>, at: &str, problems: &mut Problems) -> Result<Planned> {
+        let Some((flow, target)) = found else { return Ok((Ok(None), Target::default())) };
+        match self.engine.admit(&flow, self.tenant).await {
+            Err(error) if error.problems().is_empty() => Ok((Err(error), target)),
+            plan => Ok((Ok(noted(plan, at, problems)?), target)),
+        }
     }
 
     /// Puts saved flows in the place of their ids where `run-flow` steps name them. What is not found stays an id: the
@@ -220,7 +277,7 @@ impl Lookup<'_> {
 
     async fn current_document(&self, id: &str) -> Result<Option<Value>> {
         let Ok(id) = id.parse::<FlowId>() else { return Ok(None) };
-        let Some(saved) = self.store.find_flow(self.tenant, id).await? else { return Ok(None) };
+        let Some(saved) = self.store.find_flow(self.tenant, TargetKind::Flow, id).await? else { return Ok(None) };
         Ok(self.store.find_flow_version(self.tenant, saved.current).await?.map(|version| version.document))
     }
 
@@ -229,7 +286,7 @@ impl Lookup<'_> {
         let description = flow.get("description").and_then(Value::as_str).map(str::to_owned);
         let now = self.clock.now();
         for _ in 0..3 {
-            let old = self.store.find_flow_by_name(self.tenant, &name).await?;
+            let old = self.store.find_flow_by_name(self.tenant, TargetKind::Flow, &name).await?;
             let fresh = self.seed.map_or_else(|| FlowId::new(self.clock), FlowId::from_u128);
             let id = old.as_ref().map_or(fresh, |old| old.id);
             let version = FlowVersion {
@@ -243,6 +300,7 @@ impl Lookup<'_> {
             let Some(old) = old else {
                 let saved = SavedFlow {
                     id,
+                    kind: TargetKind::Flow,
                     name: name.clone(),
                     description: description.clone(),
                     created_at: now,

@@ -28,12 +28,12 @@ use crate::failpoint;
 use crate::feed::Feed;
 use crate::http::AppState;
 use crate::http::dispatch::about;
-use crate::http::extract::{Body, IdempotencyKey};
+use crate::http::extract::{Body, IdempotencyKey, InPath};
 use crate::http::idempotency::fingerprint;
 use crate::http::limits::Limits;
 use crate::http::scope::{FlowsExecute, Scoped};
-use crate::id::{RunId, TenantId, WaitId};
-use crate::model::RunState;
+use crate::id::{AgentId, FlowId, RunId, TenantId, WaitId};
+use crate::model::{Caller, RunState, TargetKind};
 use crate::queue::Workers;
 use crate::store::{Created, RunKey, SharedStore};
 
@@ -72,7 +72,7 @@ pub fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route(
             "/v1/dispatch",
-            post_with(dispatch, |op| streamed(about("dispatch", "Dispatch", "Execute a flow")(op)).response::<202, Json<Accepted>>()),
+            post_with(dispatch, |op| may_be_accepted(streamed(about("dispatch", "Dispatch", "Execute a flow or an agent")(op)))),
         )
         .api_route(
             "/v1/dispatch/resume",
@@ -91,8 +91,13 @@ pub fn routes() -> ApiRouter<AppState> {
 }
 
 /// Documents the two forms of the answer: one JSON, or the events one by one.
-fn streamed(operation: TransformOperation<'_>) -> TransformOperation<'_> {
+pub fn streamed(operation: TransformOperation<'_>) -> TransformOperation<'_> {
     or_events(operation.response::<200, Json<Outcome>>(), "The execution's result")
+}
+
+/// Documents the answer to a call that does not wait.
+pub fn may_be_accepted(operation: TransformOperation<'_>) -> TransformOperation<'_> {
+    operation.response::<202, Json<Accepted>>()
 }
 
 /// An execution that was started and is not waited for; `Location` says the same as `url`.
@@ -115,67 +120,80 @@ async fn dispatch(
     headers: HeaderMap,
     body: Body<DispatchRequest>,
 ) -> Result<Response> {
-    // Before any work: refusing must stay cheap when there is too much to do.
-    desk.workers.admits()?;
-    let tenant = caller.tenant;
-    let request_hash = fingerprint(&body.raw);
-    let known = match &key.0 {
-        Some(key) => desk.store.find_created_run(tenant, ROUTE, key, desk.clock.now()).await?,
-        None => None,
-    };
-    let wants = Wants { stream: None, headers: &headers };
-    if let Some(Created::Duplicate { run, request_hash: before }) = known {
-        let wants = Wants { stream: stream_option(&body.value), ..wants };
-        return desk.repeat(&caller, run, &before, &request_hash, &wants).await;
-    }
-    let seed = key.0.as_deref().map(|key| seed(tenant, key, &request_hash));
-    let lookup = Lookup { engine: &desk.engine, store: &desk.store, clock: &desk.clock, tenant, seed };
-    let resolved = lookup.resolve(body.value).await?;
-    let wants = Wants { stream: resolved.stream, ..wants };
-    let cancel = resolved.input.options.cancel_on_disconnect;
-    let hand_over = resolved.respond_async || prefers_async(&headers);
-    let slot = if wants.stream() && !hand_over { Some(desk.limits.open_stream(caller.key)?) } else { None };
-    let run_key = key.0.map(|key| RunKey {
-        route: ROUTE.into(),
-        key,
-        request_hash: request_hash.clone(),
-        expires_at: desk.clock.now().after(KEY_LIFE),
-    });
-    let start = StartRun {
-        tenant,
-        plan: resolved.plan,
-        flow_id: resolved.flow_id,
-        input: resolved.input,
-        secrets: resolved.secrets,
-        key: run_key,
-        parent: None,
-    };
-    let (run, created, guard) = if cancel && !hand_over {
-        disconnect::start(&desk.workers, start).await?
-    } else {
-        let (run, created) = desk.workers.start_run(start).await?;
-        (run, created, None)
-    };
-    if let Created::Duplicate { run, request_hash: before } = created {
-        return desk.repeat(&caller, run, &before, &request_hash, &wants).await;
-    }
-    failpoint::hit("http.accepted");
-    if hand_over {
-        return Ok(accepted(run));
-    }
-    let response = match slot {
-        Some(slot) => stream_response(run, desk.feed.follow(tenant, run, None), desk.clock.clone(), slot, guard),
-        None => {
-            let response = desk.one_json(tenant, run, None).await;
-            guard.into_iter().for_each(OnDisconnect::disarm);
-            match response {
-                // The run exists: an error would have the caller make a second one.
-                Err(error) if error.kind() == Kind::Unavailable => return Ok(accepted(run)),
-                response => response?,
-            }
+    desk.start(&caller, Posted { route: ROUTE.into(), key, headers: &headers, hash: fingerprint(&body.raw), request: body.value }).await
+}
+
+/// A creating call.
+pub struct Posted<'a> {
+    /// Keys are remembered by route.
+    pub route: String,
+    pub key: IdempotencyKey,
+    pub headers: &'a HeaderMap,
+    pub hash: String,
+    pub request: DispatchRequest,
+}
+
+impl Desk {
+    /// Starts an execution and answers in the form that its caller wants.
+    pub async fn start(&self, caller: &Caller, posted: Posted<'_>) -> Result<Response> {
+        // Before any work: refusing must stay cheap when there is too much to do.
+        self.workers.admits()?;
+        let Posted { route, key, headers, hash: request_hash, request } = posted;
+        let tenant = caller.tenant;
+        let known = match &key.0 {
+            Some(key) => self.store.find_created_run(tenant, &route, key, self.clock.now()).await?,
+            None => None,
+        };
+        let wants = Wants { stream: None, headers };
+        if let Some(Created::Duplicate { run, request_hash: before }) = known {
+            let wants = Wants { stream: stream_option(&request), ..wants };
+            return self.repeat(caller, run, &before, &request_hash, &wants).await;
         }
-    };
-    Ok(named(run, response))
+        let seed = key.0.as_deref().map(|key| seed(tenant, key, &request_hash));
+        let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, seed };
+        let resolved = lookup.resolve(request).await?;
+        let wants = Wants { stream: resolved.stream, ..wants };
+        let cancel = resolved.input.options.cancel_on_disconnect;
+        let hand_over = resolved.respond_async || prefers_async(headers);
+        let slot = if wants.stream() && !hand_over { Some(self.limits.open_stream(caller.key)?) } else { None };
+        let run_key =
+            key.0.map(|key| RunKey { route, key, request_hash: request_hash.clone(), expires_at: self.clock.now().after(KEY_LIFE) });
+        let start = StartRun {
+            tenant,
+            plan: resolved.plan,
+            target: resolved.target,
+            input: resolved.input,
+            secrets: resolved.secrets,
+            key: run_key,
+            parent: None,
+        };
+        let (run, created, guard) = if cancel && !hand_over {
+            disconnect::start(&self.workers, start).await?
+        } else {
+            let (run, created) = self.workers.start_run(start).await?;
+            (run, created, None)
+        };
+        if let Created::Duplicate { run, request_hash: before } = created {
+            return self.repeat(caller, run, &before, &request_hash, &wants).await;
+        }
+        failpoint::hit("http.accepted");
+        if hand_over {
+            return Ok(accepted(run));
+        }
+        let response = match slot {
+            Some(slot) => stream_response(run, self.feed.follow(tenant, run, None), self.clock.clone(), slot, guard),
+            None => {
+                let response = self.one_json(tenant, run, None).await;
+                guard.into_iter().for_each(OnDisconnect::disarm);
+                match response {
+                    // The run exists: an error would have the caller make a second one.
+                    Err(error) if error.kind() == Kind::Unavailable => return Ok(accepted(run)),
+                    response => response?,
+                }
+            }
+        };
+        Ok(named(run, response))
+    }
 }
 
 fn stream_option(request: &DispatchRequest) -> Option<bool> {
@@ -194,9 +212,7 @@ fn seed(tenant: TenantId, key: &str, request_hash: &str) -> u128 {
 }
 
 async fn resume(caller: Scoped<FlowsExecute>, State(desk): State<Desk>, headers: HeaderMap, body: Body<ResumeRequest>) -> Result<Response> {
-    let request = body.value;
-    let wants = Wants { stream: request.stream_response, headers: &headers };
-    desk.deliver(&caller, request.execution_id, &request.tool_outputs, &request.messages, &wants).await
+    desk.resume(&caller, &headers, body.value).await
 }
 
 async fn approve(
@@ -205,10 +221,7 @@ async fn approve(
     headers: HeaderMap,
     body: Body<ApproveRequest>,
 ) -> Result<Response> {
-    let request = body.value;
-    let wants = Wants { stream: request.stream_response, headers: &headers };
-    let word = Word { approval: request.approval_id, decision: request.decision, reason: request.reason, digest: request.digest };
-    desk.decide(&caller, request.execution_id, word, &wants).await
+    desk.approve(&caller, &headers, body.value).await
 }
 
 async fn continue_(
@@ -273,13 +286,32 @@ fn named(run: RunId, mut response: Response) -> Response {
 }
 
 impl Desk {
+    /// Delivers tool outputs.
+    pub async fn resume(&self, caller: &Caller, headers: &HeaderMap, request: ResumeRequest) -> Result<Response> {
+        let wants = Wants { stream: request.stream_response, headers };
+        self.deliver(caller, request.execution_id, &request.tool_outputs, &request.messages, &wants).await
+    }
+
+    /// Decides about an approval.
+    pub async fn approve(&self, caller: &Caller, headers: &HeaderMap, request: ApproveRequest) -> Result<Response> {
+        let wants = Wants { stream: request.stream_response, headers };
+        let word = Word { approval: request.approval_id, decision: request.decision, reason: request.reason, digest: request.digest };
+        self.decide(caller, request.execution_id, word, &wants).await
+    }
+
+    /// A call about an agent that is not there is a call to nowhere, not one with a fault in its body.
+    pub async fn must_have_agent(&self, tenant: TenantId, id: AgentId) -> Result<()> {
+        let found = self.store.find_flow(tenant, TargetKind::Agent, FlowId::from_u128(id.as_u128())).await?;
+        found.map(drop).ok_or_else(AgentId::missing)
+    }
+
     async fn one_json(&self, tenant: TenantId, run: RunId, cursor: Option<u64>) -> Result<Response> {
         let follower = self.feed.follow(tenant, run, cursor);
         let place = Follow { store: &self.store, clock: &self.clock, tenant, run };
         Ok(Json(follow(place, follower).await?).into_response())
     }
 
-    async fn answer(&self, caller: &Scoped<FlowsExecute>, run: RunId, cursor: Option<u64>, wants: &Wants<'_>) -> Result<Response> {
+    async fn answer(&self, caller: &Caller, run: RunId, cursor: Option<u64>, wants: &Wants<'_>) -> Result<Response> {
         if !wants.stream() {
             return self.one_json(caller.tenant, run, cursor).await.map(|response| named(run, response));
         }
@@ -289,7 +321,7 @@ impl Desk {
     }
 
     /// Answers a repeated creating call from the run that the first one made.
-    async fn repeat(&self, caller: &Scoped<FlowsExecute>, run: RunId, before: &str, now: &str, wants: &Wants<'_>) -> Result<Response> {
+    async fn repeat(&self, caller: &Caller, run: RunId, before: &str, now: &str, wants: &Wants<'_>) -> Result<Response> {
         if before != now {
             return Err(Error::new(Kind::Invalid, "idempotency_key_reused", "this Idempotency-Key was used with another request body")
                 .next("send the first body again, or choose a new key"));
@@ -313,7 +345,7 @@ impl Desk {
 
     async fn deliver(
         &self,
-        caller: &Scoped<FlowsExecute>,
+        caller: &Caller,
         run: RunId,
         outputs: &Map<String, Value>,
         messages: &[Value],
@@ -326,7 +358,7 @@ impl Desk {
         self.go_on(caller, run, answered, wants).await
     }
 
-    async fn decide(&self, caller: &Scoped<FlowsExecute>, run: RunId, word: Word, wants: &Wants<'_>) -> Result<Response> {
+    async fn decide(&self, caller: &Caller, run: RunId, word: Word, wants: &Wants<'_>) -> Result<Response> {
         let by = caller.key.to_string();
         let verdict = Verdict { decision: word.decision, reason: word.reason.as_deref(), digest: word.digest.as_deref(), by: &by };
         let answered = self.engine.approve(caller.tenant, run, word.approval, verdict).await?;
@@ -334,7 +366,7 @@ impl Desk {
     }
 
     /// Answers with what came of an answer, up to the next rest; the same when it is repeated.
-    async fn go_on(&self, caller: &Scoped<FlowsExecute>, run: RunId, answered: Answered, wants: &Wants<'_>) -> Result<Response> {
+    async fn go_on(&self, caller: &Caller, run: RunId, answered: Answered, wants: &Wants<'_>) -> Result<Response> {
         failpoint::hit("http.resolved");
         self.workers.nudge(run).await;
         self.answer(caller, run, answered.after, wants).await

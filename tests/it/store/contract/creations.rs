@@ -11,7 +11,7 @@ use super::world::{done, world};
 pub async fn a_run_is_kept_as_it_was_created(site: Site) {
     let (world, store) = (world(), &site.store);
     let mut new = world.leased();
-    new.flow_id = Some(dispatch::id::FlowId::from_u128(world.next()));
+    new.target = dispatch::model::Target::Agent(Some(dispatch::id::AgentId::from_u128(world.next())));
     new.flow_name = "Grüße 🦀".into();
     new.input.inputs.insert("z".into(), json!([1, null, {"b": 1, "a": 2}]));
     new.input.inputs.insert("a".into(), json!("x"));
@@ -20,7 +20,7 @@ pub async fn a_run_is_kept_as_it_was_created(site: Site) {
     let created = world.create(store, new.clone()).await;
     let run = world.find(store, created).await;
     assert_eq!((run.id, run.tenant, run.state, run.epoch), (new.id, world.tenant, RunState::Running, Epoch(1)));
-    assert_eq!((run.flow_hash, run.flow_id, run.flow_name), (new.flow.hash, new.flow_id, new.flow_name));
+    assert_eq!((run.flow_hash, run.target, run.flow_name), (new.flow.hash, new.target, new.flow_name));
     assert_eq!(serde_json::to_string(&run.input).unwrap(), serde_json::to_string(&new.input).unwrap());
     assert_eq!((run.sealed, run.reserved, run.created_at), (new.sealed, 64, world.now));
     assert_eq!((run.commit, run.nudges, run.cancel_requested, run.recoveries), (0, 0, false, 0));

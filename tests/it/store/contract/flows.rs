@@ -1,6 +1,7 @@
 //! Saved flows and their versions.
 
 use dispatch::id::{FlowId, FlowVersionId};
+use dispatch::model::TargetKind::{Agent, Flow};
 use dispatch::store::{FlowVersion, SavedFlow, StoreError};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -12,6 +13,7 @@ fn flow(world: &World, name: &str) -> (SavedFlow, FlowVersion) {
     let (id, version) = (FlowId::from_u128(world.next()), FlowVersionId::from_u128(world.next()));
     let flow = SavedFlow {
         id,
+        kind: Flow,
         name: name.into(),
         description: Some("Größe".into()),
         created_at: world.now,
@@ -46,8 +48,8 @@ pub async fn a_flow_is_kept_with_its_versions(site: Site) {
     let (world, store) = (world(), &site.store);
     let (saved, first) = flow(&world, "Ärger");
     store.create_flow(world.tenant, saved.clone(), first.clone()).await.unwrap();
-    assert_eq!(store.find_flow(world.tenant, saved.id).await.unwrap(), Some(saved.clone()));
-    assert_eq!(store.find_flow_by_name(world.tenant, "Ärger").await.unwrap(), Some(saved.clone()));
+    assert_eq!(store.find_flow(world.tenant, Flow, saved.id).await.unwrap(), Some(saved.clone()));
+    assert_eq!(store.find_flow_by_name(world.tenant, Flow, "Ärger").await.unwrap(), Some(saved.clone()));
     let found = store.find_flow_version(world.tenant, first.id).await.unwrap().unwrap();
     assert_eq!(found.document.to_string(), first.document.to_string());
     assert_eq!(found, first);
@@ -57,7 +59,7 @@ pub async fn a_flow_is_kept_with_its_versions(site: Site) {
     assert_eq!(updated, SavedFlow { current: second.id, ..renamed });
     let numbers = store.list_flow_versions(world.tenant, saved.id).await.unwrap();
     assert_eq!(numbers.iter().map(|version| (version.number, version.id)).collect::<Vec<_>>(), [(2, second.id), (1, first.id)]);
-    assert!(store.find_flow_by_name(world.tenant, "Ärger").await.unwrap().is_none());
+    assert!(store.find_flow_by_name(world.tenant, Flow, "Ärger").await.unwrap().is_none());
 }
 
 pub async fn a_flow_s_name_is_taken_once_per_tenant(site: Site) {
@@ -73,7 +75,7 @@ pub async fn a_flow_s_name_is_taken_once_per_tenant(site: Site) {
     store.create_flow(world.tenant, three.clone(), third).await.unwrap();
     let rename = SavedFlow { name: "same".into(), ..three.clone() };
     assert!(matches!(store.update_flow(world.tenant, rename, None, None).await, Err(StoreError::Exists(_))));
-    assert_eq!(store.find_flow(world.tenant, three.id).await.unwrap().unwrap().name, "other");
+    assert_eq!(store.find_flow(world.tenant, Flow, three.id).await.unwrap().unwrap().name, "other");
     let same = SavedFlow { description: None, ..one };
     assert!(store.update_flow(world.tenant, same, None, None).await.unwrap().is_some(), "its own name is not taken");
 }
@@ -87,7 +89,7 @@ pub async fn an_update_of_a_moved_flow_is_refused(site: Site) {
     let third = next(&world, &saved);
     assert!(store.update_flow(world.tenant, saved.clone(), Some(third.clone()), Some(first.id)).await.unwrap().is_none());
     assert!(store.find_flow_version(world.tenant, third.id).await.unwrap().is_none());
-    assert_eq!(store.find_flow(world.tenant, saved.id).await.unwrap().unwrap().current, second.id);
+    assert_eq!(store.find_flow(world.tenant, Flow, saved.id).await.unwrap().unwrap().current, second.id);
 }
 
 pub async fn versions_written_at_once_get_numbers_of_their_own(site: Site) {
@@ -114,7 +116,7 @@ pub async fn flows_are_searched_in_any_case_and_paged(site: Site) {
     }
     ids.reverse();
     let list = async |before, search, limit| -> Vec<FlowId> {
-        store.list_flows(world.tenant, before, search, limit).await.unwrap().into_iter().map(|flow| flow.id).collect()
+        store.list_flows(world.tenant, Flow, before, search, limit).await.unwrap().into_iter().map(|flow| flow.id).collect()
     };
     assert_eq!(list(None, None, 10).await, ids);
     assert_eq!(list(None, None, 2).await, ids[..2]);
@@ -124,7 +126,28 @@ pub async fn flows_are_searched_in_any_case_and_paged(site: Site) {
     assert_eq!(list(None, Some("%_"), 10).await, [ids[1]], "no wildcards");
     assert_eq!(list(None, Some(""), 10).await, ids);
     assert!(list(None, Some("a\0b"), 10).await.is_empty());
-    assert!(store.list_flows(world.stranger, None, None, 10).await.unwrap().is_empty());
+    assert!(store.list_flows(world.stranger, Flow, None, None, 10).await.unwrap().is_empty());
+}
+
+pub async fn an_agent_is_no_flow(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let (saved, first) = flow(&world, "a");
+    store.create_flow(world.tenant, saved.clone(), first).await.unwrap();
+    let (other, own) = flow(&world, "a");
+    let agent = SavedFlow { kind: Agent, ..other };
+    store.create_flow(world.tenant, agent.clone(), own.clone()).await.unwrap();
+    for (kind, mine, foreign) in [(Flow, &saved, &agent), (Agent, &agent, &saved)] {
+        assert_eq!(store.find_flow(world.tenant, kind, mine.id).await.unwrap().as_ref(), Some(mine));
+        assert_eq!(store.find_flow_by_name(world.tenant, kind, "a").await.unwrap().as_ref(), Some(mine));
+        assert_eq!(store.list_flows(world.tenant, kind, None, None, 10).await.unwrap(), std::slice::from_ref(mine));
+        assert!(store.find_flow(world.tenant, kind, foreign.id).await.unwrap().is_none());
+        assert!(!store.publish_flow(world.tenant, kind, foreign.id, foreign.current, world.now).await.unwrap());
+        assert!(!store.delete_flow(world.tenant, kind, foreign.id).await.unwrap());
+    }
+    let disguised = SavedFlow { kind: Flow, ..agent.clone() };
+    assert!(store.update_flow(world.tenant, disguised, None, None).await.unwrap().is_none());
+    assert!(store.delete_flow(world.tenant, Agent, agent.id).await.unwrap());
+    assert!(store.find_flow(world.tenant, Flow, saved.id).await.unwrap().is_some());
 }
 
 pub async fn a_version_is_published(site: Site) {
@@ -133,23 +156,23 @@ pub async fn a_version_is_published(site: Site) {
     store.create_flow(world.tenant, saved.clone(), first.clone()).await.unwrap();
     let (other, foreign) = flow(&world, "b");
     store.create_flow(world.tenant, other, foreign.clone()).await.unwrap();
-    assert!(store.publish_flow(world.tenant, saved.id, first.id, world.at(5)).await.unwrap());
-    assert!(store.publish_flow(world.tenant, saved.id, first.id, world.at(9)).await.unwrap());
-    let found = store.find_flow(world.tenant, saved.id).await.unwrap().unwrap();
+    assert!(store.publish_flow(world.tenant, Flow, saved.id, first.id, world.at(5)).await.unwrap());
+    assert!(store.publish_flow(world.tenant, Flow, saved.id, first.id, world.at(9)).await.unwrap());
+    let found = store.find_flow(world.tenant, Flow, saved.id).await.unwrap().unwrap();
     assert_eq!((found.published, found.updated_at), (Some(first.id), world.at(9)));
     let version = store.find_flow_version(world.tenant, first.id).await.unwrap().unwrap();
     assert_eq!(version.published_at, Some(world.at(5)), "the first time stays");
-    assert!(!store.publish_flow(world.tenant, saved.id, foreign.id, world.now).await.unwrap(), "another flow's version");
-    assert!(!store.publish_flow(world.stranger, saved.id, first.id, world.now).await.unwrap());
+    assert!(!store.publish_flow(world.tenant, Flow, saved.id, foreign.id, world.now).await.unwrap(), "another flow's version");
+    assert!(!store.publish_flow(world.stranger, Flow, saved.id, first.id, world.now).await.unwrap());
 }
 
 pub async fn a_deleted_flow_takes_its_versions_along(site: Site) {
     let (world, store) = (world(), &site.store);
     let (saved, first) = flow(&world, "a");
     store.create_flow(world.tenant, saved.clone(), first.clone()).await.unwrap();
-    assert!(!store.delete_flow(world.stranger, saved.id).await.unwrap());
-    assert!(store.delete_flow(world.tenant, saved.id).await.unwrap());
-    assert!(!store.delete_flow(world.tenant, saved.id).await.unwrap());
+    assert!(!store.delete_flow(world.stranger, Flow, saved.id).await.unwrap());
+    assert!(store.delete_flow(world.tenant, Flow, saved.id).await.unwrap());
+    assert!(!store.delete_flow(world.tenant, Flow, saved.id).await.unwrap());
     assert!(store.find_flow_version(world.tenant, first.id).await.unwrap().is_none());
     assert!(store.list_flow_versions(world.tenant, saved.id).await.unwrap().is_empty());
 }
@@ -158,8 +181,8 @@ pub async fn nobody_reaches_a_stranger_s_flow(site: Site) {
     let (world, store) = (world(), &site.store);
     let (saved, first) = flow(&world, "a");
     store.create_flow(world.tenant, saved.clone(), first.clone()).await.unwrap();
-    assert!(store.find_flow(world.stranger, saved.id).await.unwrap().is_none());
-    assert!(store.find_flow_by_name(world.stranger, "a").await.unwrap().is_none());
+    assert!(store.find_flow(world.stranger, Flow, saved.id).await.unwrap().is_none());
+    assert!(store.find_flow_by_name(world.stranger, Flow, "a").await.unwrap().is_none());
     assert!(store.find_flow_version(world.stranger, first.id).await.unwrap().is_none());
     assert!(store.list_flow_versions(world.stranger, saved.id).await.unwrap().is_empty());
     assert!(store.update_flow(world.stranger, saved.clone(), Some(next(&world, &saved)), None).await.unwrap().is_none());

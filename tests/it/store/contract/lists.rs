@@ -2,7 +2,7 @@
 
 use dispatch::id::{FlowId, RunId};
 use dispatch::model::event::Segment;
-use dispatch::model::{Event, EventRecord, RunState};
+use dispatch::model::{Event, EventRecord, RunState, Target};
 use dispatch::store::{Commit, NewRun, RunFilter, SmallLog};
 
 use super::Site;
@@ -13,7 +13,7 @@ pub async fn runs_are_listed_newest_first_in_pages(site: Site) {
     let flow = FlowId::from_u128(world.next());
     let mut runs = Vec::new();
     for turn in 0..10 {
-        let run = world.create(store, NewRun { flow_id: (turn % 2 == 0).then_some(flow), ..world.leased() }).await;
+        let run = world.create(store, NewRun { target: Target::Flow((turn % 2 == 0).then_some(flow)), ..world.leased() }).await;
         if turn % 5 == 0 {
             world.done(store, world.commit(run, 1, RunState::Completed)).await;
         }
@@ -30,7 +30,7 @@ pub async fn runs_are_listed_newest_first_in_pages(site: Site) {
     assert_eq!(list(RunFilter { limit: 4, before: Some(runs[3]), ..all.clone() }).await, runs[4..8]);
     assert_eq!(list(RunFilter { after: Some(runs[3]), ..all.clone() }).await, runs[..3]);
     assert_eq!(list(RunFilter { after: Some(runs[8]), before: Some(runs[3]), ..all.clone() }).await, runs[4..8]);
-    assert_eq!(list(RunFilter { flow: Some(flow), ..all.clone() }).await.len(), 5);
+    assert_eq!(list(RunFilter { target: Some(Target::Flow(Some(flow))), ..all.clone() }).await.len(), 5);
     let done = store.list_runs(world.tenant, RunFilter { state: Some(RunState::Completed), ..all }).await.unwrap();
     assert_eq!(done.len(), 2);
     assert_eq!((done[0].state, done[0].finished_at, done[0].spent.cost), (RunState::Completed, Some(world.now), 5));

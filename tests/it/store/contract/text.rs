@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use dispatch::id::{CredentialId, FlowId, FlowVersionId, KeyId, RecordId};
 use dispatch::model::wait::Wait;
-use dispatch::model::{Record, RunState};
+use dispatch::model::{Record, RunState, TargetKind};
 use dispatch::store::{
     Answer, ApiKey, Commit, Credential, FlowVersion, NewRun, Receipt, RunKey, SavedFlow, Signal, StoreError, StoreResult, Tenant,
 };
@@ -45,6 +45,7 @@ pub async fn a_nul_in_a_name_is_refused(site: Site) {
     let (id, version) = (FlowId::from_u128(world.next()), FlowVersionId::from_u128(world.next()));
     let flow = SavedFlow {
         id,
+        kind: TargetKind::Flow,
         name: NUL.into(),
         description: None,
         created_at: world.now,
@@ -97,8 +98,8 @@ pub async fn a_nul_in_a_name_is_refused(site: Site) {
 
 pub async fn a_nul_finds_nothing(site: Site) {
     let (world, store) = (world(), &site.store);
-    assert!(store.find_flow_by_name(world.tenant, NUL).await.unwrap().is_none());
-    assert!(store.list_flows(world.tenant, None, Some(NUL), 5).await.unwrap().is_empty());
+    assert!(store.find_flow_by_name(world.tenant, TargetKind::Flow, NUL).await.unwrap().is_none());
+    assert!(store.list_flows(world.tenant, TargetKind::Flow, None, Some(NUL), 5).await.unwrap().is_empty());
     assert!(store.find_record_by_name(world.tenant, NUL, "x").await.unwrap().is_none());
     assert!(store.find_record_by_name(world.tenant, "x", NUL).await.unwrap().is_none());
     assert!(store.find_key(NUL).await.unwrap().is_none());

@@ -56,7 +56,7 @@ impl World {
             id: RunId::from_u128(self.next()),
             tenant: self.tenant,
             flow: Blob::new("{\"flow\":1}".into()),
-            flow_id: None,
+            target: dispatch::model::Target::default(),
             flow_name: "test".into(),
             input: RunInput::default(),
             sealed: Some(vec![1, 2, 255]),
