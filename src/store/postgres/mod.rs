@@ -25,7 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Row, SqlStr};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -66,7 +66,7 @@ impl PostgresStore {
         let options: PgConnectOptions = url.parse().map_err(|_| StoreError::Address("a postgres:// address that cannot be read".into()))?;
         let named = options.get_application_name().is_some();
         let options = if named { options } else { options.application_name("dispatch") };
-        let options = options.statement_cache_capacity(STATEMENTS).disable_statement_logging();
+        let options = plain_if_near(options).statement_cache_capacity(STATEMENTS).disable_statement_logging();
         migrate(&options).await?;
 
         let (bell, _) = broadcast::channel(1_024);
@@ -81,6 +81,15 @@ impl PostgresStore {
     fn writer(&self) -> StoreResult<Writer> {
         self.writer.lock().clone().ok_or_else(|| StoreError::unavailable("the store is closed"))
     }
+}
+
+/// No encryption to a server on this machine, unless the address asks for it. It would protect from nobody, and it would cost much: the driver
+/// does not set `TCP_NODELAY`, so whatever is longer than one TLS record waits for the delayed acknowledgement of its first one, 40 ms.
+fn plain_if_near(options: PgConnectOptions) -> PgConnectOptions {
+    let host = options.get_host();
+    let near = host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let undecided = matches!(options.get_ssl_mode(), PgSslMode::Prefer | PgSslMode::Allow);
+    if near && undecided { options.ssl_mode(PgSslMode::Disable) } else { options }
 }
 
 fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
@@ -203,5 +212,22 @@ impl Store for PostgresStore {
 impl Drop for PostgresStore {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_on_this_machine_is_spoken_to_in_the_clear() {
+        let mode = |address: &str| format!("{:?}", plain_if_near(format!("postgres://u@{address}").parse().unwrap()).get_ssl_mode());
+        for near in ["127.0.0.1/d", "localhost:5433/d", "[::1]/d", "127.8.8.8/d?sslmode=prefer"] {
+            assert_eq!(mode(near), "Disable", "{near}");
+        }
+        for far in ["db.example/d", "10.0.0.7/d", "localhost.example/d"] {
+            assert_eq!(mode(far), "Prefer", "{far}");
+        }
+        assert_eq!(mode("127.0.0.1/d?sslmode=require"), "Require");
     }
 }
