@@ -55,7 +55,7 @@ pub struct Started {
 /// A run in this node's hands.
 pub struct Active {
     pub context: Arc<RunContext>,
-    birth: Option<Birth>,
+    birth: Option<Box<Birth>>,
     number: i64,
     wait_for_birth: bool,
     postponed: Option<Timestamp>,
@@ -110,7 +110,7 @@ impl Engine {
         context.emit(context.start_event(now));
         let context = Arc::new(context);
         let closing = Closing(context.clone());
-        let active = Active { context, birth: Some(Birth { new, told }), number: 0, wait_for_birth, postponed: None, closing };
+        let active = Active { context, birth: Some(Box::new(Birth { new, told })), number: 0, wait_for_birth, postponed: None, closing };
         Ok(Started { run, active, created })
     }
 
@@ -255,7 +255,8 @@ impl Active {
     /// Advances the run until it has ended, paused or was lost. `leave` asks to hand it back.
     pub async fn drive(self, leave: CancellationToken) -> Departure {
         let Self { context, birth, number, wait_for_birth, postponed, closing: _closing } = self;
-        let walk = async {
+        // Boxed, because the layers around them would each hold room for the whole of them again.
+        let walk = Box::pin(async {
             if wait_for_birth {
                 context.log.commit().await;
             }
@@ -263,9 +264,9 @@ impl Active {
                 Some(until) => context.postpone(until).await,
                 None => context.walk(&leave).await,
             }
-        };
+        });
         let walk = context.log.lease().under(walk);
-        let committing = context.log.keep_committing(birth, number);
+        let committing = Box::pin(context.log.keep_committing(birth, number));
         let departure = tokio::select! {
             biased;
             departure = walk => departure,

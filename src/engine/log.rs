@@ -316,9 +316,9 @@ impl RunLog {
 
     /// Commits what is pending, again and again. Polled beside the run's steps, so that dropping a step never drops a
     /// commit. Ends only when the run is lost. `number` is the run's last commit.
-    pub async fn keep_committing(&self, birth: Option<Birth>, mut number: i64) -> Lost {
+    pub async fn keep_committing(&self, birth: Option<Box<Birth>>, mut number: i64) -> Lost {
         if let Some(birth) = birth
-            && let Err(lost) = self.create(birth).await
+            && let Err(lost) = Box::pin(self.create(*birth)).await
         {
             return lost;
         }
