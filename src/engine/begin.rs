@@ -8,7 +8,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::context::RunContext;
-use super::drive::Departure;
+use super::drive::{Departure, start_event};
 use super::log::{Before, Birth, RESERVE, RunLog, Start};
 use super::memory::Memory;
 use super::meter::Meter;
@@ -107,7 +107,7 @@ impl Engine {
         let memory = Memory::load(&start.plan, Vec::new(), Vec::new(), 0);
         let beginning = Beginning { target: start.target, plan: start.plan, input: start.input, secrets: start.secrets };
         let context = self.context(log, beginning, memory).await?;
-        context.emit(context.start_event(now));
+        context.emit(start_event(context.target, &context.plan, &context.input.options.source, now));
         let context = Arc::new(context);
         let closing = Closing(context.clone());
         let active = Active { context, birth: Some(Box::new(Birth { new, told })), number: 0, wait_for_birth, postponed: None, closing };

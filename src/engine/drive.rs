@@ -11,6 +11,7 @@ use super::context::RunContext;
 use super::decide::{self, Ready};
 use super::log::{Lost, MAX_EVENTS, Move};
 use super::memory::{Standing, StepRecord};
+use super::plan::Plan;
 use super::run_step::{Ended, dollars, run_step};
 use crate::clock::Timestamp;
 use crate::expr::bounds::MAX_RUN_WEIGHT;
@@ -19,7 +20,7 @@ use crate::id::RunId;
 use crate::model::event::{Event, Rest, Tokens};
 use crate::model::run::{Failure, Spent};
 use crate::model::wait::{Resolution, WaitKind};
-use crate::model::{Outcome, RunState, StepState, TargetKind};
+use crate::model::{Outcome, RunState, StepState, Target, TargetKind};
 use crate::store::StoreError;
 
 /// How long a server that stops waits for the answer to an effect that must not happen twice.
@@ -365,22 +366,6 @@ impl RunContext {
         (0..self.plan.steps.len()).rev().find_map(|index| completed(&index)).map(|record| record.output.clone())
     }
 
-    /// The first event of the log.
-    pub(super) fn start_event(&self, at: Timestamp) -> Event {
-        let name = |kind: TargetKind| (self.target.kind() == kind).then(|| self.plan.flow.name.clone());
-        Event::ExecutionStart {
-            kind: self.target.kind().as_str().into(),
-            started_at: at,
-            flow_id: self.target.flow_id().map(|id| id.to_string()),
-            flow_name: name(TargetKind::Flow),
-            total_steps: (!self.is_agent()).then(|| count(self.plan.steps.len())),
-            agent_id: self.target.agent_id().map(|id| id.to_string()),
-            agent_name: name(TargetKind::Agent),
-            max_turns: self.plan.steps.iter().find_map(|planned| planned.body.max_turns()).filter(|_| self.is_agent()),
-            source: self.input.options.source.clone(),
-        }
-    }
-
     fn complete_event(&self, final_output: Option<Value>) -> Event {
         let memory = self.memory.lock();
         let failed: Vec<&StepRecord> = memory.records.values().filter(|record| record.state == StepState::Failed).collect();
@@ -418,6 +403,23 @@ impl RunContext {
             total_cost: dollars(spent.cost),
             total_tokens: Tokens { input: spent.input_tokens, output: spent.output_tokens },
         }
+    }
+}
+
+/// The first event of a run's log.
+pub(super) fn start_event(target: Target, plan: &Plan, source: &str, at: Timestamp) -> Event {
+    let is_agent = target.kind() == TargetKind::Agent;
+    let name = Some(plan.flow.name.clone());
+    Event::ExecutionStart {
+        kind: target.kind().as_str().into(),
+        started_at: at,
+        flow_id: target.flow_id().map(|id| id.to_string()),
+        flow_name: name.clone().filter(|_| !is_agent),
+        total_steps: (!is_agent).then(|| count(plan.steps.len())),
+        agent_id: target.agent_id().map(|id| id.to_string()),
+        agent_name: name.filter(|_| is_agent),
+        max_turns: plan.steps.iter().find_map(|planned| planned.body.max_turns()).filter(|_| is_agent),
+        source: source.into(),
     }
 }
 

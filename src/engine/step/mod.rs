@@ -5,7 +5,9 @@
 //!
 //! Must not know: tables, sockets of their own, surfaces.
 
+mod child;
 mod conditional;
+mod execute_agent;
 mod http;
 mod prompt;
 mod records;
@@ -52,6 +54,11 @@ pub trait StepBody: Send + Sync {
     /// The flow that it runs as a child.
     fn flow(&self) -> Option<&Flow> {
         None
+    }
+
+    /// The field of its configuration that holds the child's document; with `Id` behind it, the one that names a saved child.
+    fn child_field(&self) -> &'static str {
+        "flow"
     }
 
     /// The most turns that it takes, if it is an agent's loop.
@@ -102,6 +109,7 @@ pub const ALL: &[StepType] = &[
     wait_for_signal::TYPE,
     tool_call::TYPE,
     run_flow::TYPE,
+    execute_agent::TYPE,
     records::GET,
     records::LIST,
     records::RETRIEVE,

@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
-use super::document::{FLOW_TIMEOUT_MS, LONGEST_FLOW_MS, NO_CONTROLS};
+use super::bounds::{FLOW_TIMEOUT_MS, LONGEST_FLOW_MS, NO_CONTROLS};
 use crate::error::{Error, Problem, Problems, Result};
 use crate::model::flow::{FORMAT, OnError, Retry};
 use crate::model::{Flow, Step};

@@ -9,14 +9,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::agent_document;
+use super::bounds::{FLOW_TIMEOUT_MS, LONGEST_FLOW_MS, NO_CONTROLS};
 use crate::error::{Problems, Result};
 use crate::model::flow::{Backoff, FORMAT, Guard, MAX_ATTEMPTS, OnError, Retry};
 use crate::model::{Flow, Step};
 
-/// A flow's time budget in milliseconds, unless it says otherwise.
-pub const FLOW_TIMEOUT_MS: u64 = 15 * 60 * 1_000;
-/// The longest time budget a flow may ask for; pauses do not count.
-pub const LONGEST_FLOW_MS: u64 = 24 * 60 * 60 * 1_000;
 /// A step's time budget in milliseconds, unless it says otherwise.
 pub const STEP_TIMEOUT_MS: u64 = 5 * 60 * 1_000;
 /// Steps that run at once, unless the flow says otherwise.
@@ -27,9 +25,6 @@ const MOST_PARALLEL: usize = 100;
 const MAX_STEPS: usize = 500;
 /// How deep conditionals may be nested.
 const MAX_DEPTH: usize = 10;
-
-/// What is wrong with a name that cannot be printed.
-pub const NO_CONTROLS: &str = "expected a text without control characters";
 
 /// A flow as callers write it, for the API document.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -236,17 +231,16 @@ impl Compiler {
         tails
     }
 
-    /// A `run-flow` step carries its flow compiled.
+    /// A `run-flow` step carries its flow compiled, an `execute-agent` step its agent.
     fn with_child(&mut self, mut config: Value, action: &str, at: &str) -> Value {
-        if action != "run-flow" {
-            return config;
-        }
+        let Some(child) = child_field(action) else { return config };
         // These are the compiler's to give.
         if let Some(map) = config.as_object_mut() {
             map.retain(|key, _| !["compiled", "places"].contains(&key.as_str()));
         }
-        let compiled = match config.get("flow").filter(|flow| flow.is_object()) {
-            Some(flow) => compile_with(flow, self.step_timeout_ms),
+        let compiled = match config.get(child).filter(|document| document.is_object()) {
+            Some(document) if child == "agent" => agent_document::compile(document),
+            Some(document) => compile_with(document, self.step_timeout_ms),
             None => return config,
         };
         match compiled {
@@ -257,7 +251,7 @@ impl Compiler {
                     map.insert("compiled".into(), serde_json::to_value(flow).unwrap_or_default());
                 }
             }
-            Err(error) => self.problems.0.extend(error.under(&format!("{at}/config/flow")).problems().iter().cloned()),
+            Err(error) => self.problems.0.extend(error.under(&format!("{at}/config/{child}")).problems().iter().cloned()),
         }
         config
     }
@@ -403,8 +397,17 @@ fn with_fallbacks(mut config: Value, handling: &Map<String, Value>) -> Value {
     config
 }
 
-/// Where `run-flow` steps have their configuration, as JSON pointers.
-pub fn child_flows(document: &Value) -> Vec<String> {
+/// The field in which a step of this type has the document that it runs.
+fn child_field(action: &str) -> Option<&'static str> {
+    match action {
+        "run-flow" => Some("flow"),
+        "execute-agent" => Some("agent"),
+        _ => None,
+    }
+}
+
+/// Where steps that run something saved have their configuration, as JSON pointers, each with the field for its document.
+pub fn children(document: &Value) -> Vec<(String, &'static str)> {
     let mut found = Vec::new();
     for field in ["steps", "flowSteps"] {
         collect_children(document.get(field), &format!("/{field}"), &mut found);
@@ -412,11 +415,11 @@ pub fn child_flows(document: &Value) -> Vec<String> {
     found
 }
 
-fn collect_children(steps: Option<&Value>, at: &str, found: &mut Vec<String>) {
+fn collect_children(steps: Option<&Value>, at: &str, found: &mut Vec<(String, &'static str)>) {
     for (index, step) in steps.and_then(Value::as_array).into_iter().flatten().enumerate() {
         let config = format!("{at}/{index}/config");
         match step.get("type").and_then(Value::as_str) {
-            Some("run-flow") => found.push(config),
+            Some(action) if child_field(action).is_some() => found.extend(child_field(action).map(|field| (config, field))),
             Some("conditional") => {
                 for list in ["trueSteps", "falseSteps"] {
                     collect_children(step.pointer(&format!("/config/{list}")), &format!("{config}/{list}"), found);

@@ -6,6 +6,7 @@
 pub mod agent_document;
 mod agents;
 mod api_keys;
+mod bounds;
 mod credentials;
 pub mod document;
 mod execute;

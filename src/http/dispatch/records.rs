@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::about;
-use super::document::NO_CONTROLS;
+use super::bounds::NO_CONTROLS;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;

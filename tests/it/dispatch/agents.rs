@@ -16,6 +16,8 @@ on_both!(
     a_pause_ends_a_turn_and_the_next_one_goes_on,
     the_bounds_of_a_loop,
     wrong_agents_are_refused_at_the_place,
+    a_step_asks_an_agent,
+    an_agent_that_takes_too_long_is_cancelled,
     forty_turns_survive_their_servers,
 );
 
@@ -208,6 +210,47 @@ async fn wrong_agents_are_refused_at_the_place(world: Arc<World>) {
     assert_eq!(node.get("/v1/agents").ok().await["data"], json!([]), "nothing half-written");
     let unknown = json!({ "agent": { "name": "x", "model": "nobody/nothing" }, "messages": user("x") });
     assert_eq!(pointers(unknown).await, ["/agent/model"]);
+}
+
+fn asking(config: Value) -> Value {
+    super::flow(json!([{ "id": "ask", "type": "execute-agent", "config": config }]))
+}
+
+/// The execution that a step started.
+fn child(told: &Transcript) -> String {
+    let started = told.frames.iter().find(|frame| frame.custom() == Some("dispatch.child_started")).unwrap();
+    started.data["value"]["executionId"].as_str().unwrap().to_owned()
+}
+
+async fn a_step_asks_an_agent(world: Arc<World>) {
+    let node = world.node();
+    let saved = save(&node, json!({ "name": "Writer", "model": "openai/fake-ok", "systemPrompt": "You write for {{paper}}." })).await;
+    let mut body = asking(json!({
+        "agentId": saved["id"], "message": "About {{topic}}", "inputs": { "paper": "the {{kind}} post" }, "outputVariable": "headline",
+    }));
+    body["inputs"] = json!({ "topic": "ships", "kind": "harbour" });
+    let told = node.dispatch(&body).await;
+    assert_eq!(told.step("ask")["result"]["output"], "word1 word2 word3 word4 word5 ");
+    assert_eq!(told.last().data["finalOutput"], "word1 word2 word3 word4 word5 ");
+    let asked = world.asked("fake-ok").await["messages"].clone();
+    assert_eq!(asked[0]["content"], "You write for the harbour post.");
+    assert_eq!((asked.as_array().unwrap().len(), &asked[1]["content"]), (2, &json!("About ships")));
+    let inner = node.log(&child(&told)).await.fresh();
+    assert_eq!((&inner.frames[0].data["agentId"], &inner.last().data["kind"]), (&saved["id"], &json!("agent")));
+    assert_eq!(inner.last().data["totalCost"], told.last().data["totalCost"], "the parent pays for it");
+    // One whose agent is gone is told so when it runs.
+    let gone = node.dispatch(&asking(json!({ "agentId": "agent_01h455vb4pex5vsknk084sn02q", "message": "x" }))).await;
+    assert_eq!(gone.step("ask")["code"], "agent_not_found");
+}
+
+async fn an_agent_that_takes_too_long_is_cancelled(world: Arc<World>) {
+    let node = world.node();
+    let agent = json!({ "name": "Slow", "model": "openai/fake-stall" });
+    let told = node.dispatch(&asking(json!({ "agent": agent, "message": "x", "timeout": 300 }))).await;
+    assert_eq!(told.step("ask")["code"], "child_timeout");
+    let inner = node.log(&child(&told)).await;
+    assert_eq!((inner.last().kind.as_str(), &inner.last().data["code"]), ("execution_error", &json!("cancelled")));
+    world.stats_are(|stats| stats["openRequests"] == 0).await;
 }
 
 const TOOLS: [&str; 3] = ["one", "two", "three"];

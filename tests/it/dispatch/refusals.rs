@@ -107,8 +107,9 @@ async fn wrong_types_everywhere(world: Arc<World>) {
         ("streamResponse", json!(1), "/streamResponse"),
         ("versionId", json!(5), "/versionId"),
         ("flowId", json!(5), "/flowId"),
-        ("agent", json!({ "agentId": "agent_1" }), "/agent"),
-        ("agent", json!({ "name": "a", "model": "gpt-4" }), "/agent"),
+        ("agent", json!({ "agentId": "agent_1" }), "/agent/agentId"),
+        ("agent", json!({ "name": " ", "model": "gpt-4" }), "/agent/name"),
+        ("agent", json!([]), "/agent"),
     ];
     for (key, value, at) in wrong {
         let mut body = good.clone();
@@ -117,7 +118,7 @@ async fn wrong_types_everywhere(world: Arc<World>) {
         assert!(found.iter().any(|found| found == at), "{key}: {} points at {found:?}, not at {at}", body[key]);
     }
     assert_eq!(pointers(&node, &json!({})).await, ["/flow"]);
-    assert_eq!(pointers(&node, &json!({ "agent": { "agentId": "x" }, "messages": [] })).await, ["/agent"]);
+    assert_eq!(pointers(&node, &json!({ "agent": { "agentId": "x" }, "messages": [] })).await, ["/messages", "/agent/agentId"]);
     // Null is absent, and unknown keys are somebody's extension.
     let mut null = good.clone();
     for key in [
@@ -202,6 +203,11 @@ async fn wrong_types_in_steps(world: Arc<World>) {
         ("set-variable", json!({ "value": 1 }), ""),
         ("set-variable", json!({ "variableName": "_x" }), "/variableName"),
         ("conditional", json!({}), ""),
+        ("execute-agent", json!({ "message": "x" }), "/agentId"),
+        ("execute-agent", json!({ "agentId": "agent_x" }), ""),
+        ("execute-agent", json!({ "agent": { "name": "a" }, "message": "x" }), "/agent/model"),
+        ("execute-agent", json!({ "agent": { "name": "a", "model": "local/echo", "temperature": 3 }, "message": "x" }), "/agent"),
+        ("execute-agent", json!({ "agent": { "name": "a", "model": "local/echo" }, "message": "{{" }), "/message"),
         ("conditional", json!({ "condition": "1", "trueSteps": "x" }), "/trueSteps"),
         ("transform-data", json!({ "script": "return (" }), "/script"),
         ("transform-data", json!({ "script": "1", "language": "python" }), "/language"),

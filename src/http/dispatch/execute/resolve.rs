@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::super::agent_document;
-use super::super::document::{self, NO_CONTROLS};
+use super::super::bounds::NO_CONTROLS;
+use super::super::document;
 use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDocument};
 use crate::clock::Clock;
 use crate::engine::Engine;
@@ -251,17 +252,18 @@ impl Lookup<'_> {
         }
     }
 
-    /// Puts saved flows in the place of their ids where `run-flow` steps name them. What is not found stays an id: the
+    /// Puts saved flows and agents in the place of their ids where steps name them. What is not found stays an id: the
     /// step says so when it runs.
     async fn expand(&self, mut flow: Value, depth: usize) -> Result<Value> {
         if depth >= MAX_NESTING {
             return Ok(flow);
         }
-        for path in document::child_flows(&flow) {
+        for (path, field) in document::children(&flow) {
             let Some(config) = flow.pointer(&path) else { continue };
-            let inner = match (config.get("flow"), config.get("flowId").and_then(Value::as_str)) {
+            let saved = config.get(format!("{field}Id")).and_then(Value::as_str);
+            let inner = match (config.get(field), saved) {
                 (Some(inner), _) if inner.is_object() => inner.clone(),
-                (_, Some(id)) => match self.current_document(id).await? {
+                (_, Some(id)) => match self.current_document(field, id).await? {
                     Some(inner) => inner,
                     None => continue,
                 },
@@ -269,15 +271,19 @@ impl Lookup<'_> {
             };
             let inner = Box::pin(self.expand(inner, depth + 1)).await?;
             if let Some(config) = flow.pointer_mut(&path).and_then(Value::as_object_mut) {
-                config.insert("flow".into(), inner);
+                config.insert(field.into(), inner);
             }
         }
         Ok(flow)
     }
 
-    async fn current_document(&self, id: &str) -> Result<Option<Value>> {
-        let Ok(id) = id.parse::<FlowId>() else { return Ok(None) };
-        let Some(saved) = self.store.find_flow(self.tenant, TargetKind::Flow, id).await? else { return Ok(None) };
+    async fn current_document(&self, field: &str, id: &str) -> Result<Option<Value>> {
+        let (kind, id) = match field {
+            "agent" => (TargetKind::Agent, id.parse::<AgentId>().ok().map(|id| FlowId::from_u128(id.as_u128()))),
+            _ => (TargetKind::Flow, id.parse::<FlowId>().ok()),
+        };
+        let Some(id) = id else { return Ok(None) };
+        let Some(saved) = self.store.find_flow(self.tenant, kind, id).await? else { return Ok(None) };
         Ok(self.store.find_flow_version(self.tenant, saved.current).await?.map(|version| version.document))
     }
 

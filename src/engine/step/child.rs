@@ -1,0 +1,169 @@
+//! A run within a run: begun once, waited for, paid for by its parent.
+//!
+//! The child has a journal and a log of its own. It gets what is left of the parent's budget, set aside until it ends, and ends with its
+//! parent. The parent waits and costs nothing meanwhile.
+//!
+//! Must not know: which step wants it, and what for.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::StepOutput;
+use crate::engine::Engine;
+use crate::engine::budget::Worst;
+use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
+use crate::engine::drive::start_event;
+use crate::id::{RunId, WaitId};
+use crate::model::event::{Event, EventRecord, Rest, Segment};
+use crate::model::run::{Budget, Parent, RunInput, Spent};
+use crate::model::wait::WaitKind;
+use crate::model::{Flow, Target};
+use crate::store::NewRun;
+
+/// Runs within runs.
+const MAX_DEPTH: u32 = 8;
+
+/// What is to run.
+pub struct Child<'f> {
+    pub flow: &'f Flow,
+    pub target: Target,
+    /// How long it may take, its pauses included.
+    pub timeout: Option<Duration>,
+}
+
+/// What is saved is put into a document so deep and no deeper; below that there is none, however the step names it. So this is asked first.
+pub fn within_depth(context: &StepContext<'_>) -> StepResult<()> {
+    if context.run.input.options.depth < MAX_DEPTH {
+        return Ok(());
+    }
+    Err(StepFailure::new("nesting_too_deep", format!("flows may run within flows {MAX_DEPTH} deep")).into())
+}
+
+impl Child<'_> {
+    /// Runs the child to its end; its final output is the output. `input` is asked once, when it begins.
+    pub async fn run(&self, context: &StepContext<'_>, input: impl FnOnce() -> StepResult<RunInput> + Send) -> StepResult<StepOutput> {
+        let child = id(context);
+        let ask = Ask {
+            kind: WaitKind::Child,
+            name: child.to_string(),
+            shown: json!({ "executionId": child, "stepId": context.step_id() }),
+            digest: None,
+            deadline: self.timeout.map(|timeout| context.now().after(timeout)),
+        };
+        match context.ask(&context.key("wait"), ask).await? {
+            Asked::Open { wait } => {
+                self.start(context, child, wait, input).await?;
+                Err(Interrupt::Suspend)
+            }
+            Asked::Answered { resolution, .. } => {
+                context.unkeep();
+                if resolution.timed_out {
+                    Engine(context.run.engine.clone()).cancel(context.run.tenant, child).await?;
+                }
+                if context.recall(&context.key("spent")).is_none() {
+                    let spent: Spent =
+                        resolution.answer.get("spent").cloned().and_then(|spent| serde_json::from_value(spent).ok()).unwrap_or_default();
+                    // Time is the parent's own to count.
+                    context.spend(&Spent { duration_ms: 0, ..spent });
+                    context.record_done(&context.key("spent"), &spent);
+                }
+                answer(child, &resolution.answer, resolution.timed_out)
+            }
+        }
+    }
+
+    /// Creates the child once its wait is durable. Doing it again finds it created.
+    async fn start(
+        &self,
+        context: &StepContext<'_>,
+        child: RunId,
+        wait: WaitId,
+        input: impl FnOnce() -> StepResult<RunInput> + Send,
+    ) -> StepResult<()> {
+        let run = context.run;
+        let engine = Engine(run.engine.clone());
+        let plan = engine.check(self.flow)?;
+        let budget = context.keep(&run.input.options.budget)?;
+        run.log.commit().await;
+        let mut options = run.input.options.clone();
+        options.depth += 1;
+        options.budget = budget;
+        options.source = "child".into();
+        let input = RunInput { record: run.input.record.clone(), options, ..input()? };
+        let now = context.now();
+        let first = EventRecord::new(0, &start_event(self.target, &plan, &input.options.source, now));
+        let new = NewRun {
+            id: child,
+            tenant: run.tenant,
+            flow: plan.blob.clone(),
+            target: self.target,
+            flow_name: plan.flow.name.clone(),
+            input,
+            sealed: engine.seal(&run.secrets, run.tenant, child)?,
+            parent: Some(Parent { run: run.run, wait }),
+            key: None,
+            lease: None,
+            created_at: now,
+            reserved: first.seq + 1,
+            journal: Vec::new(),
+            segment: Some(Segment { events: vec![first], rest: Rest::None }),
+        };
+        run.patiently(|| context.parts().store.create_run(new.clone())).await?;
+        let told = context.key("told");
+        if context.recall(&told).is_none() {
+            let value = json!({ "stepId": context.step_id(), "executionId": child, "flowName": plan.flow.name });
+            context.emit(Event::Custom { name: "dispatch.child_started".into(), value });
+            context.record_done(&told, &true);
+        }
+        Ok(())
+    }
+}
+
+/// The child's id, chosen once.
+fn id(context: &StepContext<'_>) -> RunId {
+    let key = context.key("child");
+    if let Some(child) = context.recall_as(&key) {
+        return child;
+    }
+    let child = RunId::new(&context.parts().clock);
+    context.record_done(&key, &child);
+    child
+}
+
+fn answer(child: RunId, answer: &Value, timed_out: bool) -> StepResult<StepOutput> {
+    if let Some(output) = answer.get("ok") {
+        let shown = json!({ "executionId": child, "output": output });
+        return Ok(StepOutput { shown: Some(shown), ..StepOutput::of(output.clone()) });
+    }
+    if timed_out {
+        return Err(StepFailure::new("child_timeout", format!("the child execution {child} did not end in time")).into());
+    }
+    let error = answer.get("error").cloned().unwrap_or_default();
+    let message = error.get("message").and_then(Value::as_str).unwrap_or("it failed");
+    Err(StepFailure::new("child_failed", format!("the child execution {child} failed: {message}")).into())
+}
+
+impl StepContext<'_> {
+    /// Sets what is left of the budget aside for a child, for as long as it runs; what the child may spend.
+    fn keep(&self, budget: &Budget) -> StepResult<Budget> {
+        let kept = self.key("budget");
+        if let Some(left) = self.recall_as::<Budget>(&kept) {
+            self.keep_again(&left);
+            return Ok(left);
+        }
+        let left = self.left(budget);
+        self.keep_again(&left);
+        self.record_done(&kept, &left);
+        Ok(left)
+    }
+
+    fn keep_again(&self, left: &Budget) {
+        let worst = Worst { cost: left.cost.unwrap_or(0), tokens: left.tokens.unwrap_or(0), calls: left.calls.unwrap_or(0) };
+        self.run.keep(&self.key("budget"), worst);
+    }
+
+    fn unkeep(&self) {
+        self.run.unkeep(&self.key("budget"));
+    }
+}
