@@ -169,6 +169,8 @@ ids! {
     NodeId = "node";
     /// A provider credential's row.
     CredentialId = "cred";
+    /// A managed secret's row.
+    SecretId = "secret";
     /// One HTTP request.
     RequestId = "req";
 }

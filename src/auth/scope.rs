@@ -13,6 +13,7 @@ pub const FAMILIES: &[(&str, &[&str])] = &[
     ("CLIENT_TOKENS", &["READ", "WRITE"]),
     ("API_KEYS", &["READ", "WRITE"]),
     ("CREDENTIALS", &["READ", "WRITE"]),
+    ("SECRETS", &["READ", "WRITE"]),
     ("JOBS", &["READ", "WRITE"]),
     ("TELEMETRY", &["WRITE"]),
     ("ANALYTICS", &["READ"]),

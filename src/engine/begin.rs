@@ -18,7 +18,7 @@ use super::{Engine, KEYS_FOR, recover};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::id::{RunId, TenantId};
+use crate::id::{RunId, SecretId, TenantId};
 use crate::model::run::{Parent, Spent};
 use crate::model::{Epoch, RunInput, RunState, Target};
 use crate::provider::TenantKeys;
@@ -60,6 +60,14 @@ pub struct Active {
     wait_for_birth: bool,
     postponed: Option<Timestamp>,
     closing: Closing,
+}
+
+/// How a flow's text names a managed secret.
+const MANAGED: &str = "secret:";
+
+/// What a sealed managed secret is bound to; whoever seals one says the same.
+pub fn secret_context(tenant: TenantId, id: SecretId) -> String {
+    format!("secret/{tenant}/{id}")
 }
 
 /// The context that a run's sealed secrets are bound to.
@@ -157,7 +165,9 @@ impl Engine {
         let parts = self.parts();
         let keys = self.tenant_keys(log.tenant).await?;
         let ring = parts.feed.open(log.run, log.next_seq);
-        let redactor = Redactor::new(secrets.values().cloned());
+        let mut known_secrets = self.managed_secrets(log.tenant, &plan).await?;
+        known_secrets.extend(secrets.clone());
+        let redactor = Redactor::new(known_secrets.values().cloned());
         Ok(RunContext {
             engine: self.0.clone(),
             run: log.run,
@@ -167,6 +177,7 @@ impl Engine {
             base: base(&input),
             input,
             secrets,
+            known_secrets,
             redactor,
             keys,
             log: RunLog::new(log, parts.store.clone(), ring, parts.clock.clone()),
@@ -190,6 +201,23 @@ impl Engine {
         let Some(sealed) = sealed else { return Ok(BTreeMap::new()) };
         let plain = self.parts().vault.open(sealed, &sealed_as(tenant, run))?;
         serde_json::from_slice(&plain).map_err(Error::internal)
+    }
+
+    /// The managed secrets that a plan names, as they are now.
+    async fn managed_secrets(&self, tenant: TenantId, plan: &Plan) -> Result<BTreeMap<String, Secret>> {
+        let text = &plan.blob.body;
+        if !text.contains(MANAGED) {
+            return Ok(BTreeMap::new());
+        }
+        let kept = self.parts().store.list_secrets(tenant).await?;
+        let named = kept.into_iter().filter(|secret| text.contains(&secret.key));
+        let opened = named.filter_map(|secret| Some((secret.id, secret.key, secret.sealed?)));
+        opened
+            .map(|(id, key, sealed)| {
+                let plain = self.parts().vault.open(&sealed, &secret_context(tenant, id))?;
+                Ok((key, Secret::new(String::from_utf8_lossy(&plain).into_owned())))
+            })
+            .collect()
     }
 
     /// The tenant's own provider keys. One that cannot be opened is left out: the environment's may serve.

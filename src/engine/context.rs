@@ -120,7 +120,10 @@ pub struct RunContext {
     pub input: RunInput,
     /// The variables that the run began with.
     pub base: Map<String, Value>,
+    /// Of the request.
     pub secrets: BTreeMap<String, Secret>,
+    /// These and the managed ones that the flow names.
+    pub(super) known_secrets: BTreeMap<String, Secret>,
     pub redactor: Redactor,
     pub keys: TenantKeys,
     pub log: RunLog,
@@ -245,7 +248,7 @@ impl<'a> StepContext<'a> {
 
     /// The same with the request's secrets, for what goes out through the egress door only.
     pub fn scope_with_secrets(&self) -> Scope<'_> {
-        self.scope().with_secrets(&self.run.secrets)
+        self.scope().with_secrets(&self.run.known_secrets)
     }
 
     /// One variable.

@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 
-pub use begin::{Active, StartRun, Started};
+pub use begin::{Active, StartRun, Started, secret_context};
 pub use context::{Interrupt, RunContext, StepContext, StepFailure, StepResult};
 pub use drive::Departure;
 pub use log::Lost;

@@ -45,6 +45,8 @@ scopes! {
     RecordsWrite = "RECORDS:WRITE",
     ApiKeysRead = "API_KEYS:READ",
     ApiKeysWrite = "API_KEYS:WRITE",
+    SecretsRead = "SECRETS:READ",
+    SecretsWrite = "SECRETS:WRITE",
     CredentialsRead = "CREDENTIALS:READ",
     CredentialsWrite = "CREDENTIALS:WRITE",
 }

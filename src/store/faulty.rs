@@ -15,11 +15,11 @@ use tokio::sync::broadcast;
 
 use super::{
     Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, Logs, NewRun,
-    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Signal, SmallLog,
-    Store, StoreError, StoreResult, Tenant, Vaults, Waits,
+    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Secrets, Signal,
+    SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Waits,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, TenantId, WaitId};
+use crate::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
 use crate::model::event::Segment;
 use crate::model::{Epoch, JournalEntry, Record, Run, RunState, TargetKind, Wait};
 
@@ -180,6 +180,13 @@ pass! {
         fn file_answer(tenant: TenantId, route: &str, key: &str, answer: Answer) -> ();
         fn drop_receipt(tenant: TenantId, route: &str, key: &str) -> ();
         fn purge_receipts(now: Timestamp) -> u64;
+    }
+    Secrets {
+        fn create_secret(tenant: TenantId, secret: StoredSecret) -> ();
+        fn update_secret(tenant: TenantId, secret: StoredSecret, expected: u32) -> bool;
+        fn find_secret(tenant: TenantId, id: SecretId) -> Option<StoredSecret>;
+        fn list_secrets(tenant: TenantId) -> Vec<StoredSecret>;
+        fn delete_secret(tenant: TenantId, id: SecretId) -> bool;
     }
     Vaults {
         fn put_credential(tenant: TenantId, credential: Credential) -> Credential;

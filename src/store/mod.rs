@@ -20,6 +20,7 @@ mod payload;
 mod records;
 mod row;
 mod runs;
+mod secrets;
 mod text;
 mod vault;
 mod waits;
@@ -40,6 +41,7 @@ pub use idempotency::{Answer, Begun, Idempotency, Receipt};
 pub use logs::{Logs, SmallLog};
 pub use records::{RecordPage, RecordQuery, Records};
 pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun, Renewed, RunFilter, RunKey, RunSummary, Runs};
+pub use secrets::{Secrets, StoredSecret};
 pub use vault::{Credential, Vaults};
 pub use waits::{Resolve, Resolved, Signal, Waits};
 
@@ -128,7 +130,7 @@ impl Rung {
 
 /// Everything a database must be able to do.
 #[async_trait]
-pub trait Store: Runs + Logs + Waits + Flows + Records + Accounts + Idempotency + Vaults + Send + Sync + 'static {
+pub trait Store: Runs + Logs + Waits + Flows + Records + Accounts + Idempotency + Secrets + Vaults + Send + Sync + 'static {
     /// Rings when a run became due or, where other nodes share the database, when its log grew there. A hint: it may be
     /// lost or late, so whoever listens also looks from time to time.
     fn bell(&self) -> broadcast::Receiver<Rung>;

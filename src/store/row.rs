@@ -10,9 +10,11 @@ use serde::de::DeserializeOwned;
 use super::group::Stand;
 use super::idempotency::Filed;
 use super::payload::reference;
-use super::{ApiKey, Created, Credential, FlowVersion, Renewed, RunSummary, SavedFlow, Signal, StoreError, StoreResult, Tenant};
+use super::{
+    ApiKey, Created, Credential, FlowVersion, Renewed, RunSummary, SavedFlow, Signal, StoreError, StoreResult, StoredSecret, Tenant,
+};
 use crate::clock::Timestamp;
-use crate::id::{CredentialId, FlowId, FlowVersionId, KeyId, RecordId, RunId, TenantId, WaitId};
+use crate::id::{CredentialId, FlowId, FlowVersionId, KeyId, RecordId, RunId, SecretId, TenantId, WaitId};
 use crate::model::event::{Rest, Segment};
 use crate::model::run::Parent;
 use crate::model::wait::WaitKind;
@@ -320,6 +322,20 @@ pub(super) fn credential(row: &impl Columns) -> StoreResult<Credential> {
         provider: read.text("provider")?,
         sealed: read.present("sealed", row.bytes("sealed")?)?,
         hint: read.text("hint")?,
+        created_at: read.time("created_at")?,
+        updated_at: read.time("updated_at")?,
+    })
+}
+
+pub(super) fn secret(row: &impl Columns) -> StoreResult<StoredSecret> {
+    let read = Reader::new(row, "secrets", "id")?;
+    Ok(StoredSecret {
+        id: read.parsed("id", SecretId::from_suffix)?,
+        key: read.text("key")?,
+        description: row.text("description")?,
+        sealed: row.bytes("sealed")?,
+        version: read.small("version")?,
+        rotated_at: read.time_if("rotated_at")?,
         created_at: read.time("created_at")?,
         updated_at: read.time("updated_at")?,
     })

@@ -4,7 +4,7 @@
 //! one are refused before they reach any database, with the same words everywhere. Documents are JSON texts, in
 //! which a NUL is written `\u0000`: they are kept as they are.
 
-use super::{ApiKey, Commit, Credential, NewRun, Receipt, SavedFlow, Signal, StoreError, StoreResult, Tenant};
+use super::{ApiKey, Commit, Credential, NewRun, Receipt, SavedFlow, Signal, StoreError, StoreResult, StoredSecret, Tenant};
 use crate::model::event::Segment;
 use crate::model::{JournalEntry, Record, Wait};
 
@@ -101,6 +101,13 @@ impl Fit for Credential {
     fn fit(&self) -> StoreResult<()> {
         plain("a provider's name", &self.provider)?;
         plain("a credential's hint", &self.hint)
+    }
+}
+
+impl Fit for StoredSecret {
+    fn fit(&self) -> StoreResult<()> {
+        plain("a secret's key", &self.key)?;
+        plain("a secret's description", self.description.as_deref().unwrap_or_default())
     }
 }
 

@@ -14,6 +14,7 @@ mod executions;
 mod flow_versions;
 mod flows;
 mod records;
+mod secrets;
 
 use aide::axum::ApiRouter;
 use aide::transform::TransformOperation;
@@ -33,6 +34,7 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(records::routes())
         .merge(api_keys::routes())
         .merge(credentials::routes())
+        .merge(secrets::routes())
 }
 
 /// An operation's name, group and one-line summary.

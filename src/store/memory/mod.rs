@@ -10,6 +10,7 @@ mod idempotency;
 mod logs;
 mod records;
 mod runs;
+mod secrets;
 mod vault;
 mod waits;
 
@@ -33,6 +34,7 @@ struct Tables {
     credentials: vault::Credentials,
     flows: flows::Flows,
     records: records::Records,
+    secrets: secrets::Secrets,
     receipts: idempotency::Receipts,
     runs: runs::Runs,
     waits: waits::Waits,

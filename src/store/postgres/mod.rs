@@ -14,6 +14,7 @@ mod logs;
 mod records;
 mod runs;
 pub mod schema;
+mod secrets;
 mod vault;
 mod waits;
 
@@ -48,6 +49,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "init", include_str!("../../../migrations/postgres/0001_init.sql")),
     (2, "compaction", include_str!("../../../migrations/postgres/0002_compaction.sql")),
     (3, "agents", include_str!("../../../migrations/postgres/0003_agents.sql")),
+    (4, "secrets", include_str!("../../../migrations/postgres/0004_secrets.sql")),
 ];
 
 /// See the module.

@@ -12,6 +12,7 @@ mod owner;
 mod pen;
 mod records;
 mod runs;
+mod secrets;
 mod vault;
 mod waits;
 mod wal;
@@ -64,6 +65,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     (2, "compaction", include_str!("../../../migrations/sqlite/0002_compaction.sql")),
     (3, "agents", include_str!("../../../migrations/sqlite/0003_agents.sql")),
+    (4, "secrets", include_str!("../../../migrations/sqlite/0004_secrets.sql")),
 ];
 
 /// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,

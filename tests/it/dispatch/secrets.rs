@@ -12,7 +12,7 @@ use super::{ask, ask_with, flow};
 use crate::support::sink::Reply;
 use crate::support::world::{Kind, PROVIDER_KEY, World};
 
-on_both!(secrets_stay_with_the_callee, fifty_canaries_are_found_nowhere);
+on_both!(secrets_stay_with_the_callee, fifty_canaries_are_found_nowhere, a_managed_secret_is_named_by_its_key);
 on_one!(Sqlite: a_secret_that_is_missing_stops_the_call, secrets_are_for_calls_only, a_model_does_not_see_what_a_callee_says_back);
 
 const CANARY: &str = "canary-2f81c0aa-of-the-request";
@@ -107,6 +107,53 @@ async fn secrets_stay_with_the_callee(world: Arc<World>) {
     stored(&world, "at the end").await;
     clean("the log", &String::from_utf8_lossy(&log.0.lock()));
     assert!(!log.0.lock().is_empty(), "something was logged");
+}
+
+async fn a_managed_secret_is_named_by_its_key(world: Arc<World>) {
+    let node = world.node();
+    let made = node.post("/v1/secrets").json(&json!({ "key": "crm.key", "value": CANARY, "description": "Of the shop." })).send().await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let path = format!("/v1/secrets/{}", made.json()["id"].as_str().unwrap());
+    node.post("/v1/secrets").json(&json!({ "key": "later" })).ok().await;
+    node.post("/v1/secrets").json(&json!({ "key": "crm.key", "value": "another-value" })).refused(409, "already_exists").await;
+    for wrong in [json!({ "key": "a b", "value": CANARY }), json!({ "key": "ab", "value": "short" }), json!({ "key": "a" })] {
+        node.post("/v1/secrets").json(&wrong).refused(422, "validation_failed").await;
+    }
+    world.sink.on("/mirror", [Reply::Mirror]);
+    let url = world.sink.url("/mirror");
+    let call = |id: &str, key: &str| json!({ "id": id, "type": "api-call", "config": { "url": url, "method": "PUT", "headers": { "x-key": format!("{{{{secret:{key}}}}}") } } });
+    let inner = json!({ "name": "inner", "steps": [call("inner", "crm.key")] });
+    let body = flow(json!([
+        call("first", "crm.key"),
+        { "id": "child", "type": "run-flow", "config": { "flow": inner } },
+        call("pending", "later"),
+        ask_with("paused", "call look {}", json!({ "runtimeTools": [super::local("look")] })),
+        call("second", "crm.key"),
+    ]));
+    let paused = node.dispatch(&body).await;
+    clean("the stream", &format!("{:?}", paused.frames));
+    assert_eq!(paused.step("pending")["code"], "secret_missing");
+    let keys = || -> Vec<String> { world.sink.seen("/mirror").iter().map(|seen| seen.header("x-key").to_owned()).collect() };
+    assert_eq!(keys(), [CANARY, CANARY]);
+    stored(&world, "while it is paused").await;
+    for told in [node.get("/v1/secrets").ok().await, node.get(&path).ok().await] {
+        clean("what is told of it", &told.to_string());
+    }
+    // A new value holds from the next time the run is taken up; so does none.
+    let put = || node.bare(reqwest::Method::PUT, &path).bearer(crate::support::world::KEY);
+    let rotated = put().json(&json!({ "value": "canary-of-another-day" })).ok().await;
+    assert_eq!((&rotated["version"], &rotated["status"], &rotated["description"]), (&json!(2), &json!("active"), &json!("Of the shop.")));
+    let end = node.resume(&paused.run(), json!({ "look": "done" })).await;
+    assert_eq!(keys()[2], "canary-of-another-day");
+    assert!(!format!("{:?}", end.frames).contains("canary-of-another-day"));
+    // The request's own secret of that name comes first.
+    let mut own = flow(json!([call("own", "crm.key")]));
+    own["secrets"] = json!({ "crm.key": "canary-of-the-request" });
+    node.dispatch(&own).await;
+    assert_eq!(keys()[3], "canary-of-the-request");
+    node.bare(reqwest::Method::DELETE, &path).bearer(crate::support::world::KEY).ok().await;
+    assert_eq!(node.dispatch(&flow(json!([call("gone", "crm.key")]))).await.step("gone")["code"], "secret_missing");
+    assert_eq!(node.get("/v1/secrets").ok().await["total"], 1);
 }
 
 /// Looks through all that the database holds.

@@ -40,6 +40,7 @@ fn anywhere(path: &str) -> String {
         .replace("{versionId}", &format!("fver_{suffix}"))
         .replace("{recordId}", &format!("record_{suffix}"))
         .replace("{keyId}", &format!("key_{suffix}"))
+        .replace("{secretId}", &format!("secret_{suffix}"))
         .replace("{executionId}", &format!("exec_{suffix}"))
         .replace("{signal}", "go")
         .replace("{provider}", "openai")
@@ -90,6 +91,7 @@ struct Property {
     spoken: String,
     record: Value,
     key: String,
+    secret: String,
     /// Waits for the output of a tool.
     asks: Value,
     /// Waits for an approval.
@@ -119,6 +121,7 @@ impl Property {
         let flow = app.post("/v1/flows").json(&json!({ "name": "f", "steps": [] })).ok().await;
         app.post(&format!("/v1/flows/{}/publish", flow["id"].as_str().unwrap())).ok().await;
         app.put("/v1/credentials/openai").json(&json!({ "apiKey": "sk-canary-0123" })).ok().await;
+        let secret = app.post("/v1/secrets").json(&json!({ "key": "crm", "value": "canary-of-the-owner" })).ok().await;
         let agent = app.post("/v1/agents").json(&json!({ "name": "a", "model": "local/echo" })).ok().await;
         let said = json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false });
         let spoken = app.post(&format!("/v1/agents/{}/execute", agent["id"].as_str().unwrap())).json(&said).ok().await;
@@ -128,6 +131,7 @@ impl Property {
             spoken: spoken["executionId"].as_str().unwrap().into(),
             record: app.post("/v1/records").json(&json!({ "type": "t", "name": "r" })).ok().await,
             key: app.key_with(&["*"]).await.0.to_string(),
+            secret: secret["id"].as_str().unwrap().into(),
             asks: paused(app, "local_tool", prompt(json!({ "runtimeTools": [tool("local", json!({}))] }))).await,
             gated: paused(
                 app,
@@ -155,6 +159,7 @@ impl Property {
             .replace("{versionId}", versions["currentVersionId"].as_str().unwrap())
             .replace("{recordId}", self.record["id"].as_str().unwrap())
             .replace("{keyId}", &self.key)
+            .replace("{secretId}", &self.secret)
             .replace("{executionId}", self.execution(operation))
             .replace("{signal}", "go")
             .replace("{provider}", "openai")
@@ -164,6 +169,7 @@ impl Property {
     fn body(&self, operation: &str) -> Option<Value> {
         match operation {
             "PUT /v1/flows/{flowId}" => Some(json!({ "description": "x" })),
+            "PUT /v1/secrets/{secretId}" => Some(json!({ "description": "x" })),
             "PUT /v1/agents/{agentId}" => Some(json!({ "description": "x" })),
             "POST /v1/agents/{agentId}/execute" => {
                 Some(json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false }))
@@ -234,6 +240,7 @@ impl Property {
         state.push(app.get(&format!("/v1/agents/{}", self.agent["id"].as_str().unwrap())).ok().await);
         state.push(app.get(&format!("/v1/records/{}", self.record["id"].as_str().unwrap())).ok().await);
         state.push(app.get("/v1/credentials").ok().await);
+        state.push(app.get("/v1/secrets").ok().await);
         state.push(app.get("/v1/executions").ok().await);
         state
     }
@@ -304,7 +311,7 @@ async fn what_belongs_to_another_tenant_is_not_there() {
         };
         assert_eq!(ask(&id).await, ask(&missing).await, "{path} tells a foreign id from a missing one");
     }
-    for list in ["/v1/flows", "/v1/agents", "/v1/records", "/v1/credentials", "/v1/executions"] {
+    for list in ["/v1/flows", "/v1/agents", "/v1/records", "/v1/credentials", "/v1/secrets", "/v1/executions"] {
         assert_eq!(app.bare(Method::GET, list).bearer(&stranger).ok().await["data"], json!([]), "{list}");
     }
     let ids = json!({ "ids": [property.record["id"]], "metadata": { "stolen": true } });

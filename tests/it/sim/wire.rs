@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dispatch::clock::Timestamp;
-use dispatch::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, TenantId, WaitId};
+use dispatch::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
 use dispatch::model::event::Segment;
 use dispatch::model::{Epoch, JournalEntry, Record, Run, RunState, TargetKind, Wait};
 use dispatch::store::memory::MemoryStore;
 use dispatch::store::{
     Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, Logs, NewRun,
-    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, SharedStore,
-    Signal, SmallLog, Store, StoreError, StoreResult, Tenant, Vaults, Waits,
+    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Secrets,
+    SharedStore, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Waits,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
@@ -176,6 +176,13 @@ macro_rules! pass_the_rest {
                 fn file_answer(tenant: TenantId, route: &str, key: &str, answer: Answer) -> ();
                 fn drop_receipt(tenant: TenantId, route: &str, key: &str) -> ();
                 fn purge_receipts(now: Timestamp) -> u64;
+            }
+            Secrets {
+                fn create_secret(tenant: TenantId, secret: StoredSecret) -> ();
+                fn update_secret(tenant: TenantId, secret: StoredSecret, expected: u32) -> bool;
+                fn find_secret(tenant: TenantId, id: SecretId) -> Option<StoredSecret>;
+                fn list_secrets(tenant: TenantId) -> Vec<StoredSecret>;
+                fn delete_secret(tenant: TenantId, id: SecretId) -> bool;
             }
             Vaults {
                 fn put_credential(tenant: TenantId, credential: Credential) -> Credential;

@@ -137,6 +137,10 @@ contract! {
         a_key_is_found_by_its_hash,
         a_key_is_revoked_by_its_tenant,
     ],
+    secrets: [
+        a_secret_is_kept_changed_and_deleted,
+        nobody_reaches_a_stranger_s_secret,
+    ],
     vault: [
         a_credential_is_replaced_and_keeps_its_id,
         credentials_belong_to_their_tenant,

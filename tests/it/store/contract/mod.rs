@@ -15,6 +15,7 @@ pub mod payloads;
 pub mod races;
 pub mod receipts;
 pub mod records;
+pub mod secrets;
 pub mod signals;
 pub mod text;
 pub mod vault;
