@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -156,12 +157,16 @@ impl RunContext {
 /// an entry the log tells nothing. So its start is told with the first thing that comes of it.
 #[derive(Default)]
 pub struct Entry {
-    untold: Mutex<Option<Event>>,
+    /// What the first thing that comes of it is preceded by.
+    start: Mutex<Option<Event>>,
+    /// Nothing has come of it yet.
+    quiet: AtomicBool,
 }
 
 impl Entry {
-    pub(super) fn new(start: Event) -> Self {
-        Self { untold: Mutex::new(Some(start)) }
+    /// An entry that is told of with the first thing that comes of it, if there is anything to tell.
+    pub(super) fn new(start: Option<Event>) -> Self {
+        Self { start: Mutex::new(start), quiet: AtomicBool::new(true) }
     }
 }
 
@@ -207,7 +212,9 @@ impl<'a> StepContext<'a> {
 
     /// Tells that the step was entered, unless that is told already.
     pub(super) fn announce(&self) {
-        if let Some(start) = self.entry.untold.lock().take() {
+        if self.entry.quiet.swap(false, Ordering::AcqRel)
+            && let Some(start) = self.entry.start.lock().take()
+        {
             self.run.emit(start);
             failpoint::hit("step.start");
         }
@@ -481,7 +488,7 @@ impl<'a> StepContext<'a> {
 
     /// Nothing has come of this entry into the step yet.
     pub fn is_quiet(&self) -> bool {
-        self.entry.untold.lock().is_some()
+        self.entry.quiet.load(Ordering::Acquire)
     }
 
     /// The ids of all tool calls that models made in this run, in whichever step.

@@ -38,7 +38,8 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
         let anew = memory.entered.insert(index) && run.log.before == Before::CutShort;
         again && !anew && memory.has_slept(&key)
     };
-    let entry = if told || run.is_agent() { Entry::default() } else { Entry::new(start_event(run, planned, started_at)) };
+    let start = (!run.is_agent()).then(|| start_event(run, planned, started_at));
+    let entry = if told { Entry::default() } else { Entry::new(start) };
     let mut made = attempts_made(run, &key);
     loop {
         let context = StepContext::new(run, planned, &entry, made + 1);

@@ -21,6 +21,9 @@ use crate::model::wait::WaitKind;
 use crate::model::{Flow, Target};
 use crate::store::NewRun;
 
+/// How long a child that is cancelled may take to end, and how often that is looked at.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(50);
 /// Runs within runs.
 const MAX_DEPTH: u32 = 8;
 
@@ -57,13 +60,20 @@ impl Child<'_> {
                 Err(Interrupt::Suspend)
             }
             Asked::Answered { resolution, .. } => {
-                context.unkeep();
+                let told = resolution.answer.get("spent").cloned().and_then(|spent| serde_json::from_value(spent).ok());
+                let mut spent: Spent = told.unwrap_or_default();
                 if resolution.timed_out {
-                    Engine(context.run.engine.clone()).cancel(context.run.tenant, child).await?;
+                    context.keep(&context.run.input.options.budget)?;
+                    let (so_far, ended) = cancel(context, child).await?;
+                    spent = so_far;
+                    if ended {
+                        context.unkeep();
+                    }
+                    // Else it may yet spend until it hears of its end: its share of the budget stays set aside.
+                } else {
+                    context.unkeep();
                 }
                 if context.recall(&context.key("spent")).is_none() {
-                    let spent: Spent =
-                        resolution.answer.get("spent").cloned().and_then(|spent| serde_json::from_value(spent).ok()).unwrap_or_default();
                     // Time is the parent's own to count.
                     context.spend(&Spent { duration_ms: 0, ..spent });
                     context.record_done(&context.key("spent"), &spent);
@@ -117,6 +127,23 @@ impl Child<'_> {
             context.record_done(&told, &true);
         }
         Ok(())
+    }
+}
+
+/// Cancels a child and waits a little for its end; what it has spent, and whether it has ended.
+async fn cancel(context: &StepContext<'_>, child: RunId) -> StepResult<(Spent, bool)> {
+    let (run, store, clock) = (context.run, &context.parts().store, &context.parts().clock);
+    run.patiently(|| store.request_cancel(run.tenant, child, context.now())).await?;
+    let last = context.now().after(LAST_WORDS);
+    loop {
+        let found = run.patiently(|| store.find_run(run.tenant, child)).await?;
+        // One that was never created spends nothing.
+        let Some(found) = found else { return Ok((Spent::default(), true)) };
+        let ended = found.state.is_terminal();
+        if ended || context.now() >= last {
+            return Ok((found.spent, ended));
+        }
+        clock.sleep(LOOK).await;
     }
 }
 

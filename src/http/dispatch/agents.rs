@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::execute::{ApproveRequest, Desk, DispatchRequest, Posted, ResumeRequest, may_be_accepted, streamed};
+use super::saved::{self, Current, Shelf};
 use super::{about, agent_document, body_optional};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::http::AppState;
 use crate::http::extract::{Body, Id, IdempotencyKey, Ids, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
@@ -26,7 +27,7 @@ use crate::http::paging::{Page, Paging};
 use crate::http::scope::{AgentsExecute, AgentsRead, AgentsWrite, Scoped};
 use crate::id::{AgentId, FlowId, FlowVersionId, TenantId};
 use crate::model::TargetKind;
-use crate::store::{FlowVersion, SavedFlow, SharedStore, StoreError};
+use crate::store::{FlowVersion, SavedFlow, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -188,13 +189,9 @@ impl InPath for AnyAgent {
     const NOUN: &'static str = "agent";
 }
 
-/// Most characters of an agent's name.
-const LONGEST_NAME: usize = 255;
-const KIND: TargetKind = TargetKind::Agent;
-
 async fn list(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Params(paging): Params<Paging>) -> Result<Json<Page<Row>>> {
     let (trail, limit) = (paging.trail::<AgentId>()?, paging.limit());
-    let agents = store.list_flows(caller.tenant, KIND, trail.after().map(kept), paging.search(), limit + 1).await?;
+    let agents = store.list_flows(caller.tenant, TargetKind::Agent, trail.after().map(kept), paging.search(), limit + 1).await?;
     let page = trail.page(agents, limit, false, |agent| shown(agent.id));
     Ok(Json(Page { data: page.data.iter().map(Row::new).collect(), pagination: page.pagination }))
 }
@@ -213,22 +210,14 @@ async fn create(
     let source = Value::Object(body.value.0);
     receipts
         .once(call, move |seed| async move {
-            let (id, now) = (AgentId::from_u128(seed), clock.now());
-            let version = checked(&engine, &clock, id, source)?;
-            let agent = saved(id, &version, now)?;
-            match store.create_flow(tenant, agent.clone(), version.clone()).await {
-                Ok(()) => Ok(Detail::new(&agent, &version.document)),
-                // Taken by ourselves, in a try whose answer was lost.
-                Err(StoreError::Exists(_)) if store.find_flow(tenant, KIND, kept(id)).await?.is_some() => detail(&store, tenant, id).await,
-                Err(StoreError::Exists(_)) => Err(StoreError::Exists("an agent with this name").into()),
-                Err(error) => Err(error.into()),
-            }
+            let version = checked(&engine, &clock, AgentId::from_u128(seed), source)?;
+            shelf(&store, tenant).create(version).await.map(Detail::new)
         })
         .await
 }
 
 async fn read(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Detail>> {
-    detail(&store, caller.tenant, id).await.map(Json)
+    shelf(&store, caller.tenant).current(kept(id)).await.map(Detail::new).map(Json)
 }
 
 async fn update(
@@ -239,30 +228,16 @@ async fn update(
     Id(id): Id<AgentId>,
     body: Body<Input>,
 ) -> Result<Json<Detail>> {
-    let (agent, current) = find(&store, caller.tenant, id).await?;
-    let mut document = current.document.as_object().cloned().unwrap_or_default();
+    let shelf = shelf(&store, caller.tenant);
+    let current = shelf.current(kept(id)).await?;
+    let mut document = current.1.document.as_object().cloned().unwrap_or_default();
     document.extend(body.value.0);
     let next = checked(&engine, &clock, id, Value::Object(document))?;
-    if next.document == current.document {
-        return Ok(Json(Detail::new(&agent, &current.document)));
-    }
-    let changed = SavedFlow { created_at: agent.created_at, published: agent.published, ..saved(id, &next, clock.now())? };
-    match store.update_flow(caller.tenant, changed, Some(next.clone()), Some(agent.current)).await {
-        Ok(Some(changed)) => Ok(Json(Detail::new(&changed, &next.document))),
-        Ok(None) => {
-            find(&store, caller.tenant, id).await?;
-            Err(Error::new(Kind::Conflict, "agent_changed", "somebody else saved this agent at the same time")
-                .next("read it again, then repeat the change"))
-        }
-        Err(StoreError::Exists(_)) => Err(StoreError::Exists("an agent with this name").into()),
-        Err(error) => Err(error.into()),
-    }
+    shelf.change(current, next).await.map(Detail::new).map(Json)
 }
 
 async fn delete(caller: Scoped<AgentsWrite>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Deleted>> {
-    if !store.delete_flow(caller.tenant, KIND, kept(id)).await? {
-        return Err(AgentId::missing());
-    }
+    shelf(&store, caller.tenant).delete(kept(id)).await?;
     Ok(Json(Deleted { id, deleted: true }))
 }
 
@@ -273,17 +248,12 @@ async fn publish(
     Id(id): Id<AgentId>,
     body: Option<Body<PublishInput>>,
 ) -> Result<Json<Detail>> {
-    let agent = store.find_flow(caller.tenant, KIND, kept(id)).await?.ok_or_else(AgentId::missing)?;
-    let version = body.and_then(|body| body.value.version_id).unwrap_or(agent.current);
-    if !store.publish_flow(caller.tenant, KIND, kept(id), version, clock.now()).await? {
-        return Err(FlowVersionId::missing());
-    }
-    detail(&store, caller.tenant, id).await.map(Json)
+    let version = body.and_then(|body| body.value.version_id);
+    shelf(&store, caller.tenant).publish(kept(id), version, clock.now()).await.map(Detail::new).map(Json)
 }
 
 async fn versions(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Versions>> {
-    store.find_flow(caller.tenant, KIND, kept(id)).await?.ok_or_else(AgentId::missing)?;
-    let versions = store.list_flow_versions(caller.tenant, kept(id)).await?;
+    let versions = shelf(&store, caller.tenant).versions(kept(id)).await?;
     Ok(Json(Versions { data: versions.into_iter().map(Version::from).collect() }))
 }
 
@@ -292,9 +262,7 @@ async fn version(
     State(store): State<SharedStore>,
     Ids(id, version): Ids<AgentId, FlowVersionId>,
 ) -> Result<Json<Version>> {
-    store.find_flow(caller.tenant, KIND, kept(id)).await?.ok_or_else(AgentId::missing)?;
-    let version = store.find_flow_version(caller.tenant, version).await?.filter(|version| version.flow == kept(id));
-    version.map(|version| Json(version.into())).ok_or_else(FlowVersionId::missing)
+    shelf(&store, caller.tenant).version(kept(id), version).await.map(|version| Json(version.into()))
 }
 
 async fn execute(
@@ -344,41 +312,15 @@ const fn shown(id: FlowId) -> AgentId {
     AgentId::from_u128(id.as_u128())
 }
 
-/// An agent and its current version.
-async fn find(store: &SharedStore, tenant: TenantId, id: AgentId) -> Result<(SavedFlow, FlowVersion)> {
-    let agent = store.find_flow(tenant, KIND, kept(id)).await?.ok_or_else(AgentId::missing)?;
-    let version = store.find_flow_version(tenant, agent.current).await?.ok_or_else(AgentId::missing)?;
-    Ok((agent, version))
+fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
+    Shelf { store, tenant, kind: TargetKind::Agent }
 }
 
-async fn detail(store: &SharedStore, tenant: TenantId, id: AgentId) -> Result<Detail> {
-    let (agent, version) = find(store, tenant, id).await?;
-    Ok(Detail::new(&agent, &version.document))
-}
-
-/// A version of a document that compiles. The store sets its number.
+/// A version of a document that compiles.
 fn checked(engine: &Engine, clock: &Clock, id: AgentId, document: Value) -> Result<FlowVersion> {
     let flow = agent_document::compile(&document)?;
-    let plan = engine.check(&flow).map_err(|error| agent_document::placed(error, &document))?;
-    if plan.flow.name.chars().count() > LONGEST_NAME {
-        return Err(Error::invalid_at("/name", format!("an agent's name has at most {LONGEST_NAME} characters")));
-    }
-    Ok(FlowVersion { id: FlowVersionId::new(clock), flow: kept(id), number: 0, document, created_at: clock.now(), published_at: None })
-}
-
-/// The agent that a version makes.
-fn saved(id: AgentId, version: &FlowVersion, now: Timestamp) -> Result<SavedFlow> {
-    let text = |key: &str| version.document.get(key).and_then(Value::as_str).map(|text| text.trim().to_owned());
-    Ok(SavedFlow {
-        id: kept(id),
-        kind: KIND,
-        name: text("name").ok_or_else(|| Error::invalid_at("/name", "expected a text that is not empty"))?,
-        description: text("description"),
-        created_at: now,
-        updated_at: now,
-        current: version.id,
-        published: None,
-    })
+    engine.check(&flow).map_err(|error| agent_document::placed(error, &document))?;
+    Ok(saved::version(clock, kept(id), document))
 }
 
 impl Row {
@@ -397,9 +339,10 @@ impl Row {
 }
 
 impl Detail {
-    fn new(agent: &SavedFlow, document: &Value) -> Self {
+    fn new((agent, version): Current) -> Self {
+        let document = &version.document;
         Self {
-            row: Row::new(agent),
+            row: Row::new(&agent),
             icon: document.get("icon").and_then(Value::as_str).map(str::to_owned),
             agent_type: "runtype",
             config: agent_document::settings(document),

@@ -8,15 +8,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{about, body_optional, flows};
+use super::flows::{self, shelf};
+use super::{about, body_optional};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::http::AppState;
-use crate::http::extract::{Id, Ids, InPath};
+use crate::http::extract::{Id, Ids};
 use crate::http::scope::{FlowsRead, Scoped};
 use crate::id::{FlowId, FlowVersionId};
-use crate::model::TargetKind;
-use crate::store::{FlowVersion, SavedFlow, SharedStore};
+use crate::store::{FlowVersion, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -82,21 +82,16 @@ impl From<FlowVersion> for Row {
     }
 }
 
-async fn find(store: &SharedStore, caller: &Scoped<FlowsRead>, id: FlowId) -> Result<SavedFlow> {
-    store.find_flow(caller.tenant, TargetKind::Flow, id).await?.ok_or_else(FlowId::missing)
-}
-
 async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Versions>> {
-    find(&store, &caller, id).await?;
-    let versions = store.list_flow_versions(caller.tenant, id).await?;
+    let versions = shelf(&store, caller.tenant).versions(id).await?;
     Ok(Json(Versions { data: versions.into_iter().map(Row::from).collect() }))
 }
 
 async fn published(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Row>> {
     let unpublished = || Error::missing("published version").next("POST /v1/flows/{flowId}/publish publishes the current one");
-    let version = find(&store, &caller, id).await?.published.ok_or_else(unpublished)?;
-    let version = store.find_flow_version(caller.tenant, version).await?.ok_or_else(unpublished)?;
-    Ok(Json(version.into()))
+    let shelf = shelf(&store, caller.tenant);
+    let version = shelf.head(id).await?.published.ok_or_else(unpublished)?;
+    shelf.version(id, version).await.map(|version| Json(version.into()))
 }
 
 async fn read(
@@ -104,7 +99,5 @@ async fn read(
     State(store): State<SharedStore>,
     Ids(flow, version): Ids<FlowId, FlowVersionId>,
 ) -> Result<Json<Row>> {
-    find(&store, &caller, flow).await?;
-    let version = store.find_flow_version(caller.tenant, version).await?.filter(|version| version.flow == flow);
-    version.map(|version| Json(version.into())).ok_or_else(FlowVersionId::missing)
+    shelf(&store, caller.tenant).version(flow, version).await.map(|version| Json(version.into()))
 }

@@ -11,18 +11,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::saved::{self, Current, Shelf};
 use super::{about, body_optional, document};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::http::AppState;
-use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
+use crate::http::extract::{Body, Id, IdempotencyKey, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{FlowsRead, FlowsWrite, Scoped};
 use crate::id::{FlowId, FlowVersionId, TenantId};
 use crate::model::{Target, TargetKind};
-use crate::store::{FlowVersion, RunFilter, SavedFlow, SharedStore, StoreError};
+use crate::store::{FlowVersion, RunFilter, SavedFlow, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -132,9 +133,6 @@ struct Deleted {
     deleted: bool,
 }
 
-/// Most characters of a flow's name.
-const LONGEST_NAME: usize = 255;
-
 async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(paging): Params<Paging>) -> Result<Json<Page<Row>>> {
     let (trail, limit) = (paging.trail::<FlowId>()?, paging.limit());
     let flows = store.list_flows(caller.tenant, TargetKind::Flow, trail.after(), paging.search(), limit + 1).await?;
@@ -160,23 +158,16 @@ async fn create(
     let source = Value::Object(body.value.0);
     receipts
         .once(call, move |seed| async move {
-            let (id, now) = (FlowId::from_u128(seed), clock.now());
-            let version = version(&engine, &clock, id, source)?;
-            let flow = saved(id, &version, now)?;
-            match store.create_flow(tenant, flow.clone(), version.clone()).await {
-                Ok(()) => Ok(Detail::new(&flow, &version.document, None)),
-                // Taken by ourselves, in a try whose answer was lost.
-                Err(StoreError::Exists(_)) if store.find_flow(tenant, TargetKind::Flow, id).await?.is_some() => {
-                    detail(&store, tenant, id).await
-                }
-                Err(error) => Err(error.into()),
-            }
+            let version = version(&engine, &clock, FlowId::from_u128(seed), source)?;
+            let current = shelf(&store, tenant).create(version).await?;
+            detail(&store, tenant, current).await
         })
         .await
 }
 
 async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Detail>> {
-    detail(&store, caller.tenant, id).await.map(Json)
+    let current = shelf(&store, caller.tenant).current(id).await?;
+    detail(&store, caller.tenant, current).await.map(Json)
 }
 
 async fn update(
@@ -187,26 +178,15 @@ async fn update(
     Id(id): Id<FlowId>,
     body: Body<Input>,
 ) -> Result<Json<Detail>> {
-    let (flow, current) = find(&store, caller.tenant, id).await?;
-    let next = version(&engine, &clock, id, merged(&current.document, body.value.0))?;
-    if next.document == current.document {
-        return detail(&store, caller.tenant, id).await.map(Json);
-    }
-    let changed = SavedFlow { created_at: flow.created_at, published: flow.published, ..saved(id, &next, clock.now())? };
-    let changed = store.update_flow(caller.tenant, changed, Some(next.clone()), Some(flow.current)).await?;
-    let Some(changed) = changed else {
-        find(&store, caller.tenant, id).await?;
-        return Err(Error::new(Kind::Conflict, "flow_changed", "somebody else saved this flow at the same time")
-            .next("read it again, then repeat the change"));
-    };
-    let last_run = last_run(&store, caller.tenant, id).await?;
-    Ok(Json(Detail::new(&changed, &next.document, last_run)))
+    let shelf = shelf(&store, caller.tenant);
+    let current = shelf.current(id).await?;
+    let next = version(&engine, &clock, id, merged(&current.1.document, body.value.0))?;
+    let current = shelf.change(current, next).await?;
+    detail(&store, caller.tenant, current).await.map(Json)
 }
 
 async fn delete(caller: Scoped<FlowsWrite>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Deleted>> {
-    if !store.delete_flow(caller.tenant, TargetKind::Flow, id).await? {
-        return Err(FlowId::missing());
-    }
+    shelf(&store, caller.tenant).delete(id).await?;
     Ok(Json(Deleted { id, deleted: true }))
 }
 
@@ -217,29 +197,22 @@ pub(super) async fn publish(
     Id(id): Id<FlowId>,
     body: Option<Body<PublishInput>>,
 ) -> Result<Json<Detail>> {
-    let flow = store.find_flow(caller.tenant, TargetKind::Flow, id).await?.ok_or_else(FlowId::missing)?;
-    let version = body.and_then(|body| body.value.version_id).unwrap_or(flow.current);
-    if !store.publish_flow(caller.tenant, TargetKind::Flow, id, version, clock.now()).await? {
-        return Err(FlowVersionId::missing());
-    }
-    detail(&store, caller.tenant, id).await.map(Json)
+    let version = body.and_then(|body| body.value.version_id);
+    let current = shelf(&store, caller.tenant).publish(id, version, clock.now()).await?;
+    detail(&store, caller.tenant, current).await.map(Json)
 }
 
 async fn list_steps(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Steps>> {
-    let (flow, version) = find(&store, caller.tenant, id).await?;
+    let (flow, version) = shelf(&store, caller.tenant).current(id).await?;
     Ok(Json(Steps { data: steps(&version.document), flow_id: id, flow_name: flow.name }))
 }
 
-/// A flow and its current version.
-async fn find(store: &SharedStore, tenant: TenantId, id: FlowId) -> Result<(SavedFlow, FlowVersion)> {
-    let flow = store.find_flow(tenant, TargetKind::Flow, id).await?.ok_or_else(FlowId::missing)?;
-    let version = store.find_flow_version(tenant, flow.current).await?.ok_or_else(FlowId::missing)?;
-    Ok((flow, version))
+pub(super) fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
+    Shelf { store, tenant, kind: TargetKind::Flow }
 }
 
-async fn detail(store: &SharedStore, tenant: TenantId, id: FlowId) -> Result<Detail> {
-    let (flow, version) = find(store, tenant, id).await?;
-    Ok(Detail::new(&flow, &version.document, last_run(store, tenant, id).await?))
+async fn detail(store: &SharedStore, tenant: TenantId, (flow, version): Current) -> Result<Detail> {
+    Ok(Detail::new(&flow, &version.document, last_run(store, tenant, flow.id).await?))
 }
 
 /// When the flow's newest run was started.
@@ -259,29 +232,10 @@ fn merged(old: &Value, new: Map<String, Value>) -> Value {
     Value::Object(merged)
 }
 
-/// A version of a document that compiles. The store sets its number.
+/// A version of a document that compiles.
 fn version(engine: &Engine, clock: &Clock, id: FlowId, document: Value) -> Result<FlowVersion> {
-    let flow = document::compile(&document)?;
-    let plan = engine.check(&flow)?;
-    if plan.flow.name.chars().count() > LONGEST_NAME {
-        return Err(Error::invalid_at("/name", format!("a flow's name has at most {LONGEST_NAME} characters")));
-    }
-    Ok(FlowVersion { id: FlowVersionId::new(clock), flow: id, number: 0, document, created_at: clock.now(), published_at: None })
-}
-
-/// The flow that a version makes.
-fn saved(id: FlowId, version: &FlowVersion, now: Timestamp) -> Result<SavedFlow> {
-    let text = |key: &str| version.document.get(key).and_then(Value::as_str).map(|text| text.trim().to_owned());
-    Ok(SavedFlow {
-        id,
-        kind: TargetKind::Flow,
-        name: text("name").ok_or_else(|| Error::invalid_at("/name", "expected a text that is not empty"))?,
-        description: text("description"),
-        created_at: now,
-        updated_at: now,
-        current: version.id,
-        published: None,
-    })
+    engine.check(&document::compile(&document)?)?;
+    Ok(saved::version(clock, id, document))
 }
 
 /// The document's steps as rows: with an id, their place and whether they run.

@@ -14,6 +14,7 @@ mod executions;
 mod flow_versions;
 mod flows;
 mod records;
+mod saved;
 mod secrets;
 
 use aide::axum::ApiRouter;

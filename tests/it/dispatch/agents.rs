@@ -246,8 +246,14 @@ async fn a_step_asks_an_agent(world: Arc<World>) {
 async fn an_agent_that_takes_too_long_is_cancelled(world: Arc<World>) {
     let node = world.node();
     let agent = json!({ "name": "Slow", "model": "openai/fake-stall" });
-    let told = node.dispatch(&asking(json!({ "agent": agent, "message": "x", "timeout": 300 }))).await;
+    let mut body = asking(json!({ "agent": agent, "message": "x", "timeout": 300 }));
+    body["flow"]["steps"].as_array_mut().unwrap().push(super::ask("then", "say on"));
+    body["options"] = json!({ "budget": { "maxCalls": 2 } });
+    let told = node.dispatch(&body).await;
     assert_eq!(told.step("ask")["code"], "child_timeout");
+    // What the agent had been given and did not use is there again, and the call that it made is counted.
+    assert_eq!(told.step("then")["result"]["response"], "on");
+    assert_eq!(node.execution(&told.run()).await["usage"]["modelCalls"], 2);
     let inner = node.log(&child(&told)).await;
     assert_eq!((inner.last().kind.as_str(), &inner.last().data["code"]), ("execution_error", &json!("cancelled")));
     world.stats_are(|stats| stats["openRequests"] == 0).await;
