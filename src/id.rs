@@ -175,6 +175,17 @@ ids! {
     RequestId = "req";
 }
 
+/// Agents are kept among the flows, under the same bits.
+impl AgentId {
+    pub const fn as_flow(self) -> FlowId {
+        FlowId(self.0)
+    }
+
+    pub const fn of_flow(id: FlowId) -> Self {
+        Self(id.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -127,6 +127,7 @@ impl Engine {
         let plan = self.plan(&taken.run.flow_hash, &taken.flow)?;
         let run = taken.run;
         let secrets = self.unseal(run.sealed.as_deref(), run.tenant, run.id)?;
+        let ends = run.cancel_requested || self.is_orphan(run.tenant, run.parent).await?;
         let log = Start {
             run: run.id,
             tenant: run.tenant,
@@ -140,7 +141,7 @@ impl Engine {
         };
         let memory = Memory::load(&plan, taken.journal, taken.waits, run.nudges);
         let context = self.context(log, Beginning { target: run.target, plan, input: run.input, secrets }, memory).await?;
-        if run.cancel_requested || self.is_orphan(run.tenant, run.parent).await? {
+        if ends {
             context.cancel.cancel();
         }
         if taken.recovered {
@@ -164,9 +165,10 @@ impl Engine {
         let Beginning { target, plan, input, secrets } = beginning;
         let parts = self.parts();
         let keys = self.tenant_keys(log.tenant).await?;
-        let ring = parts.feed.open(log.run, log.next_seq);
         let mut known_secrets = self.managed_secrets(log.tenant, &plan).await?;
         known_secrets.extend(secrets.clone());
+        // From here on nothing may fail: whoever has the context closes the ring.
+        let ring = parts.feed.open(log.run, log.next_seq);
         let redactor = Redactor::new(known_secrets.values().cloned());
         Ok(RunContext {
             engine: self.0.clone(),
@@ -203,7 +205,8 @@ impl Engine {
         serde_json::from_slice(&plain).map_err(Error::internal)
     }
 
-    /// The managed secrets that a plan names, as they are now.
+    /// The managed secrets that a plan names, as they are now; also one whose key merely stands in its text, which does no harm. One that cannot be
+    /// opened is an error, for another server may have the key.
     async fn managed_secrets(&self, tenant: TenantId, plan: &Plan) -> Result<BTreeMap<String, Secret>> {
         let text = &plan.blob.body;
         if !text.contains(MANAGED) {

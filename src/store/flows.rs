@@ -11,7 +11,7 @@ use crate::model::TargetKind;
 /// A saved flow or agent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedFlow {
-    /// An agent's [`crate::id::AgentId`] has the same bits.
+    /// An agent's is [`crate::id::AgentId::as_flow`].
     pub id: FlowId,
     pub kind: TargetKind,
     pub name: String,

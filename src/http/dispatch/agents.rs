@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::execute::{ApproveRequest, Desk, DispatchRequest, Posted, ResumeRequest, may_be_accepted, streamed};
-use super::saved::{self, Current, Shelf};
+use super::saved::{self, Current, PublishInput, Shelf, Status};
 use super::{about, agent_document, body_optional};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
@@ -25,7 +25,7 @@ use crate::http::extract::{Body, Id, IdempotencyKey, Ids, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{AgentsExecute, AgentsRead, AgentsWrite, Scoped};
-use crate::id::{AgentId, FlowId, FlowVersionId, TenantId};
+use crate::id::{AgentId, FlowVersionId, TenantId};
 use crate::model::TargetKind;
 use crate::store::{FlowVersion, SavedFlow, SharedStore};
 
@@ -83,15 +83,6 @@ struct Row {
     published_version_id: Option<FlowVersionId>,
 }
 
-/// Whether the current version is the published one.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(rename = "AgentStatus")]
-enum Status {
-    Draft,
-    Published,
-}
-
 /// An agent with its configuration.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -129,15 +120,6 @@ struct Shape {
     agent_type: Option<String>,
     /// The settings: `model`, `systemPrompt`, `tools`, `loopConfig` and what else a dispatch's inline agent takes. They replace all former ones.
     config: Option<Map<String, Value>>,
-}
-
-/// Which version to publish.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "PublishAgentInput")]
-struct PublishInput {
-    /// The current version when absent.
-    version_id: Option<FlowVersionId>,
 }
 
 /// One version of an agent.
@@ -191,8 +173,9 @@ impl InPath for AnyAgent {
 
 async fn list(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Params(paging): Params<Paging>) -> Result<Json<Page<Row>>> {
     let (trail, limit) = (paging.trail::<AgentId>()?, paging.limit());
-    let agents = store.list_flows(caller.tenant, TargetKind::Agent, trail.after().map(kept), paging.search(), limit + 1).await?;
-    let page = trail.page(agents, limit, false, |agent| shown(agent.id));
+    let agents =
+        store.list_flows(caller.tenant, TargetKind::Agent, trail.after().map(AgentId::as_flow), paging.search(), limit + 1).await?;
+    let page = trail.page(agents, limit, false, |agent| AgentId::of_flow(agent.id));
     Ok(Json(Page { data: page.data.iter().map(Row::new).collect(), pagination: page.pagination }))
 }
 
@@ -217,7 +200,7 @@ async fn create(
 }
 
 async fn read(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Detail>> {
-    shelf(&store, caller.tenant).current(kept(id)).await.map(Detail::new).map(Json)
+    shelf(&store, caller.tenant).current(id.as_flow()).await.map(Detail::new).map(Json)
 }
 
 async fn update(
@@ -229,7 +212,7 @@ async fn update(
     body: Body<Input>,
 ) -> Result<Json<Detail>> {
     let shelf = shelf(&store, caller.tenant);
-    let current = shelf.current(kept(id)).await?;
+    let current = shelf.current(id.as_flow()).await?;
     let mut document = current.1.document.as_object().cloned().unwrap_or_default();
     document.extend(body.value.0);
     let next = checked(&engine, &clock, id, Value::Object(document))?;
@@ -237,7 +220,7 @@ async fn update(
 }
 
 async fn delete(caller: Scoped<AgentsWrite>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Deleted>> {
-    shelf(&store, caller.tenant).delete(kept(id)).await?;
+    shelf(&store, caller.tenant).delete(id.as_flow()).await?;
     Ok(Json(Deleted { id, deleted: true }))
 }
 
@@ -249,11 +232,11 @@ async fn publish(
     body: Option<Body<PublishInput>>,
 ) -> Result<Json<Detail>> {
     let version = body.and_then(|body| body.value.version_id);
-    shelf(&store, caller.tenant).publish(kept(id), version, clock.now()).await.map(Detail::new).map(Json)
+    shelf(&store, caller.tenant).publish(id.as_flow(), version, clock.now()).await.map(Detail::new).map(Json)
 }
 
 async fn versions(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Versions>> {
-    let versions = shelf(&store, caller.tenant).versions(kept(id)).await?;
+    let versions = shelf(&store, caller.tenant).versions(id.as_flow()).await?;
     Ok(Json(Versions { data: versions.into_iter().map(Version::from).collect() }))
 }
 
@@ -262,12 +245,13 @@ async fn version(
     State(store): State<SharedStore>,
     Ids(id, version): Ids<AgentId, FlowVersionId>,
 ) -> Result<Json<Version>> {
-    shelf(&store, caller.tenant).version(kept(id), version).await.map(|version| Json(version.into()))
+    shelf(&store, caller.tenant).version(id.as_flow(), version).await.map(|version| Json(version.into()))
 }
 
 async fn execute(
     caller: Scoped<AgentsExecute>,
     State(desk): State<Desk>,
+    State(store): State<SharedStore>,
     Id(id): Id<AgentId>,
     key: IdempotencyKey,
     headers: HeaderMap,
@@ -277,7 +261,8 @@ async fn execute(
     if request.agent.is_some() {
         return Err(Error::invalid_at("/agent", "the path says which agent"));
     }
-    desk.must_have_agent(caller.tenant, id).await?;
+    // A call about an agent that is not there is a call to nowhere, not one with a fault in its body.
+    shelf(&store, caller.tenant).head(id.as_flow()).await?;
     request.agent = Some(json!({ "agentId": id }));
     let route = format!("POST /v1/agents/{id}/execute");
     desk.start(&caller, Posted { route, key, headers: &headers, hash: fingerprint(&body.raw), request }).await
@@ -303,16 +288,7 @@ async fn resume(
     desk.resume(&caller, &headers, body.value).await
 }
 
-/// The id under which the store keeps an agent.
-const fn kept(id: AgentId) -> FlowId {
-    FlowId::from_u128(id.as_u128())
-}
-
-const fn shown(id: FlowId) -> AgentId {
-    AgentId::from_u128(id.as_u128())
-}
-
-fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
+pub(super) fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
     Shelf { store, tenant, kind: TargetKind::Agent }
 }
 
@@ -320,16 +296,16 @@ fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
 fn checked(engine: &Engine, clock: &Clock, id: AgentId, document: Value) -> Result<FlowVersion> {
     let flow = agent_document::compile(&document)?;
     engine.check(&flow).map_err(|error| agent_document::placed(error, &document))?;
-    Ok(saved::version(clock, kept(id), document))
+    Ok(saved::version(clock, id.as_flow(), document))
 }
 
 impl Row {
     fn new(agent: &SavedFlow) -> Self {
         Self {
-            id: shown(agent.id),
+            id: AgentId::of_flow(agent.id),
             name: agent.name.clone(),
             description: agent.description.clone(),
-            status: if agent.published == Some(agent.current) { Status::Published } else { Status::Draft },
+            status: Status::of(agent),
             created_at: agent.created_at,
             updated_at: agent.updated_at,
             current_version_id: agent.current,
@@ -355,7 +331,7 @@ impl From<FlowVersion> for Version {
     fn from(version: FlowVersion) -> Self {
         Self {
             id: version.id,
-            agent_id: shown(version.flow),
+            agent_id: AgentId::of_flow(version.flow),
             version_number: version.number,
             agent_config: version.document,
             created_at: version.created_at,

@@ -51,7 +51,7 @@ pub struct StepDocument {
     pub id: Option<String>,
     pub name: Option<String>,
     /// `prompt`, `set-variable`, `conditional`, `transform-data`, `fetch-url`, `api-call`, `template`, `send-stream`,
-    /// `wait-until`, `wait-for-signal`, `tool-call`, `get-record`, `list-records`, `retrieve-record`, `upsert-record` or `update-record`.
+    /// `wait-until`, `wait-for-signal`, `tool-call`, `run-flow`, `execute-agent`, `get-record`, `list-records`, `retrieve-record`, `upsert-record` or `update-record`.
     #[serde(rename = "type")]
     pub action: String,
     pub order: Option<i64>,

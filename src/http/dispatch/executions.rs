@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::execute::{EventPage, nothing_more, or_events, stream_response};
-use super::{about, body_optional};
+use super::{about, agents, body_optional};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::{Engine, Fate, LONGEST_SIGNAL, is_signal_name};
 use crate::error::{Error, Kind, Result};
@@ -370,8 +370,8 @@ async fn list_of_agent(
     let filter = RunFilter { target: Some(Target::Agent(Some(agent))), ..RunFilter::default() };
     let page = page(&store, caller.tenant, filter, &paging).await?;
     // A deleted agent's executions stay; an agent that never was has none.
-    if page.data.is_empty() && !is_agent(&store, caller.tenant, agent).await? {
-        return Err(AgentId::missing());
+    if page.data.is_empty() {
+        agents::shelf(&store, caller.tenant).head(agent.as_flow()).await?;
     }
     Ok(page)
 }
@@ -402,16 +402,11 @@ async fn read_of_agent(
 }
 
 async fn find_of_agent(store: &SharedStore, caller: &crate::model::Caller, agent: AgentId, id: RunId) -> Result<Run> {
-    let run = store.find_run(caller.tenant, id).await?.filter(|run| run.target == Target::Agent(Some(agent)));
-    match run {
-        Some(run) => Ok(run),
-        None if is_agent(store, caller.tenant, agent).await? => Err(RunId::missing()),
-        None => Err(AgentId::missing()),
+    if let Some(run) = store.find_run(caller.tenant, id).await?.filter(|run| run.target == Target::Agent(Some(agent))) {
+        return Ok(run);
     }
-}
-
-async fn is_agent(store: &SharedStore, tenant: TenantId, id: AgentId) -> Result<bool> {
-    Ok(store.find_flow(tenant, TargetKind::Agent, FlowId::from_u128(id.as_u128())).await?.is_some())
+    agents::shelf(store, caller.tenant).head(agent.as_flow()).await?;
+    Err(RunId::missing())
 }
 
 async fn detail(store: &SharedStore, run: Run) -> Result<Json<Detail>> {

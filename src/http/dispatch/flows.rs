@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::saved::{self, Current, Shelf};
+use super::saved::{self, Current, PublishInput, Shelf, Status};
 use super::{about, body_optional, document};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
@@ -61,15 +61,6 @@ pub(super) struct Row {
     published_version_id: Option<FlowVersionId>,
 }
 
-/// Whether the current version is the published one.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(rename = "FlowStatus")]
-enum Status {
-    Draft,
-    Published,
-}
-
 /// A flow with its steps.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -103,15 +94,6 @@ struct Shape {
     steps: Option<Vec<Map<String, Value>>>,
     /// Another name of `steps`.
     flow_steps: Option<Vec<Map<String, Value>>>,
-}
-
-/// Which version to publish.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "PublishInput")]
-pub(super) struct PublishInput {
-    /// The current version when absent.
-    version_id: Option<FlowVersionId>,
 }
 
 /// The steps of a flow.
@@ -257,7 +239,7 @@ impl Row {
             id: flow.id,
             name: flow.name.clone(),
             description: flow.description.clone(),
-            status: if flow.published == Some(flow.current) { Status::Published } else { Status::Draft },
+            status: Status::of(flow),
             created_at: flow.created_at,
             updated_at: flow.updated_at,
             last_run_at,

@@ -1,7 +1,9 @@
 //! What flows and agents have in common once they are saved: a name, versions, and one of them published.
 //!
-//! A version is a document that compiles; whoever makes one has seen to that. An agent is kept under the bits of its own id.
+//! A version is a document that compiles; whoever makes one has seen to that. An agent goes by [`AgentId::as_flow`].
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::{Clock, Timestamp};
@@ -19,6 +21,29 @@ pub(super) struct Shelf<'a> {
     pub store: &'a SharedStore,
     pub tenant: TenantId,
     pub kind: TargetKind,
+}
+
+/// Whether the current version is the published one.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "SavedStatus")]
+pub(super) enum Status {
+    Draft,
+    Published,
+}
+
+impl Status {
+    pub fn of(saved: &SavedFlow) -> Self {
+        if saved.published == Some(saved.current) { Self::Published } else { Self::Draft }
+    }
+}
+
+/// Which version to publish.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PublishInput {
+    /// The current version when absent.
+    pub version_id: Option<FlowVersionId>,
 }
 
 /// What is saved, and the version of it that is current.

@@ -12,7 +12,12 @@ use super::{ask, ask_with, flow};
 use crate::support::sink::Reply;
 use crate::support::world::{Kind, PROVIDER_KEY, World};
 
-on_both!(secrets_stay_with_the_callee, fifty_canaries_are_found_nowhere, a_managed_secret_is_named_by_its_key);
+on_both!(
+    secrets_stay_with_the_callee,
+    fifty_canaries_are_found_nowhere,
+    a_managed_secret_is_named_by_its_key,
+    nothing_runs_without_a_secret_that_cannot_be_opened
+);
 on_one!(Sqlite: a_secret_that_is_missing_stops_the_call, secrets_are_for_calls_only, a_model_does_not_see_what_a_callee_says_back);
 
 const CANARY: &str = "canary-2f81c0aa-of-the-request";
@@ -154,6 +159,21 @@ async fn a_managed_secret_is_named_by_its_key(world: Arc<World>) {
     node.bare(reqwest::Method::DELETE, &path).bearer(crate::support::world::KEY).ok().await;
     assert_eq!(node.dispatch(&flow(json!([call("gone", "crm.key")]))).await.step("gone")["code"], "secret_missing");
     assert_eq!(node.get("/v1/secrets").ok().await["total"], 1);
+}
+
+async fn nothing_runs_without_a_secret_that_cannot_be_opened(world: Arc<World>) {
+    let node = world.node();
+    let made = node.post("/v1/secrets").json(&json!({ "key": "crm.key", "value": CANARY })).ok().await;
+    let broken = match world.kind {
+        Kind::Sqlite => "update secrets set sealed = x'00' where id = $1",
+        Kind::Postgres => "update secrets set sealed = '\\x00' where id = $1",
+    };
+    assert_eq!(world.meddle(broken, made["id"].as_str().unwrap()).await, 1);
+    let call = json!({ "id": "call", "type": "api-call", "config": { "url": world.sink.url("/open"), "headers": { "x-key": "{{secret:crm.key}}" } } });
+    // Another server may have the key: the call can be made again, and nothing was begun.
+    node.post("/v1/dispatch").json(&flow(json!([call]))).refused(503, "sealed_value_unreadable").await;
+    assert_eq!(node.get("/v1/executions").ok().await["data"], json!([]));
+    assert!(world.sink.seen("/open").is_empty());
 }
 
 /// Looks through all that the database holds.

@@ -112,9 +112,9 @@ impl World {
         self.schema.as_ref().unwrap()
     }
 
-    /// Changes a run's rows as no part of the server does: `statement` gets the run's id. Gives how many rows it changed.
-    pub async fn meddle(&self, statement: &'static str, run: &str) -> u64 {
-        let (_, id) = run.split_once('_').unwrap();
+    /// Changes rows as no part of the server does: `statement` gets the bare form of an id. Gives how many rows it changed.
+    pub async fn meddle(&self, statement: &'static str, id: &str) -> u64 {
+        let (_, id) = id.split_once('_').unwrap();
         match self.kind {
             Kind::Sqlite => {
                 let file = format!("sqlite://{}", self.folder().join("dispatch.db").display());

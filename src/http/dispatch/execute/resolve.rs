@@ -221,7 +221,7 @@ impl Lookup<'_> {
             return self.agent_plan(compiled.map(|flow| (flow, Target::Agent(None))), agent, "/agent", problems).await;
         };
         let found = match id.as_str().and_then(|id| id.parse::<AgentId>().ok()) {
-            Some(id) => self.saved(TargetKind::Agent, FlowId::from_u128(id.as_u128()), version, problems).await?,
+            Some(id) => self.saved(TargetKind::Agent, id.as_flow(), version, problems).await?,
             None => None,
         };
         let Some((saved, version)) = found else {
@@ -229,7 +229,7 @@ impl Lookup<'_> {
             return Ok((Ok(None), Target::default()));
         };
         let Some(version) = version else { return Ok((Ok(None), Target::default())) };
-        let target = Target::Agent(Some(AgentId::from_u128(saved.id.as_u128())));
+        let target = Target::Agent(Some(AgentId::of_flow(saved.id)));
         let compiled = noted(agent_document::compile(&version.document), "/agent/agentId", problems)?;
         self.agent_plan(compiled.map(|flow| (flow, target)), &version.document, "/agent/agentId", problems).await
     }
@@ -279,7 +279,7 @@ impl Lookup<'_> {
 
     async fn current_document(&self, field: &str, id: &str) -> Result<Option<Value>> {
         let (kind, id) = match field {
-            "agent" => (TargetKind::Agent, id.parse::<AgentId>().ok().map(|id| FlowId::from_u128(id.as_u128()))),
+            "agent" => (TargetKind::Agent, id.parse().ok().map(AgentId::as_flow)),
             _ => (TargetKind::Flow, id.parse::<FlowId>().ok()),
         };
         let Some(id) = id else { return Ok(None) };

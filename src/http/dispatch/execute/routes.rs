@@ -28,12 +28,12 @@ use crate::failpoint;
 use crate::feed::Feed;
 use crate::http::AppState;
 use crate::http::dispatch::about;
-use crate::http::extract::{Body, IdempotencyKey, InPath};
+use crate::http::extract::{Body, IdempotencyKey};
 use crate::http::idempotency::fingerprint;
 use crate::http::limits::Limits;
 use crate::http::scope::{FlowsExecute, Scoped};
-use crate::id::{AgentId, FlowId, RunId, TenantId, WaitId};
-use crate::model::{Caller, RunState, TargetKind};
+use crate::id::{RunId, TenantId, WaitId};
+use crate::model::{Caller, RunState};
 use crate::queue::Workers;
 use crate::store::{Created, RunKey, SharedStore};
 
@@ -297,12 +297,6 @@ impl Desk {
         let wants = Wants { stream: request.stream_response, headers };
         let word = Word { approval: request.approval_id, decision: request.decision, reason: request.reason, digest: request.digest };
         self.decide(caller, request.execution_id, word, &wants).await
-    }
-
-    /// A call about an agent that is not there is a call to nowhere, not one with a fault in its body.
-    pub async fn must_have_agent(&self, tenant: TenantId, id: AgentId) -> Result<()> {
-        let found = self.store.find_flow(tenant, TargetKind::Agent, FlowId::from_u128(id.as_u128())).await?;
-        found.map(drop).ok_or_else(AgentId::missing)
     }
 
     async fn one_json(&self, tenant: TenantId, run: RunId, cursor: Option<u64>) -> Result<Response> {
