@@ -54,6 +54,15 @@ fn uuid_v7(clock: &Clock) -> u128 {
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().as_u128()
 }
 
+/// Any kind of id, for what treats them alike.
+pub trait TypedId: Copy + Send + Sync + fmt::Display + FromStr<Err = ParseIdError> {
+    /// The 26 characters that the store keeps.
+    fn suffix(self) -> String;
+
+    /// Reads the 26 characters that the store keeps.
+    fn from_suffix(text: &str) -> Result<Self, ParseIdError>;
+}
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident = $prefix:literal $(| $alias:literal)*;)*) => {$(
         $(#[$doc])*
@@ -87,6 +96,16 @@ macro_rules! ids {
             /// Reads the 26 characters that the store keeps.
             pub fn from_suffix(text: &str) -> Result<Self, ParseIdError> {
                 decode(text).map(Self).ok_or(ParseIdError { expected: $prefix })
+            }
+        }
+
+        impl TypedId for $name {
+            fn suffix(self) -> String {
+                Self::suffix(self)
+            }
+
+            fn from_suffix(text: &str) -> Result<Self, ParseIdError> {
+                Self::from_suffix(text)
             }
         }
 

@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::{
-    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, FlowVersion, Flows, Idempotency, Lease, Logs, NewRun,
-    Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Secrets, Signal,
-    SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Waits,
+    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, DocumentQuery, DocumentRow, Documents, FlowVersion,
+    Flows, Idempotency, Lease, Logs, NewRun, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary,
+    Rung, Runs, SavedFlow, Secrets, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Waits,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
@@ -180,6 +180,16 @@ pass! {
         fn file_answer(tenant: TenantId, route: &str, key: &str, answer: Answer) -> ();
         fn drop_receipt(tenant: TenantId, route: &str, key: &str) -> ();
         fn purge_receipts(now: Timestamp) -> u64;
+    }
+    Documents {
+        fn create_document(tenant: TenantId, kind: &str, row: DocumentRow) -> ();
+        fn replace_document(tenant: TenantId, kind: &str, row: DocumentRow) -> bool;
+        fn find_document(tenant: TenantId, kind: &str, id: &str) -> Option<DocumentRow>;
+        fn find_document_at(tenant: TenantId, kind: &str, place: &str) -> Option<DocumentRow>;
+        fn list_documents(tenant: TenantId, kind: &str, query: DocumentQuery) -> Vec<DocumentRow>;
+        fn delete_document(tenant: TenantId, kind: &str, id: &str) -> bool;
+        fn delete_documents_of(tenant: TenantId, kind: &str, parent: &str) -> u64;
+        fn due_documents(kind: &str, now: Timestamp, limit: u32) -> Vec<(TenantId, DocumentRow)>;
     }
     Secrets {
         fn create_secret(tenant: TenantId, secret: StoredSecret) -> ();

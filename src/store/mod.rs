@@ -6,11 +6,13 @@
 //!
 //! Must not know: what a step is, who is calling, any surface. No SQL outside this folder.
 //!
-//! To add a noun: a trait here, one file per database with the same name, a migration for each, cases in the
+//! What only needs to be kept whole is a [`Document`]: a struct and its kind's name, and nothing here. To add a noun: a trait here, one file per database with the same name, a migration for each, cases in the
 //! contract suite.
 
 mod accounts;
 mod batch;
+mod collection;
+mod documents;
 mod flows;
 mod group;
 mod idempotency;
@@ -36,6 +38,8 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 pub use accounts::{Accounts, ApiKey, Tenant};
+pub use collection::{Collection, Document, Kept, due};
+pub use documents::{DocumentQuery, DocumentRow, Documents};
 pub use flows::{FlowVersion, Flows, SavedFlow};
 pub use idempotency::{Answer, Begun, Idempotency, Receipt};
 pub use logs::{Logs, SmallLog};
@@ -130,7 +134,9 @@ impl Rung {
 
 /// Everything a database must be able to do.
 #[async_trait]
-pub trait Store: Runs + Logs + Waits + Flows + Records + Accounts + Idempotency + Secrets + Vaults + Send + Sync + 'static {
+pub trait Store:
+    Runs + Logs + Waits + Flows + Records + Documents + Accounts + Idempotency + Secrets + Vaults + Send + Sync + 'static
+{
     /// Rings when a run became due or, where other nodes share the database, when its log grew there. A hint: it may be
     /// lost or late, so whoever listens also looks from time to time.
     fn bell(&self) -> broadcast::Receiver<Rung>;

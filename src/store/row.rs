@@ -11,7 +11,8 @@ use super::group::Stand;
 use super::idempotency::Filed;
 use super::payload::reference;
 use super::{
-    ApiKey, Created, Credential, FlowVersion, Renewed, RunSummary, SavedFlow, Signal, StoreError, StoreResult, StoredSecret, Tenant,
+    ApiKey, Created, Credential, DocumentRow, FlowVersion, Renewed, RunSummary, SavedFlow, Signal, StoreError, StoreResult, StoredSecret,
+    Tenant,
 };
 use crate::clock::Timestamp;
 use crate::id::{CredentialId, FlowId, FlowVersionId, KeyId, RecordId, RunId, SecretId, TenantId, WaitId};
@@ -339,4 +340,22 @@ pub(super) fn secret(row: &impl Columns) -> StoreResult<StoredSecret> {
         created_at: read.time("created_at")?,
         updated_at: read.time("updated_at")?,
     })
+}
+
+pub(super) fn document(row: &impl Columns) -> StoreResult<DocumentRow> {
+    let read = Reader::new(row, "documents", "id")?;
+    Ok(DocumentRow {
+        id: read.text("id")?,
+        place: row.text("place")?,
+        parent: row.text("parent")?,
+        due_at: read.time_if("due_at")?,
+        version: read.small("version")?,
+        body: read.text("body")?,
+        created_at: read.time("created_at")?,
+        updated_at: read.time("updated_at")?,
+    })
+}
+
+pub(super) fn document_of_tenant(row: &impl Columns) -> StoreResult<(TenantId, DocumentRow)> {
+    Ok((Reader::new(row, "documents", "id")?.parsed("tenant", TenantId::from_suffix)?, document(row)?))
 }

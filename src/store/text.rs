@@ -4,7 +4,7 @@
 //! one are refused before they reach any database, with the same words everywhere. Documents are JSON texts, in
 //! which a NUL is written `\u0000`: they are kept as they are.
 
-use super::{ApiKey, Commit, Credential, NewRun, Receipt, SavedFlow, Signal, StoreError, StoreResult, StoredSecret, Tenant};
+use super::{ApiKey, Commit, Credential, DocumentRow, NewRun, Receipt, SavedFlow, Signal, StoreError, StoreResult, StoredSecret, Tenant};
 use crate::model::event::Segment;
 use crate::model::{JournalEntry, Record, Wait};
 
@@ -116,5 +116,12 @@ impl Fit for Receipt {
         plain("an idempotency key", &self.key)?;
         plain("a route", &self.route)?;
         plain("a request's hash", &self.request_hash)
+    }
+}
+
+impl Fit for DocumentRow {
+    fn fit(&self) -> StoreResult<()> {
+        plain("a document's place", self.place.as_deref().unwrap_or_default())?;
+        plain("a document's parent", self.parent.as_deref().unwrap_or_default())
     }
 }

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod commits;
+mod documents;
 mod flows;
 mod idempotency;
 mod logs;
@@ -32,6 +33,7 @@ pub struct MemoryStore {
 struct Tables {
     accounts: accounts::Accounts,
     credentials: vault::Credentials,
+    documents: documents::Documents,
     flows: flows::Flows,
     records: records::Records,
     secrets: secrets::Secrets,

@@ -6,6 +6,7 @@
 //! other by NOTIFY; a notification that is lost is only a delay.
 
 mod accounts;
+mod documents;
 mod flows;
 mod group;
 mod idempotency;
@@ -50,6 +51,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "compaction", include_str!("../../../migrations/postgres/0002_compaction.sql")),
     (3, "agents", include_str!("../../../migrations/postgres/0003_agents.sql")),
     (4, "secrets", include_str!("../../../migrations/postgres/0004_secrets.sql")),
+    (5, "documents", include_str!("../../../migrations/postgres/0005_documents.sql")),
 ];
 
 /// See the module.

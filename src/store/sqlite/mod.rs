@@ -4,6 +4,7 @@
 //! writer; everything else takes the same connection for a short transaction.
 
 mod accounts;
+mod documents;
 mod flows;
 mod group;
 mod idempotency;
@@ -66,6 +67,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "compaction", include_str!("../../../migrations/sqlite/0002_compaction.sql")),
     (3, "agents", include_str!("../../../migrations/sqlite/0003_agents.sql")),
     (4, "secrets", include_str!("../../../migrations/sqlite/0004_secrets.sql")),
+    (5, "documents", include_str!("../../../migrations/sqlite/0005_documents.sql")),
 ];
 
 /// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,

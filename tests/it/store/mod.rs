@@ -137,6 +137,14 @@ contract! {
         a_key_is_found_by_its_hash,
         a_key_is_revoked_by_its_tenant,
     ],
+    documents: [
+        a_document_is_kept_changed_and_deleted,
+        of_many_changes_at_once_one_is_made,
+        documents_are_listed_newest_first_in_pages,
+        what_is_due_is_found_for_every_tenant,
+        nobody_reaches_a_stranger_s_document,
+        a_nul_in_a_place_is_refused,
+    ],
     secrets: [
         a_secret_is_kept_changed_and_deleted,
         nobody_reaches_a_stranger_s_secret,

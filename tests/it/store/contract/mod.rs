@@ -9,6 +9,7 @@ pub mod children;
 pub mod claims;
 pub mod commits;
 pub mod creations;
+pub mod documents;
 pub mod flows;
 pub mod lists;
 pub mod payloads;
