@@ -214,6 +214,11 @@ impl Error {
         &self.0.code
     }
 
+    /// The code, to keep.
+    pub fn static_code(&self) -> Cow<'static, str> {
+        self.0.code.clone()
+    }
+
     pub fn message(&self) -> &str {
         &self.0.message
     }

@@ -190,6 +190,16 @@ ids! {
     CredentialId = "cred";
     /// A managed secret's row.
     SecretId = "secret";
+    /// A client token's row; never the token itself.
+    ClientTokenId = "ctok";
+    /// A page's session with a client token; never the text that the page holds.
+    SessionId = "sess";
+    /// What one visitor and one target said to each other.
+    ConversationId = "conv";
+    /// Somebody who comes back to a page.
+    VisitorId = "visitor";
+    /// A word on an answer.
+    FeedbackId = "feedback";
     /// One HTTP request.
     RequestId = "req";
 }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::expr::script::{Limits as ScriptLimits, Sandbox};
 use crate::feed::Feed;
 use crate::http::cors::Origins;
+use crate::http::dispatch;
 use crate::http::docs::Readiness;
 use crate::http::limits::Limits;
 use crate::http::serve::{ServeOptions, serve};
@@ -105,6 +106,9 @@ async fn tidy(state: AppState, compact_after: Option<Duration>) {
     loop {
         state.clock.sleep(pause).await;
         state.limits.sweep();
+        if let Err(error) = dispatch::tidy(&state.store, state.clock.now()).await {
+            tracing::warn!(%error, "expired sessions stay for now");
+        }
         if let Some(after) = compact_after
             && let Err(error) = state.feed.shrink(state.clock.now().before(after)).await
         {

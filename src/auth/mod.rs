@@ -9,6 +9,7 @@
 mod cache;
 mod key;
 pub mod scope;
+pub mod ticket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ pub use key::SHORTEST_KEY;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Problems, Result};
 use crate::id::{KeyId, TenantId};
-use crate::model::Caller;
+use crate::model::{Caller, Who};
 use crate::secret::Secret;
 use crate::store::{ApiKey, SharedStore, StoreError, Tenant};
 
@@ -38,7 +39,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// The one key in them.
-    fn key(&self) -> Result<Secret> {
+    pub fn key(&self) -> Result<Secret> {
         let bearer = self.authorization.as_ref().map(|value| bearer(value.expose())).transpose()?;
         match (bearer, &self.api_key) {
             (Some(one), Some(other)) if !other.matches(one.expose()) => {
@@ -120,7 +121,7 @@ impl Auth {
         if row.expires_at.is_some_and(|at| at <= self.clock.now()) {
             return Err(Error::new(Kind::Unauthenticated, "expired_api_key", "this API key has expired").next("use or make another key"));
         }
-        Ok(Caller { tenant: row.tenant, key: row.id, scopes: row.scopes.clone() })
+        Ok(Caller { tenant: row.tenant, who: Who::Key(row.id), scopes: row.scopes.clone() })
     }
 
     async fn find(&self, hash: &str) -> Result<Option<Arc<ApiKey>>> {

@@ -14,8 +14,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::id::{KeyId, TenantId};
-use crate::model::Caller;
 use crate::model::wait::hex;
+use crate::model::{Caller, Who};
 use crate::secret::Secret;
 
 /// A server at work. Stop it: what it holds is not given back by dropping it.
@@ -71,7 +71,7 @@ async fn lend(app: &App, clock: &Clock) -> Result<(Secret, Option<(TenantId, Key
     let tenant = tenants.first().ok_or_else(|| Error::internal("a database that was started has no tenant"))?.id;
     let id = KeyId::new(clock);
     let scopes = vec!["*".to_owned()];
-    let owner = Caller { tenant, key: id, scopes: scopes.clone() };
+    let owner = Caller { tenant, who: Who::Key(id), scopes: scopes.clone() };
     let made = app.state.auth.create_key(&owner, KeyRequest { id, name: "dispatch run".into(), scopes, expires_at: None }).await?;
     Ok((made.key, Some((tenant, made.row.id))))
 }

@@ -14,7 +14,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::id::{KeyId, TenantId};
-use crate::model::Caller;
+use crate::model::{Caller, Who};
 use crate::store::{ApiKey, SharedStore};
 
 /// See the module.
@@ -93,7 +93,7 @@ impl Desk {
         let id = KeyId::new(&self.clock);
         let request = KeyRequest { id, name, scopes, expires_at: expires.map(|span| self.clock.now().after(span)) };
         // Whoever holds the database may grant anything.
-        let owner = Caller { tenant: self.tenant, key: id, scopes: vec!["*".into()] };
+        let owner = Caller { tenant: self.tenant, who: Who::Key(id), scopes: vec!["*".into()] };
         let made = self.auth.create_key(&owner, request).await?;
         output.say(format_args!("API key (shown once): {}", made.key.expose()));
         output.say(self.line(&made.row));

@@ -41,7 +41,7 @@ pub use log::Lost;
 pub use memory::StepRecord;
 pub use meter::describe;
 pub use node_lease::{NodeLease, RunLease};
-pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, is_signal_name};
+pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, is_signal_name, no_paused_run};
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Problems, Result};

@@ -70,7 +70,7 @@ pub enum Fate {
 }
 
 /// The text is part of the contract of the dispatch surface.
-fn no_paused_run() -> Error {
+pub fn no_paused_run() -> Error {
     Error::new(Kind::Missing, "execution_not_paused", "No paused execution found for this executionId")
         .next("GET /v1/executions/{id} tells where the execution stands")
 }

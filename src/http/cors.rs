@@ -3,6 +3,9 @@
 //! An allowed origin is reflected, a preflight from it answered 204. A preflight from any other origin is
 //! refused with a readable 403; other calls from there go on without the grant, which the browser enforces.
 //! Cookies are never granted.
+//!
+//! Routes of pages are bound to the origins of a client token, which a preflight does not carry: there every preflight is answered, and the
+//! call itself is granted unless its route refused the origin.
 
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -13,6 +16,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::problem::Code;
 use crate::error::{Error, Kind, Result};
 
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -114,17 +118,29 @@ impl Origins {
     }
 }
 
+/// The code of a refused origin.
+const NOT_ALLOWED: &str = "origin_not_allowed";
+
+/// Whether a page may call this path with a session: its own routes, and those on which the guard takes a session for a key.
+fn is_of_pages(path: &str) -> bool {
+    path.starts_with("/v1/client/")
+        || path.starts_with("/v1/agents/") && (path.ends_with("/approve") || path.ends_with("/events"))
+        || path.starts_with("/v1/executions/") && path.ends_with("/events")
+}
+
 /// Answers preflights and grants what the list allows.
 pub async fn cors(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(ORIGIN).cloned();
     let allowed = origin.as_ref().and_then(|origin| origin.to_str().ok()).is_some_and(|origin| origins.allow(origin));
+    let of_pages = is_of_pages(request.uri().path());
     let preflight = request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match (&origin, preflight, allowed) {
-        (Some(_), true, true) => preflight_answer(),
-        (Some(_), true, false) => refusal(),
+        (Some(_), true, granted) if granted || of_pages => preflight_answer(),
+        (Some(_), true, _) => refusal(),
         _ => next.run(request).await,
     };
-    if let Some(origin) = origin.filter(|_| allowed) {
+    let refused = response.extensions().get::<Code>().is_some_and(|code| code.0 == NOT_ALLOWED);
+    if let Some(origin) = origin.filter(|_| allowed || of_pages && !refused) {
         grant(response.headers_mut(), origin);
     }
     response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));

@@ -2,13 +2,14 @@
 //!
 //! A middleware rather than an extractor, so that a new route is shut unless it is put outside on purpose.
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, MatchedPath, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HeaderName};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::AppState;
+use super::dispatch::Door;
 use crate::auth::Credentials;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -18,12 +19,13 @@ pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Proves the caller, counts the call against its rate, and hands the caller on.
 pub async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let caller = match prove(&state, request.headers()).await {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let caller = match prove(&state, request.headers(), route).await {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
     tracing::Span::current().record("tenant", tracing::field::display(caller.tenant));
-    let quota = match state.limits.count(caller.key) {
+    let quota = match state.limits.count(caller.who) {
         Ok(quota) => quota,
         Err(refused) => return refused.into_response(),
     };
@@ -35,8 +37,18 @@ pub async fn guard(State(state): State<AppState>, mut request: Request, next: Ne
     response
 }
 
-async fn prove(state: &AppState, headers: &HeaderMap) -> Result<crate::model::Caller> {
+/// Routes on which a page's session may stand in the place of a key. Each looks whose the execution is.
+const OPEN_TO_PAGES: [&str; 3] =
+    ["/v1/agents/{agentId}/approve", "/v1/agents/{agentId}/executions/{executionId}/events", "/v1/executions/{executionId}/events"];
+
+async fn prove(state: &AppState, headers: &HeaderMap, route: Option<&str>) -> Result<crate::model::Caller> {
     let credentials = Credentials { authorization: read(headers, &AUTHORIZATION)?, api_key: read(headers, &API_KEY)? };
+    if route.is_some_and(|route| OPEN_TO_PAGES.contains(&route))
+        && let Ok(key) = credentials.key()
+        && Door::is_session(&key)
+    {
+        return Door::from_ref(state).caller(&key, headers).await;
+    }
     state.auth.authenticate(&credentials).await
 }
 

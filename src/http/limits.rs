@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::id::KeyId;
+use crate::model::Who;
 
 /// The limits' figures.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,7 @@ impl governor::clock::Clock for Elapsed {
     }
 }
 
-type Limiter = RateLimiter<KeyId, DashMapStateStore<KeyId>, Elapsed, StateInformationMiddleware>;
+type Limiter = RateLimiter<Who, DashMapStateStore<Who>, Elapsed, StateInformationMiddleware>;
 
 /// The limits at work. Cheap to clone.
 #[derive(Clone)]
@@ -84,7 +84,7 @@ struct Inner {
     options: LimitOptions,
     elapsed: Elapsed,
     limiter: Option<Limiter>,
-    streams: Mutex<HashMap<KeyId, usize>>,
+    streams: Mutex<HashMap<Who, usize>>,
 }
 
 impl std::fmt::Debug for Limits {
@@ -109,10 +109,10 @@ impl Limits {
     }
 
     /// Counts one call of a key; refuses when its rate is used up.
-    pub fn count(&self, key: KeyId) -> std::result::Result<Option<Quota>, Limited> {
+    pub fn count(&self, who: Who) -> std::result::Result<Option<Quota>, Limited> {
         let (Some(limiter), Some(rate)) = (&self.0.limiter, self.0.options.rate) else { return Ok(None) };
         let limit = rate.burst.get();
-        match limiter.check_key(&key) {
+        match limiter.check_key(&who) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let reset = f64::from(limit.saturating_sub(remaining)) / f64::from(rate.per_second.get());
@@ -130,22 +130,22 @@ impl Limits {
     }
 
     /// A place for one more open stream of a key, held until the slot is dropped. Refusal: 429 `too_many_streams`.
-    pub fn open_stream(&self, key: KeyId) -> Result<StreamSlot> {
+    pub fn open_stream(&self, who: Who) -> Result<StreamSlot> {
         let cap = self.0.options.streams_per_key;
         let mut streams = self.0.streams.lock();
-        let open = streams.entry(key).or_default();
+        let open = streams.entry(who).or_default();
         if *open >= cap {
-            return Err(Error::new(Kind::Limited, "too_many_streams", format!("this key holds {cap} open streams, the most it may"))
+            return Err(Error::new(Kind::Limited, "too_many_streams", format!("this caller holds {cap} open streams, the most it may"))
                 .retry_after(Duration::from_secs(1))
                 .next("close streams that nobody reads, or ask without streaming"));
         }
         *open += 1;
-        Ok(StreamSlot { limits: self.clone(), key })
+        Ok(StreamSlot { limits: self.clone(), who })
     }
 
     /// How many streams a key holds open.
-    pub fn open_streams(&self, key: KeyId) -> usize {
-        self.0.streams.lock().get(&key).copied().unwrap_or_default()
+    pub fn open_streams(&self, who: Who) -> usize {
+        self.0.streams.lock().get(&who).copied().unwrap_or_default()
     }
 }
 
@@ -153,16 +153,16 @@ impl Limits {
 #[derive(Debug)]
 pub struct StreamSlot {
     limits: Limits,
-    key: KeyId,
+    who: Who,
 }
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {
         let mut streams = self.limits.0.streams.lock();
-        if let Some(open) = streams.get_mut(&self.key) {
+        if let Some(open) = streams.get_mut(&self.who) {
             *open -= 1;
             if *open == 0 {
-                streams.remove(&self.key);
+                streams.remove(&self.who);
             }
         }
     }
@@ -197,13 +197,22 @@ pub struct Limited {
     wait: Duration,
 }
 
+impl Limited {
+    fn wait(self) -> Duration {
+        self.wait.max(Duration::from_millis(1))
+    }
+
+    /// The refusal, for callers that are told no more than to wait.
+    pub fn error(self) -> Error {
+        let message = format!("this caller called more than {} times at once", self.limit);
+        Error::new(Kind::Limited, "rate_limited", message).retry_after(self.wait()).next("wait as Retry-After says, then call again")
+    }
+}
+
 impl IntoResponse for Limited {
     fn into_response(self) -> Response {
-        let message = format!("this key called more than {} times at once", self.limit);
-        let wait = self.wait.max(Duration::from_millis(1));
-        let error = Error::new(Kind::Limited, "rate_limited", message).retry_after(wait).next("wait as Retry-After says, then call again");
-        let mut response = error.into_response();
-        Quota { limit: self.limit, remaining: 0, reset: wait.as_secs_f64().ceil() as u64 }.write(response.headers_mut());
+        let mut response = self.error().into_response();
+        Quota { limit: self.limit, remaining: 0, reset: self.wait().as_secs_f64().ceil() as u64 }.write(response.headers_mut());
         response
     }
 }
@@ -212,6 +221,11 @@ impl IntoResponse for Limited {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::id::KeyId;
+
+    fn key(id: u128) -> Who {
+        Who::Key(KeyId::from_u128(id))
+    }
 
     fn limits(burst: u32, streams: usize) -> Limits {
         let rate = NonZeroU32::new(burst).map(|burst| Rate { per_second: NonZeroU32::MIN, burst });
@@ -221,11 +235,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_comes_back_with_time_and_is_each_keys_own() {
-        let (limits, key) = (limits(2, 1), KeyId::from_u128(1));
+        let (limits, key) = (limits(2, 1), key(1));
         assert!(limits.count(key).is_ok());
         assert!(limits.count(key).is_ok());
         assert!(limits.count(key).is_err());
-        assert!(limits.count(KeyId::from_u128(2)).is_ok());
+        assert!(limits.count(self::key(2)).is_ok());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(limits.count(key).is_ok());
         assert!(limits.count(key).is_err());
@@ -233,12 +247,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_dropped_stream_frees_its_place() {
-        let (limits, key) = (limits(1, 2), KeyId::from_u128(1));
+        let (limits, key) = (limits(1, 2), key(1));
         let first = limits.open_stream(key).ok();
         let second = limits.open_stream(key).ok();
         assert!(first.is_some() && second.is_some());
         assert_eq!(limits.open_stream(key).err().map(|error| error.code().to_owned()).as_deref(), Some("too_many_streams"));
-        assert!(limits.open_stream(KeyId::from_u128(2)).is_ok());
+        assert!(limits.open_stream(self::key(2)).is_ok());
         drop(first);
         assert!(limits.open_stream(key).is_ok());
         drop(second);

@@ -7,6 +7,7 @@ use aide::axum::ApiRouter;
 use aide::generate::in_context;
 use aide::openapi::{ApiKeyLocation, Info, OpenApi, SecurityScheme};
 use axum::Router;
+use axum::http::StatusCode;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -24,7 +25,7 @@ pub fn surfaces(guard: impl FnOnce(ApiRouter<AppState>) -> ApiRouter<AppState>) 
         context.schema = SchemaGenerator::new(settings);
     });
     let guarded = dispatch::routes().with_path_items(|item| item.security_requirement(BEARER).security_requirement(API_KEY));
-    let routes = ApiRouter::new().merge(guard(guarded)).merge(docs::routes());
+    let routes = ApiRouter::new().merge(guard(guarded)).merge(dispatch::public_routes()).merge(docs::routes());
     in_context(|context| context.schema.subschema_for::<Envelope<'static>>());
     let mut api = OpenApi { info: info(), ..OpenApi::default() };
     let router = routes.finish_api_with(&mut api, |api| api.security_scheme(BEARER, bearer()).security_scheme(API_KEY, api_key()));
@@ -82,6 +83,8 @@ const GUARDED: &[(u16, &str)] = &[
     (Kind::Conflict.status(), "It clashes with the present state"),
     (Kind::Limited.status(), "Too many calls; see Retry-After"),
 ];
+/// Those of pages.
+const OF_PAGES: &[(u16, &str)] = &[(StatusCode::GONE.as_u16(), "It was there, and was deleted")];
 /// Those of operations that take a body.
 const WITH_BODY: &[(u16, &str)] = &[
     (408, "The body came too slowly"),
@@ -92,7 +95,7 @@ const WITH_BODY: &[(u16, &str)] = &[
 
 /// Adds the error answers to every operation.
 fn complete(mut document: Value) -> Value {
-    let all = [ALWAYS, GUARDED, WITH_BODY].concat();
+    let all = [ALWAYS, GUARDED, OF_PAGES, WITH_BODY].concat();
     let mut answers: Map<String, Value> = all.iter().map(|(status, text)| (name(*status), error_answer(text))).collect();
     answers.sort_keys();
     if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
@@ -105,11 +108,12 @@ fn complete(mut document: Value) -> Value {
     let operations =
         paths.into_iter().flat_map(|paths| paths.values_mut()).filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
     for operation in operations.filter_map(Value::as_object_mut).filter(|operation| operation.contains_key("responses")) {
-        let guarded = operation.get("security").is_some();
+        let guarded = operation.get("security").is_some() || is_of_pages(operation);
         let with_body = operation.get("requestBody").is_some();
         let mut statuses: Vec<u16> = ALWAYS.iter().map(|(status, _)| *status).collect();
         statuses.extend(GUARDED.iter().filter(|_| guarded).map(|(status, _)| *status));
         statuses.extend(WITH_BODY.iter().filter(|_| with_body).map(|(status, _)| *status));
+        statuses.extend(is_of_pages(operation).then_some(StatusCode::GONE.as_u16()));
         statuses.sort_unstable();
         if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
             for status in statuses {
@@ -119,6 +123,11 @@ fn complete(mut document: Value) -> Value {
         }
     }
     document
+}
+
+/// Whether pages call it: they prove themselves in the body.
+fn is_of_pages(operation: &Map<String, Value>) -> bool {
+    operation.get("tags").and_then(Value::as_array).is_some_and(|tags| tags.iter().any(|tag| tag == dispatch::PAGES))
 }
 
 fn name(status: u16) -> String {

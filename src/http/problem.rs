@@ -14,6 +14,10 @@ use axum::response::{IntoResponse, Response};
 use crate::error::{Error, Kind};
 use crate::store::StoreError;
 
+/// The code that an answer refuses with, for the layers around the routes.
+#[derive(Debug, Clone)]
+pub struct Code(pub std::borrow::Cow<'static, str>);
+
 /// An error with the status it is answered with.
 #[derive(Debug)]
 pub struct Problem {
@@ -49,12 +53,14 @@ impl IntoResponse for Problem {
             Kind::Unavailable => tracing::warn!(code = error.code(), error = ?error, "a request could not be served"),
             _ => tracing::debug!(code = error.code(), error = ?error, "a request was refused"),
         }
+        let code = Code(error.static_code());
         let envelope = error.envelope();
         let wait = envelope.retry_after;
         let mut response = (status, Json(envelope)).into_response();
         if let Some(seconds) = wait {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.extensions_mut().insert(code);
         response
     }
 }

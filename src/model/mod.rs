@@ -17,6 +17,6 @@ pub use event::{Event, EventRecord};
 pub use flow::{Flow, Step};
 pub use journal::{JournalEntry, Outcome};
 pub use record::Record;
-pub use run::{Caller, Epoch, Run, RunInput, RunState, StepState};
+pub use run::{Caller, Epoch, Run, RunInput, RunState, StepState, Who};
 pub use target::{Target, TargetKind};
 pub use wait::{Resolution, Wait, WaitKind};

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::target::Target;
 use crate::clock::Timestamp;
-use crate::id::{KeyId, RunId, TenantId, WaitId};
+use crate::id::{ClientTokenId, KeyId, RunId, SessionId, TenantId, WaitId};
 
 /// Where a run is.
 ///
@@ -92,15 +92,44 @@ impl StepState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub i64);
 
+/// What a caller proved itself by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Who {
+    Key(KeyId),
+    /// A page, before it has a session.
+    ClientToken(ClientTokenId),
+    /// A page with a session.
+    Session(SessionId),
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Key(id) => id.fmt(f),
+            Self::ClientToken(id) => id.fmt(f),
+            Self::Session(id) => id.fmt(f),
+        }
+    }
+}
+
 /// What a caller may do, proven by a credential.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub tenant: TenantId,
-    pub key: KeyId,
+    pub who: Who,
     pub scopes: Vec<String>,
 }
 
 impl Caller {
+    /// A page sees what its own session began; a key's holder everything of the tenant.
+    pub fn may_see(&self, run: &Run) -> bool {
+        match self.who {
+            Who::Key(_) => true,
+            Who::ClientToken(_) => false,
+            Who::Session(session) => run.input.session == Some(session),
+        }
+    }
+
     /// Whether the caller holds `scope` (`FLOWS:READ`), its family (`FLOWS:*`) or everything (`*`).
     pub fn may(&self, scope: &str) -> bool {
         let family = scope.split(':').next().unwrap_or(scope);
@@ -128,6 +157,9 @@ pub struct RunInput {
     /// Tools that run in the caller.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub client_tools: Vec<Value>,
+    /// The page's session that began the run; it may answer what the run asks of its end user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
     pub options: RunOptions,
 }
 
@@ -284,7 +316,8 @@ mod tests {
 
     #[test]
     fn scopes_cover_their_family() {
-        let caller = |scope: &str| Caller { tenant: TenantId::from_u128(1), key: KeyId::from_u128(1), scopes: vec![scope.into()] };
+        let caller =
+            |scope: &str| Caller { tenant: TenantId::from_u128(1), who: Who::Key(KeyId::from_u128(1)), scopes: vec![scope.into()] };
         assert!(caller("*").may("FLOWS:READ"));
         assert!(caller("FLOWS:*").may("FLOWS:READ"));
         assert!(caller("FLOWS:READ").may("FLOWS:READ"));

@@ -50,6 +50,24 @@ impl WaitKind {
     }
 }
 
+impl Wait {
+    /// Whose word it takes, if it is an approval.
+    pub fn approver(&self) -> Approver {
+        self.shown.get("approver").and_then(|word| Approver::deserialize(word).ok()).unwrap_or_default()
+    }
+}
+
+/// Whose word an approval takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approver {
+    /// Whoever holds an API key.
+    #[default]
+    Owner,
+    /// Also the user of the page that began the run.
+    EndUser,
+}
+
 /// One thing a run waits for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wait {

@@ -1,11 +1,13 @@
 // The published chat widget, unchanged, against a real server: an answer that streams, a tool of the page, approvals, a reload and a broken
-// connection in the middle of an answer, two tabs.
+// connection in the middle of an answer, two tabs. Twice: with a client token, as pages of users have it, and with a key.
 import assert from "node:assert/strict";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { LIMIT, ROOT, door, launch, run, servePage, startDispatch } from "./harness.mjs";
 
 const SHOTS = process.env.SCREENSHOTS ?? join(ROOT, "target/persona");
+/** The page's origin as a preflight with the operator's list would have it; a client token has its own list. */
+const NOBODY = "nobody.example";
 
 /** Saves an agent whose model does what the message says, with a tool that needs a person's word. */
 async function saveAgent({ url, key }) {
@@ -14,10 +16,14 @@ async function saveAgent({ url, key }) {
     parametersSchema: { type: "object", properties: { order: { type: "string" } }, required: ["order"] },
     config: { code: "return { order, refunded: 39.9 };" },
   };
-  const agent = { name: "Desk", config: { model: "local/echo", systemPrompt: "You help.", tools: { runtimeTools: [refund], approval: { require: ["refund"] } } } };
-  const saved = await fetch(`${url}/v1/agents`, { method: "POST", headers: { authorization: `Bearer ${key}`, "content-type": "application/json" }, body: JSON.stringify(agent) });
-  assert.equal(saved.status, 201, await saved.clone().text());
-  return (await saved.json()).id;
+  const agent = { name: "Desk", config: { model: "local/echo", systemPrompt: "You help.", tools: { runtimeTools: [refund], approval: { require: ["refund"], approver: "end-user" } } } };
+  return (await make({ url, key }, "/v1/agents", agent)).id;
+}
+
+async function make({ url, key }, path, body) {
+  const made = await fetch(`${url}${path}`, { method: "POST", headers: { authorization: `Bearer ${key}`, "content-type": "application/json" }, body: JSON.stringify(body) });
+  assert.equal(made.status, 201, await made.clone().text());
+  return made.json();
 }
 
 /** How often a word stands in the chat. The user's own message has it once. */
@@ -27,13 +33,22 @@ const reaches = (page, word, least) =>
 const rests = (page) => page.waitForFunction(() => document.querySelector("#state").textContent === "");
 
 async function main() {
-  await mkdir(SHOTS, { recursive: true });
-  const origin = await servePage("persona");
-  const server = await startDispatch(origin);
-  const agent = await saveAgent(server);
-  const { url, cut } = await door(server.url);
-  const address = `http://${origin}/#server=${encodeURIComponent(url)}&key=${encodeURIComponent(server.key)}&agent=${agent}`;
-  const browser = await launch();
+  const [origin, browser] = [await servePage("persona"), await launch()];
+  for (const mode of ["token", "key"]) {
+    // With a client token the operator's list of origins says nothing of the page.
+    const server = await startDispatch(mode === "key" ? origin : NOBODY);
+    const agent = await saveAgent(server);
+    const pages = { name: "Shop", allowedOrigins: [`http://${origin}`], agentIds: [agent] };
+    const proof = mode === "key" ? `key=${encodeURIComponent(server.key)}&agent=${agent}` : `token=${(await make(server, "/v1/client-tokens", pages)).token}`;
+    const { url, cut } = await door(server.url);
+    await converse({ mode, browser, cut, address: `http://${origin}/#server=${encodeURIComponent(url)}&${proof}` });
+    console.log(`the chat widget works with a ${mode}`);
+  }
+}
+
+async function converse({ mode, browser, cut, address }) {
+  const shots = join(SHOTS, mode);
+  await mkdir(shots, { recursive: true });
   const complaints = [];
   /** Somebody who was never here; and, given a page, the same person's next tab. */
   const open = async (before) => {
@@ -48,7 +63,7 @@ async function main() {
     await page.locator("textarea").first().fill(text);
     await page.locator("textarea").first().press("Enter");
   };
-  const shot = (page, name) => page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true });
+  const shot = (page, name) => page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
   const page = await open();
 
   // An answer comes word by word, and is whole in the end.
@@ -81,14 +96,17 @@ async function main() {
   await page.getByText(/refund (failed|answered): .*denied/i).first().waitFor();
   await rests(page);
 
-  // The connection breaks in the middle of an answer. (The widget reconnects in the first turn after it was loaded.)
-  const cutOff = await open();
-  await say(cutOff, "slow 15\nrepeat 150 beta");
-  await reaches(cutOff, "beta", 30);
-  cut();
-  await reaches(cutOff, "beta", 151);
-  await rests(cutOff);
-  assert.equal(await count(cutOff, "beta"), 151);
+  // The connection breaks in the middle of an answer. (The widget reconnects in the first turn after it was loaded, and not with a client
+  // token: there it tells the error.)
+  if (mode === "key") {
+    const cutOff = await open();
+    await say(cutOff, "slow 15\nrepeat 150 beta");
+    await reaches(cutOff, "beta", 30);
+    cut();
+    await reaches(cutOff, "beta", 151);
+    await rests(cutOff);
+    assert.equal(await count(cutOff, "beta"), 151);
+  }
 
   // The page is loaded again in the middle of an answer, and goes on where it was.
   const reloaded = await open();
@@ -113,7 +131,6 @@ async function main() {
   await shot(second, "5-second-tab");
 
   assert.deepEqual(complaints, []);
-  console.log("the chat widget works: streaming, a tool of the page, approvals, a broken connection, a reload, two tabs");
 }
 
 await run(main);

@@ -110,6 +110,7 @@ fn the_statuses_are_those_of_the_source() {
         ("unsupported_media_type", "415"),
         ("unsupported_content_encoding", "415"),
         ("method_not_allowed", "405"),
+        ("conversation_deleted", "410"),
     ];
     let page = read("docs/errors.md");
     let answers = page.split("\n## ").find(|section| section.starts_with("Answers to a call")).unwrap();

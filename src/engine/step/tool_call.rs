@@ -1,17 +1,16 @@
 //! `tool-call`: one exact tool, without a model.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::tool_run::Invocation;
+use super::tool_run::{Asking, Invocation};
 use super::{Fields, StepBody, StepOutput, StepType, config};
 use crate::engine::context::{Interrupt, LONGEST_WAIT, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::TemplateTree;
 use crate::model::Step;
+use crate::model::wait::Approver;
 use crate::tool::{Definition, Tool};
 
 pub const TYPE: StepType = StepType {
@@ -34,25 +33,30 @@ struct Config {
     /// Strings in it are templates.
     #[serde(default)]
     parameters: Map<String, Value>,
-    /// A person must approve the call; `timeout` in milliseconds.
+    /// A person must approve the call; `timeout` in milliseconds, `approver` `owner` or `end-user`.
     #[serde(default)]
     approval: Option<Approval>,
 }
 
+/// How a person is asked when nothing more is said.
+const ASKING: Asking = Asking { lasts: LONGEST_WAIT, approver: Approver::Owner };
+
 #[derive(Deserialize, schemars::JsonSchema)]
-#[serde(untagged, expecting = "expected true, false or {timeout}")]
+#[serde(untagged, expecting = "expected true, false or {timeout, approver}")]
 enum Approval {
     Asked(bool),
     Policy {
         #[serde(default)]
         timeout: Option<u64>,
+        #[serde(default)]
+        approver: Approver,
     },
 }
 
 struct Body {
     tool: Tool,
     parameters: TemplateTree,
-    approval: Option<Duration>,
+    approval: Option<Asking>,
 }
 
 fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
@@ -74,12 +78,12 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     });
     let parameters = fields.tree("parameters", &Value::Object(config.parameters));
     let asked = match config.approval {
-        Some(Approval::Policy { timeout }) => Some(fields.wait("approval/timeout", timeout)),
-        Some(Approval::Asked(true)) => Some(LONGEST_WAIT),
+        Some(Approval::Policy { timeout, approver }) => Some(Asking { lasts: fields.wait("approval/timeout", timeout), approver }),
+        Some(Approval::Asked(true)) => Some(ASKING),
         Some(Approval::Asked(false)) | None => None,
     };
     fields.finish(tool.zip(parameters).map(|(tool, parameters)| {
-        let approval = asked.or(tool.definition.requires_approval.then_some(LONGEST_WAIT));
+        let approval = asked.or(tool.definition.requires_approval.then_some(ASKING));
         Body { tool, parameters, approval }
     }))
 }

@@ -14,7 +14,7 @@ use super::transform_data::script_failure;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
 use crate::failpoint;
 use crate::model::event::Event;
-use crate::model::wait::{WaitKind, digest};
+use crate::model::wait::{Approver, WaitKind, digest};
 use crate::tool::http::HttpTemplate;
 use crate::tool::{Body, Effect, Tool};
 
@@ -28,8 +28,16 @@ pub struct Invocation<'t> {
     pub reason: Option<String>,
     /// The model's turn, from 1.
     pub turn: u32,
-    /// Set when a person must approve; how long the request lasts.
-    pub approval: Option<Duration>,
+    /// Set when a person must approve.
+    pub approval: Option<Asking>,
+}
+
+/// How a person is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking {
+    /// How long the request lasts.
+    pub lasts: Duration,
+    pub approver: Approver,
 }
 
 /// What a call came to.
@@ -162,14 +170,14 @@ impl Invocation<'_> {
 
     /// `Some`: refused, with what to tell the model.
     async fn approve(&self, context: &StepContext<'_>, key: &str) -> StepResult<Option<ToolOutcome>> {
-        let Some(lasts) = self.approval else { return Ok(None) };
+        let Some(Asking { lasts, approver }) = self.approval else { return Ok(None) };
         let arguments = Value::Object(self.arguments.clone());
         let digest = digest(self.tool.name(), &arguments, &context.run.plan.blob.hash);
         let wait_key = context.key(&format!("{key}/approval"));
         let ask = Ask {
             kind: WaitKind::Approval,
             name: self.id.clone(),
-            shown: json!({ "toolName": self.tool.name(), "parameters": arguments, "stepId": context.step_id(), "reason": self.reason }),
+            shown: json!({ "toolName": self.tool.name(), "parameters": arguments, "stepId": context.step_id(), "reason": self.reason, "approver": approver }),
             digest: Some(digest.clone()),
             deadline: Some(context.now().after(lasts)),
         };

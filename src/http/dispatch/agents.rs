@@ -265,7 +265,8 @@ async fn execute(
     shelf(&store, caller.tenant).head(id.as_flow()).await?;
     request.agent = Some(json!({ "agentId": id }));
     let route = format!("POST /v1/agents/{id}/execute");
-    desk.start(&caller, Posted { route, key, headers: &headers, hash: fingerprint(&body.raw), request }).await
+    let posted = Posted { route, key, headers: &headers, hash: fingerprint(&body.raw), request, session: None };
+    desk.start(&caller, posted).await.map(|begun| begun.response)
 }
 
 async fn approve(

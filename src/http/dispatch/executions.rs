@@ -384,7 +384,7 @@ async fn page(store: &SharedStore, tenant: TenantId, filter: RunFilter, paging: 
 }
 
 async fn find(store: &SharedStore, caller: &crate::model::Caller, id: RunId) -> Result<Run> {
-    store.find_run(caller.tenant, id).await?.ok_or_else(RunId::missing)
+    store.find_run(caller.tenant, id).await?.filter(|run| caller.may_see(run)).ok_or_else(RunId::missing)
 }
 
 async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<RunId>) -> Result<Json<Detail>> {
@@ -402,7 +402,9 @@ async fn read_of_agent(
 }
 
 async fn find_of_agent(store: &SharedStore, caller: &crate::model::Caller, agent: AgentId, id: RunId) -> Result<Run> {
-    if let Some(run) = store.find_run(caller.tenant, id).await?.filter(|run| run.target == Target::Agent(Some(agent))) {
+    if let Some(run) =
+        store.find_run(caller.tenant, id).await?.filter(|run| run.target == Target::Agent(Some(agent)) && caller.may_see(run))
+    {
         return Ok(run);
     }
     agents::shelf(store, caller.tenant).head(agent.as_flow()).await?;
@@ -472,7 +474,7 @@ impl Reading {
             if run.state == RunState::Paused && has_read_up(&store, &run, cursor).await? {
                 return Ok(nothing_more());
             }
-            let slot = limits.open_stream(caller.key)?;
+            let slot = limits.open_stream(caller.who)?;
             return Ok(stream_response(id, follower, clock, slot, None));
         }
         let wait = Duration::from_secs(from.wait.unwrap_or(20).min(60));
@@ -643,7 +645,7 @@ async fn settle(
         FateWord::Retry => Fate::Retry,
     };
     find(&store, &caller, id).await?;
-    engine.settle(caller.tenant, id, request.wait_id, fate, &caller.key.to_string()).await?;
+    engine.settle(caller.tenant, id, request.wait_id, fate, &caller.who.to_string()).await?;
     workers.nudge(id).await;
     let run = find(&store, &caller, id).await?;
     Ok(Json(Status { execution_id: id, status: run.state }))

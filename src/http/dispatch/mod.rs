@@ -7,6 +7,7 @@ pub mod agent_document;
 mod agents;
 mod api_keys;
 mod bounds;
+mod client;
 mod credentials;
 pub mod document;
 mod execute;
@@ -20,9 +21,13 @@ mod secrets;
 use aide::axum::ApiRouter;
 use aide::transform::TransformOperation;
 
+pub(super) use self::client::{Door, TAG as PAGES};
 pub(super) use self::execute::{DispatchRequest, PublicEvent};
 pub use self::execute::{Fold, Outcome};
 use super::AppState;
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::store::SharedStore;
 
 /// Every route of this surface that needs a secret key.
 pub fn routes() -> ApiRouter<AppState> {
@@ -36,6 +41,17 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(api_keys::routes())
         .merge(credentials::routes())
         .merge(secrets::routes())
+        .merge(client::routes())
+}
+
+/// Every route of this surface that pages call without a key.
+pub fn public_routes() -> ApiRouter<AppState> {
+    client::public_routes()
+}
+
+/// Forgets what has expired; how many things.
+pub async fn tidy(store: &SharedStore, now: Timestamp) -> Result<u64> {
+    client::sweep(store, now).await
 }
 
 /// An operation's name, group and one-line summary.

@@ -44,6 +44,7 @@ macro_rules! on_one {
 
 mod agents;
 mod approvals;
+mod client;
 mod disconnects;
 mod edges;
 mod effects;

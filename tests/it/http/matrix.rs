@@ -41,6 +41,7 @@ fn anywhere(path: &str) -> String {
         .replace("{recordId}", &format!("record_{suffix}"))
         .replace("{keyId}", &format!("key_{suffix}"))
         .replace("{secretId}", &format!("secret_{suffix}"))
+        .replace("{clientTokenId}", &format!("ctok_{suffix}"))
         .replace("{executionId}", &format!("exec_{suffix}"))
         .replace("{signal}", "go")
         .replace("{provider}", "openai")
@@ -92,6 +93,7 @@ struct Property {
     record: Value,
     key: String,
     secret: String,
+    client_token: Value,
     /// Waits for the output of a tool.
     asks: Value,
     /// Waits for an approval.
@@ -123,6 +125,8 @@ impl Property {
         app.put("/v1/credentials/openai").json(&json!({ "apiKey": "sk-canary-0123" })).ok().await;
         let secret = app.post("/v1/secrets").json(&json!({ "key": "crm", "value": "canary-of-the-owner" })).ok().await;
         let agent = app.post("/v1/agents").json(&json!({ "name": "a", "model": "local/echo" })).ok().await;
+        let pages = json!({ "name": "p", "allowedOrigins": ["*"], "agentIds": [agent["id"]] });
+        let client_token = app.post("/v1/client-tokens").json(&pages).ok().await["clientToken"].clone();
         let said = json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false });
         let spoken = app.post(&format!("/v1/agents/{}/execute", agent["id"].as_str().unwrap())).json(&said).ok().await;
         Self {
@@ -132,6 +136,7 @@ impl Property {
             record: app.post("/v1/records").json(&json!({ "type": "t", "name": "r" })).ok().await,
             key: app.key_with(&["*"]).await.0.to_string(),
             secret: secret["id"].as_str().unwrap().into(),
+            client_token,
             asks: paused(app, "local_tool", prompt(json!({ "runtimeTools": [tool("local", json!({}))] }))).await,
             gated: paused(
                 app,
@@ -160,6 +165,7 @@ impl Property {
             .replace("{recordId}", self.record["id"].as_str().unwrap())
             .replace("{keyId}", &self.key)
             .replace("{secretId}", &self.secret)
+            .replace("{clientTokenId}", self.client_token["id"].as_str().unwrap())
             .replace("{executionId}", self.execution(operation))
             .replace("{signal}", "go")
             .replace("{provider}", "openai")
@@ -169,6 +175,7 @@ impl Property {
     fn body(&self, operation: &str) -> Option<Value> {
         match operation {
             "PUT /v1/flows/{flowId}" => Some(json!({ "description": "x" })),
+            "PUT /v1/client-tokens/{clientTokenId}" => Some(json!({ "name": "x" })),
             "PUT /v1/secrets/{secretId}" => Some(json!({ "description": "x" })),
             "PUT /v1/agents/{agentId}" => Some(json!({ "description": "x" })),
             "POST /v1/agents/{agentId}/execute" => {
@@ -241,6 +248,8 @@ impl Property {
         state.push(app.get(&format!("/v1/records/{}", self.record["id"].as_str().unwrap())).ok().await);
         state.push(app.get("/v1/credentials").ok().await);
         state.push(app.get("/v1/secrets").ok().await);
+        state.push(app.get("/v1/client-tokens").ok().await);
+        state.push(app.get(&format!("/v1/client-tokens/{}/token", self.client_token["id"].as_str().unwrap())).ok().await);
         state.push(app.get("/v1/executions").ok().await);
         state
     }

@@ -57,6 +57,8 @@ pub struct Counts {
 #[derive(Debug, Clone, Default)]
 pub struct Book {
     pub case: String,
+    /// Every signal that was sent, by name and id.
+    signals: BTreeSet<(String, String)>,
     pub owner: Option<NodeId>,
     epoch: i64,
     number: i64,
@@ -272,7 +274,9 @@ impl Ledger {
         let now = self.clock.now();
         self.with(run, |book, _| {
             let waits = book.waits.values().any(|wait| wait.kind == WaitKind::Signal && wait.resolution.is_none() && wait.name == name);
-            if kept && waits {
+            // The same delivery once more is no news.
+            let new = book.signals.insert((name.to_owned(), id.to_owned()));
+            if kept && new && waits {
                 book.unattended.get_or_insert(now);
             }
         });

@@ -11,8 +11,8 @@ use dispatch::http::limits::LimitOptions;
 use dispatch::http::serve::{ServeOptions, serve};
 use dispatch::http::{AppState, HttpOptions, router};
 use dispatch::id::{KeyId, TenantId};
-use dispatch::model::Caller;
 use dispatch::model::wait::hex;
+use dispatch::model::{Caller, Who};
 use dispatch::secret::Secret;
 use dispatch::store::{ApiKey, Tenant};
 use reqwest::Method;
@@ -98,7 +98,7 @@ impl TestApp {
 
     /// A new key of the first tenant.
     pub async fn key_with(&self, scopes: &[&str]) -> (KeyId, String) {
-        let caller = Caller { tenant: self.tenant().await, key: KeyId::from_u128(0), scopes: vec!["*".into()] };
+        let caller = Caller { tenant: self.tenant().await, who: Who::Key(KeyId::from_u128(0)), scopes: vec!["*".into()] };
         let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         let request = KeyRequest { id: KeyId::new(&self.state.clock), name: "test".into(), scopes, expires_at: None };
         let made = self.state.auth.create_key(&caller, request).await.unwrap();

@@ -1,15 +1,15 @@
 //! The configuration of a prompt, compiled.
 
-use std::time::Duration;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::engine::step::tool_run::Asking;
 use crate::engine::step::{Fields, StepBody, config};
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
 use crate::model::Step;
+use crate::model::wait::Approver;
 use crate::provider::{Effort, Reasoning, ResponseFormat, Sampling, ToolChoice};
 use crate::tool::{Definition, Tool, schema_fault};
 
@@ -125,6 +125,8 @@ pub struct ApprovalConfig {
     pub timeout: Option<u64>,
     /// Ask the model for a reason to show.
     pub request_reason: Option<bool>,
+    /// Whose word it takes: the owner's, with an API key, or also that of the page's user who began the execution.
+    pub approver: Approver,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -180,7 +182,7 @@ pub struct Turns {
 /// The approval policy of a prompt's tools.
 pub struct Approval {
     require: Require,
-    pub lasts: Duration,
+    pub asking: Asking,
     pub with_reason: bool,
 }
 
@@ -246,7 +248,11 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         turns,
         choice,
         limits,
-        approval: Approval { require: approval.require, lasts, with_reason: approval.request_reason.unwrap_or(true) },
+        approval: Approval {
+            require: approval.require,
+            asking: Asking { lasts, approver: approval.approver },
+            with_reason: approval.request_reason.unwrap_or(true),
+        },
         stream: config.stream.unwrap_or(true),
         show: step.stream,
     };

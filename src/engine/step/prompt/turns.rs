@@ -233,7 +233,7 @@ impl Prompt {
             }
         };
         tool.check(&Value::Object(arguments.clone()))?;
-        let approval = needs_approval.then_some(self.approval.lasts);
+        let approval = needs_approval.then_some(self.approval.asking);
         Ok(Invocation { id: call.id.clone(), tool, arguments, reason, turn, approval })
     }
 

@@ -32,6 +32,12 @@ impl<T> Part<T> {
     }
 }
 
+impl<T> From<Option<T>> for Part<T> {
+    fn from(part: Option<T>) -> Self {
+        Self(Ok(part))
+    }
+}
+
 impl<T> Default for Part<T> {
     fn default() -> Self {
         Self(Ok(None))

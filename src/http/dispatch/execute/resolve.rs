@@ -157,6 +157,7 @@ impl Lookup<'_> {
             metadata: request.metadata,
             context: request.context,
             client_tools,
+            session: None,
             options: RunOptions { source: if saved_agent { Mode::Existing } else { mode }.as_str().into(), ..run_options },
         };
         let stream = options.stream_response.or(stream);

@@ -22,7 +22,7 @@ use super::request::{ApproveRequest, ContinueRequest, DispatchRequest, ResumeReq
 use super::resolve::Lookup;
 use super::sse::{or_events, stream_response};
 use crate::clock::Clock;
-use crate::engine::{Answered, Decision, Engine, StartRun, Verdict};
+use crate::engine::{Answered, Decision, Engine, StartRun, Verdict, no_paused_run};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::feed::Feed;
@@ -32,8 +32,9 @@ use crate::http::extract::{Body, IdempotencyKey};
 use crate::http::idempotency::fingerprint;
 use crate::http::limits::Limits;
 use crate::http::scope::{FlowsExecute, Scoped};
-use crate::id::{RunId, TenantId, WaitId};
-use crate::model::{Caller, RunState};
+use crate::id::{RunId, SessionId, TenantId, WaitId};
+use crate::model::wait::Approver;
+use crate::model::{Caller, RunInput, RunState, Who};
 use crate::queue::Workers;
 use crate::store::{Created, RunKey, SharedStore};
 
@@ -120,7 +121,9 @@ async fn dispatch(
     headers: HeaderMap,
     body: Body<DispatchRequest>,
 ) -> Result<Response> {
-    desk.start(&caller, Posted { route: ROUTE.into(), key, headers: &headers, hash: fingerprint(&body.raw), request: body.value }).await
+    let (hash, request) = (fingerprint(&body.raw), body.value);
+    let posted = Posted { route: ROUTE.into(), key, headers: &headers, hash, request, session: None };
+    desk.start(&caller, posted).await.map(|begun| begun.response)
 }
 
 /// A creating call.
@@ -131,14 +134,22 @@ pub struct Posted<'a> {
     pub headers: &'a HeaderMap,
     pub hash: String,
     pub request: DispatchRequest,
+    /// The page's session that calls, if it is one.
+    pub session: Option<SessionId>,
+}
+
+/// An execution that was started, or started before, and the answer to its caller.
+pub struct Begun {
+    pub run: RunId,
+    pub response: Response,
 }
 
 impl Desk {
     /// Starts an execution and answers in the form that its caller wants.
-    pub async fn start(&self, caller: &Caller, posted: Posted<'_>) -> Result<Response> {
+    pub async fn start(&self, caller: &Caller, posted: Posted<'_>) -> Result<Begun> {
         // Before any work: refusing must stay cheap when there is too much to do.
         self.workers.admits()?;
-        let Posted { route, key, headers, hash: request_hash, request } = posted;
+        let Posted { route, key, headers, hash: request_hash, request, session } = posted;
         let tenant = caller.tenant;
         let known = match &key.0 {
             Some(key) => self.store.find_created_run(tenant, &route, key, self.clock.now()).await?,
@@ -147,7 +158,8 @@ impl Desk {
         let wants = Wants { stream: None, headers };
         if let Some(Created::Duplicate { run, request_hash: before }) = known {
             let wants = Wants { stream: stream_option(&request), ..wants };
-            return self.repeat(caller, run, &before, &request_hash, &wants).await;
+            let response = self.repeat(caller, run, &before, &request_hash, &wants).await?;
+            return Ok(Begun { run, response });
         }
         let seed = key.0.as_deref().map(|key| seed(tenant, key, &request_hash));
         let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, seed };
@@ -155,14 +167,14 @@ impl Desk {
         let wants = Wants { stream: resolved.stream, ..wants };
         let cancel = resolved.input.options.cancel_on_disconnect;
         let hand_over = resolved.respond_async || prefers_async(headers);
-        let slot = if wants.stream() && !hand_over { Some(self.limits.open_stream(caller.key)?) } else { None };
+        let slot = if wants.stream() && !hand_over { Some(self.limits.open_stream(caller.who)?) } else { None };
         let run_key =
             key.0.map(|key| RunKey { route, key, request_hash: request_hash.clone(), expires_at: self.clock.now().after(KEY_LIFE) });
         let start = StartRun {
             tenant,
             plan: resolved.plan,
             target: resolved.target,
-            input: resolved.input,
+            input: RunInput { session, ..resolved.input },
             secrets: resolved.secrets,
             key: run_key,
             parent: None,
@@ -174,11 +186,12 @@ impl Desk {
             (run, created, None)
         };
         if let Created::Duplicate { run, request_hash: before } = created {
-            return self.repeat(caller, run, &before, &request_hash, &wants).await;
+            let response = self.repeat(caller, run, &before, &request_hash, &wants).await?;
+            return Ok(Begun { run, response });
         }
         failpoint::hit("http.accepted");
         if hand_over {
-            return Ok(accepted(run));
+            return Ok(Begun { run, response: accepted(run) });
         }
         let response = match slot {
             Some(slot) => stream_response(run, self.feed.follow(tenant, run, None), self.clock.clone(), slot, guard),
@@ -187,12 +200,12 @@ impl Desk {
                 guard.into_iter().for_each(OnDisconnect::disarm);
                 match response {
                     // The run exists: an error would have the caller make a second one.
-                    Err(error) if error.kind() == Kind::Unavailable => return Ok(accepted(run)),
+                    Err(error) if error.kind() == Kind::Unavailable => return Ok(Begun { run, response: accepted(run) }),
                     response => response?,
                 }
             }
         };
-        Ok(named(run, response))
+        Ok(Begun { run, response: named(run, response) })
     }
 }
 
@@ -309,7 +322,7 @@ impl Desk {
         if !wants.stream() {
             return self.one_json(caller.tenant, run, cursor).await.map(|response| named(run, response));
         }
-        let slot = self.limits.open_stream(caller.key)?;
+        let slot = self.limits.open_stream(caller.who)?;
         let follower = self.feed.follow(caller.tenant, run, cursor);
         Ok(named(run, stream_response(run, follower, self.clock.clone(), slot, None)))
     }
@@ -348,15 +361,43 @@ impl Desk {
         if outputs.is_empty() {
             return Err(Error::invalid_at("/toolOutputs", "expected the output of at least one tool call"));
         }
-        let answered = self.engine.deliver(caller.tenant, run, outputs, messages, &caller.key.to_string()).await?;
+        self.may_continue(caller, run, None).await?;
+        let answered = self.engine.deliver(caller.tenant, run, outputs, messages, &caller.who.to_string()).await?;
         self.go_on(caller, run, answered, wants).await
     }
 
     async fn decide(&self, caller: &Caller, run: RunId, word: Word, wants: &Wants<'_>) -> Result<Response> {
-        let by = caller.key.to_string();
+        self.may_continue(caller, run, Some(word.approval)).await?;
+        let by = caller.who.to_string();
         let verdict = Verdict { decision: word.decision, reason: word.reason.as_deref(), digest: word.digest.as_deref(), by: &by };
         let answered = self.engine.approve(caller.tenant, run, word.approval, verdict).await?;
         self.go_on(caller, run, answered, wants).await
+    }
+
+    /// Cancels an execution; one that has ended stays as it is.
+    pub async fn cancel(&self, tenant: TenantId, run: RunId) -> Result<()> {
+        self.engine.cancel(tenant, run).await?;
+        self.workers.cancel_here(run);
+        self.workers.nudge(run).await;
+        Ok(())
+    }
+
+    /// A page may continue what its own session began, and decide what its user was asked.
+    async fn may_continue(&self, caller: &Caller, run: RunId, approval: Option<WaitId>) -> Result<()> {
+        let Who::Session(session) = caller.who else { return Ok(()) };
+        let found = self.store.find_run(caller.tenant, run).await?.filter(|run| run.input.session == Some(session));
+        found.ok_or_else(no_paused_run)?;
+        let Some(approval) = approval else { return Ok(()) };
+        let wait = self.store.find_wait(caller.tenant, approval).await?.filter(|wait| wait.run == run);
+        if wait.is_some_and(|wait| wait.approver() != Approver::EndUser) {
+            return Err(Error::new(
+                Kind::Forbidden,
+                "APPROVAL_APPROVER_NOT_END_USER",
+                "this call needs the word of the owner, not of the end user",
+            )
+            .next("its owner decides at POST /v1/dispatch/approve, or says `approver: \"end-user\"` in the approval policy"));
+        }
+        Ok(())
     }
 
     /// Answers with what came of an answer, up to the next rest; the same when it is repeated.

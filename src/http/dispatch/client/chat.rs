@@ -1,0 +1,282 @@
+//! `POST /v1/client/chat`, `/resume` and `/approve`: a page's part in executions.
+//!
+//! A chat is a dispatch of the session's target, and answered like one; what continues it is checked against the session that began it.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::post_with;
+use axum::extract::{FromRef, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::TAG;
+use super::conversations::{self, Said, Turn};
+use super::door::{Door, Guest};
+use crate::engine::Decision;
+use crate::error::{Error, Kind, Result};
+use crate::http::AppState;
+use crate::http::dispatch::about;
+use crate::http::dispatch::execute::{ApproveRequest, Desk, DispatchRequest, Posted, ResumeRequest, streamed};
+use crate::http::extract::{Body, IdempotencyKey};
+use crate::http::idempotency::fingerprint;
+use crate::http::problem::Problem;
+use crate::id::{AgentId, RunId, WaitId};
+use crate::secret::Secret;
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new()
+        .api_route("/v1/client/chat", post_with(chat, |op| streamed(about("chat", TAG, "Send a message and stream the answer")(op))))
+        .api_route(
+            "/v1/client/resume",
+            post_with(resume, |op| streamed(about("resumeChat", TAG, "Deliver outputs of the page's tools")(op))),
+        )
+        .api_route(
+            "/v1/client/approve",
+            post_with(approve, |op| streamed(about("approveChat", TAG, "Decide what the end user may decide")(op))),
+        )
+}
+
+/// A message and all that came before it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ClientChatRequest")]
+struct ChatRequest {
+    session_id: Secret,
+    /// The whole conversation, oldest first: `{id?, role, content, displayContent?}`. What says `system` reaches the model as the user's.
+    messages: Vec<Value>,
+    /// The id that the page keeps for the answer.
+    #[serde(default)]
+    assistant_message_id: Option<String>,
+    /// Variables at the root of templates.
+    #[serde(default)]
+    inputs: Option<Map<String, Value>>,
+    #[serde(default)]
+    metadata: Option<Value>,
+    #[serde(default)]
+    context: Option<Value>,
+    #[serde(default)]
+    client_tools: Option<Vec<Value>>,
+    /// Names the set of tools: sent alone it stands for the set that was sent with it before.
+    #[serde(default)]
+    client_tools_fingerprint: Option<String>,
+    /// `interrupt` cancels the session's execution that is under way.
+    #[serde(default)]
+    submit_mode: SubmitMode,
+    #[serde(default)]
+    stream_response: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum SubmitMode {
+    #[default]
+    Normal,
+    Interrupt,
+}
+
+/// Outputs of the page's tools.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ClientResumeRequest")]
+struct Outputs {
+    session_id: Secret,
+    execution_id: RunId,
+    /// Outputs by `toolCallId` (or tool name); at least one.
+    #[serde(default)]
+    tool_outputs: Map<String, Value>,
+    #[serde(default)]
+    messages: Vec<Value>,
+    #[serde(default)]
+    client_tools: Option<Vec<Value>>,
+    #[serde(default)]
+    client_tools_fingerprint: Option<String>,
+    #[serde(default)]
+    stream_response: Option<bool>,
+}
+
+/// The user's word on an approval.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ClientApproveRequest")]
+struct Word {
+    session_id: Secret,
+    execution_id: RunId,
+    approval_id: WaitId,
+    decision: Decision,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    stream_response: Option<bool>,
+}
+
+/// What a chat needs besides the door.
+#[derive(Clone)]
+struct Table {
+    door: Door,
+    desk: Desk,
+}
+
+impl FromRef<AppState> for Table {
+    fn from_ref(state: &AppState) -> Self {
+        Self { door: Door::from_ref(state), desk: Desk::from_ref(state) }
+    }
+}
+
+const LONGEST_FINGERPRINT: usize = 128;
+
+async fn chat(State(table): State<Table>, headers: HeaderMap, body: Body<ChatRequest>) -> Result<Response, Problem> {
+    let Table { door, desk } = table;
+    let request = body.value;
+    let mut guest = door.guest(&request.session_id, &headers).await?;
+    if request.client_tools_fingerprint.as_ref().is_some_and(|text| text.len() > LONGEST_FINGERPRINT) {
+        let message = format!("expected at most {LONGEST_FINGERPRINT} characters");
+        return Err(Error::invalid_at("/clientToolsFingerprint", message).into());
+    }
+    let conversation = guest.session.body.conversation;
+    let all = conversations::all(&door, guest.tenant);
+    let mut kept = all.find(conversation).await?.ok_or_else(conversations::gone)?;
+    let tools = tools_of(&guest, request.client_tools, request.client_tools_fingerprint.as_deref())?;
+    door.count_message(&mut guest).await?;
+    if request.submit_mode == SubmitMode::Interrupt
+        && let Some(running) = guest.session.body.running
+    {
+        desk.cancel(guest.tenant, running).await?;
+    }
+    let mut said = said(&request.messages);
+    let messages: Vec<Value> = request.messages.into_iter().map(as_of_the_user).collect();
+    let mut dispatch = dispatch(&guest, messages, tools.clone());
+    dispatch.inputs = request.inputs.into();
+    dispatch.metadata = request.metadata;
+    dispatch.context = request.context;
+    dispatch.stream_response = request.stream_response.into();
+    let caller = guest.caller();
+    let posted = Posted {
+        route: "POST /v1/client/chat".into(),
+        key: IdempotencyKey(None),
+        headers: &headers,
+        hash: fingerprint(&body.raw),
+        request: dispatch,
+        session: Some(guest.session.id),
+    };
+    let begun = desk.start(&caller, posted).await?;
+    let run = begun.run;
+    said.iter_mut()
+        .enumerate()
+        .filter(|(_, said)| said.id.is_empty())
+        .for_each(|(index, said)| said.id = format!("said_{}_{index}", run.suffix()));
+    let turn = Turn { said, run, answer: request.assistant_message_id, shown: None, at: door.clock.now() };
+    // The execution is under way: what follows is kept if it can be, and its answer is given whatever comes.
+    if let Err(error) = remember(&door, &mut guest, &mut kept, turn, tools, request.client_tools_fingerprint).await {
+        tracing::warn!(%run, ?error, "a turn is missing from its conversation");
+    }
+    Ok(begun.response)
+}
+
+/// Puts a turn into its conversation, and the execution and the page's tools into the session.
+async fn remember(
+    door: &Door,
+    guest: &mut Guest,
+    kept: &mut crate::store::Kept<conversations::Conversation>,
+    turn: Turn,
+    tools: Vec<Value>,
+    fingerprint: Option<String>,
+) -> Result<()> {
+    let run = turn.run;
+    loop {
+        let mut next = kept.body.clone();
+        next.add(turn.clone());
+        let all = conversations::all(door, guest.tenant);
+        if all.change(kept, next, door.clock.now()).await?.is_some() {
+            break;
+        }
+        // Deleted meanwhile: then there is nothing to add to.
+        let Some(now) = all.find(kept.id).await? else { break };
+        *kept = now;
+    }
+    door.change(guest, |session| {
+        session.running = Some(run);
+        session.client_tools.clone_from(&tools);
+        session.fingerprint.clone_from(&fingerprint);
+        Ok(())
+    })
+    .await
+}
+
+/// The page's tools: those that it sent, or those that it sent before under the same fingerprint.
+fn tools_of(guest: &Guest, sent: Option<Vec<Value>>, fingerprint: Option<&str>) -> Result<Vec<Value>> {
+    match (sent, fingerprint) {
+        (Some(tools), _) => Ok(tools),
+        (None, None) => Ok(Vec::new()),
+        (None, known) if known == guest.session.body.fingerprint.as_deref() => Ok(guest.session.body.client_tools.clone()),
+        // Clients compare this very text.
+        (None, Some(_)) => Err(Error::new(Kind::Conflict, "client_tools_resend_required", "client_tools_resend_required")
+            .next("send `clientTools` together with the fingerprint")),
+    }
+}
+
+/// The user's messages since the last answer.
+fn said(messages: &[Value]) -> Vec<Said> {
+    let text = |message: &Value, name: &str| message.get(name).and_then(Value::as_str).map(str::to_owned);
+    let since = messages.iter().rposition(|message| text(message, "role").as_deref() == Some("assistant")).map_or(0, |last| last + 1);
+    let new = messages.iter().skip(since).filter(|message| text(message, "role").as_deref() == Some("user"));
+    new.map(|message| Said {
+        id: text(message, "id").unwrap_or_default(),
+        content: message.get("content").cloned().unwrap_or_default(),
+        shown: text(message, "displayContent"),
+    })
+    .collect()
+}
+
+/// A message as the model may read it: a page has no more authority than its user.
+fn as_of_the_user(mut message: Value) -> Value {
+    let role = message.get("role").and_then(Value::as_str).unwrap_or_default();
+    if ["system", "developer"].contains(&role) {
+        message["role"] = "user".into();
+    }
+    message
+}
+
+/// A dispatch of the session's target.
+fn dispatch(guest: &Guest, messages: Vec<Value>, tools: Vec<Value>) -> DispatchRequest {
+    let target = &guest.session.body.target;
+    let mut request =
+        DispatchRequest { messages: Some(Value::Array(messages)), client_tools: Some(tools).into(), ..DispatchRequest::default() };
+    if target.parse::<AgentId>().is_ok() {
+        request.agent = Some(json!({ "agentId": target }));
+    } else {
+        request.flow = Some(json!({ "id": target }));
+    }
+    if guest.token.body.settings.pin_to_version {
+        request.version_id = Some("published".to_owned()).into();
+    }
+    request
+}
+
+async fn resume(State(table): State<Table>, headers: HeaderMap, body: Body<Outputs>) -> Result<Response> {
+    let Outputs { session_id, execution_id, tool_outputs, messages, client_tools, client_tools_fingerprint, stream_response } = body.value;
+    let mut guest = table.door.guest(&session_id, &headers).await?;
+    if client_tools.is_some() || client_tools_fingerprint.is_some() {
+        let tools = tools_of(&guest, client_tools, client_tools_fingerprint.as_deref())?;
+        table
+            .door
+            .change(&mut guest, |session| {
+                session.client_tools.clone_from(&tools);
+                session.fingerprint.clone_from(&client_tools_fingerprint);
+                Ok(())
+            })
+            .await?;
+    }
+    let messages = messages.into_iter().map(as_of_the_user).collect();
+    let request = ResumeRequest { execution_id, tool_outputs, messages, stream_response: Some(stream_response.unwrap_or(true)) };
+    table.desk.resume(&guest.caller(), &headers, request).await
+}
+
+async fn approve(State(table): State<Table>, headers: HeaderMap, body: Body<Word>) -> Result<Response> {
+    let Word { session_id, execution_id, approval_id, decision, reason, stream_response } = body.value;
+    let guest = table.door.guest(&session_id, &headers).await?;
+    let stream_response = Some(stream_response.unwrap_or(true));
+    let request = ApproveRequest { execution_id, approval_id, decision, reason, digest: None, stream_response };
+    table.desk.approve(&guest.caller(), &headers, request).await
+}

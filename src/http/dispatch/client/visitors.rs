@@ -1,0 +1,140 @@
+//! Visitors: people who come back to a page, known by a text that their browser keeps.
+
+use std::time::Duration;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::post_with;
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::TAG;
+use super::door::Door;
+use crate::auth::ticket;
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+use crate::http::AppState;
+use crate::http::dispatch::about;
+use crate::id::{ClientTokenId, ConversationId, TenantId, VisitorId};
+use crate::secret::Secret;
+use crate::store::{Collection, Document, Kept};
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new().api_route(
+        "/v1/client/visitor/reset",
+        post_with(reset, about("resetVisitor", TAG, "Forget a visitor: the token in `X-Visitor-Token` ends at once")),
+    )
+}
+
+const PREFIX: &str = "vt_";
+/// The header that carries a visitor's token.
+const HEADER: &str = "x-visitor-token";
+/// A visitor who has not been here for so long is a new one.
+const LIFE: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Conversations that a visitor can come back to; older ones are left to their owner.
+const REMEMBERED: usize = 200;
+
+/// Somebody who comes back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Visitor {
+    token: ClientTokenId,
+    hash: String,
+    pub expires_at: Timestamp,
+    /// Oldest first.
+    pub conversations: Vec<ConversationId>,
+}
+
+impl Document for Visitor {
+    const KIND: &'static str = "visitor";
+    type Id = VisitorId;
+
+    fn parent(&self) -> Option<String> {
+        Some(self.token.to_string())
+    }
+}
+
+/// A visitor was forgotten.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "VisitorReset")]
+struct Reset {
+    /// Always true.
+    reset: bool,
+}
+
+/// A new visitor and the text that proves them.
+pub(super) async fn create(door: &Door, tenant: TenantId, token: ClientTokenId) -> Result<(Kept<Visitor>, Secret)> {
+    let id = VisitorId::new(&door.clock);
+    let (text, hash) = ticket::mint(&door.clock, PREFIX, tenant, id.as_u128());
+    let now = door.clock.now();
+    let visitor = Visitor { token, hash, expires_at: now.after(LIFE), conversations: Vec::new() };
+    Ok((Collection::of(&*door.store, tenant).create(id, visitor, now).await?, text))
+}
+
+/// The visitor of this token whose text this is.
+pub(super) async fn find(door: &Door, tenant: TenantId, token: ClientTokenId, text: &Secret) -> Result<Option<Kept<Visitor>>> {
+    let Some(ticket) = ticket::read(text, &[PREFIX]).filter(|ticket| ticket.tenant == tenant) else { return Ok(None) };
+    let found = Collection::<Visitor>::of(&*door.store, tenant).find(VisitorId::from_u128(ticket.id)).await?;
+    let real = |visitor: &Kept<Visitor>| {
+        ticket.is(&visitor.body.hash) && visitor.body.token == token && visitor.body.expires_at > door.clock.now()
+    };
+    Ok(found.filter(real))
+}
+
+/// The visitor whose token a request carries. Error: `visitor_token_required` (401).
+pub(super) async fn proven(door: &Door, tenant: TenantId, token: ClientTokenId, headers: &HeaderMap) -> Result<Kept<Visitor>> {
+    let text = headers.get(HEADER).and_then(|value| value.to_str().ok()).map(Secret::new);
+    let found = match &text {
+        Some(text) => find(door, tenant, token, text).await?,
+        None => None,
+    };
+    found.ok_or_else(|| {
+        Error::new(Kind::Unauthenticated, "visitor_token_required", "Visitor token required")
+            .next("send the `visitor.token` of POST /v1/client/init in the header X-Visitor-Token")
+    })
+}
+
+/// Lets a visitor come back to a conversation.
+pub(super) async fn remember(door: &Door, tenant: TenantId, visitor: &Kept<Visitor>, id: ConversationId) -> Result<()> {
+    change(door, tenant, visitor, |conversations| {
+        conversations.push(id);
+        let surplus = conversations.len().saturating_sub(REMEMBERED);
+        conversations.drain(..surplus);
+    })
+    .await
+}
+
+/// Changes what a visitor can come back to, whoever else changes it at the same time.
+pub(super) async fn change(
+    door: &Door,
+    tenant: TenantId,
+    visitor: &Kept<Visitor>,
+    change: impl Fn(&mut Vec<ConversationId>),
+) -> Result<()> {
+    let all = Collection::<Visitor>::of(&*door.store, tenant);
+    let mut now = Some(visitor.clone());
+    while let Some(visitor) = now {
+        let mut next = visitor.body.clone();
+        next.expires_at = door.clock.now().after(LIFE);
+        change(&mut next.conversations);
+        if all.change(&visitor, next, door.clock.now()).await?.is_some() {
+            return Ok(());
+        }
+        now = all.find(visitor.id).await?;
+    }
+    Ok(())
+}
+
+async fn reset(State(door): State<Door>, headers: HeaderMap) -> Result<Json<Reset>> {
+    let text = headers.get(HEADER).and_then(|value| value.to_str().ok()).map(Secret::new);
+    if let Some(ticket) = text.and_then(|text| ticket::read(&text, &[PREFIX])) {
+        let all = Collection::<Visitor>::of(&*door.store, ticket.tenant);
+        let found = all.find(VisitorId::from_u128(ticket.id)).await?;
+        if let Some(visitor) = found.filter(|visitor| ticket.is(&visitor.body.hash)) {
+            all.delete(visitor.id).await?;
+        }
+    }
+    Ok(Json(Reset { reset: true }))
+}
