@@ -190,6 +190,8 @@ ids! {
     CredentialId = "cred";
     /// A managed secret's row.
     SecretId = "secret";
+    /// A saved tool.
+    ToolId = "tool";
     /// A client token's row; never the token itself.
     ClientTokenId = "ctok";
     /// A page's session with a client token; never the text that the page holds.

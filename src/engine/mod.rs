@@ -146,16 +146,17 @@ impl Engine {
     /// Checks the flows and agents that steps run. Faults of a saved one have no place in the caller's document but its id.
     fn check_children(&self, plan: &Plan, problems: &mut Problems) {
         for planned in &plan.steps {
-            let Some(Err(error)) = planned.body.flow().map(|child| self.check(child)) else { continue };
-            let at = format!("{}/config", planned.step.pointer);
-            let field = planned.body.child_field();
-            if planned.step.config.get(format!("{field}Id")).is_some_and(|id| !id.is_null()) {
-                problems.add(format!("{at}/{field}Id"), error.message());
-            } else if error.problems().is_empty() || field != "flow" {
-                // Only a flow's steps know where they stand in the document.
-                problems.add(format!("{at}/{field}"), error.message());
-            } else {
-                problems.0.extend(error.under(&format!("{at}/flow")).problems().iter().cloned());
+            for (place, child) in planned.body.children() {
+                let Err(error) = self.check(child) else { continue };
+                let at = format!("{}/config{place}", planned.step.pointer);
+                if planned.step.config.pointer(&format!("{place}Id")).is_some_and(|id| !id.is_null()) {
+                    problems.add(format!("{at}Id"), error.message());
+                } else if error.problems().is_empty() || !place.ends_with("/flow") {
+                    // Only a flow's steps know where they stand in the document.
+                    problems.add(at, error.message());
+                } else {
+                    problems.0.extend(error.under(&at).problems().iter().cloned());
+                }
             }
         }
     }

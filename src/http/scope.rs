@@ -47,6 +47,8 @@ scopes! {
     ApiKeysWrite = "API_KEYS:WRITE",
     SecretsRead = "SECRETS:READ",
     SecretsWrite = "SECRETS:WRITE",
+    ToolsRead = "TOOLS:READ",
+    ToolsWrite = "TOOLS:WRITE",
     ClientTokensRead = "CLIENT_TOKENS:READ",
     ClientTokensWrite = "CLIENT_TOKENS:WRITE",
     CredentialsRead = "CREDENTIALS:READ",

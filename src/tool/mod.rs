@@ -32,7 +32,7 @@ pub struct Definition {
     pub name: String,
     #[serde(default)]
     pub description: String,
-    /// `external` (HTTP), `custom` (JavaScript) or `local` (runs in the caller).
+    /// `external` (HTTP), `custom` (JavaScript), `flow` or `subagent` (an execution of their own), or `local` (runs in the caller).
     #[serde(default = "local")]
     pub tool_type: String,
     /// JSON Schema of the parameters, with `type: object`.
@@ -81,6 +81,17 @@ pub enum Body {
     Http(Box<HttpTemplate>),
     /// JavaScript over the parameters.
     Script(String),
+    /// A flow or an agent in an execution of its own. Which one is the engine's to know.
+    Child(ChildKind),
+}
+
+/// What a tool runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildKind {
+    /// A flow; the parameters are its variables.
+    Flow,
+    /// An agent; the parameter `message` is what it is asked.
+    Agent,
 }
 
 /// A compiled tool.
@@ -104,20 +115,25 @@ impl Tool {
         check_name(&definition.name, &mut problems);
         check_schema(&definition, &mut problems);
         let timeout_ms = definition.config.get("timeout").or_else(|| definition.config.get("timeoutMs")).and_then(Value::as_u64);
-        if timeout_ms.is_some_and(|timeout| timeout > MAX_TIMEOUT_MS) {
+        let own = matches!(definition.tool_type.as_str(), "flow" | "subagent");
+        if !own && timeout_ms.is_some_and(|timeout| timeout > MAX_TIMEOUT_MS) {
             problems.add("/config/timeout", format!("a tool call may take {MAX_TIMEOUT_MS} ms at most"));
         }
         let body = match definition.tool_type.as_str() {
             "local" | "client" => Some(Body::Local),
             "external" => http_body(&definition.config, &mut problems),
             "custom" => script_body(&definition.config, &mut problems),
+            "flow" => Some(Body::Child(ChildKind::Flow)),
+            "subagent" => Some(Body::Child(ChildKind::Agent)),
             other => {
-                problems.add("/toolType", format!("unknown tool type `{other}`; one of external, custom, local"));
+                problems.add("/toolType", format!("unknown tool type `{other}`; one of external, custom, flow, subagent, local"));
                 None
             }
         };
         match body {
-            Some(body) if problems.0.is_empty() => Ok(Self { definition, body, timeout_ms: timeout_ms.unwrap_or(MAX_TIMEOUT_MS) }),
+            Some(body) if problems.0.is_empty() => {
+                Ok(Self { definition: asking(definition), body, timeout_ms: timeout_ms.unwrap_or(MAX_TIMEOUT_MS) })
+            }
             _ => Err(problems),
         }
     }
@@ -126,12 +142,14 @@ impl Tool {
         &self.definition.name
     }
 
-    /// The word events carry: `local`, `external`, `custom`.
+    /// The word events carry: `local`, `external`, `custom`, `flow`, `subagent`.
     pub const fn kind(&self) -> &'static str {
         match self.body {
             Body::Local => "local",
             Body::Http(_) => "external",
             Body::Script(_) => "custom",
+            Body::Child(ChildKind::Flow) => "flow",
+            Body::Child(ChildKind::Agent) => "subagent",
         }
     }
 
@@ -173,6 +191,16 @@ impl Tool {
             validator.iter_errors(arguments).take(5).map(|error| format!("{}: {error}", error.instance_path())).collect();
         if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
+}
+
+/// An agent that says nothing of its parameters is asked with a message.
+fn asking(mut definition: Definition) -> Definition {
+    let properties = definition.parameters_schema.get("properties").and_then(Value::as_object);
+    if definition.tool_type == "subagent" && properties.is_none_or(Map::is_empty) {
+        let message = json!({ "type": "string", "description": "What the agent is asked, with everything that it must know." });
+        definition.parameters_schema = json!({ "type": "object", "properties": { "message": message }, "required": ["message"] });
+    }
+    definition
 }
 
 fn check_name(name: &str, problems: &mut Problems) {

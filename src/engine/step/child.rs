@@ -29,6 +29,8 @@ const MAX_DEPTH: u32 = 8;
 
 /// What is to run.
 pub struct Child<'f> {
+    /// Where its entries stand in the journal, below the step; empty for the step itself.
+    pub at: &'f str,
     pub flow: &'f Flow,
     pub target: Target,
     /// How long it may take, its pauses included.
@@ -46,7 +48,7 @@ pub fn within_depth(context: &StepContext<'_>) -> StepResult<()> {
 impl Child<'_> {
     /// Runs the child to its end; its final output is the output. `input` is asked once, when it begins.
     pub async fn run(&self, context: &StepContext<'_>, input: impl FnOnce() -> StepResult<RunInput> + Send) -> StepResult<StepOutput> {
-        let child = id(context);
+        let child = self.id(context);
         let ask = Ask {
             kind: WaitKind::Child,
             name: child.to_string(),
@@ -54,7 +56,7 @@ impl Child<'_> {
             digest: None,
             deadline: self.timeout.map(|timeout| context.now().after(timeout)),
         };
-        match context.ask(&context.key("wait"), ask).await? {
+        match context.ask(&self.key(context, "wait"), ask).await? {
             Asked::Open { wait } => {
                 self.start(context, child, wait, input).await?;
                 Err(Interrupt::Suspend)
@@ -63,20 +65,21 @@ impl Child<'_> {
                 let told = resolution.answer.get("spent").cloned().and_then(|spent| serde_json::from_value(spent).ok());
                 let mut spent: Spent = told.unwrap_or_default();
                 if resolution.timed_out {
-                    context.keep(&context.run.input.options.budget)?;
+                    self.keep(context)?;
                     let (so_far, ended) = cancel(context, child).await?;
                     spent = so_far;
                     if ended {
-                        context.unkeep();
+                        self.unkeep(context);
                     }
                     // Else it may yet spend until it hears of its end: its share of the budget stays set aside.
                 } else {
-                    context.unkeep();
+                    self.unkeep(context);
                 }
-                if context.recall(&context.key("spent")).is_none() {
+                let booked = self.key(context, "spent");
+                if context.recall(&booked).is_none() {
                     // Time is the parent's own to count.
                     context.spend(&Spent { duration_ms: 0, ..spent });
-                    context.record_done(&context.key("spent"), &spent);
+                    context.record_done(&booked, &spent);
                 }
                 answer(child, &resolution.answer, resolution.timed_out)
             }
@@ -94,7 +97,7 @@ impl Child<'_> {
         let run = context.run;
         let engine = Engine(run.engine.clone());
         let plan = engine.check(self.flow)?;
-        let budget = context.keep(&run.input.options.budget)?;
+        let budget = self.keep(context)?;
         run.log.commit().await;
         let mut options = run.input.options.clone();
         options.depth += 1;
@@ -120,7 +123,7 @@ impl Child<'_> {
             segment: Some(Segment { events: vec![first], rest: Rest::None }),
         };
         run.patiently(|| context.parts().store.create_run(new.clone())).await?;
-        let told = context.key("told");
+        let told = self.key(context, "told");
         if context.recall(&told).is_none() {
             let value = json!({ "stepId": context.step_id(), "executionId": child, "flowName": plan.flow.name });
             context.emit(Event::Custom { name: "dispatch.child_started".into(), value });
@@ -128,6 +131,49 @@ impl Child<'_> {
         }
         Ok(())
     }
+}
+
+impl Child<'_> {
+    fn key(&self, context: &StepContext<'_>, name: &str) -> String {
+        if self.at.is_empty() { context.key(name) } else { context.key(&format!("{}/{name}", self.at)) }
+    }
+
+    /// Whether it was begun before.
+    pub fn has_begun(&self, context: &StepContext<'_>) -> bool {
+        context.recall(&self.key(context, "child")).is_some()
+    }
+
+    /// The child's id, chosen once.
+    fn id(&self, context: &StepContext<'_>) -> RunId {
+        let key = self.key(context, "child");
+        if let Some(child) = context.recall_as(&key) {
+            return child;
+        }
+        let child = RunId::new(&context.parts().clock);
+        context.record_done(&key, &child);
+        child
+    }
+
+    /// Sets what is left of the budget aside for the child, for as long as it runs; what the child may spend.
+    fn keep(&self, context: &StepContext<'_>) -> StepResult<Budget> {
+        let kept = self.key(context, "budget");
+        if let Some(left) = context.recall_as::<Budget>(&kept) {
+            context.run.keep(&kept, worst(&left));
+            return Ok(left);
+        }
+        let left = context.left(&context.run.input.options.budget);
+        context.run.keep(&kept, worst(&left));
+        context.record_done(&kept, &left);
+        Ok(left)
+    }
+
+    fn unkeep(&self, context: &StepContext<'_>) {
+        context.run.unkeep(&self.key(context, "budget"));
+    }
+}
+
+fn worst(left: &Budget) -> Worst {
+    Worst { cost: left.cost.unwrap_or(0), tokens: left.tokens.unwrap_or(0), calls: left.calls.unwrap_or(0) }
 }
 
 /// Cancels a child and waits a little for its end; what it has spent, and whether it has ended.
@@ -147,17 +193,6 @@ async fn cancel(context: &StepContext<'_>, child: RunId) -> StepResult<(Spent, b
     }
 }
 
-/// The child's id, chosen once.
-fn id(context: &StepContext<'_>) -> RunId {
-    let key = context.key("child");
-    if let Some(child) = context.recall_as(&key) {
-        return child;
-    }
-    let child = RunId::new(&context.parts().clock);
-    context.record_done(&key, &child);
-    child
-}
-
 fn answer(child: RunId, answer: &Value, timed_out: bool) -> StepResult<StepOutput> {
     if let Some(output) = answer.get("ok") {
         let shown = json!({ "executionId": child, "output": output });
@@ -169,28 +204,4 @@ fn answer(child: RunId, answer: &Value, timed_out: bool) -> StepResult<StepOutpu
     let error = answer.get("error").cloned().unwrap_or_default();
     let message = error.get("message").and_then(Value::as_str).unwrap_or("it failed");
     Err(StepFailure::new("child_failed", format!("the child execution {child} failed: {message}")).into())
-}
-
-impl StepContext<'_> {
-    /// Sets what is left of the budget aside for a child, for as long as it runs; what the child may spend.
-    fn keep(&self, budget: &Budget) -> StepResult<Budget> {
-        let kept = self.key("budget");
-        if let Some(left) = self.recall_as::<Budget>(&kept) {
-            self.keep_again(&left);
-            return Ok(left);
-        }
-        let left = self.left(budget);
-        self.keep_again(&left);
-        self.record_done(&kept, &left);
-        Ok(left)
-    }
-
-    fn keep_again(&self, left: &Budget) {
-        let worst = Worst { cost: left.cost.unwrap_or(0), tokens: left.tokens.unwrap_or(0), calls: left.calls.unwrap_or(0) };
-        self.run.keep(&self.key("budget"), worst);
-    }
-
-    fn unkeep(&self) {
-        self.run.unkeep(&self.key("budget"));
-    }
 }

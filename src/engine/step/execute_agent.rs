@@ -88,14 +88,10 @@ impl StepBody for Body {
                 ..RunInput::default()
             })
         };
-        Child { flow, target: self.target, timeout: self.timeout }.run(context, input).await
+        Child { at: "", flow, target: self.target, timeout: self.timeout }.run(context, input).await
     }
 
-    fn flow(&self) -> Option<&Flow> {
-        self.agent.as_ref()
-    }
-
-    fn child_field(&self) -> &'static str {
-        "agent"
+    fn children(&self) -> Vec<(String, &Flow)> {
+        self.agent.iter().map(|flow| ("/agent".to_owned(), flow)).collect()
     }
 }

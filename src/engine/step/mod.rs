@@ -51,14 +51,10 @@ pub trait StepBody: Send + Sync {
     /// Runs, or goes on after a pause: what the journal holds is recalled, not done again.
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput>;
 
-    /// The flow that it runs as a child.
-    fn flow(&self) -> Option<&Flow> {
-        None
-    }
-
-    /// The field of its configuration that holds the child's document; with `Id` behind it, the one that names a saved child.
-    fn child_field(&self) -> &'static str {
-        "flow"
+    /// The flows that it may run as children, each with the place of its document in the step's configuration; with `Id` behind it, the
+    /// place that names a saved one.
+    fn children(&self) -> Vec<(String, &Flow)> {
+        Vec::new()
     }
 
     /// The most turns that it takes, if it is an agent's loop.

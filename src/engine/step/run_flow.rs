@@ -77,10 +77,10 @@ impl StepBody for Body {
             }
             Ok(RunInput { inputs: inputs.value.as_object().cloned().unwrap_or_default(), ..RunInput::default() })
         };
-        Child { flow, target: Target::Flow(None), timeout: None }.run(context, input).await
+        Child { at: "", flow, target: Target::Flow(None), timeout: None }.run(context, input).await
     }
 
-    fn flow(&self) -> Option<&Flow> {
-        self.flow.as_ref()
+    fn children(&self) -> Vec<(String, &Flow)> {
+        self.flow.iter().map(|flow| ("/flow".to_owned(), flow)).collect()
     }
 }

@@ -4,13 +4,13 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::tool_run::{Asking, Invocation};
+use super::tool_run::{Asking, Invocation, child_of};
 use super::{Fields, StepBody, StepOutput, StepType, config};
 use crate::engine::context::{Interrupt, LONGEST_WAIT, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::TemplateTree;
-use crate::model::Step;
 use crate::model::wait::Approver;
+use crate::model::{Flow, Step};
 use crate::tool::{Definition, Tool};
 
 pub const TYPE: StepType = StepType {
@@ -55,6 +55,8 @@ enum Approval {
 
 struct Body {
     tool: Tool,
+    /// What the tool runs, if it runs something.
+    child: Option<Flow>,
     parameters: TemplateTree,
     approval: Option<Asking>,
 }
@@ -84,7 +86,7 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     };
     fields.finish(tool.zip(parameters).map(|(tool, parameters)| {
         let approval = asked.or(tool.definition.requires_approval.then_some(ASKING));
-        Body { tool, parameters, approval }
+        Body { child: child_of(&tool.definition), tool, parameters, approval }
     }))
 }
 
@@ -108,7 +110,8 @@ impl StepBody for Body {
             .check(&Value::Object(arguments.clone()))
             .map_err(|why| StepFailure::new("invalid_tool_parameters", format!("the parameters do not fit the tool's schema: {why}")))?;
         let id = format!("call_{}", context.step_id());
-        let invocation = Invocation { id, tool: &self.tool, arguments, reason: None, turn: 1, approval: self.approval };
+        let invocation =
+            Invocation { id, tool: &self.tool, arguments, reason: None, turn: 1, approval: self.approval, child: self.child.as_ref() };
         let outcome = match invocation.run(context, "call").await {
             Err(Interrupt::Suspend) => {
                 invocation.announce(context, "call");
@@ -120,5 +123,10 @@ impl StepBody for Body {
             Some(error) => Err(StepFailure::new("tool_failed", error).into()),
             None => Ok(StepOutput::of(outcome.result)),
         }
+    }
+
+    fn children(&self) -> Vec<(String, &Flow)> {
+        let field = if self.tool.definition.tool_type == "flow" { "flow" } else { "agent" };
+        self.child.iter().map(|flow| (format!("/tool/config/{field}"), flow)).collect()
     }
 }

@@ -8,15 +8,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::child::{Child, within_depth};
 use super::http::{answer_failure, net_failure};
 use super::text_of;
 use super::transform_data::script_failure;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
 use crate::failpoint;
 use crate::model::event::Event;
+use crate::model::run::RunInput;
 use crate::model::wait::{Approver, WaitKind, digest};
+use crate::model::{Flow, Target};
 use crate::tool::http::HttpTemplate;
-use crate::tool::{Body, Effect, Tool};
+use crate::tool::{Body, ChildKind, Definition, Effect, Tool};
 
 /// A call to make.
 pub struct Invocation<'t> {
@@ -30,6 +33,8 @@ pub struct Invocation<'t> {
     pub turn: u32,
     /// Set when a person must approve.
     pub approval: Option<Asking>,
+    /// What the tool runs, if it runs something.
+    pub child: Option<&'t Flow>,
 }
 
 /// How a person is asked.
@@ -110,10 +115,16 @@ impl Invocation<'_> {
                 self.start(context);
                 self.script(context, code).await
             }
+            Body::Child(kind) => self.child(context, key, *kind).await?,
         };
         let took = u64::try_from(context.now().since(started).as_millis()).unwrap_or(u64::MAX);
         self.finish(context, &outcome_key, &outcome, took);
         Ok(outcome)
+    }
+
+    /// Whether a suspended call waits for the caller, or a person behind it.
+    pub fn asks_the_caller(&self, context: &StepContext<'_>, key: &str) -> bool {
+        ["approval", "output"].iter().any(|wait| context.open_wait(&context.key(&format!("{key}/{wait}"))).is_some())
     }
 
     /// Says what a suspended call waits for. Told after every other call of the turn has ended, so that nothing comes
@@ -250,12 +261,52 @@ impl Invocation<'_> {
         })
     }
 
+    /// Runs a flow or an agent of its own; its answer is the tool's.
+    async fn child(&self, context: &StepContext<'_>, key: &str, kind: ChildKind) -> StepResult<ToolOutcome> {
+        let Some(flow) = self.child else { return Ok(ToolOutcome::failed("what this tool runs is not there, or nested too deep")) };
+        let target = match kind {
+            ChildKind::Flow => Target::Flow(None),
+            ChildKind::Agent => Target::Agent(None),
+        };
+        let timeout = self.tool.definition.config.get("timeoutMs").and_then(Value::as_u64).map(Duration::from_millis);
+        let child = Child { at: key, flow, target, timeout };
+        if !child.has_begun(context) {
+            self.start(context);
+        }
+        let inputs = self.arguments.clone();
+        let messages = match kind {
+            ChildKind::Flow => Vec::new(),
+            ChildKind::Agent => vec![json!({ "role": "user", "content": question(&inputs) })],
+        };
+        let answer = match within_depth(context) {
+            Ok(()) => child.run(context, || Ok(RunInput { inputs, messages, ..RunInput::default() })).await,
+            Err(interrupt) => Err(interrupt),
+        };
+        outcome_of(answer, Effect::Pure, |output| ToolOutcome::done(output.value))
+    }
+
     async fn script(&self, context: &StepContext<'_>, code: &str) -> ToolOutcome {
         match context.parts().sandbox.run(code, self.arguments.clone()).await {
             Ok(value) => ToolOutcome::done(value),
             Err(error) => ToolOutcome::failed(script_failure(&error).message),
         }
     }
+}
+
+/// What an agent is asked: the message, or all parameters when there is none.
+fn question(parameters: &Map<String, Value>) -> String {
+    let message = ["message", "task", "prompt"].iter().find_map(|name| parameters.get(*name).and_then(Value::as_str));
+    message.map_or_else(|| Value::Object(parameters.clone()).to_string(), str::to_owned)
+}
+
+/// The flow that the document's compiler put into a tool's configuration, with the places of its steps.
+pub fn child_of(definition: &Definition) -> Option<Flow> {
+    let mut flow: Flow = serde_json::from_value(definition.config.get("compiled")?.clone()).ok()?;
+    for step in &mut flow.steps {
+        let place = definition.config.get("places").and_then(|places| places.get(&step.id)).and_then(Value::as_str);
+        step.pointer = place.unwrap_or_default().to_owned();
+    }
+    Some(flow)
 }
 
 /// A failed exchange is told to whoever asked, unless the step should wait or the run end.

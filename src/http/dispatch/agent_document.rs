@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
 use super::bounds::{FLOW_TIMEOUT_MS, LONGEST_FLOW_MS, NO_CONTROLS};
+use super::document::{self, STEP_TIMEOUT_MS};
 use crate::error::{Error, Problem, Problems, Result};
 use crate::model::flow::{FORMAT, OnError, Retry};
 use crate::model::{Flow, Step};
@@ -99,13 +100,14 @@ pub fn compile(document: &Value) -> Result<Flow> {
             FLOW_TIMEOUT_MS
         }),
     };
-    let config = prompt(settings, at, &mut problems);
+    let mut config = Value::Object(prompt(settings, at, &mut problems));
+    document::compile_tools(&mut config, STEP_TIMEOUT_MS, at, &mut problems);
     problems.into_result()?;
     let step = Step {
         id: STEP.into(),
         name: name.to_owned(),
         action: "prompt".into(),
-        config: Value::Object(config),
+        config,
         after: Vec::new(),
         guard: None,
         when: None,
@@ -120,7 +122,7 @@ pub fn compile(document: &Value) -> Result<Flow> {
 }
 
 /// Where the settings stand in the document.
-fn place(document: &Value) -> &'static str {
+pub fn place(document: &Value) -> &'static str {
     if document.get("config").is_some_and(Value::is_object) { "/config" } else { "" }
 }
 

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::embed::Embed;
 use super::execute::{ApproveRequest, Desk, DispatchRequest, Posted, ResumeRequest, may_be_accepted, streamed};
 use super::saved::{self, Current, PublishInput, Shelf, Status};
 use super::{about, agent_document, body_optional};
@@ -193,8 +194,9 @@ async fn create(
     let source = Value::Object(body.value.0);
     receipts
         .once(call, move |seed| async move {
-            let version = checked(&engine, &clock, AgentId::from_u128(seed), source)?;
-            shelf(&store, tenant).create(version).await.map(Detail::new)
+            let shelf = shelf(&store, tenant);
+            let version = checked(&shelf, &engine, &clock, AgentId::from_u128(seed), source).await?;
+            shelf.create(version).await.map(Detail::new)
         })
         .await
 }
@@ -215,7 +217,7 @@ async fn update(
     let current = shelf.current(id.as_flow()).await?;
     let mut document = current.1.document.as_object().cloned().unwrap_or_default();
     document.extend(body.value.0);
-    let next = checked(&engine, &clock, id, Value::Object(document))?;
+    let next = checked(&shelf, &engine, &clock, id, Value::Object(document)).await?;
     shelf.change(current, next).await.map(Detail::new).map(Json)
 }
 
@@ -294,8 +296,9 @@ pub(super) fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
 }
 
 /// A version of a document that compiles.
-fn checked(engine: &Engine, clock: &Clock, id: AgentId, document: Value) -> Result<FlowVersion> {
-    let flow = agent_document::compile(&document)?;
+async fn checked(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: AgentId, document: Value) -> Result<FlowVersion> {
+    let whole = Embed::whole(shelf.store, shelf.tenant, TargetKind::Agent, document.clone()).await?;
+    let flow = agent_document::compile(&whole)?;
     engine.check(&flow).map_err(|error| agent_document::placed(error, &document))?;
     Ok(saved::version(clock, id.as_flow(), document))
 }

@@ -231,27 +231,19 @@ impl Compiler {
         tails
     }
 
-    /// A `run-flow` step carries its flow compiled, an `execute-agent` step its agent.
+    /// What runs something of its own carries it compiled: a `run-flow` step its flow, an `execute-agent` step its agent, tools theirs.
     fn with_child(&mut self, mut config: Value, action: &str, at: &str) -> Value {
-        let Some(child) = child_field(action) else { return config };
-        // These are the compiler's to give.
-        if let Some(map) = config.as_object_mut() {
-            map.retain(|key, _| !["compiled", "places"].contains(&key.as_str()));
+        if let Some(child) = child_field(action) {
+            compile_child(&mut config, child, self.step_timeout_ms, &format!("{at}/config"), &mut self.problems);
         }
-        let compiled = match config.get(child).filter(|document| document.is_object()) {
-            Some(document) if child == "agent" => agent_document::compile(document),
-            Some(document) => compile_with(document, self.step_timeout_ms),
-            None => return config,
-        };
-        match compiled {
-            Ok(flow) => {
-                if let Some(map) = config.as_object_mut() {
-                    let places = flow.steps.iter().map(|step| (step.id.clone(), Value::from(step.pointer.clone()))).collect();
-                    map.insert("places".into(), Value::Object(places));
-                    map.insert("compiled".into(), serde_json::to_value(flow).unwrap_or_default());
+        match action {
+            "prompt" => compile_tools(&mut config, self.step_timeout_ms, &format!("{at}/config"), &mut self.problems),
+            "tool-call" => {
+                if let Some(tool) = config.get_mut("tool") {
+                    compile_tool(tool, self.step_timeout_ms, &format!("{at}/config/tool"), &mut self.problems);
                 }
             }
-            Err(error) => self.problems.0.extend(error.under(&format!("{at}/config/{child}")).problems().iter().cloned()),
+            _ => {}
         }
         config
     }
@@ -397,36 +389,69 @@ fn with_fallbacks(mut config: Value, handling: &Map<String, Value>) -> Value {
     config
 }
 
-/// The field in which a step of this type has the document that it runs.
-fn child_field(action: &str) -> Option<&'static str> {
-    match action {
-        "run-flow" => Some("flow"),
-        "execute-agent" => Some("agent"),
+/// The field in which a step, or a tool, of this type has the document that it runs.
+pub fn child_field(kind: &str) -> Option<&'static str> {
+    match kind {
+        "run-flow" | "flow" => Some("flow"),
+        "execute-agent" | "subagent" => Some("agent"),
         _ => None,
     }
 }
 
-/// Where steps that run something saved have their configuration, as JSON pointers, each with the field for its document.
-pub fn children(document: &Value) -> Vec<(String, &'static str)> {
+/// Puts the compiled document beside the one that a configuration runs, with the places of its steps.
+fn compile_child(config: &mut Value, child: &str, step_timeout_ms: u64, at: &str, problems: &mut Problems) {
+    let Some(map) = config.as_object_mut() else { return };
+    // These are the compiler's to give.
+    map.retain(|key, _| !["compiled", "places"].contains(&key.as_str()));
+    let compiled = match map.get(child).filter(|document| document.is_object()) {
+        Some(document) if child == "agent" => agent_document::compile(document),
+        Some(document) => compile_with(document, step_timeout_ms),
+        None => return,
+    };
+    match compiled {
+        Ok(flow) => {
+            let places = flow.steps.iter().map(|step| (step.id.clone(), Value::from(step.pointer.clone()))).collect();
+            map.insert("places".into(), Value::Object(places));
+            map.insert("compiled".into(), serde_json::to_value(flow).unwrap_or_default());
+        }
+        Err(error) => problems.0.extend(error.under(&format!("{at}/{child}")).problems().iter().cloned()),
+    }
+}
+
+/// [`compile_child`] for every tool of a prompt that runs something.
+pub fn compile_tools(config: &mut Value, step_timeout_ms: u64, at: &str, problems: &mut Problems) {
+    let tools = config.pointer_mut("/tools/runtimeTools").and_then(Value::as_array_mut);
+    for (index, tool) in tools.into_iter().flatten().enumerate() {
+        compile_tool(tool, step_timeout_ms, &format!("{at}/tools/runtimeTools/{index}"), problems);
+    }
+}
+
+fn compile_tool(tool: &mut Value, step_timeout_ms: u64, at: &str, problems: &mut Problems) {
+    let Some(child) = tool.get("toolType").and_then(Value::as_str).and_then(child_field) else { return };
+    if let Some(config) = tool.get_mut("config") {
+        compile_child(config, child, step_timeout_ms, &format!("{at}/config"), problems);
+    }
+}
+
+/// Where the steps of a document have their configuration, as JSON pointers, each with its step's type.
+pub fn configs(document: &Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for field in ["steps", "flowSteps"] {
-        collect_children(document.get(field), &format!("/{field}"), &mut found);
+        collect(document.get(field), &format!("/{field}"), &mut found);
     }
     found
 }
 
-fn collect_children(steps: Option<&Value>, at: &str, found: &mut Vec<(String, &'static str)>) {
+fn collect(steps: Option<&Value>, at: &str, found: &mut Vec<(String, String)>) {
     for (index, step) in steps.and_then(Value::as_array).into_iter().flatten().enumerate() {
         let config = format!("{at}/{index}/config");
-        match step.get("type").and_then(Value::as_str) {
-            Some(action) if child_field(action).is_some() => found.extend(child_field(action).map(|field| (config, field))),
-            Some("conditional") => {
-                for list in ["trueSteps", "falseSteps"] {
-                    collect_children(step.pointer(&format!("/config/{list}")), &format!("{config}/{list}"), found);
-                }
+        let Some(action) = step.get("type").and_then(Value::as_str) else { continue };
+        if action == "conditional" {
+            for list in ["trueSteps", "falseSteps"] {
+                collect(step.pointer(&format!("/config/{list}")), &format!("{config}/{list}"), found);
             }
-            _ => {}
         }
+        found.push((config, action.to_owned()));
     }
 }
 

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::embed::Embed;
 use super::saved::{self, Current, PublishInput, Shelf, Status};
 use super::{about, body_optional, document};
 use crate::clock::{Clock, Timestamp};
@@ -140,8 +141,9 @@ async fn create(
     let source = Value::Object(body.value.0);
     receipts
         .once(call, move |seed| async move {
-            let version = version(&engine, &clock, FlowId::from_u128(seed), source)?;
-            let current = shelf(&store, tenant).create(version).await?;
+            let shelf = shelf(&store, tenant);
+            let version = version(&shelf, &engine, &clock, FlowId::from_u128(seed), source).await?;
+            let current = shelf.create(version).await?;
             detail(&store, tenant, current).await
         })
         .await
@@ -162,7 +164,7 @@ async fn update(
 ) -> Result<Json<Detail>> {
     let shelf = shelf(&store, caller.tenant);
     let current = shelf.current(id).await?;
-    let next = version(&engine, &clock, id, merged(&current.1.document, body.value.0))?;
+    let next = version(&shelf, &engine, &clock, id, merged(&current.1.document, body.value.0)).await?;
     let current = shelf.change(current, next).await?;
     detail(&store, caller.tenant, current).await.map(Json)
 }
@@ -215,8 +217,9 @@ fn merged(old: &Value, new: Map<String, Value>) -> Value {
 }
 
 /// A version of a document that compiles.
-fn version(engine: &Engine, clock: &Clock, id: FlowId, document: Value) -> Result<FlowVersion> {
-    engine.check(&document::compile(&document)?)?;
+async fn version(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: FlowId, document: Value) -> Result<FlowVersion> {
+    let whole = Embed::whole(shelf.store, shelf.tenant, TargetKind::Flow, document.clone()).await?;
+    engine.check(&document::compile(&whole)?)?;
     Ok(saved::version(clock, id, document))
 }
 

@@ -10,6 +10,7 @@ mod bounds;
 mod client;
 mod credentials;
 pub mod document;
+mod embed;
 mod execute;
 mod executions;
 mod flow_versions;
@@ -17,6 +18,7 @@ mod flows;
 mod records;
 mod saved;
 mod secrets;
+mod tools;
 
 use aide::axum::ApiRouter;
 use aide::transform::TransformOperation;
@@ -42,6 +44,7 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(credentials::routes())
         .merge(secrets::routes())
         .merge(client::routes())
+        .merge(tools::routes())
 }
 
 /// Every route of this surface that pages call without a key.

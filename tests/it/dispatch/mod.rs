@@ -58,6 +58,7 @@ mod providers;
 mod refusals;
 mod secrets;
 mod steps;
+mod tools;
 mod transcripts;
 
 /// An inline flow of these steps.

@@ -26,6 +26,7 @@ async fn the_same_call_gives_the_same_answer_on_every_creating_route() {
     for (path, body) in [
         ("/v1/flows", flow("f")),
         ("/v1/records", json!({ "type": "t", "name": "n" })),
+        ("/v1/tools", json!({ "name": "t", "toolType": "custom", "config": { "code": "return 1;" } })),
         ("/v1/api-keys", json!({ "name": "k", "scopes": ["FLOWS:READ"] })),
     ] {
         let first = keyed(&app, path, "k1", &body).send().await;

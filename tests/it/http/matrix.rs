@@ -42,6 +42,7 @@ fn anywhere(path: &str) -> String {
         .replace("{keyId}", &format!("key_{suffix}"))
         .replace("{secretId}", &format!("secret_{suffix}"))
         .replace("{clientTokenId}", &format!("ctok_{suffix}"))
+        .replace("{toolId}", &format!("tool_{suffix}"))
         .replace("{executionId}", &format!("exec_{suffix}"))
         .replace("{signal}", "go")
         .replace("{provider}", "openai")
@@ -94,6 +95,7 @@ struct Property {
     key: String,
     secret: String,
     client_token: Value,
+    tool: Value,
     /// Waits for the output of a tool.
     asks: Value,
     /// Waits for an approval.
@@ -127,6 +129,8 @@ impl Property {
         let agent = app.post("/v1/agents").json(&json!({ "name": "a", "model": "local/echo" })).ok().await;
         let pages = json!({ "name": "p", "allowedOrigins": ["*"], "agentIds": [agent["id"]] });
         let client_token = app.post("/v1/client-tokens").json(&pages).ok().await["clientToken"].clone();
+        let one = json!({ "name": "t", "toolType": "custom", "config": { "code": "return 1;" } });
+        let one = app.post("/v1/tools").json(&one).ok().await;
         let said = json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false });
         let spoken = app.post(&format!("/v1/agents/{}/execute", agent["id"].as_str().unwrap())).json(&said).ok().await;
         Self {
@@ -137,6 +141,7 @@ impl Property {
             key: app.key_with(&["*"]).await.0.to_string(),
             secret: secret["id"].as_str().unwrap().into(),
             client_token,
+            tool: one,
             asks: paused(app, "local_tool", prompt(json!({ "runtimeTools": [tool("local", json!({}))] }))).await,
             gated: paused(
                 app,
@@ -166,6 +171,7 @@ impl Property {
             .replace("{keyId}", &self.key)
             .replace("{secretId}", &self.secret)
             .replace("{clientTokenId}", self.client_token["id"].as_str().unwrap())
+            .replace("{toolId}", self.tool["id"].as_str().unwrap())
             .replace("{executionId}", self.execution(operation))
             .replace("{signal}", "go")
             .replace("{provider}", "openai")
@@ -176,6 +182,8 @@ impl Property {
         match operation {
             "PUT /v1/flows/{flowId}" => Some(json!({ "description": "x" })),
             "PUT /v1/client-tokens/{clientTokenId}" => Some(json!({ "name": "x" })),
+            "PUT /v1/tools/{toolId}" => Some(json!({ "description": "x" })),
+            "POST /v1/tools/{toolId}/execute" => Some(json!({ "streamResponse": false })),
             "PUT /v1/secrets/{secretId}" => Some(json!({ "description": "x" })),
             "PUT /v1/agents/{agentId}" => Some(json!({ "description": "x" })),
             "POST /v1/agents/{agentId}/execute" => {
@@ -249,6 +257,7 @@ impl Property {
         state.push(app.get("/v1/credentials").ok().await);
         state.push(app.get("/v1/secrets").ok().await);
         state.push(app.get("/v1/client-tokens").ok().await);
+        state.push(app.get("/v1/tools").ok().await);
         state.push(app.get(&format!("/v1/client-tokens/{}/token", self.client_token["id"].as_str().unwrap())).ok().await);
         state.push(app.get("/v1/executions").ok().await);
         state
@@ -366,11 +375,12 @@ async fn cursors_and_keys_of_another_tenant_lead_nowhere() {
     for name in ["one", "two", "three"] {
         app.post("/v1/flows").json(&flow(name)).ok().await;
         app.post("/v1/agents").json(&json!({ "name": name, "model": "local/echo" })).ok().await;
+        app.post("/v1/tools").json(&json!({ "name": name, "toolType": "custom", "config": { "code": "return 1;" } })).ok().await;
         app.post("/v1/records").json(&record(name)).ok().await;
         app.post("/v1/dispatch").json(&run()).ok().await;
     }
     let theirs = |method: Method, path: &str| app.bare(method, path).bearer(&stranger);
-    for list in ["/v1/flows", "/v1/agents", "/v1/records", "/v1/executions"] {
+    for list in ["/v1/flows", "/v1/agents", "/v1/tools", "/v1/records", "/v1/executions"] {
         let page = app.get(&format!("{list}?limit=1")).ok().await;
         let cursor = page["pagination"]["nextCursor"].as_str().unwrap().to_owned();
         assert_eq!(app.get(&format!("{list}?limit=5&cursor={cursor}")).ok().await["data"].as_array().unwrap().len(), 2, "{list}");

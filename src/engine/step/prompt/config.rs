@@ -4,12 +4,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::engine::step::tool_run::Asking;
+use crate::engine::step::tool_run::{Asking, child_of};
 use crate::engine::step::{Fields, StepBody, config};
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
-use crate::model::Step;
 use crate::model::wait::Approver;
+use crate::model::{Flow, Step};
 use crate::provider::{Effort, Reasoning, ResponseFormat, Sampling, ToolChoice};
 use crate::tool::{Definition, Tool, schema_fault};
 
@@ -160,6 +160,8 @@ pub struct Prompt {
     pub sampling: Sampling,
     pub reasoning: Option<Reasoning>,
     pub tools: Vec<Tool>,
+    /// What tools run, by their place among the tools.
+    pub children: Vec<(usize, Flow)>,
     pub max_tool_calls: u32,
     /// The bounds of an agent's loop.
     pub turns: Option<Turns>,
@@ -243,6 +245,7 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
             stop: config.stop,
         },
         reasoning,
+        children: compiled.iter().enumerate().filter_map(|(place, tool)| Some((place, child_of(&tool.definition)?))).collect(),
         tools: compiled,
         max_tool_calls: tools.max_tool_calls.unwrap_or(MAX_TOOL_CALLS),
         turns,
@@ -379,7 +382,7 @@ fn limits(tools: &ToolsConfig, fields: &mut Fields) -> Vec<(String, u32)> {
 
 fn compile_tools(definitions: Vec<Definition>, ids: &[String], fields: &mut Fields) -> Vec<Tool> {
     for (index, id) in ids.iter().enumerate() {
-        fields.problem(&format!("tools/toolIds/{index}"), format!("no tool `{id}`; define it in place under `runtimeTools`"));
+        fields.problem(&format!("tools/toolIds/{index}"), format!("no tool `{id}` here; define it in place under `runtimeTools`"));
     }
     let mut tools: Vec<Tool> = Vec::with_capacity(definitions.len());
     for (index, definition) in definitions.into_iter().enumerate() {

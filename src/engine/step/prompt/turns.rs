@@ -14,6 +14,7 @@ use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::step::tool_run::{Invocation, ToolOutcome};
 use crate::engine::step::{StepBody, StepOutput};
 use crate::expr::bounds::Misfit;
+use crate::model::Flow;
 use crate::model::event::Event;
 use crate::provider::{ChatRequest, Completion, Finish, Message, Part, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
 use crate::tool::{Definition, REASON_PARAMETER, Tool};
@@ -41,12 +42,7 @@ impl StepBody for Prompt {
                 break completion;
             }
             conversation.push(completion.message());
-            let outcomes = self.calls(context, &tools, &completion.tool_calls, turn, &rounds, &calls_made).await;
-            let outcomes = outcomes.inspect_err(|interrupt| {
-                if matches!(interrupt, Interrupt::Suspend) {
-                    rounds.pause();
-                }
-            })?;
+            let outcomes = self.calls(context, &tools, &completion.tool_calls, turn, &rounds, &calls_made).await?;
             rounds.called(outcomes.len());
             for (call, outcome) in completion.tool_calls.iter().zip(outcomes) {
                 calls_made.push(call.name.clone());
@@ -64,6 +60,14 @@ impl StepBody for Prompt {
 
     fn models(&self) -> &[String] {
         &self.models
+    }
+
+    fn children(&self) -> Vec<(String, &Flow)> {
+        let place = |index: usize| {
+            let kind = self.tools.get(index).map(|tool| tool.definition.tool_type.as_str());
+            format!("/tools/runtimeTools/{index}/config/{}", if kind == Some("flow") { "flow" } else { "agent" })
+        };
+        self.children.iter().map(|(index, flow)| (place(*index), flow)).collect()
     }
 }
 
@@ -166,7 +170,7 @@ impl Prompt {
             }
         });
         let mut outcomes = Vec::with_capacity(calls.len());
-        let mut interrupt = None;
+        let (mut interrupt, mut asks) = (None, false);
         let results = join_all(runs).await;
         let quiet = context.is_quiet();
         for (result, (key, invocation)) in results.into_iter().zip(&planned) {
@@ -175,14 +179,19 @@ impl Prompt {
                 Err(Interrupt::Fail(failure)) => interrupt = Some(Interrupt::Fail(failure)),
                 Err(Interrupt::Suspend) => {
                     // A caller who answered one call is told again of those that still wait; a nudge alone is no news.
-                    if let Ok(invocation) = invocation
-                        && !quiet
-                    {
-                        invocation.announce(context, key);
+                    if let Ok(invocation) = invocation {
+                        asks |= invocation.asks_the_caller(context, key);
+                        if !quiet {
+                            invocation.announce(context, key);
+                        }
                     }
                     interrupt = interrupt.or(Some(Interrupt::Suspend));
                 }
             }
+        }
+        // A child at work is no pause: the turn goes on when it has ended.
+        if asks && interrupt == Some(Interrupt::Suspend) {
+            rounds.pause();
         }
         interrupt.map_or(Ok(outcomes), Err)
     }
@@ -204,7 +213,7 @@ impl Prompt {
 
     /// The call with its arguments checked, completed and, where they depend on variables, kept.
     fn invocation<'t>(
-        &self,
+        &'t self,
         context: &StepContext<'_>,
         tools: &[&'t Tool],
         call: &ToolCall,
@@ -234,7 +243,12 @@ impl Prompt {
         };
         tool.check(&Value::Object(arguments.clone()))?;
         let approval = needs_approval.then_some(self.approval.asking);
-        Ok(Invocation { id: call.id.clone(), tool, arguments, reason, turn, approval })
+        Ok(Invocation { id: call.id.clone(), tool, arguments, reason, turn, approval, child: self.child(tool) })
+    }
+
+    /// What a tool runs; a page's tool of the same name runs nothing.
+    fn child(&self, tool: &Tool) -> Option<&Flow> {
+        self.children.iter().find(|(place, _)| self.tools.get(*place).is_some_and(|known| std::ptr::eq(known, tool))).map(|(_, flow)| flow)
     }
 
     /// Whether an answer is what the prompt asked for.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::outcome::{Fold, Outcome};
 use crate::clock::Clock;
@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::feed::Follower;
 use crate::id::{RunId, TenantId};
 use crate::model::event::Rest;
+use crate::model::{RunState, Wait, WaitKind};
 use crate::store::SharedStore;
 
 /// A run that sleeps longer than this is answered as paused.
@@ -23,12 +24,25 @@ pub struct Follow<'a> {
     pub run: RunId,
 }
 
+/// How often the children of a run that waits for them are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Follows a run until it rests, and folds what it said.
 pub async fn follow(place: Follow<'_>, mut follower: Follower) -> Result<Outcome> {
     let mut fold = Fold::new(place.run);
+    let mut resting = false;
     loop {
-        let stretch = follower.next().await?;
+        let stretch = tokio::select! {
+            stretch = follower.next() => stretch?,
+            () = place.clock.sleep(LOOK), if resting => {
+                if let Some(reason) = place.rests().await? {
+                    return Ok(Outcome { paused_reason: Some(reason), ..fold.outcome() });
+                }
+                continue;
+            }
+        };
         stretch.events.iter().for_each(|event| fold.take(serde_json::from_str(&event.public_json(place.run)).unwrap_or_default()));
+        resting = false;
         match stretch.rest {
             Rest::End => return Ok(fold.outcome()),
             Rest::Caller => {
@@ -39,13 +53,41 @@ pub async fn follow(place: Follow<'_>, mut follower: Follower) -> Result<Outcome
             }
             Rest::None => {}
             Rest::Later => {
-                let run = place.store.find_run(place.tenant, place.run).await?;
-                let due = run.and_then(|run| run.wake_at);
-                if due.is_none_or(|due| due.since(place.clock.now()) > PATIENCE) {
-                    let reason = json!({ "type": if due.is_some() { "timer" } else { "signal" }, "executionId": place.run, "until": due });
+                resting = true;
+                if let Some(reason) = place.rests().await? {
                     return Ok(Outcome { paused_reason: Some(reason), ..fold.outcome() });
                 }
             }
         }
+    }
+}
+
+impl Follow<'_> {
+    /// Why the run rests for longer than a caller waits; nothing when it will go on soon, or when its children are at work.
+    async fn rests(&self) -> Result<Option<Value>> {
+        let run = self.store.find_run(self.tenant, self.run).await?;
+        let due = run.and_then(|run| run.wake_at);
+        let soon = due.is_some_and(|due| due.since(self.clock.now()) <= PATIENCE);
+        if soon || self.children_work(self.run).await? {
+            return Ok(None);
+        }
+        Ok(Some(json!({ "type": if due.is_some() { "timer" } else { "signal" }, "executionId": self.run, "until": due })))
+    }
+
+    /// Whether a run waits for nothing but children, and these do not wait for anybody themselves.
+    async fn children_work(&self, run: RunId) -> Result<bool> {
+        let waits = self.store.run_waits(self.tenant, run).await?;
+        let open: Vec<Wait> = waits.into_iter().filter(|wait| wait.resolution.is_none()).collect();
+        if open.is_empty() {
+            return Ok(false);
+        }
+        for wait in open {
+            let Some(child) = wait.name.parse().ok().filter(|_| wait.kind == WaitKind::Child) else { return Ok(false) };
+            let paused = self.store.find_run(self.tenant, child).await?.is_some_and(|child| child.state == RunState::Paused);
+            if paused && !Box::pin(self.children_work(child)).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

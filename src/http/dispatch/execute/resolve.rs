@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::super::agent_document;
 use super::super::bounds::NO_CONTROLS;
 use super::super::document;
+use super::super::embed::Embed;
 use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDocument};
 use crate::clock::Clock;
 use crate::engine::Engine;
@@ -33,8 +34,6 @@ pub struct Resolved {
 /// What is to run, and its plan if it has one; what is in the way if it is no fault of the document.
 type Planned = (Result<Option<Arc<Plan>>>, Target);
 
-/// How deep flows may run within flows.
-const MAX_NESTING: usize = 8;
 /// Most secrets of one request.
 const MAX_SECRETS: usize = 100;
 
@@ -131,8 +130,10 @@ impl Lookup<'_> {
                 self.plan(found, "/flow", &mut problems).await?
             }
             (None, Some(flow), _) => {
-                let whole = self.expand(flow.clone(), 0).await?;
-                let compiled = noted(document::compile_with(&whole, timeout), "/flow", &mut problems)?;
+                let compiled = match noted(self.whole(TargetKind::Flow, flow.clone()).await, "/flow", &mut problems)? {
+                    Some(whole) => noted(document::compile_with(&whole, timeout), "/flow", &mut problems)?,
+                    None => None,
+                };
                 self.plan(compiled.map(|flow| (flow, Target::Flow(None))), "/flow", &mut problems).await?
             }
         };
@@ -164,6 +165,10 @@ impl Lookup<'_> {
         Ok(Resolved { plan, target, input, secrets, stream, respond_async })
     }
 
+    async fn whole(&self, kind: TargetKind, document: Value) -> Result<Value> {
+        Embed::whole(self.store, self.tenant, kind, document).await
+    }
+
     async fn saved_flow(
         &self,
         flow: &Value,
@@ -184,7 +189,7 @@ impl Lookup<'_> {
             return Ok(None);
         };
         let Some(version) = version else { return Ok(None) };
-        let whole = self.expand(version.document, 0).await?;
+        let Some(whole) = noted(self.whole(TargetKind::Flow, version.document).await, "/flow", problems)? else { return Ok(None) };
         Ok(noted(document::compile_with(&whole, timeout), "/flow", problems)?.map(|flow| (flow, Target::Flow(Some(saved.id)))))
     }
 
@@ -218,7 +223,10 @@ impl Lookup<'_> {
 
     async fn agent(&self, agent: &Value, version: Option<&str>, problems: &mut Problems) -> Result<Planned> {
         let Some(id) = agent.get("agentId").filter(|id| !id.is_null()) else {
-            let compiled = noted(agent_document::compile(agent), "/agent", problems)?;
+            let Some(whole) = noted(self.whole(TargetKind::Agent, agent.clone()).await, "/agent", problems)? else {
+                return Ok((Ok(None), Target::default()));
+            };
+            let compiled = noted(agent_document::compile(&whole), "/agent", problems)?;
             return self.agent_plan(compiled.map(|flow| (flow, Target::Agent(None))), agent, "/agent", problems).await;
         };
         let found = match id.as_str().and_then(|id| id.parse::<AgentId>().ok()) {
@@ -231,7 +239,10 @@ impl Lookup<'_> {
         };
         let Some(version) = version else { return Ok((Ok(None), Target::default())) };
         let target = Target::Agent(Some(AgentId::of_flow(saved.id)));
-        let compiled = noted(agent_document::compile(&version.document), "/agent/agentId", problems)?;
+        let Some(whole) = noted(self.whole(TargetKind::Agent, version.document.clone()).await, "/agent/agentId", problems)? else {
+            return Ok((Ok(None), Target::default()));
+        };
+        let compiled = noted(agent_document::compile(&whole), "/agent/agentId", problems)?;
         self.agent_plan(compiled.map(|flow| (flow, target)), &version.document, "/agent/agentId", problems).await
     }
 
@@ -251,41 +262,6 @@ impl Lookup<'_> {
             Err(error) if error.problems().is_empty() => Ok((Err(error), target)),
             plan => Ok((Ok(noted(plan, at, problems)?), target)),
         }
-    }
-
-    /// Puts saved flows and agents in the place of their ids where steps name them. What is not found stays an id: the
-    /// step says so when it runs.
-    async fn expand(&self, mut flow: Value, depth: usize) -> Result<Value> {
-        if depth >= MAX_NESTING {
-            return Ok(flow);
-        }
-        for (path, field) in document::children(&flow) {
-            let Some(config) = flow.pointer(&path) else { continue };
-            let saved = config.get(format!("{field}Id")).and_then(Value::as_str);
-            let inner = match (config.get(field), saved) {
-                (Some(inner), _) if inner.is_object() => inner.clone(),
-                (_, Some(id)) => match self.current_document(field, id).await? {
-                    Some(inner) => inner,
-                    None => continue,
-                },
-                _ => continue,
-            };
-            let inner = Box::pin(self.expand(inner, depth + 1)).await?;
-            if let Some(config) = flow.pointer_mut(&path).and_then(Value::as_object_mut) {
-                config.insert(field.into(), inner);
-            }
-        }
-        Ok(flow)
-    }
-
-    async fn current_document(&self, field: &str, id: &str) -> Result<Option<Value>> {
-        let (kind, id) = match field {
-            "agent" => (TargetKind::Agent, id.parse().ok().map(AgentId::as_flow)),
-            _ => (TargetKind::Flow, id.parse::<FlowId>().ok()),
-        };
-        let Some(id) = id else { return Ok(None) };
-        let Some(saved) = self.store.find_flow(self.tenant, kind, id).await? else { return Ok(None) };
-        Ok(self.store.find_flow_version(self.tenant, saved.current).await?.map(|version| version.document))
     }
 
     async fn save_flow(&self, flow: Value, options: &OptionsDocument, mode: Mode) -> Result<FlowId> {
