@@ -192,6 +192,10 @@ ids! {
     SecretId = "secret";
     /// A saved tool.
     ToolId = "tool";
+    /// A schedule.
+    ScheduleId = "sched";
+    /// One time that a schedule fired.
+    FiringId = "firing";
     /// A client token's row; never the token itself.
     ClientTokenId = "ctok";
     /// A page's session with a client token; never the text that the page holds.

@@ -81,6 +81,7 @@ impl App {
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let state = self.state.clone();
         let tidy = tokio::spawn(tidy(state.clone(), self.compact_after));
+        let beat = tokio::spawn(dispatch::beat(state.clone()));
         let stop = CancellationToken::new();
         let draining = {
             let (state, stop, grace) = (state.clone(), stop.clone(), self.grace);
@@ -97,6 +98,7 @@ impl App {
         let options = ServeOptions { shutdown_timeout: Duration::from_secs(3), ..ServeOptions::default() };
         tokio::join!(serve(listener, router, state.clock.clone(), stop.clone(), options), draining);
         tidy.abort();
+        beat.abort();
         state.store.close().await;
     }
 }

@@ -19,6 +19,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::id::{RunId, SecretId, TenantId};
+use crate::model::event::{EventRecord, Rest, Segment};
 use crate::model::run::{Parent, Spent};
 use crate::model::{Epoch, RunInput, RunState, Target};
 use crate::provider::TenantKeys;
@@ -120,6 +121,35 @@ impl Engine {
         let closing = Closing(context.clone());
         let active = Active { context, birth: Some(Box::new(Birth { new, told })), number: 0, wait_for_birth, postponed: None, closing };
         Ok(Started { run, active, created })
+    }
+
+    /// Creates a run that any node takes up, as soon as it is nudged or looks.
+    pub async fn enqueue(&self, start: StartRun) -> Result<(RunId, Created)> {
+        let run = RunId::new(&self.parts().clock);
+        let created = self.parts().store.create_run(self.queued(run, &start)?).await?;
+        Ok((run, created))
+    }
+
+    /// A run that nobody holds yet; its log begins like any other.
+    pub(super) fn queued(&self, run: RunId, start: &StartRun) -> Result<NewRun> {
+        let now = self.parts().clock.now();
+        let first = EventRecord::new(0, &start_event(start.target, &start.plan, &start.input.options.source, now));
+        Ok(NewRun {
+            id: run,
+            tenant: start.tenant,
+            flow: start.plan.blob.clone(),
+            target: start.target,
+            flow_name: start.plan.flow.name.clone(),
+            input: start.input.clone(),
+            sealed: self.seal(&start.secrets, start.tenant, run)?,
+            parent: start.parent,
+            key: start.key.clone(),
+            lease: None,
+            created_at: now,
+            reserved: first.seq + 1,
+            journal: Vec::new(),
+            segment: Some(Segment { events: vec![first], rest: Rest::None }),
+        })
     }
 
     /// Takes up a claimed run.

@@ -47,6 +47,8 @@ scopes! {
     ApiKeysWrite = "API_KEYS:WRITE",
     SecretsRead = "SECRETS:READ",
     SecretsWrite = "SECRETS:WRITE",
+    SchedulesRead = "SCHEDULES:READ",
+    SchedulesWrite = "SCHEDULES:WRITE",
     ToolsRead = "TOOLS:READ",
     ToolsWrite = "TOOLS:WRITE",
     ClientTokensRead = "CLIENT_TOKENS:READ",

@@ -3,6 +3,7 @@
 //! Pure data and pure rules, shared by store, engine and surfaces. Must not know: storage, sockets,
 //! templates, wire formats of providers, or the words any surface uses for these nouns.
 
+pub mod cadence;
 pub mod compact;
 pub mod event;
 pub mod filter;
@@ -13,6 +14,7 @@ pub mod run;
 pub mod target;
 pub mod wait;
 
+pub use cadence::Cadence;
 pub use event::{Event, EventRecord};
 pub use flow::{Flow, Step};
 pub use journal::{JournalEntry, Outcome};

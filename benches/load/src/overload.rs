@@ -41,6 +41,8 @@ struct Tally {
     without_hint: AtomicU64,
     other: AtomicU64,
     broken: AtomicU64,
+    /// Connections that were kept, and closed by the server meanwhile.
+    stale: AtomicU64,
     unready: AtomicU64,
     most_kib: AtomicU64,
 }
@@ -69,7 +71,7 @@ pub async fn run(subject: &Subject, arguments: Arguments) -> Result<()> {
         "capacityPerSecond": full.per_second(), "askedPerSecond": rate, "accepted": accepted, "refused": tally.refused.lock().len(),
         "refusedP50Ms": percentile(&tally.refused, 0.5), "refusedP99Ms": percentile(&tally.refused, 0.99),
         "refusedWithoutRetryAfter": tally.without_hint.load(Ordering::Relaxed), "otherAnswers": tally.other.load(Ordering::Relaxed),
-        "brokenConnections": tally.broken.load(Ordering::Relaxed), "unsent": unsent,
+        "brokenConnections": tally.broken.load(Ordering::Relaxed), "staleConnections": tally.stale.load(Ordering::Relaxed), "unsent": unsent,
         "livezP99Ms": percentile(&tally.healthy, 0.99), "readyzRefusals": tally.unready.load(Ordering::Relaxed),
         "mostKib": tally.most_kib.load(Ordering::Relaxed), "acceptedAndLost": lost, "wellAfterMs": well_after.as_millis() as u64,
     });
@@ -99,7 +101,14 @@ async fn flood(bench: &Arc<Bench>, tally: &Arc<Tally>, request: &[u8], rate: f64
             let (bench, tally, request, idle) = (bench.clone(), tally.clone(), request.clone(), idle.clone());
             tokio::spawn(async move {
                 let kept = idle.lock().pop();
-                match one(&bench, &tally, &request, kept).await {
+                let reused = kept.is_some();
+                let mut answered = one(&bench, &tally, &request, kept).await;
+                if answered.is_err() && reused {
+                    // The server closes connections that were idle for long; a client opens another.
+                    tally.stale.fetch_add(1, Ordering::Relaxed);
+                    answered = one(&bench, &tally, &request, None).await;
+                }
+                match answered {
                     Ok(connection) => idle.lock().push(connection),
                     Err(_) => drop(tally.broken.fetch_add(1, Ordering::Relaxed)),
                 }

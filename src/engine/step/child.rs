@@ -10,16 +10,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::StepOutput;
-use crate::engine::Engine;
 use crate::engine::budget::Worst;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
-use crate::engine::drive::start_event;
+use crate::engine::{Engine, StartRun};
 use crate::id::{RunId, WaitId};
-use crate::model::event::{Event, EventRecord, Rest, Segment};
+use crate::model::event::Event;
 use crate::model::run::{Budget, Parent, RunInput, Spent};
 use crate::model::wait::WaitKind;
 use crate::model::{Flow, Target};
-use crate::store::NewRun;
 
 /// How long a child that is cancelled may take to end, and how often that is looked at.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -104,24 +102,16 @@ impl Child<'_> {
         options.budget = budget;
         options.source = "child".into();
         let input = RunInput { record: run.input.record.clone(), options, ..input()? };
-        let now = context.now();
-        let first = EventRecord::new(0, &start_event(self.target, &plan, &input.options.source, now));
-        let new = NewRun {
-            id: child,
+        let start = StartRun {
             tenant: run.tenant,
-            flow: plan.blob.clone(),
+            plan: plan.clone(),
             target: self.target,
-            flow_name: plan.flow.name.clone(),
             input,
-            sealed: engine.seal(&run.secrets, run.tenant, child)?,
-            parent: Some(Parent { run: run.run, wait }),
+            secrets: run.secrets.clone(),
             key: None,
-            lease: None,
-            created_at: now,
-            reserved: first.seq + 1,
-            journal: Vec::new(),
-            segment: Some(Segment { events: vec![first], rest: Rest::None }),
+            parent: Some(Parent { run: run.run, wait }),
         };
+        let new = engine.queued(child, &start)?;
         run.patiently(|| context.parts().store.create_run(new.clone())).await?;
         let told = self.key(context, "told");
         if context.recall(&told).is_none() {

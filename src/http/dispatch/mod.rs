@@ -17,6 +17,7 @@ mod flow_versions;
 mod flows;
 mod records;
 mod saved;
+mod schedules;
 mod secrets;
 mod tools;
 
@@ -26,6 +27,7 @@ use aide::transform::TransformOperation;
 pub(super) use self::client::{Door, TAG as PAGES};
 pub(super) use self::execute::{DispatchRequest, PublicEvent};
 pub use self::execute::{Fold, Outcome};
+pub use self::schedules::beat;
 use super::AppState;
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -45,6 +47,7 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(secrets::routes())
         .merge(client::routes())
         .merge(tools::routes())
+        .merge(schedules::routes())
 }
 
 /// Every route of this surface that pages call without a key.

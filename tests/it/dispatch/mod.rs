@@ -56,6 +56,7 @@ mod options;
 mod pauses;
 mod providers;
 mod refusals;
+mod schedules;
 mod secrets;
 mod steps;
 mod tools;

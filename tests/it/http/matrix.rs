@@ -43,6 +43,7 @@ fn anywhere(path: &str) -> String {
         .replace("{secretId}", &format!("secret_{suffix}"))
         .replace("{clientTokenId}", &format!("ctok_{suffix}"))
         .replace("{toolId}", &format!("tool_{suffix}"))
+        .replace("{scheduleId}", &format!("sched_{suffix}"))
         .replace("{executionId}", &format!("exec_{suffix}"))
         .replace("{signal}", "go")
         .replace("{provider}", "openai")
@@ -96,6 +97,7 @@ struct Property {
     secret: String,
     client_token: Value,
     tool: Value,
+    schedule: Value,
     /// Waits for the output of a tool.
     asks: Value,
     /// Waits for an approval.
@@ -131,6 +133,8 @@ impl Property {
         let client_token = app.post("/v1/client-tokens").json(&pages).ok().await["clientToken"].clone();
         let one = json!({ "name": "t", "toolType": "custom", "config": { "code": "return 1;" } });
         let one = app.post("/v1/tools").json(&one).ok().await;
+        let later = json!({ "target": { "flowId": flow["id"] }, "trigger": { "type": "one_time", "runAt": "2099-01-01T00:00:00Z" } });
+        let schedule = app.post("/v1/schedules").json(&later).ok().await;
         let said = json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false });
         let spoken = app.post(&format!("/v1/agents/{}/execute", agent["id"].as_str().unwrap())).json(&said).ok().await;
         Self {
@@ -142,6 +146,7 @@ impl Property {
             secret: secret["id"].as_str().unwrap().into(),
             client_token,
             tool: one,
+            schedule,
             asks: paused(app, "local_tool", prompt(json!({ "runtimeTools": [tool("local", json!({}))] }))).await,
             gated: paused(
                 app,
@@ -172,6 +177,7 @@ impl Property {
             .replace("{secretId}", &self.secret)
             .replace("{clientTokenId}", self.client_token["id"].as_str().unwrap())
             .replace("{toolId}", self.tool["id"].as_str().unwrap())
+            .replace("{scheduleId}", self.schedule["id"].as_str().unwrap())
             .replace("{executionId}", self.execution(operation))
             .replace("{signal}", "go")
             .replace("{provider}", "openai")
@@ -182,6 +188,7 @@ impl Property {
         match operation {
             "PUT /v1/flows/{flowId}" => Some(json!({ "description": "x" })),
             "PUT /v1/client-tokens/{clientTokenId}" => Some(json!({ "name": "x" })),
+            "PUT /v1/schedules/{scheduleId}" => Some(json!({ "name": "x" })),
             "PUT /v1/tools/{toolId}" => Some(json!({ "description": "x" })),
             "POST /v1/tools/{toolId}/execute" => Some(json!({ "streamResponse": false })),
             "PUT /v1/secrets/{secretId}" => Some(json!({ "description": "x" })),
@@ -258,6 +265,7 @@ impl Property {
         state.push(app.get("/v1/secrets").ok().await);
         state.push(app.get("/v1/client-tokens").ok().await);
         state.push(app.get("/v1/tools").ok().await);
+        state.push(app.get(&format!("/v1/schedules/{}", self.schedule["id"].as_str().unwrap())).ok().await);
         state.push(app.get(&format!("/v1/client-tokens/{}/token", self.client_token["id"].as_str().unwrap())).ok().await);
         state.push(app.get("/v1/executions").ok().await);
         state

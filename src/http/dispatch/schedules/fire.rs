@@ -1,0 +1,132 @@
+//! Firing: the executions of one slot, each made once however often it is tried.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{Firing, Schedule, Trigger};
+use crate::engine::StartRun;
+use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+use crate::http::AppState;
+use crate::http::dispatch::execute::{DispatchRequest, Lookup, Resolved};
+use crate::id::{FiringId, RunId, TenantId};
+use crate::model::filter::Filter;
+use crate::model::{Record, RunInput};
+use crate::store::{Collection, Created, Kept, RecordQuery, RunKey, StoreError};
+
+/// Records read at once.
+const PAGE: u32 = 200;
+/// Records that one firing runs for.
+const MOST_RECORDS: usize = 10_000;
+/// Executions that a firing names.
+const NAMED: usize = 1_000;
+/// How long it is remembered that a slot's execution was made: longer than any outage after which it would be tried again.
+const KEY_LIFE: Duration = Duration::from_secs(90 * 24 * 3_600);
+
+/// Fires a schedule, for a slot or now, and keeps that it did. What cannot be started is told in the firing; only a store that is away is an error.
+pub(super) async fn fire(
+    state: &AppState,
+    tenant: TenantId,
+    schedule: &Kept<Schedule>,
+    slot: Option<crate::clock::Timestamp>,
+) -> Result<Kept<Firing>> {
+    let mut firing = Firing { schedule: schedule.id, slot, execution_ids: Vec::new(), execution_count: 0, error: None };
+    match start(state, tenant, schedule, slot, &mut firing).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+        Err(error) => firing.error = Some(error.message().to_owned()),
+    }
+    failpoint::hit("schedule.started");
+    let id = FiringId::new(&state.clock);
+    let firings = Collection::<Firing>::of(&*state.store, tenant);
+    match firings.create(id, firing.clone(), state.clock.now()).await {
+        Ok(kept) => Ok(kept),
+        // Another server fired the slot, or this one before its answer was lost.
+        Err(StoreError::Exists(_)) => {
+            let place = crate::store::Document::place(&firing).unwrap_or_default();
+            firings.find_at(&place).await?.ok_or_else(|| Error::internal("a firing is there and is not"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What one schedule asks for, as a caller would.
+pub(super) fn request(schedule: &Kept<Schedule>, record: Option<&Record>) -> DispatchRequest {
+    let Schedule { name, target, trigger, messages, inputs, next, last, .. } = &schedule.body;
+    let (cron, timezone) = match trigger {
+        Trigger::Recurring { cron, timezone } => (Some(cron), Some(timezone)),
+        Trigger::OneTime { .. } => (None, None),
+    };
+    let about = json!({ "id": schedule.id, "name": name, "cron": cron, "timezone": timezone, "lastRunAt": last, "nextRunAt": next });
+    let mut inputs = inputs.clone().unwrap_or_default();
+    inputs.insert("_schedule".into(), about);
+    DispatchRequest {
+        flow: target.flow_id.map(|id| json!({ "id": id })),
+        agent: target.agent_id.map(|id| json!({ "agentId": id })),
+        messages: messages.clone(),
+        inputs: Some(inputs).into(),
+        record: record.map(|record| [("id".to_owned(), json!(record.id))].into_iter().collect::<Map<String, Value>>()).into(),
+        ..DispatchRequest::default()
+    }
+}
+
+async fn start(
+    state: &AppState,
+    tenant: TenantId,
+    schedule: &Kept<Schedule>,
+    slot: Option<crate::clock::Timestamp>,
+    firing: &mut Firing,
+) -> Result<()> {
+    let Some(kind) = &schedule.body.target.record_type else {
+        return one(state, tenant, schedule, slot, None, firing).await;
+    };
+    let mut after = None;
+    loop {
+        let query = RecordQuery { kind: Some(kind.clone()), name: None, filter: Filter::everything(), after, limit: PAGE };
+        let page = state.store.list_records(tenant, query).await?;
+        for record in &page.records {
+            if firing.execution_count >= MOST_RECORDS {
+                return Err(Error::new(Kind::Conflict, "too_many_records", format!("a schedule runs for {MOST_RECORDS} records at most")));
+            }
+            one(state, tenant, schedule, slot, Some(record), firing).await?;
+        }
+        after = page.records.last().map(|record| (record.updated_at, record.id));
+        if !page.more {
+            return Ok(());
+        }
+    }
+}
+
+/// One execution of a slot. Its key is the slot's own, so that it is made once.
+async fn one(
+    state: &AppState,
+    tenant: TenantId,
+    schedule: &Kept<Schedule>,
+    slot: Option<crate::clock::Timestamp>,
+    record: Option<&Record>,
+    firing: &mut Firing,
+) -> Result<()> {
+    let lookup = Lookup { engine: &state.engine, store: &state.store, clock: &state.clock, tenant, seed: None };
+    let Resolved { plan, target, input, secrets, .. } = lookup.resolve(request(schedule, record)).await?;
+    let key = slot.map(|slot| RunKey {
+        route: "schedule".into(),
+        key: format!("{}:{}:{}", schedule.id, slot.as_millis(), record.map_or_else(String::new, |record| record.id.to_string())),
+        request_hash: String::new(),
+        expires_at: state.clock.now().after(KEY_LIFE),
+    });
+    let input = RunInput { options: crate::model::run::RunOptions { source: "schedule".into(), ..input.options }, ..input };
+    let start = StartRun { tenant, plan, target, input, secrets, key, parent: None };
+    let run: RunId = match state.engine.enqueue(start).await? {
+        (run, Created::New) => {
+            state.workers.nudge(run).await;
+            run
+        }
+        (_, Created::Duplicate { run, .. }) => run,
+    };
+    firing.execution_count += 1;
+    if firing.execution_ids.len() < NAMED {
+        firing.execution_ids.push(run);
+    }
+    Ok(())
+}
