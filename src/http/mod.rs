@@ -104,6 +104,7 @@ pub fn router(state: AppState, options: HttpOptions) -> Router {
         router = router.merge(docs::metrics(handle));
     }
     router
+        .merge(dispatch::mcp_routes(state.clone()).route_layer(from_fn_with_state(state.clone(), guard::guard)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(from_fn_with_state(options.cors, cors::cors))

@@ -52,6 +52,7 @@ mod events;
 mod faults;
 mod idempotency;
 mod limits;
+mod mcp;
 mod options;
 mod pauses;
 mod providers;

@@ -11,6 +11,7 @@ mod resolve;
 mod routes;
 mod sse;
 
+pub(super) use answer::{Follow, follow};
 pub use outcome::{Fold, Outcome};
 pub use request::DispatchRequest;
 pub(super) use request::{ApproveRequest, ResumeRequest};
