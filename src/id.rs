@@ -192,6 +192,8 @@ ids! {
     SecretId = "secret";
     /// A saved tool.
     ToolId = "tool";
+    /// Something that is kept of somebody.
+    MemoryId = "mem";
     /// A schedule.
     ScheduleId = "sched";
     /// One time that a schedule fired.

@@ -86,11 +86,22 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 
 /// Performs a call as an effect under `key`, once it is rendered.
 pub(super) async fn perform(context: &StepContext<'_>, key: &str, call: &HttpTemplate, timeout: Duration) -> StepResult<HttpAnswer> {
+    perform_within(context, key, call, timeout, &Map::new()).await
+}
+
+/// [`perform`] with variables of the call's own.
+pub(super) async fn perform_within(
+    context: &StepContext<'_>,
+    key: &str,
+    call: &HttpTemplate,
+    timeout: Duration,
+    own: &Map<String, Value>,
+) -> StepResult<HttpAnswer> {
     let idempotency = context.idempotency_key(key);
     let journal_key = context.key(key);
     context
         .effect(&journal_key, call.effect(), || async {
-            let call = call.render(&context.scope_with_secrets(), &idempotency, timeout)?;
+            let call = call.render(&context.scope_with_secrets().within(own), &idempotency, timeout)?;
             context.unresolved(call.unresolved.clone());
             failpoint::hit("tool.before");
             let answer = call.send(&context.parts().egress, &context.parts().clock).await;
@@ -136,7 +147,7 @@ impl StepBody for Body {
     }
 }
 
-fn follow<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
+pub(super) fn follow<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
     path.iter().filter(|key| !key.is_empty()).try_fold(value, |value, key| match value {
         Value::Object(map) => map.get(key),
         Value::Array(items) => items.get(key.parse::<usize>().ok()?),

@@ -9,6 +9,8 @@ mod child;
 mod conditional;
 mod execute_agent;
 mod http;
+mod memories;
+mod paginate_api;
 mod prompt;
 mod records;
 mod run_flow;
@@ -111,6 +113,10 @@ pub const ALL: &[StepType] = &[
     records::RETRIEVE,
     records::UPSERT,
     records::UPDATE,
+    paginate_api::TYPE,
+    memories::SAVE,
+    memories::RECALL,
+    memories::SUMMARY,
 ];
 
 /// Reads a configuration in its type; a fault is reported with the pointer to it.

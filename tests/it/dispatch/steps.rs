@@ -9,7 +9,7 @@ use super::{ask, flow, set};
 use crate::support::sink::Reply;
 use crate::support::world::World;
 
-on_both!(records_are_written_and_read, a_delay_outlives_a_crash);
+on_both!(records_are_written_and_read, a_delay_outlives_a_crash, pages_are_read_to_their_end, memories_are_kept_and_found,);
 on_one!(Sqlite: calls_are_made_as_written, values_stay_in_their_part_of_a_url, a_failed_step_is_told_in_the_answer, signals_have_names, answers_are_read_as_asked, waits_end, polls_in_vain_are_not_repeated, documents_are_rendered, scripts_compute, values_keep_their_type, tools_are_called_by_name, prompts_say_what_they_were_given, records_are_made_with_the_dispatch, no_step_reaches_a_forbidden_address);
 
 /// A step of a type.
@@ -419,4 +419,88 @@ async fn no_step_reaches_a_forbidden_address(world: Arc<World>) {
         assert_eq!(told.all("tool_complete").filter(|frame| frame.data["stepId"] == "asked" && frame.data["success"] == false).count(), 1);
     }
     assert_eq!(world.sink.seen("/inside").len(), 0);
+}
+
+async fn pages_are_read_to_their_end(world: Arc<World>) {
+    let node = world.node();
+    let page = |items: Value, next: Value| Reply::json(json!({ "data": { "items": items }, "next": next }));
+    let run = async |config: Value| {
+        let mut body = flow(json!([step("all", "paginate-api", config)]));
+        body["secrets"] = json!({ "key": "canary-of-pages" });
+        node.result(&body).await
+    };
+    let url = |path: &str| world.sink.url(path);
+    // By number: a short page is the last.
+    world.sink.on("/numbered", [page(json!([1, 2]), json!(null)), page(json!([3, 4]), json!(null)), page(json!([5]), json!(null))]);
+    let config = json!({ "url": url("/numbered"), "headers": { "x-key": "{{secrets.key}}" }, "entityPath": "data.items", "pageSize": 2, "pageSizeParam": "limit" });
+    assert_eq!(run(config).await["finalOutput"], json!([1, 2, 3, 4, 5]));
+    let asked: Vec<String> = world.sink.all().into_iter().filter(|asked| asked.starts_with("/numbered")).collect();
+    assert_eq!(asked, ["/numbered?page=1&limit=2", "/numbered?page=2&limit=2", "/numbered?page=3&limit=2"]);
+    assert_eq!(world.sink.seen("/numbered")[2].header("x-key"), "canary-of-pages");
+    // By cursor, in the place that the call names.
+    world.sink.on("/cursor", [page(json!(["a"]), json!("c 2")), page(json!(["b"]), json!("c3")), page(json!(["c"]), json!(null))]);
+    let config = json!({ "http": { "url": format!("{}?after={{{{cursor}}}}", url("/cursor")) }, "paginationType": "cursor", "cursorPath": "next", "entityPath": "data.items" });
+    assert_eq!(run(config).await["finalOutput"], json!(["a", "b", "c"]));
+    assert!(world.sink.all().contains(&"/cursor?after=c%202".to_owned()), "{:?}", world.sink.all());
+    // By offset, and no further than it may.
+    world.sink.on("/offset", (0..5).map(|number| Reply::json(json!([number]))));
+    let config = json!({ "url": url("/offset"), "paginationType": "offset", "maxPages": 3 });
+    assert_eq!(run(config).await["finalOutput"], json!([0, 1, 2]));
+    assert_eq!(world.sink.all().last().map(String::as_str), Some("/offset?offset=2"));
+    // What is no list, and a page that fails.
+    world.sink.on("/none", [Reply::json(json!({ "items": 7 }))]);
+    assert_eq!(run(json!({ "url": url("/none"), "entityPath": "items" })).await["error"]["code"], "not_a_list");
+    world.sink.on("/broken", [Reply::json(json!([1])), Reply::status(404, json!({}))]);
+    assert_eq!(run(json!({ "url": url("/broken") })).await["error"]["code"], "http_status");
+    let wrong = json!({ "url": url("/x"), "method": "POST", "paginationType": "cursor", "maxPages": 0, "pageSizeParam": "n" });
+    let refused =
+        node.post("/v1/dispatch").json(&flow(json!([step("all", "paginate-api", wrong)]))).refused(422, "validation_failed").await;
+    let at = |field: &str| format!("/flow/steps/0/config/{field}");
+    assert_eq!(refused.pointers(), [at("pageSize"), at("cursorPath"), at("maxPages"), at("method")]);
+}
+
+async fn memories_are_kept_and_found(world: Arc<World>) {
+    let node = world.node();
+    let save = |text: &str, session: &str| {
+        let mut body = flow(json!([step(
+            "save",
+            "save-memory",
+            json!({ "profileTemplate": "user:{{email}}", "contentVariable": "note", "sessionId": session })
+        )]));
+        body["inputs"] = json!({ "email": "ada@example.com", "note": text });
+        body
+    };
+    for (text, session) in
+        [("Ada drinks tea in the morning.", "s1"), ("Ada rides a red bicycle.", "s1"), ("Ada is afraid of the sea.", "s2")]
+    {
+        assert_eq!(node.result(&save(text, session)).await["finalOutput"], text);
+    }
+    let read = async |kind: &str, config: Value, email: &str| {
+        let mut body = flow(json!([step("read", kind, config)]));
+        body["inputs"] = json!({ "email": email, "question": "Which bicycle?" });
+        node.result(&body).await
+    };
+    let recall = json!({ "profileTemplate": "user:{{email}}", "queryTemplate": "{{question}}", "responseLength": "short" });
+    assert_eq!(read("recall-memory", recall.clone(), "ada@example.com").await["finalOutput"], "Ada rides a red bicycle.");
+    assert_eq!(read("recall-memory", recall.clone(), "bob@example.com").await["finalOutput"], "", "nobody else's");
+    let all = read("memory-summary", json!({ "profileTemplate": "user:{{email}}" }), "ada@example.com").await["finalOutput"].clone();
+    assert_eq!(all, "Ada is afraid of the sea.\nAda rides a red bicycle.\nAda drinks tea in the morning.");
+    let session = json!({ "profileTemplate": "user:{{email}}", "sessionId": "s2" });
+    assert_eq!(read("memory-summary", session, "ada@example.com").await["finalOutput"], "Ada is afraid of the sea.");
+    // Who cannot be named has no memory: else all would share one.
+    let nobody = json!({ "profileTemplate": "user:{{missing}}", "queryTemplate": "x" });
+    assert_eq!(read("recall-memory", nobody, "x").await["error"]["code"], "invalid_profile");
+    let mut empty = save("", "s1");
+    empty["inputs"]["note"] = "".into();
+    assert_eq!(node.result(&empty).await["error"]["code"], "invalid_memory");
+    // Another tenant's are not there.
+    let body = {
+        let mut body = flow(json!([step("read", "recall-memory", recall)]));
+        body["inputs"] = json!({ "email": "ada@example.com", "question": "bicycle" });
+        body["streamResponse"] = json!(false);
+        body
+    };
+    let stranger = world.strangers_key().await;
+    let theirs = node.bare(reqwest::Method::POST, "/v1/dispatch").bearer(&stranger).json(&body).ok().await;
+    assert_eq!(theirs["finalOutput"], "");
 }

@@ -66,7 +66,9 @@ impl Follow<'_> {
     /// Why the run rests for longer than a caller waits; nothing when it will go on soon, or when its children are at work.
     async fn rests(&self) -> Result<Option<Value>> {
         let run = self.store.find_run(self.tenant, self.run).await?;
-        let due = run.and_then(|run| run.wake_at);
+        // One that went on, or ended, since it was read has news for its follower.
+        let Some(run) = run.filter(|run| run.state == RunState::Paused) else { return Ok(None) };
+        let due = run.wake_at;
         let soon = due.is_some_and(|due| due.since(self.clock.now()) <= PATIENCE);
         if soon || self.children_work(self.run).await? {
             return Ok(None);
