@@ -49,13 +49,20 @@ impl Drop for Telemetry {
 
 /// Installs logging and, if asked for, tracing. Call once.
 pub fn install(options: &LogOptions) -> Telemetry {
-    let filter = EnvFilter::try_new(options.filter.as_deref().unwrap_or("info")).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter(options.filter.as_deref().unwrap_or("info"));
     let writer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let logs = if options.json { writer.json().boxed() } else { writer.compact().boxed() };
     let provider = options.otlp.as_deref().and_then(exporter);
     let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("dispatch")));
     let _ = tracing_subscriber::registry().with(logs.with_filter(filter)).with(traces).try_init();
     Telemetry(provider)
+}
+
+/// The wanted filter. The MCP library tells of every refusal with what the caller sent: that is the caller's, so it is heard only when it is asked for by name.
+fn filter(wanted: &str) -> EnvFilter {
+    const QUIET: &str = "rmcp";
+    let text = if wanted.contains(QUIET) { wanted.to_owned() } else { format!("{wanted},{QUIET}=error") };
+    EnvFilter::try_new(text).unwrap_or_else(|_| EnvFilter::new(format!("info,{QUIET}=error")))
 }
 
 fn exporter(address: &str) -> Option<SdkTracerProvider> {

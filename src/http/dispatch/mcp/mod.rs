@@ -7,6 +7,8 @@
 
 mod catalogue;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::http::request::Parts;
 use base64::Engine;
@@ -27,10 +29,13 @@ use crate::engine::{Decision, StartRun, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::id::{RunId, WaitId};
+use crate::model::event::Rest;
 use crate::model::{Caller, RunState};
 
 /// The first revision that knows `input_required`.
 const ASKS_FOR_INPUT: &str = "2026-07-28";
+/// How long an answer waits for progress that is still to be told.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The key of the one thing that a call asks for.
 const APPROVAL: &str = "approval";
 
@@ -167,10 +172,20 @@ impl Server {
                     // A client that is gone hears nothing; the execution goes on.
                     let _ = context.peer.notify_progress(told).await;
                 }
+                if matches!(stretch.rest, Rest::End | Rest::Caller) {
+                    break;
+                }
             }
-            std::future::pending::<()>().await;
         };
-        tokio::select! { biased; outcome = whole => outcome, () = progress => Err(Error::internal("progress ended before its execution")) }
+        tokio::pin!(whole, progress);
+        tokio::select! {
+            () = &mut progress => whole.await,
+            outcome = &mut whole => {
+                // What was reached is told before the answer, which would end the client's interest.
+                tokio::select! { () = progress => {}, () = state.clock.sleep(LAST_WORDS) => {} }
+                outcome
+            }
+        }
     }
 
     fn told(&self, caller: &Caller, answer: Outcome, asks: bool) -> Result<CallToolResponse> {
