@@ -59,7 +59,7 @@ pub fn public_routes() -> ApiRouter<AppState> {
 
 /// Forgets what has expired; how many things.
 pub async fn tidy(store: &SharedStore, now: Timestamp) -> Result<u64> {
-    client::sweep(store, now).await
+    Ok(client::sweep(store, now).await? + schedules::sweep(store, now).await?)
 }
 
 /// An operation's name, group and one-line summary.

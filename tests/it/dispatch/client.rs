@@ -457,6 +457,13 @@ async fn a_visitor_comes_back(world: Arc<World>) {
     assert_eq!(third["conversationId"], conversation);
     page.chat(third["sessionId"].as_str().unwrap(), "say again").await;
     assert_eq!(history(Method::GET, &one).ok().await["messages"].as_array().unwrap().len(), 4);
+    // What is very long is kept as far as it is read again.
+    let long = json!([{ "id": "m9", "role": "user", "content": [{ "type": "text", "text": format!("say {}", "ü".repeat(40_000)) }] }]);
+    let answer =
+        page.post("/v1/client/chat", &json!({ "sessionId": third["sessionId"], "messages": long, "streamResponse": false })).ok().await;
+    assert_eq!(answer["finalOutput"].as_str().unwrap().chars().count(), 40_000);
+    let kept = history(Method::GET, &one).ok().await["messages"][4]["content"].as_str().unwrap().len();
+    assert!((16_000..=16_384).contains(&kept), "{kept}");
     // Nobody else's.
     init(json!({ "conversationId": conversation })).refused(401, "visitor_required").await;
     let stranger = init(json!({})).ok().await["visitor"]["token"].as_str().unwrap().to_owned();
@@ -466,7 +473,7 @@ async fn a_visitor_comes_back(world: Arc<World>) {
     theirs.refused(404, "not_found").await;
     // The owner sees it.
     let owned = node.get(&format!("/v1/client-tokens/{id}/conversations")).ok().await;
-    assert!(owned["data"].as_array().unwrap().iter().any(|row| row["id"] == conversation && row["turnCount"] == 2), "{owned}");
+    assert!(owned["data"].as_array().unwrap().iter().any(|row| row["id"] == conversation && row["turnCount"] == 3), "{owned}");
     // Deleted, it is gone, for the sessions that had it too.
     assert_eq!(history(Method::DELETE, &one).ok().await["deleted"], 1);
     history(Method::GET, &one).refused(404, "not_found").await;

@@ -257,7 +257,7 @@ async fn messages_speak_of_documents(world: Arc<World>) {
         (prompt(json!({ "approval": { "require": [5] } })), "a list of tool names"),
         (prompt(json!({ "approval": 5 })), "expected an object"),
         (prompt(json!({ "runtimeTools": schema(json!({ "type": "object", "$ref": "http://127.0.0.1:9/x" })) })), "not followed"),
-        (flow(json!([{ "type": "tool-call", "config": { "approval": "x" } }])), "true, false or {timeout}"),
+        (flow(json!([{ "type": "tool-call", "config": { "approval": "x" } }])), "true, false or {timeout, approver}"),
         (flow(json!([{ "type": "prompt", "config": { "model": "local/echo", "userPrompt": "x", "fallbacks": [5] } }])), "{model}"),
         (flow(json!([{ "type": "prompt", "config": { "userPrompt": "x" } }])), "`model`"),
     ] {

@@ -80,6 +80,12 @@ async fn a_schedule_fires_at_its_times(world: Arc<World>) {
     let slots: Vec<&str> = fired.iter().map(|firing| firing["slot"].as_str().unwrap()).collect();
     assert!(slots.windows(2).all(|pair| pair[0] > pair[1]) && slots.iter().all(|slot| slot.ends_with(".000Z")), "{slots:?}");
     assert_eq!(said(&node, &runs(&fired[0])[0]).await, "* * * * * * UTC hi");
+    // Firings are forgotten after a month.
+    let swept = node.with_state(|state| async move {
+        let month = state.clock.now().after(Duration::from_secs(31 * 24 * 3_600));
+        dispatch::http::dispatch::tidy(&state.store, month).await.unwrap()
+    });
+    assert!(swept.await >= 2);
     let read = call(&node, Method::GET, &format!("/v1/schedules/{}", made["id"].as_str().unwrap())).ok().await;
     assert!(read["lastRunAt"].as_str().is_some() && read["nextRunAt"].as_str() > read["lastRunAt"].as_str(), "{read}");
     let preview = call(&node, Method::GET, &format!("/v1/schedules/{}/preview", made["id"].as_str().unwrap())).ok().await;

@@ -221,10 +221,9 @@ fn said(messages: &[Value]) -> Vec<Said> {
     let text = |message: &Value, name: &str| message.get(name).and_then(Value::as_str).map(str::to_owned);
     let since = messages.iter().rposition(|message| text(message, "role").as_deref() == Some("assistant")).map_or(0, |last| last + 1);
     let new = messages.iter().skip(since).filter(|message| text(message, "role").as_deref() == Some("user"));
-    new.map(|message| Said {
-        id: text(message, "id").unwrap_or_default(),
-        content: message.get("content").cloned().unwrap_or_default(),
-        shown: text(message, "displayContent"),
+    new.map(|message| {
+        let content = message.get("content").cloned().unwrap_or_default();
+        Said::new(text(message, "id").unwrap_or_default(), content, text(message, "displayContent"))
     })
     .collect()
 }

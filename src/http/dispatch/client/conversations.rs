@@ -101,7 +101,9 @@ impl Document for Conversation {
 }
 
 /// Turns that a conversation keeps; the oldest are let go.
-const MOST_TURNS: usize = 1_000;
+const MOST_TURNS: usize = 200;
+/// Bytes of one message that a conversation keeps: a page may send megabytes, and a conversation is read and written whole.
+const LONGEST_SAID: usize = 16 * 1024;
 /// Characters of a title.
 const TITLE: usize = 80;
 
@@ -121,6 +123,25 @@ impl Conversation {
         Some(text_of(&first.content).chars().take(TITLE).collect())
     }
 }
+
+impl Said {
+    /// A message as a conversation keeps it: of one that is very long, how its text begins.
+    pub fn new(id: String, content: Value, shown: Option<String>) -> Self {
+        let short = |text: String| {
+            text.chars()
+                .scan(0, |bytes, letter| {
+                    *bytes += letter.len_utf8();
+                    (*bytes <= LONGEST_SAID).then_some(letter)
+                })
+                .collect::<String>()
+        };
+        let content = if content.to_string().len() <= LONGEST_SAID { content } else { Value::String(short(text_of(&content))) };
+        Self { id: id.chars().take(LONGEST_ID).collect(), content, shown: shown.map(short) }
+    }
+}
+
+/// Characters of a message's id that are kept.
+const LONGEST_ID: usize = 200;
 
 /// A message's text, whether it came as a text or in parts.
 fn text_of(content: &Value) -> String {

@@ -21,6 +21,8 @@ const PAGE: u32 = 200;
 const MOST_RECORDS: usize = 10_000;
 /// Executions that a firing names.
 const NAMED: usize = 1_000;
+/// How long a firing is kept.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How long it is remembered that a slot's execution was made: longer than any outage after which it would be tried again.
 const KEY_LIFE: Duration = Duration::from_secs(90 * 24 * 3_600);
 
@@ -31,7 +33,8 @@ pub(super) async fn fire(
     schedule: &Kept<Schedule>,
     slot: Option<crate::clock::Timestamp>,
 ) -> Result<Kept<Firing>> {
-    let mut firing = Firing { schedule: schedule.id, slot, execution_ids: Vec::new(), execution_count: 0, error: None };
+    let kept_until = state.clock.now().after(KEPT);
+    let mut firing = Firing { schedule: schedule.id, slot, execution_ids: Vec::new(), execution_count: 0, error: None, kept_until };
     match start(state, tenant, schedule, slot, &mut firing).await {
         Ok(()) => {}
         Err(error) if error.kind() == Kind::Unavailable => return Err(error),

@@ -13,11 +13,12 @@ use serde_json::{Map, Value};
 
 pub use self::beat::beat;
 use crate::clock::Timestamp;
+use crate::error::Result;
 use crate::http::AppState;
 use crate::id::{AgentId, FiringId, FlowId, RunId, ScheduleId};
 use crate::model::Cadence;
 use crate::model::cadence::Fault;
-use crate::store::Document;
+use crate::store::{Collection, Document, SharedStore, due};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     routes::routes()
@@ -133,6 +134,8 @@ struct Firing {
     execution_count: usize,
     /// Why nothing was started, or not everything.
     error: Option<String>,
+    /// When it is forgotten: after a month. Its executions stay.
+    kept_until: Timestamp,
 }
 
 impl Document for Firing {
@@ -147,4 +150,20 @@ impl Document for Firing {
     fn parent(&self) -> Option<String> {
         Some(self.schedule.to_string())
     }
+
+    fn due_at(&self) -> Option<Timestamp> {
+        Some(self.kept_until)
+    }
+}
+
+/// Firings of one sweep.
+const SWEEP: u32 = 500;
+
+/// Forgets firings of long ago; how many.
+pub(super) async fn sweep(store: &SharedStore, now: Timestamp) -> Result<u64> {
+    let mut deleted = 0;
+    for (tenant, firing) in due::<Firing>(&**store, now, SWEEP).await? {
+        deleted += u64::from(Collection::<Firing>::of(&**store, tenant).delete(firing.id).await?);
+    }
+    Ok(deleted)
 }
