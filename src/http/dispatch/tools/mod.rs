@@ -77,6 +77,12 @@ impl Document for SavedTool {
 #[schemars(inline)]
 struct Input(#[schemars(with = "crate::tool::Definition")] Map<String, Value>);
 
+/// Fields of a tool, whichever they are: what changes about a saved one, or one that may be wrong.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+struct Fields(Map<String, Value>);
+
 /// A saved tool.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -195,7 +201,7 @@ async fn validate(
     caller: Scoped<ToolsRead>,
     State(store): State<SharedStore>,
     State(engine): State<Engine>,
-    body: Body<Input>,
+    body: Body<Fields>,
 ) -> Result<Json<Verdict>> {
     match checked(&store, caller.tenant, &engine, body.value.0).await {
         Ok(_) => Ok(Json(Verdict { valid: true, issues: Vec::new() })),
@@ -244,7 +250,7 @@ async fn update(
     State(engine): State<Engine>,
     State(clock): State<Clock>,
     Id(id): Id<ToolId>,
-    body: Body<Input>,
+    body: Body<Fields>,
 ) -> Result<Json<Row>> {
     let old = find(&store, caller.tenant, id).await?;
     let mut definition = old.body.definition.clone();
