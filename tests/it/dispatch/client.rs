@@ -480,7 +480,10 @@ async fn a_visitor_comes_back(world: Arc<World>) {
     let gone =
         page.post("/v1/client/chat", &chat(third["sessionId"].as_str().unwrap(), "say more")).refused(410, "conversation_deleted").await;
     assert_eq!(gone.json()["error"], "conversation_deleted");
-    assert_eq!(history(Method::DELETE, "").ok().await["deleted"], 1, "the second session's, which is empty");
+    let fresh = init(json!({ "visitorToken": visitor, "sessionId": third["sessionId"] })).ok().await;
+    assert_ne!(fresh["sessionId"], third["sessionId"]);
+    assert_ne!(fresh["conversationId"], third["conversationId"]);
+    assert_eq!(history(Method::DELETE, "").ok().await["deleted"], 2, "those in which nothing was said");
     // Forgotten, the visitor is a stranger.
     page.call(Method::POST, "/v1/client/visitor/reset").header("x-visitor-token", visitor).ok().await;
     history(Method::GET, "").refused(401, "visitor_token_required").await;

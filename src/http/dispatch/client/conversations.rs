@@ -267,13 +267,10 @@ const LONGEST_BATCH: usize = 49_152;
 /// Turns on a page of messages.
 const PAGE: usize = 50;
 
-pub(super) fn deleted() -> Error {
-    Error::new(Kind::Missing, "conversation_deleted", "conversation_deleted").next("open another session without `conversationId`")
-}
-
-/// [`deleted`] as the contract has it: the conversation was there.
+/// The conversation was there.
 pub(super) fn gone() -> Problem {
-    Problem::new(StatusCode::GONE, deleted())
+    let error = Error::new(Kind::Missing, "conversation_deleted", "conversation_deleted");
+    Problem::new(StatusCode::GONE, error.next("open another session without `conversationId`"))
 }
 
 /// Changes whenever the conversation does. The end of an answer is seen in `messages`.

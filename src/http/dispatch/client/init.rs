@@ -207,6 +207,10 @@ async fn old_session(
     let same = |token: ClientTokenId, of: &str| token == page.token.id && of == target;
     match door.guest(text, headers).await {
         Ok(mut guest) if same(guest.token.id, &guest.session.body.target) => {
+            // A session whose conversation was deleted is no good any more.
+            if conversations::all(door, guest.tenant).find(guest.session.body.conversation).await?.is_none() {
+                return Ok(None);
+            }
             door.change(&mut guest, |session| {
                 session.expires_at = expires_at;
                 Ok(())
@@ -241,9 +245,6 @@ async fn conversation(door: &Door, page: &Page, session: &Kept<Session>, visitor
     let id = session.body.conversation;
     if let Some(known) = all.find(id).await? {
         return Ok(known);
-    }
-    if session.version > 1 {
-        return Err(conversations::deleted());
     }
     if let Some(visitor) = visitor {
         visitors::remember(door, page.tenant, visitor, id).await?;
