@@ -108,19 +108,23 @@ impl<'a> Embed<'a> {
             Some(Value::Array(ids)) if !ids.is_empty() => ids.clone(),
             _ => Vec::new(),
         };
-        let mut found = Vec::with_capacity(ids.len());
-        for (index, id) in ids.iter().enumerate() {
+        let (mut found, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
+        for (index, id) in ids.into_iter().enumerate() {
             let tool = match id.as_str() {
                 Some(id) => self.tool(id).await?,
                 None => None,
             };
             match tool {
                 Some(tool) => found.push(tool),
-                None => self.missing(depth, format!("{at}/tools/toolIds/{index}"), id),
+                None => {
+                    self.missing(depth, format!("{at}/tools/toolIds/{index}"), &id);
+                    missing.push(id);
+                }
             }
         }
-        if !ids.is_empty() {
-            tools.shift_remove("toolIds");
+        // What is missing stays an id, which the compiler refuses: further down, too, no tool is left out in silence.
+        if let Some(ids @ Value::Array(_)) = tools.get_mut("toolIds") {
+            *ids = Value::Array(missing);
         }
         if !found.is_empty()
             && let Some(defined) = tools.entry("runtimeTools").or_insert_with(|| Value::Array(Vec::new())).as_array_mut()

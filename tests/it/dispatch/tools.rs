@@ -62,6 +62,11 @@ async fn a_saved_tool_is_called_by_id_and_by_name(world: Arc<World>) {
     node.get(&at).refused(404, "not_found").await;
     let refused = node.post("/v1/dispatch").json(&body).refused(422, "validation_failed").await;
     assert_eq!(refused.pointers(), ["/agent/agentId/config/tools/toolIds/0"], "{}", refused.text());
+    // Neither is it left out in silence of an agent that a flow asks.
+    let asks = flow(json!([{ "id": "a", "type": "execute-agent", "config": { "agentId": agent, "message": "call double {\"n\": 1}" } }]));
+    let refused = node.post("/v1/dispatch").json(&asks).refused(422, "validation_failed").await;
+    assert_eq!(refused.pointers(), ["/flow/steps/0/config/agentId"], "{}", refused.text());
+    assert!(refused.text().contains(&id), "{}", refused.text());
 }
 
 async fn tools_are_judged_like_those_in_place(world: Arc<World>) {
