@@ -7,7 +7,7 @@
 //! Routes of pages are bound to the origins of a client token, which a preflight does not carry: there every preflight is answered, and the
 //! call itself is granted unless its route refused the origin.
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HeaderValue, ORIGIN, VARY,
@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::dispatch::is_of_pages;
 use super::problem::Code;
 use crate::error::{Error, Kind, Result};
 
@@ -121,18 +122,11 @@ impl Origins {
 /// The code of a refused origin.
 const NOT_ALLOWED: &str = "origin_not_allowed";
 
-/// Whether a page may call this path with a session: its own routes, and those on which the guard takes a session for a key.
-fn is_of_pages(path: &str) -> bool {
-    path.starts_with("/v1/client/")
-        || path.starts_with("/v1/agents/") && (path.ends_with("/approve") || path.ends_with("/events"))
-        || path.starts_with("/v1/executions/") && path.ends_with("/events")
-}
-
 /// Answers preflights and grants what the list allows.
 pub async fn cors(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(ORIGIN).cloned();
     let allowed = origin.as_ref().and_then(|origin| origin.to_str().ok()).is_some_and(|origin| origins.allow(origin));
-    let of_pages = is_of_pages(request.uri().path());
+    let of_pages = request.extensions().get::<MatchedPath>().is_some_and(|route| is_of_pages(route.as_str()));
     let preflight = request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match (&origin, preflight, allowed) {
         (Some(_), true, granted) if granted || of_pages => preflight_answer(),

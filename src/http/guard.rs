@@ -1,6 +1,7 @@
 //! The guard before every route of a secret key: who calls, and how often.
 //!
-//! A middleware rather than an extractor, so that a new route is shut unless it is put outside on purpose.
+//! A middleware rather than an extractor, so that a new route is shut unless it is put outside on purpose. On a few routes a page's session
+//! stands in the place of a key; which ones, and whose it is, the pages' own module says.
 
 use axum::extract::{FromRef, MatchedPath, Request, State};
 use axum::http::HeaderMap;
@@ -9,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::AppState;
-use super::dispatch::Door;
+use super::dispatch::{Door, takes_sessions};
 use crate::auth::Credentials;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -37,13 +38,9 @@ pub async fn guard(State(state): State<AppState>, mut request: Request, next: Ne
     response
 }
 
-/// Routes on which a page's session may stand in the place of a key. Each looks whose the execution is.
-const OPEN_TO_PAGES: [&str; 3] =
-    ["/v1/agents/{agentId}/approve", "/v1/agents/{agentId}/executions/{executionId}/events", "/v1/executions/{executionId}/events"];
-
 async fn prove(state: &AppState, headers: &HeaderMap, route: Option<&str>) -> Result<crate::model::Caller> {
     let credentials = Credentials { authorization: read(headers, &AUTHORIZATION)?, api_key: read(headers, &API_KEY)? };
-    if route.is_some_and(|route| OPEN_TO_PAGES.contains(&route))
+    if route.is_some_and(takes_sessions)
         && let Ok(key) = credentials.key()
         && Door::is_session(&key)
     {

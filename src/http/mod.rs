@@ -3,7 +3,8 @@
 //! A request meets, from the outside in: request id and safe headers ([`headers`]), the trace span and
 //! metrics ([`observe`]), the catch for panics, CORS ([`cors`]), then its route. Routes of secret keys stand
 //! behind [`guard`], which proves who calls and counts the call; everything after it reads the proven
-//! [`crate::model::Caller`]. Every refusal is one envelope ([`problem`]).
+//! [`crate::model::Caller`]. Pages have no key: their routes ([`dispatch`], `client`) prove a client token or a session themselves. Every refusal
+//! is one envelope ([`problem`]).
 //!
 //! To add a surface: a folder with `routes() -> ApiRouter<AppState>`, one line in [`openapi::surfaces`].
 //! To add a part that handlers take: a field of [`AppState`] and a line in `parts!`.

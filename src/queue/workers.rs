@@ -16,8 +16,8 @@ use crate::engine::{Active, Departure, Engine, Lost, NodeLease, RunContext, Star
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::id::{RunId, TenantId};
-use crate::model::Epoch;
 use crate::model::run::Failure;
+use crate::model::{Epoch, RunState};
 use crate::store::{Claim, Created, Lease, MAX_CLAIM, Renewed, StoreError};
 
 /// How the workers behave.
@@ -267,8 +267,18 @@ impl Workers {
         }
     }
 
+    /// Cancels a run, whoever advances it; the state it was in. One that has ended stays as it is.
+    pub async fn cancel(&self, tenant: TenantId, run: RunId) -> Result<RunState> {
+        let before = self.0.engine.cancel(tenant, run).await?;
+        if !before.is_terminal() {
+            self.cancel_here(run);
+            self.nudge(run).await;
+        }
+        Ok(before)
+    }
+
     /// Stops a run that this node advances; elsewhere its owner reads the request.
-    pub fn cancel_here(&self, run: RunId) {
+    fn cancel_here(&self, run: RunId) {
         if let Some(held) = self.0.active.lock().get(&run) {
             held.context.cancel.cancel();
         }
@@ -283,8 +293,8 @@ impl Workers {
         self.cancel_here(run);
         let workers = self.clone();
         let task = async move {
-            match workers.0.engine.cancel(tenant, run).await {
-                Ok(_) => workers.nudge(run).await,
+            match workers.cancel(tenant, run).await {
+                Ok(_) => {}
                 Err(error) => tracing::warn!(%run, ?error, "a run was not cancelled after its caller went away"),
             }
         };

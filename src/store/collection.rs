@@ -11,6 +11,9 @@ use super::{Store, StoreError, StoreResult};
 use crate::clock::Timestamp;
 use crate::id::{TenantId, TypedId};
 
+/// Documents that are forgotten at once.
+const SWEEP: u32 = 500;
+
 /// Something that is kept as a document. Fields may be added later: a row of before must still be read.
 pub trait Document: Serialize + DeserializeOwned + Send + Sync {
     /// Its name in the database. Never changes.
@@ -72,6 +75,29 @@ impl<'a, D: Document> Collection<'a, D> {
         Ok(done.then_some(next))
     }
 
+    /// Changes what was read, whoever else changes it at the same time: then `edit` is asked again, about what stands there now. An `edit` that
+    /// refuses changes nothing. `None`: it is gone.
+    pub async fn amend<E: From<StoreError>>(
+        &self,
+        kept: Kept<D>,
+        now: Timestamp,
+        edit: impl Fn(&mut D) -> Result<(), E>,
+    ) -> Result<Option<Kept<D>>, E>
+    where
+        D: Clone,
+    {
+        let mut stands = Some(kept);
+        while let Some(old) = stands {
+            let mut next = old.body.clone();
+            edit(&mut next)?;
+            if let Some(changed) = self.change(&old, next, now).await? {
+                return Ok(Some(changed));
+            }
+            stands = self.find(old.id).await?;
+        }
+        Ok(None)
+    }
+
     pub async fn find(&self, id: D::Id) -> StoreResult<Option<Kept<D>>> {
         self.store.find_document(self.tenant, D::KIND, &id.suffix()).await?.map(read).transpose()
     }
@@ -101,6 +127,15 @@ impl<'a, D: Document> Collection<'a, D> {
 pub async fn due<D: Document>(store: &dyn Store, now: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, Kept<D>)>> {
     let rows = store.due_documents(D::KIND, now, limit).await?;
     rows.into_iter().map(|(tenant, row)| Ok((tenant, read(row)?))).collect()
+}
+
+/// Deletes those of every tenant that are due: of kinds whose time is the time to be forgotten. How many.
+pub async fn forget<D: Document>(store: &dyn Store, now: Timestamp) -> StoreResult<u64> {
+    let mut forgotten = 0;
+    for (tenant, row) in store.due_documents(D::KIND, now, SWEEP).await? {
+        forgotten += u64::from(store.delete_document(tenant, D::KIND, &row.id).await?);
+    }
+    Ok(forgotten)
 }
 
 fn taken<D: Document>(error: StoreError) -> StoreError {

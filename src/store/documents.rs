@@ -62,3 +62,132 @@ pub trait Documents {
     /// Of every tenant, those that are due, the longest due first. Reading takes nothing: whoever acts on one replaces it first.
     async fn due_documents(&self, kind: &str, now: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, DocumentRow)>>;
 }
+
+/// The store of documents on a SQL database: the statements are the same on each, which says how it reads and how it writes.
+macro_rules! in_sql {
+    ($store:ty, |$this:ident| read: $read:expr, write: $write:expr) => {
+        #[async_trait]
+        impl Documents for $store {
+            async fn create_document(&$this, tenant: TenantId, kind: &str, row: DocumentRow) -> StoreResult<()> {
+                row.fit()?;
+                sqlx::query(
+                    "insert into documents (tenant, kind, id, place, parent, due_at, version, body, created_at, updated_at) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                )
+                .bind(tenant.suffix())
+                .bind(kind.to_owned())
+                .bind(row.id)
+                .bind(row.place)
+                .bind(row.parent)
+                .bind(row.due_at.map(Timestamp::as_millis))
+                .bind(i64::from(row.version))
+                .bind(row.body)
+                .bind(row.created_at.as_millis())
+                .bind(row.updated_at.as_millis())
+                .execute($write)
+                .await
+                .map(drop)
+                .map_err(unless_taken(TAKEN))
+            }
+
+            async fn replace_document(&$this, tenant: TenantId, kind: &str, row: DocumentRow) -> StoreResult<bool> {
+                row.fit()?;
+                let result = sqlx::query(
+                    "update documents set place = $4, parent = $5, due_at = $6, version = $7, body = $8, updated_at = $9 \
+                     where tenant = $1 and kind = $2 and id = $3 and version = $7 - 1",
+                )
+                .bind(tenant.suffix())
+                .bind(kind.to_owned())
+                .bind(row.id)
+                .bind(row.place)
+                .bind(row.parent)
+                .bind(row.due_at.map(Timestamp::as_millis))
+                .bind(i64::from(row.version))
+                .bind(row.body)
+                .bind(row.updated_at.as_millis())
+                .execute($write)
+                .await
+                .map_err(unless_taken(TAKEN))?;
+                Ok(result.rows_affected() > 0)
+            }
+
+            async fn find_document(&$this, tenant: TenantId, kind: &str, id: &str) -> StoreResult<Option<DocumentRow>> {
+                let row = sqlx::query("select * from documents where tenant = $1 and kind = $2 and id = $3")
+                    .bind(tenant.suffix())
+                    .bind(kind.to_owned())
+                    .bind(id.to_owned())
+                    .fetch_optional($read)
+                    .await
+                    .map_err(failed)?;
+                row.as_ref().map(row::document).transpose()
+            }
+
+            async fn find_document_at(&$this, tenant: TenantId, kind: &str, place: &str) -> StoreResult<Option<DocumentRow>> {
+                if !is_plain(place) {
+                    return Ok(None);
+                }
+                let row = sqlx::query("select * from documents where tenant = $1 and kind = $2 and place = $3")
+                    .bind(tenant.suffix())
+                    .bind(kind.to_owned())
+                    .bind(place.to_owned())
+                    .fetch_optional($read)
+                    .await
+                    .map_err(failed)?;
+                row.as_ref().map(row::document).transpose()
+            }
+
+            async fn list_documents(&$this, tenant: TenantId, kind: &str, query: DocumentQuery) -> StoreResult<Vec<DocumentRow>> {
+                let rows = sqlx::query(
+                    "select * from documents where tenant = $1 and kind = $2 and (cast($3 as text) is null or parent = $3) and (cast($4 as text) is null or id < $4) \
+                     order by id desc limit $5",
+                )
+                .bind(tenant.suffix())
+                .bind(kind.to_owned())
+                .bind(query.parent)
+                .bind(query.before)
+                .bind(i64::from(query.limit))
+                .fetch_all($read)
+                .await
+                .map_err(failed)?;
+                rows.iter().map(row::document).collect()
+            }
+
+            async fn delete_document(&$this, tenant: TenantId, kind: &str, id: &str) -> StoreResult<bool> {
+                let result = sqlx::query("delete from documents where tenant = $1 and kind = $2 and id = $3")
+                    .bind(tenant.suffix())
+                    .bind(kind.to_owned())
+                    .bind(id.to_owned())
+                    .execute($write)
+                    .await
+                    .map_err(failed)?;
+                Ok(result.rows_affected() > 0)
+            }
+
+            async fn delete_documents_of(&$this, tenant: TenantId, kind: &str, parent: &str) -> StoreResult<u64> {
+                let result = sqlx::query("delete from documents where tenant = $1 and kind = $2 and parent = $3")
+                    .bind(tenant.suffix())
+                    .bind(kind.to_owned())
+                    .bind(parent.to_owned())
+                    .execute($write)
+                    .await
+                    .map_err(failed)?;
+                Ok(result.rows_affected())
+            }
+
+            async fn due_documents(&$this, kind: &str, now: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, DocumentRow)>> {
+                let rows = sqlx::query("select * from documents where kind = $1 and due_at <= $2 order by due_at, id limit $3")
+                    .bind(kind.to_owned())
+                    .bind(now.as_millis())
+                    .bind(i64::from(limit))
+                    .fetch_all($read)
+                    .await
+                    .map_err(failed)?;
+                rows.iter().map(row::document_of_tenant).collect()
+            }
+        }
+    };
+}
+pub(super) use in_sql;
+
+/// What is taken, in the store's own word; [`super::Collection`] has a better one.
+pub(super) const TAKEN: &str = "the document";

@@ -38,7 +38,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 pub use accounts::{Accounts, ApiKey, Tenant};
-pub use collection::{Collection, Document, Kept, due};
+pub use collection::{Collection, Document, Kept, due, forget};
 pub use documents::{DocumentQuery, DocumentRow, Documents};
 pub use flows::{FlowVersion, Flows, SavedFlow};
 pub use idempotency::{Answer, Begun, Idempotency, Receipt};

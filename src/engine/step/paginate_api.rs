@@ -12,6 +12,7 @@ use super::http::perform_within;
 use super::{Fields, StepBody, StepOutput, StepType, config};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
+use crate::expr::TemplateTree;
 use crate::model::Step;
 use crate::tool::Effect;
 use crate::tool::http::{HttpConfig, HttpTemplate, Mode};
@@ -106,9 +107,9 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let under = if config.http.is_some() { "/http" } else { "" };
     let mut http = config.http.unwrap_or(config.flat);
     let variable = config.pagination_type.variable();
-    let written = json!([http.url, http.query, http.body]).to_string();
     // A call that names the variable says itself where it goes.
-    if !written.contains(&format!("{{{{{variable}}}}}")) {
+    let written = TemplateTree::parse(&json!([http.url, http.query, http.body]));
+    if !written.is_ok_and(|written| written.roots().contains(variable)) {
         http.query.insert(config.page_param.unwrap_or_else(|| variable.to_owned()), format!("{{{{{variable}}}}}").into());
     }
     match (config.page_size, config.page_size_param) {

@@ -30,9 +30,9 @@ struct Config {
     /// A saved tool's id.
     #[serde(default)]
     tool_id: Option<String>,
-    /// Strings in it are templates.
-    #[serde(default)]
-    parameters: Map<String, Value>,
+    /// An object whose strings are templates, or one template that comes to an object: `"{{arguments}}"`.
+    #[serde(default = "no_parameters")]
+    parameters: Value,
     /// A person must approve the call; `timeout` in milliseconds, `approver` `owner` or `end-user`.
     #[serde(default)]
     approval: Option<Approval>,
@@ -40,6 +40,10 @@ struct Config {
 
 /// How a person is asked when nothing more is said.
 const ASKING: Asking = Asking { lasts: LONGEST_WAIT, approver: Approver::Owner };
+
+fn no_parameters() -> Value {
+    Value::Object(Map::new())
+}
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(untagged, expecting = "expected true, false or {timeout, approver}")]
@@ -78,7 +82,10 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
             None
         }
     });
-    let parameters = fields.tree("parameters", &Value::Object(config.parameters));
+    if !config.parameters.is_object() && !config.parameters.is_string() {
+        fields.problem("parameters", "expected an object, or a template that comes to one");
+    }
+    let parameters = fields.tree("parameters", &config.parameters);
     let asked = match config.approval {
         Some(Approval::Policy { timeout, approver }) => Some(Asking { lasts: fields.wait("approval/timeout", timeout), approver }),
         Some(Approval::Asked(true)) => Some(ASKING),
@@ -100,7 +107,9 @@ impl StepBody for Body {
             None => {
                 let rendered = self.parameters.render(&context.scope())?;
                 context.unresolved(rendered.unresolved);
-                let given = rendered.value.as_object().cloned().unwrap_or_default();
+                let Value::Object(given) = rendered.value else {
+                    return Err(StepFailure::new("invalid_tool_parameters", "`parameters` did not come to an object").into());
+                };
                 let arguments = self.tool.arguments(given, |name| context.variable(name).cloned());
                 context.record_done(&key, &arguments);
                 arguments

@@ -268,7 +268,7 @@ async fn execute(
     request.agent = Some(json!({ "agentId": id }));
     let route = format!("POST /v1/agents/{id}/execute");
     let posted = Posted { route, key, headers: &headers, hash: fingerprint(&body.raw), request, session: None };
-    desk.start(&caller, posted).await.map(|begun| begun.response)
+    desk.start(&caller, posted).await
 }
 
 async fn approve(

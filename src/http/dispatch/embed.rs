@@ -2,7 +2,7 @@
 //!
 //! What runs is then whole in itself: an execution pins it by its hash, and a later change of a saved part touches only later executions.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::agent_document;
 use super::document;
@@ -191,12 +191,4 @@ impl<'a> Embed<'a> {
         self.count()?;
         Ok(Some(Value::Object(found.body.definition)))
     }
-}
-
-/// A flow of one call of this tool.
-pub fn flow_of_tool(name: &str, definition: &Map<String, Value>, parameters: &Value) -> Value {
-    serde_json::json!({
-        "name": name,
-        "steps": [{ "id": "call", "name": name, "type": "tool-call", "config": { "tool": definition, "parameters": parameters, "errorHandling": { "onError": "fail" } } }],
-    })
 }

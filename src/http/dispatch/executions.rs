@@ -599,19 +599,16 @@ fn row(id: String, name: String, step_type: String, index: u32, status: StepStat
 
 async fn cancel(
     caller: Scoped<FlowsExecute>,
-    State(engine): State<Engine>,
     State(workers): State<Workers>,
     State(store): State<SharedStore>,
     State(feed): State<Feed>,
     State(clock): State<Clock>,
     Id(id): Id<RunId>,
 ) -> Result<Json<Status>> {
-    let before = engine.cancel(caller.tenant, id).await?;
+    let before = workers.cancel(caller.tenant, id).await?;
     if before.is_terminal() {
         return Ok(Json(Status { execution_id: id, status: before }));
     }
-    workers.cancel_here(id);
-    workers.nudge(id).await;
     // Usually it is over at once; a run that another node advances takes as long as the word needs to get there.
     let position = store.read_log(caller.tenant, id, None, u32::MAX).await?.last().map(|segment| segment.last());
     let mut follower = feed.follow(caller.tenant, id, position);

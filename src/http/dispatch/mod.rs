@@ -25,7 +25,7 @@ mod tools;
 use aide::axum::ApiRouter;
 use aide::transform::TransformOperation;
 
-pub(super) use self::client::{Door, TAG as PAGES};
+pub(super) use self::client::{Door, TAG as PAGES, is_of_pages, takes_sessions};
 pub(super) use self::execute::{DispatchRequest, PublicEvent};
 pub use self::execute::{Fold, Outcome};
 pub(super) use self::mcp::routes as mcp_routes;
@@ -59,7 +59,7 @@ pub fn public_routes() -> ApiRouter<AppState> {
 
 /// Forgets what has expired; how many things.
 pub async fn tidy(store: &SharedStore, now: Timestamp) -> Result<u64> {
-    Ok(client::sweep(store, now).await? + schedules::sweep(store, now).await?)
+    Ok(client::tidy(store, now).await? + schedules::tidy(store, now).await?)
 }
 
 /// An operation's name, group and one-line summary.

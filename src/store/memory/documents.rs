@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::clock::Timestamp;
 use crate::id::TenantId;
+use crate::store::documents::TAKEN;
 use crate::store::text::Fit;
 use crate::store::{DocumentQuery, DocumentRow, StoreError, StoreResult};
 
@@ -32,7 +33,7 @@ impl crate::store::Documents for MemoryStore {
         let kept = &mut self.tables().documents;
         let key = (tenant, kind.to_owned(), row.id.clone());
         if kept.0.contains_key(&key) || kept.taken(tenant, kind, &row) {
-            return Err(StoreError::Exists("the document"));
+            return Err(StoreError::Exists(TAKEN));
         }
         kept.0.insert(key, row);
         Ok(())
@@ -45,7 +46,7 @@ impl crate::store::Documents for MemoryStore {
         let found = kept.0.get_mut(&(tenant, kind.to_owned(), row.id.clone())).filter(|old| old.version + 1 == row.version);
         let Some(old) = found else { return Ok(false) };
         if taken {
-            return Err(StoreError::Exists("the document"));
+            return Err(StoreError::Exists(TAKEN));
         }
         *old = DocumentRow { created_at: old.created_at, ..row };
         Ok(true)

@@ -210,7 +210,7 @@ async fn a_tool_is_called_without_a_model(world: Arc<World>) {
     assert_eq!((&result["success"], &result["finalOutput"]), (&json!(true), &json!(8)), "{result}");
     // What a caller sends is no template.
     let echo = save(&node, &json!({ "name": "echo", "description": "x", "toolType": "custom", "parametersSchema": { "type": "object" }, "config": { "code": "return text;" } })).await;
-    let call = json!({ "parameters": { "text": "{{parameters.text}}" }, "streamResponse": false });
+    let call = json!({ "parameters": { "text": "{{parameters.text}}", "a.b c": 1 }, "streamResponse": false });
     let result = node.post(&format!("/v1/tools/{echo}/execute")).json(&call).ok().await;
     assert_eq!(result["finalOutput"], "{{parameters.text}}", "{result}");
     let step = json!([{ "id": "d", "type": "tool-call", "config": { "toolId": id, "parameters": { "n": 5 }, "outputVariable": "d" } }]);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::TAG;
-use super::conversations::{self, Said, Turn};
+use super::conversations::{self, Conversation, Said, Turn};
 use super::door::{Door, Guest};
 use crate::engine::Decision;
 use crate::error::{Error, Kind, Result};
@@ -23,7 +23,9 @@ use crate::http::extract::{Body, IdempotencyKey};
 use crate::http::idempotency::fingerprint;
 use crate::http::problem::Problem;
 use crate::id::{AgentId, RunId, WaitId};
+use crate::queue::Workers;
 use crate::secret::Secret;
+use crate::store::Kept;
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -116,18 +118,19 @@ struct Word {
 struct Table {
     door: Door,
     desk: Desk,
+    workers: Workers,
 }
 
 impl FromRef<AppState> for Table {
     fn from_ref(state: &AppState) -> Self {
-        Self { door: Door::from_ref(state), desk: Desk::from_ref(state) }
+        Self { door: Door::from_ref(state), desk: Desk::from_ref(state), workers: state.workers.clone() }
     }
 }
 
 const LONGEST_FINGERPRINT: usize = 128;
 
 async fn chat(State(table): State<Table>, headers: HeaderMap, body: Body<ChatRequest>) -> Result<Response, Problem> {
-    let Table { door, desk } = table;
+    let Table { door, desk, workers } = table;
     let request = body.value;
     let mut guest = door.guest(&request.session_id, &headers).await?;
     if request.client_tools_fingerprint.as_ref().is_some_and(|text| text.len() > LONGEST_FINGERPRINT) {
@@ -136,13 +139,13 @@ async fn chat(State(table): State<Table>, headers: HeaderMap, body: Body<ChatReq
     }
     let conversation = guest.session.body.conversation;
     let all = conversations::all(&door, guest.tenant);
-    let mut kept = all.find(conversation).await?.ok_or_else(conversations::gone)?;
+    let kept = all.find(conversation).await?.ok_or_else(conversations::gone)?;
     let tools = tools_of(&guest, request.client_tools, request.client_tools_fingerprint.as_deref())?;
     door.count_message(&mut guest).await?;
     if request.submit_mode == SubmitMode::Interrupt
         && let Some(running) = guest.session.body.running
     {
-        desk.cancel(guest.tenant, running).await?;
+        workers.cancel(guest.tenant, running).await?;
     }
     let mut said = said(&request.messages);
     let messages: Vec<Value> = request.messages.into_iter().map(as_of_the_user).collect();
@@ -160,42 +163,39 @@ async fn chat(State(table): State<Table>, headers: HeaderMap, body: Body<ChatReq
         request: dispatch,
         session: Some(guest.session.id),
     };
-    let begun = desk.start(&caller, posted).await?;
+    let begun = desk.begin(&caller, posted).await?;
     let run = begun.run;
     said.iter_mut()
         .enumerate()
         .filter(|(_, said)| said.id.is_empty())
         .for_each(|(index, said)| said.id = format!("said_{}_{index}", run.suffix()));
     let turn = Turn { said, run, answer: request.assistant_message_id, shown: None, at: door.clock.now() };
-    // The execution is under way: what follows is kept if it can be, and its answer is given whatever comes.
-    if let Err(error) = remember(&door, &mut guest, &mut kept, turn, tools, request.client_tools_fingerprint).await {
+    // The execution is under way: a caller who hangs up now finds it in the conversation all the same. In a task of its own, since handlers end
+    // with their callers; before the answer, so that the next message can interrupt this one.
+    let keeping = tokio::spawn(remember(door, guest, kept, turn, tools, request.client_tools_fingerprint));
+    if let Err(error) = keeping.await.map_err(Error::internal).flatten() {
         tracing::warn!(%run, ?error, "a turn is missing from its conversation");
     }
-    Ok(begun.response)
+    Ok(desk.reply(begun).await?)
 }
 
 /// Puts a turn into its conversation, and the execution and the page's tools into the session.
 async fn remember(
-    door: &Door,
-    guest: &mut Guest,
-    kept: &mut crate::store::Kept<conversations::Conversation>,
+    door: Door,
+    mut guest: Guest,
+    kept: Kept<Conversation>,
     turn: Turn,
     tools: Vec<Value>,
     fingerprint: Option<String>,
 ) -> Result<()> {
     let run = turn.run;
-    loop {
-        let mut next = kept.body.clone();
-        next.add(turn.clone());
-        let all = conversations::all(door, guest.tenant);
-        if all.change(kept, next, door.clock.now()).await?.is_some() {
-            break;
-        }
-        // Deleted meanwhile: then there is nothing to add to.
-        let Some(now) = all.find(kept.id).await? else { break };
-        *kept = now;
-    }
-    door.change(guest, |session| {
+    let add = |conversation: &mut Conversation| {
+        conversation.add(turn.clone());
+        Ok::<_, Error>(())
+    };
+    // One that was deleted meanwhile has nothing to be added to.
+    conversations::all(&door, guest.tenant).amend(kept, door.clock.now(), add).await?;
+    door.change(&mut guest, |session| {
         session.running = Some(run);
         session.client_tools.clone_from(&tools);
         session.fingerprint.clone_from(&fingerprint);

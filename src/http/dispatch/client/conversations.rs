@@ -375,7 +375,7 @@ async fn project(
     body: Body<Projections>,
 ) -> Result<Response> {
     let (guest, visitor) = asks(&door, &query.session_id, &headers).await?;
-    let mut found = of_visitor(&door, guest.tenant, &visitor, id).await?;
+    let found = of_visitor(&door, guest.tenant, &visitor, id).await?;
     let mut problems = Problems::default();
     let lengths: Vec<usize> = body.value.messages.iter().map(|message| message.display_content.chars().count()).collect();
     for (index, length) in lengths.iter().enumerate().filter(|(_, length)| **length > LONGEST_PROJECTION) {
@@ -385,22 +385,20 @@ async fn project(
         problems.add("/messages", format!("expected at most {LONGEST_BATCH} characters together"));
     }
     problems.into_result()?;
-    loop {
-        let mut next = found.body.clone();
+    let edit = |conversation: &mut Conversation| {
         for message in &body.value.messages {
             let shown = Some(message.display_content.clone());
-            for turn in &mut next.turns {
+            for turn in &mut conversation.turns {
                 turn.said.iter_mut().filter(|said| said.id == message.id).for_each(|said| said.shown.clone_from(&shown));
                 if turn.answer.as_ref() == Some(&message.id) {
                     turn.shown.clone_from(&shown);
                 }
             }
         }
-        if let Some(kept) = all(&door, guest.tenant).change(&found, next, door.clock.now()).await? {
-            return Ok(told(&headers, Revised { conversation_revision: revision(&kept) }));
-        }
-        found = of_visitor(&door, guest.tenant, &visitor, id).await?;
-    }
+        Ok::<_, Error>(())
+    };
+    let kept = all(&door, guest.tenant).amend(found, door.clock.now(), edit).await?.ok_or_else(ConversationId::missing)?;
+    Ok(told(&headers, Revised { conversation_revision: revision(&kept) }))
 }
 
 async fn delete(

@@ -17,12 +17,10 @@ use crate::http::limits::Limits;
 use crate::id::{ClientTokenId, ConversationId, RunId, SessionId, TenantId, VisitorId};
 use crate::model::{Caller, Who};
 use crate::secret::Secret;
-use crate::store::{Collection, Document, Kept, SharedStore, due};
+use crate::store::{Collection, Document, Kept, SharedStore};
 
 /// What every session's text begins with.
 pub(super) const SESSION: &str = "sess_";
-/// How often a change is tried again when somebody else was faster.
-const TRIES: u32 = 8;
 
 /// A page's session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -141,6 +139,12 @@ impl Door {
 
     /// The page that holds a session. Errors: `session_expired` (401), `origin_not_allowed` (403), `rate_limited` (429).
     pub(super) async fn guest(&self, session: &Secret, headers: &HeaderMap) -> Result<Guest> {
+        let guest = self.proven(session, headers).await?;
+        self.limits.count(guest.caller().who).map_err(|limited| limited.error())?;
+        Ok(guest)
+    }
+
+    async fn proven(&self, session: &Secret, headers: &HeaderMap) -> Result<Guest> {
         let ticket = ticket::read(session, &[SESSION]).ok_or_else(expired)?;
         let (tenant, id) = (ticket.tenant, SessionId::from_u128(ticket.id));
         let found = self.sessions(tenant).find(id).await?;
@@ -151,13 +155,12 @@ impl Door {
         // A session lives no longer than its token.
         let token = Collection::<ClientToken>::of(&*self.store, tenant).find(session.body.token).await?.ok_or_else(expired)?;
         self.admit(&token, headers)?;
-        self.limits.count(Who::Session(id)).map_err(|limited| limited.error())?;
         Ok(Guest { tenant, token, session })
     }
 
-    /// The caller behind a session's text that came as a key, on a route that is open to pages.
+    /// The caller behind a session's text that came as a key, on a route that is open to pages. The guard counts the call.
     pub async fn caller(&self, session: &Secret, headers: &HeaderMap) -> Result<Caller> {
-        self.guest(session, headers).await.map(|guest| guest.caller())
+        self.proven(session, headers).await.map(|guest| guest.caller())
     }
 
     /// Whether a text that came as a key is a session's.
@@ -177,19 +180,11 @@ impl Door {
         Collection::of(&*self.store, tenant)
     }
 
-    /// Changes a session, whoever else changes it at the same time. `change` may refuse.
-    pub(super) async fn change(&self, guest: &mut Guest, change: impl Fn(&mut Session) -> Result<()>) -> Result<()> {
-        for _ in 0..TRIES {
-            let mut next = guest.session.body.clone();
-            change(&mut next)?;
-            let sessions = self.sessions(guest.tenant);
-            if let Some(kept) = sessions.change(&guest.session, next, self.clock.now()).await? {
-                guest.session = kept;
-                return Ok(());
-            }
-            guest.session = sessions.find(guest.session.id).await?.ok_or_else(expired)?;
-        }
-        Err(Error::new(Kind::Unavailable, "session_busy", "too much happens in this session at once").retry_after(Duration::from_secs(1)))
+    /// Changes a session, whoever else changes it at the same time. `edit` may refuse.
+    pub(super) async fn change(&self, guest: &mut Guest, edit: impl Fn(&mut Session) -> Result<()>) -> Result<()> {
+        let sessions = self.sessions(guest.tenant);
+        guest.session = sessions.amend(guest.session.clone(), self.clock.now(), edit).await?.ok_or_else(expired)?;
+        Ok(())
     }
 
     /// Counts one message of a session, and lets it live on. Errors: `session_message_limit`, `rate_limited` (429).
@@ -215,16 +210,4 @@ impl Door {
         })
         .await
     }
-}
-
-/// Most sessions of one sweep.
-const SWEEP: u32 = 500;
-
-/// Deletes sessions that have expired; how many.
-pub(in crate::http) async fn sweep(store: &SharedStore, now: Timestamp) -> Result<u64> {
-    let mut deleted = 0;
-    for (tenant, session) in due::<Session>(&**store, now, SWEEP).await? {
-        deleted += u64::from(Collection::<Session>::of(&**store, tenant).delete(session.id).await?);
-    }
-    Ok(deleted)
 }

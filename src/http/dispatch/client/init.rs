@@ -9,11 +9,12 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::TAG;
 use super::conversations::{self, Conversation};
 use super::door::{self, Door, Page, Session, Window};
+use super::tokens::Look;
 use super::visitors::{self, Visitor};
 use crate::auth::ticket;
 use crate::clock::Timestamp;
@@ -84,17 +85,6 @@ struct Target {
     description: Option<String>,
 }
 
-/// How the chat looks.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "ClientLook")]
-struct Look {
-    welcome_message: Option<String>,
-    placeholder: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    theme: Option<Map<String, Value>>,
-}
-
 /// Who comes back.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -156,7 +146,6 @@ async fn init(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
         }
     };
     let conversation = conversation(&door, &page, &session, visitor.as_ref().map(|(visitor, _)| visitor)).await?;
-    let look = settings.config.clone();
     let proof = if request.identity_proof.is_some() { "ignored" } else { "not_provided" };
     Ok(Json(Opened {
         session_id: text.expose().to_owned(),
@@ -165,7 +154,7 @@ async fn init(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
         conversation_revision: conversations::revision(&conversation),
         target_id: target.id.clone(),
         flow: target,
-        config: Look { welcome_message: look.welcome_message, placeholder: look.placeholder, theme: look.theme },
+        config: settings.config.clone(),
         visitor: visitor.map(|(visitor, token)| VisitorRow {
             id: visitor.id,
             end_user_id: None,

@@ -16,8 +16,10 @@ mod visitors;
 
 use aide::axum::ApiRouter;
 
-pub(in crate::http) use self::door::{Door, sweep};
+pub(in crate::http) use self::door::Door;
+use crate::clock::Timestamp;
 use crate::http::AppState;
+use crate::store::{SharedStore, StoreResult, forget};
 
 /// The owner's routes.
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -32,6 +34,25 @@ pub(super) fn public_routes() -> ApiRouter<AppState> {
         .merge(feedback::routes())
         .merge(conversations::routes())
         .merge(visitors::routes())
+}
+
+/// Forgets sessions that have expired; how many.
+pub(super) async fn tidy(store: &SharedStore, now: Timestamp) -> StoreResult<u64> {
+    forget::<door::Session>(&**store, now).await
+}
+
+/// Routes of keys on which a session may stand in a key's place. Each looks whose the execution is.
+const OPEN_TO_SESSIONS: [&str; 3] =
+    ["/v1/agents/{agentId}/approve", "/v1/agents/{agentId}/executions/{executionId}/events", "/v1/executions/{executionId}/events"];
+
+/// Whether the guard takes a session for a key on this route.
+pub(in crate::http) fn takes_sessions(route: &str) -> bool {
+    OPEN_TO_SESSIONS.contains(&route)
+}
+
+/// Whether pages call this route: what may be done there is bound to a client token's origins, not to the operator's list.
+pub(in crate::http) fn is_of_pages(route: &str) -> bool {
+    route.starts_with("/v1/client/") || takes_sessions(route)
 }
 
 /// Tells the pages' operations from the owner's.

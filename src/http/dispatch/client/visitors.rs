@@ -106,25 +106,16 @@ pub(super) async fn remember(door: &Door, tenant: TenantId, visitor: &Kept<Visit
     .await
 }
 
-/// Changes what a visitor can come back to, whoever else changes it at the same time.
-pub(super) async fn change(
-    door: &Door,
-    tenant: TenantId,
-    visitor: &Kept<Visitor>,
-    change: impl Fn(&mut Vec<ConversationId>),
-) -> Result<()> {
-    let all = Collection::<Visitor>::of(&*door.store, tenant);
-    let mut now = Some(visitor.clone());
-    while let Some(visitor) = now {
-        let mut next = visitor.body.clone();
-        next.expires_at = door.clock.now().after(LIFE);
-        change(&mut next.conversations);
-        if all.change(&visitor, next, door.clock.now()).await?.is_some() {
-            return Ok(());
-        }
-        now = all.find(visitor.id).await?;
-    }
-    Ok(())
+/// Changes what a visitor can come back to.
+pub(super) async fn change(door: &Door, tenant: TenantId, visitor: &Kept<Visitor>, edit: impl Fn(&mut Vec<ConversationId>)) -> Result<()> {
+    let now = door.clock.now();
+    let edit = |visitor: &mut Visitor| {
+        visitor.expires_at = now.after(LIFE);
+        edit(&mut visitor.conversations);
+        Ok::<_, Error>(())
+    };
+    // Whoever was forgotten meanwhile has nothing to come back to.
+    Collection::of(&*door.store, tenant).amend(visitor.clone(), now, edit).await.map(drop)
 }
 
 async fn reset(State(door): State<Door>, headers: HeaderMap) -> Result<Json<Reset>> {

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::feed::Follower;
 use crate::id::{RunId, TenantId};
 use crate::model::event::Rest;
-use crate::model::{RunState, Wait, WaitKind};
+use crate::model::{EventRecord, RunState, Wait, WaitKind};
 use crate::store::SharedStore;
 
 /// A run that sleeps longer than this is answered as paused.
@@ -27,8 +27,8 @@ pub struct Follow<'a> {
 /// How often the children of a run that waits for them are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Follows a run until it rests, and folds what it said.
-pub async fn follow(place: Follow<'_>, mut follower: Follower) -> Result<Outcome> {
+/// Follows a run until it rests, and folds what it said. `tell` hears each event as it comes.
+pub async fn follow(place: Follow<'_>, mut follower: Follower, mut tell: impl FnMut(&EventRecord)) -> Result<Outcome> {
     let mut fold = Fold::new(place.run);
     let mut resting = false;
     loop {
@@ -41,7 +41,10 @@ pub async fn follow(place: Follow<'_>, mut follower: Follower) -> Result<Outcome
                 continue;
             }
         };
-        stretch.events.iter().for_each(|event| fold.take(serde_json::from_str(&event.public_json(place.run)).unwrap_or_default()));
+        for event in &stretch.events {
+            tell(event);
+            fold.take(serde_json::from_str(&event.public_json(place.run)).unwrap_or_default());
+        }
         resting = false;
         match stretch.rest {
             Rest::End => return Ok(fold.outcome()),

@@ -15,7 +15,7 @@ pub(super) use answer::{Follow, follow};
 pub use outcome::{Fold, Outcome};
 pub use request::DispatchRequest;
 pub(super) use request::{ApproveRequest, ResumeRequest};
-pub(super) use resolve::{Lookup, Resolved};
+pub(super) use resolve::Lookup;
 pub(super) use routes::{Desk, Posted, may_be_accepted, routes, streamed};
 pub use sse::PublicEvent;
 pub(super) use sse::{EventPage, nothing_more, or_events, stream_response};

@@ -12,14 +12,15 @@ use super::super::document;
 use super::super::embed::Embed;
 use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDocument};
 use crate::clock::Clock;
-use crate::engine::Engine;
 use crate::engine::plan::Plan;
+use crate::engine::{Engine, StartRun};
 use crate::error::{Error, Kind, Problems, Result, misfit, pointer};
+use crate::http::AppState;
 use crate::id::{AgentId, FlowId, FlowVersionId, RecordId, TenantId};
 use crate::model::run::{Budget, RunInput, RunOptions};
 use crate::model::{Flow, Record, Target, TargetKind};
 use crate::secret::Secret;
-use crate::store::{FlowVersion, SavedFlow, SharedStore, StoreError};
+use crate::store::{FlowVersion, RunKey, SavedFlow, SharedStore, StoreError};
 
 /// What a dispatch runs.
 pub struct Resolved {
@@ -29,6 +30,14 @@ pub struct Resolved {
     pub secrets: BTreeMap<String, Secret>,
     pub stream: Option<bool>,
     pub respond_async: bool,
+}
+
+impl Resolved {
+    /// What the engine starts.
+    pub fn start(self, tenant: TenantId, key: Option<RunKey>) -> StartRun {
+        let Self { plan, target, input, secrets, .. } = self;
+        StartRun { tenant, plan, target, input, secrets, key, parent: None }
+    }
 }
 
 /// What is to run, and its plan if it has one; what is in the way if it is no fault of the document.
@@ -81,6 +90,13 @@ impl Mode {
 
     const fn saves(self) -> bool {
         matches!(self, Self::Upsert | Self::Create)
+    }
+}
+
+impl<'a> Lookup<'a> {
+    /// Looks up for a caller who gave no key.
+    pub fn of(state: &'a AppState, tenant: TenantId) -> Self {
+        Self { engine: &state.engine, store: &state.store, clock: &state.clock, tenant, seed: None }
     }
 }
 

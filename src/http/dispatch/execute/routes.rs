@@ -22,7 +22,7 @@ use super::request::{ApproveRequest, ContinueRequest, DispatchRequest, ResumeReq
 use super::resolve::Lookup;
 use super::sse::{or_events, stream_response};
 use crate::clock::Clock;
-use crate::engine::{Answered, Decision, Engine, StartRun, Verdict, no_paused_run};
+use crate::engine::{Answered, Decision, Engine, Verdict, no_paused_run};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::feed::Feed;
@@ -34,7 +34,7 @@ use crate::http::limits::Limits;
 use crate::http::scope::{FlowsExecute, Scoped};
 use crate::id::{RunId, SessionId, TenantId, WaitId};
 use crate::model::wait::Approver;
-use crate::model::{Caller, RunInput, RunState, Who};
+use crate::model::{Caller, RunState, Who};
 use crate::queue::Workers;
 use crate::store::{Created, RunKey, SharedStore};
 
@@ -123,7 +123,7 @@ async fn dispatch(
 ) -> Result<Response> {
     let (hash, request) = (fingerprint(&body.raw), body.value);
     let posted = Posted { route: ROUTE.into(), key, headers: &headers, hash, request, session: None };
-    desk.start(&caller, posted).await.map(|begun| begun.response)
+    desk.start(&caller, posted).await
 }
 
 /// A creating call.
@@ -138,15 +138,42 @@ pub struct Posted<'a> {
     pub session: Option<SessionId>,
 }
 
-/// An execution that was started, or started before, and the answer to its caller.
+/// An execution that was started, or started before, and how its caller is answered.
 pub struct Begun {
     pub run: RunId,
-    pub response: Response,
+    reply: Reply,
+}
+
+enum Reply {
+    Ready(Response),
+    /// One JSON, once the execution rests.
+    Json(TenantId, Option<OnDisconnect>),
 }
 
 impl Desk {
     /// Starts an execution and answers in the form that its caller wants.
-    pub async fn start(&self, caller: &Caller, posted: Posted<'_>) -> Result<Begun> {
+    pub async fn start(&self, caller: &Caller, posted: Posted<'_>) -> Result<Response> {
+        let begun = self.begin(caller, posted).await?;
+        self.reply(begun).await
+    }
+
+    /// Answers what was begun; waits when the answer is one JSON.
+    pub async fn reply(&self, begun: Begun) -> Result<Response> {
+        let (tenant, guard) = match begun.reply {
+            Reply::Ready(response) => return Ok(response),
+            Reply::Json(tenant, guard) => (tenant, guard),
+        };
+        let response = self.one_json(tenant, begun.run, None).await;
+        guard.into_iter().for_each(OnDisconnect::disarm);
+        match response {
+            // The run exists: an error would have the caller make a second one.
+            Err(error) if error.kind() == Kind::Unavailable => Ok(accepted(begun.run)),
+            response => response.map(|response| named(begun.run, response)),
+        }
+    }
+
+    /// Starts an execution, or finds the one that an earlier call with the same key started.
+    pub async fn begin(&self, caller: &Caller, posted: Posted<'_>) -> Result<Begun> {
         // Before any work: refusing must stay cheap when there is too much to do.
         self.workers.admits()?;
         let Posted { route, key, headers, hash: request_hash, request, session } = posted;
@@ -159,7 +186,7 @@ impl Desk {
         if let Some(Created::Duplicate { run, request_hash: before }) = known {
             let wants = Wants { stream: stream_option(&request), ..wants };
             let response = self.repeat(caller, run, &before, &request_hash, &wants).await?;
-            return Ok(Begun { run, response });
+            return Ok(Begun { run, reply: Reply::Ready(response) });
         }
         let seed = key.0.as_deref().map(|key| seed(tenant, key, &request_hash));
         let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, seed };
@@ -170,15 +197,8 @@ impl Desk {
         let slot = if wants.stream() && !hand_over { Some(self.limits.open_stream(caller.who)?) } else { None };
         let run_key =
             key.0.map(|key| RunKey { route, key, request_hash: request_hash.clone(), expires_at: self.clock.now().after(KEY_LIFE) });
-        let start = StartRun {
-            tenant,
-            plan: resolved.plan,
-            target: resolved.target,
-            input: RunInput { session, ..resolved.input },
-            secrets: resolved.secrets,
-            key: run_key,
-            parent: None,
-        };
+        let mut start = resolved.start(tenant, run_key);
+        start.input.session = session;
         let (run, created, guard) = if cancel && !hand_over {
             disconnect::start(&self.workers, start).await?
         } else {
@@ -187,25 +207,18 @@ impl Desk {
         };
         if let Created::Duplicate { run, request_hash: before } = created {
             let response = self.repeat(caller, run, &before, &request_hash, &wants).await?;
-            return Ok(Begun { run, response });
+            return Ok(Begun { run, reply: Reply::Ready(response) });
         }
         failpoint::hit("http.accepted");
-        if hand_over {
-            return Ok(Begun { run, response: accepted(run) });
-        }
-        let response = match slot {
-            Some(slot) => stream_response(run, self.feed.follow(tenant, run, None), self.clock.clone(), slot, guard),
-            None => {
-                let response = self.one_json(tenant, run, None).await;
-                guard.into_iter().for_each(OnDisconnect::disarm);
-                match response {
-                    // The run exists: an error would have the caller make a second one.
-                    Err(error) if error.kind() == Kind::Unavailable => return Ok(Begun { run, response: accepted(run) }),
-                    response => response?,
-                }
+        let reply = match slot {
+            _ if hand_over => Reply::Ready(accepted(run)),
+            Some(slot) => {
+                let follower = self.feed.follow(tenant, run, None);
+                Reply::Ready(named(run, stream_response(run, follower, self.clock.clone(), slot, guard)))
             }
+            None => Reply::Json(tenant, guard),
         };
-        Ok(Begun { run, response: named(run, response) })
+        Ok(Begun { run, reply })
     }
 }
 
@@ -315,7 +328,7 @@ impl Desk {
     async fn one_json(&self, tenant: TenantId, run: RunId, cursor: Option<u64>) -> Result<Response> {
         let follower = self.feed.follow(tenant, run, cursor);
         let place = Follow { store: &self.store, clock: &self.clock, tenant, run };
-        Ok(Json(follow(place, follower).await?).into_response())
+        Ok(Json(follow(place, follower, |_| {}).await?).into_response())
     }
 
     async fn answer(&self, caller: &Caller, run: RunId, cursor: Option<u64>, wants: &Wants<'_>) -> Result<Response> {
@@ -372,14 +385,6 @@ impl Desk {
         let verdict = Verdict { decision: word.decision, reason: word.reason.as_deref(), digest: word.digest.as_deref(), by: &by };
         let answered = self.engine.approve(caller.tenant, run, word.approval, verdict).await?;
         self.go_on(caller, run, answered, wants).await
-    }
-
-    /// Cancels an execution; one that has ended stays as it is.
-    pub async fn cancel(&self, tenant: TenantId, run: RunId) -> Result<()> {
-        self.engine.cancel(tenant, run).await?;
-        self.workers.cancel_here(run);
-        self.workers.nudge(run).await;
-        Ok(())
     }
 
     /// A page may continue what its own session began, and decide what its user was asked.

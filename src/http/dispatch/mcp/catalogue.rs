@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use crate::error::Result;
+use crate::http::dispatch::execute::DispatchRequest;
 use crate::id::{AgentId, FlowId, TenantId};
 use crate::model::{Caller, TargetKind};
 use crate::store::{SavedFlow, SharedStore};
@@ -85,10 +86,10 @@ fn slug(name: &str) -> String {
 
 impl Offer {
     /// The published version with these arguments, as a caller would dispatch it.
-    pub fn request(&self, arguments: Map<String, Value>) -> super::super::execute::DispatchRequest {
+    pub fn request(&self, arguments: Map<String, Value>) -> DispatchRequest {
         let message = arguments.get("message").and_then(Value::as_str).map(str::to_owned);
         let message = message.or_else(|| (self.kind == TargetKind::Agent).then(|| Value::Object(arguments.clone()).to_string()));
-        super::super::execute::DispatchRequest {
+        DispatchRequest {
             flow: (self.kind == TargetKind::Flow).then(|| json!({ "id": self.flow })),
             agent: (self.kind == TargetKind::Agent).then(|| json!({ "agentId": AgentId::of_flow(self.flow) })),
             version_id: Some("published".to_owned()).into(),

@@ -7,8 +7,6 @@
 
 mod catalogue;
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::http::request::Parts;
 use base64::Engine;
@@ -23,19 +21,19 @@ use rmcp::transport::streamable_http_server::session::never::NeverSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
 
 use super::execute::{Follow, Lookup, Outcome, follow};
-use crate::engine::{Decision, StartRun, Verdict};
+use crate::engine::{Decision, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::id::{RunId, WaitId};
-use crate::model::event::Rest;
 use crate::model::{Caller, RunState};
 
 /// The first revision that knows `input_required`.
 const ASKS_FOR_INPUT: &str = "2026-07-28";
-/// How long an answer waits for progress that is still to be told.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The events that are progress.
+const PROGRESS: [&str; 3] = ["step_complete", "tool_complete", "turn_complete"];
 /// The key of the one thing that a call asks for.
 const APPROVAL: &str = "approval";
 
@@ -126,17 +124,7 @@ impl Server {
         let offer = offers.iter().find(|offer| offer.name == request.name).ok_or_else(missing)?;
         let arguments = request.arguments.clone().unwrap_or_default();
         check(&offer.schema, &arguments)?;
-        let lookup = Lookup { engine: &state.engine, store: &state.store, clock: &state.clock, tenant: caller.tenant, seed: None };
-        let resolved = lookup.resolve(offer.request(arguments)).await?;
-        let start = StartRun {
-            tenant: caller.tenant,
-            plan: resolved.plan,
-            target: resolved.target,
-            input: resolved.input,
-            secrets: resolved.secrets,
-            key: None,
-            parent: None,
-        };
+        let start = Lookup::of(state, caller.tenant).resolve(offer.request(arguments)).await?.start(caller.tenant, None);
         Ok(state.workers.start_run(start).await?.0)
     }
 
@@ -157,35 +145,26 @@ impl Server {
     /// Waits for the execution's end or next pause, and tells of its progress meanwhile to those who asked.
     async fn answer(&self, caller: &Caller, run: RunId, after: Option<u64>, context: &RequestContext<RoleServer>) -> Result<Outcome> {
         let (state, tenant) = (&self.state, caller.tenant);
-        let whole = follow(Follow { store: &state.store, clock: &state.clock, tenant, run }, state.feed.follow(tenant, run, after));
+        let place = Follow { store: &state.store, clock: &state.clock, tenant, run };
+        let (tell, mut heard) = mpsc::unbounded_channel();
+        let whole = follow(place, state.feed.follow(tenant, run, after), move |event| {
+            if PROGRESS.contains(&event.kind()) {
+                let _ = tell.send(event.kind().replace('_', " "));
+            }
+        });
         let Some(token) = context.meta.get_progress_token() else { return whole.await };
-        let mut reader = state.feed.follow(tenant, run, after);
+        // Ends when the whole has been heard, so that nothing of it is told after the answer.
         let progress = async {
             let mut done = 0.0;
-            while let Ok(stretch) = reader.next().await {
-                for event in
-                    stretch.events.iter().filter(|event| ["step_complete", "tool_complete", "turn_complete"].contains(&event.kind()))
-                {
-                    done += 1.0;
-                    let mut told = ProgressNotificationParam::new(token.clone(), done);
-                    told.message = Some(event.kind().replace('_', " "));
-                    // A client that is gone hears nothing; the execution goes on.
-                    let _ = context.peer.notify_progress(told).await;
-                }
-                if matches!(stretch.rest, Rest::End | Rest::Caller) {
-                    break;
-                }
+            while let Some(what) = heard.recv().await {
+                done += 1.0;
+                let mut told = ProgressNotificationParam::new(token.clone(), done);
+                told.message = Some(what);
+                // A client that is gone hears nothing; the execution goes on.
+                let _ = context.peer.notify_progress(told).await;
             }
         };
-        tokio::pin!(whole, progress);
-        tokio::select! {
-            () = &mut progress => whole.await,
-            outcome = &mut whole => {
-                // What was reached is told before the answer, which would end the client's interest.
-                tokio::select! { () = progress => {}, () = state.clock.sleep(LAST_WORDS) => {} }
-                outcome
-            }
-        }
+        tokio::join!(whole, progress).0
     }
 
     fn told(&self, caller: &Caller, answer: Outcome, asks: bool) -> Result<CallToolResponse> {

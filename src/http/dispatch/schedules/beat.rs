@@ -40,9 +40,9 @@ async fn tick(state: &AppState, tenant: TenantId, schedule: &Kept<Schedule>) -> 
     let Some(slot) = schedule.body.next else { return Ok(()) };
     fire(state, tenant, schedule, Some(slot)).await?;
     let now = state.clock.now();
-    let mut next = schedule.body.clone();
-    next.last = Some(slot);
-    let next = next.clone().waiting(now).unwrap_or(Schedule { status: Status::Completed, next: None, ..next });
+    let fired = Schedule { last: Some(slot), ..schedule.body.clone() };
+    // A pattern was understood when it was kept. Should it not be any more, nothing is known of a next time.
+    let next = fired.clone().waiting(now).unwrap_or(Schedule { status: Status::Completed, next: None, ..fired });
     failpoint::hit("schedule.fired");
     // Whoever changed it meanwhile has said when it fires next.
     Collection::of(&*state.store, tenant).change(schedule, next, now).await?;

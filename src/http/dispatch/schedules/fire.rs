@@ -5,15 +5,15 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{Firing, Schedule, Trigger};
-use crate::engine::StartRun;
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::http::AppState;
-use crate::http::dispatch::execute::{DispatchRequest, Lookup, Resolved};
+use crate::http::dispatch::execute::{DispatchRequest, Lookup};
 use crate::id::{FiringId, RunId, TenantId};
+use crate::model::Record;
 use crate::model::filter::Filter;
-use crate::model::{Record, RunInput};
-use crate::store::{Collection, Created, Kept, RecordQuery, RunKey, StoreError};
+use crate::store::{Collection, Created, Document, Kept, RecordQuery, RunKey, StoreError};
 
 /// Records read at once.
 const PAGE: u32 = 200;
@@ -27,12 +27,7 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 const KEY_LIFE: Duration = Duration::from_secs(90 * 24 * 3_600);
 
 /// Fires a schedule, for a slot or now, and keeps that it did. What cannot be started is told in the firing; only a store that is away is an error.
-pub(super) async fn fire(
-    state: &AppState,
-    tenant: TenantId,
-    schedule: &Kept<Schedule>,
-    slot: Option<crate::clock::Timestamp>,
-) -> Result<Kept<Firing>> {
+pub(super) async fn fire(state: &AppState, tenant: TenantId, schedule: &Kept<Schedule>, slot: Option<Timestamp>) -> Result<Kept<Firing>> {
     let kept_until = state.clock.now().after(KEPT);
     let mut firing = Firing { schedule: schedule.id, slot, execution_ids: Vec::new(), execution_count: 0, error: None, kept_until };
     match start(state, tenant, schedule, slot, &mut firing).await {
@@ -47,7 +42,7 @@ pub(super) async fn fire(
         Ok(kept) => Ok(kept),
         // Another server fired the slot, or this one before its answer was lost.
         Err(StoreError::Exists(_)) => {
-            let place = crate::store::Document::place(&firing).unwrap_or_default();
+            let place = firing.place().unwrap_or_default();
             firings.find_at(&place).await?.ok_or_else(|| Error::internal("a firing is there and is not"))
         }
         Err(error) => Err(error.into()),
@@ -74,13 +69,7 @@ pub(super) fn request(schedule: &Kept<Schedule>, record: Option<&Record>) -> Dis
     }
 }
 
-async fn start(
-    state: &AppState,
-    tenant: TenantId,
-    schedule: &Kept<Schedule>,
-    slot: Option<crate::clock::Timestamp>,
-    firing: &mut Firing,
-) -> Result<()> {
+async fn start(state: &AppState, tenant: TenantId, schedule: &Kept<Schedule>, slot: Option<Timestamp>, firing: &mut Firing) -> Result<()> {
     let Some(kind) = &schedule.body.target.record_type else {
         return one(state, tenant, schedule, slot, None, firing).await;
     };
@@ -106,20 +95,19 @@ async fn one(
     state: &AppState,
     tenant: TenantId,
     schedule: &Kept<Schedule>,
-    slot: Option<crate::clock::Timestamp>,
+    slot: Option<Timestamp>,
     record: Option<&Record>,
     firing: &mut Firing,
 ) -> Result<()> {
-    let lookup = Lookup { engine: &state.engine, store: &state.store, clock: &state.clock, tenant, seed: None };
-    let Resolved { plan, target, input, secrets, .. } = lookup.resolve(request(schedule, record)).await?;
+    let resolved = Lookup::of(state, tenant).resolve(request(schedule, record)).await?;
     let key = slot.map(|slot| RunKey {
         route: "schedule".into(),
         key: format!("{}:{}:{}", schedule.id, slot.as_millis(), record.map_or_else(String::new, |record| record.id.to_string())),
         request_hash: String::new(),
         expires_at: state.clock.now().after(KEY_LIFE),
     });
-    let input = RunInput { options: crate::model::run::RunOptions { source: "schedule".into(), ..input.options }, ..input };
-    let start = StartRun { tenant, plan, target, input, secrets, key, parent: None };
+    let mut start = resolved.start(tenant, key);
+    start.input.options.source = "schedule".into();
     let run: RunId = match state.engine.enqueue(start).await? {
         (run, Created::New) => {
             state.workers.nudge(run).await;

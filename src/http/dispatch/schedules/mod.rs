@@ -13,12 +13,11 @@ use serde_json::{Map, Value};
 
 pub use self::beat::beat;
 use crate::clock::Timestamp;
-use crate::error::Result;
 use crate::http::AppState;
 use crate::id::{AgentId, FiringId, FlowId, RunId, ScheduleId};
 use crate::model::Cadence;
 use crate::model::cadence::Fault;
-use crate::store::{Collection, Document, SharedStore, due};
+use crate::store::{Document, SharedStore, StoreResult, forget};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     routes::routes()
@@ -115,10 +114,10 @@ impl Trigger {
 
 impl Schedule {
     /// The schedule as it waits for the first time after `now`.
-    fn waiting(mut self, now: Timestamp) -> Result<Self, Fault> {
-        self.next = self.trigger.next(now)?;
-        self.status = if self.next.is_some() { Status::Active } else { Status::Completed };
-        Ok(self)
+    fn waiting(self, now: Timestamp) -> Result<Self, Fault> {
+        let next = self.trigger.next(now)?;
+        let status = if next.is_some() { Status::Active } else { Status::Completed };
+        Ok(Self { next, status, ..self })
     }
 }
 
@@ -156,14 +155,7 @@ impl Document for Firing {
     }
 }
 
-/// Firings of one sweep.
-const SWEEP: u32 = 500;
-
 /// Forgets firings of long ago; how many.
-pub(super) async fn sweep(store: &SharedStore, now: Timestamp) -> Result<u64> {
-    let mut deleted = 0;
-    for (tenant, firing) in due::<Firing>(&**store, now, SWEEP).await? {
-        deleted += u64::from(Collection::<Firing>::of(&**store, tenant).delete(firing.id).await?);
-    }
-    Ok(deleted)
+pub(super) async fn tidy(store: &SharedStore, now: Timestamp) -> StoreResult<u64> {
+    forget::<Firing>(&**store, now).await
 }

@@ -194,8 +194,7 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
         last,
     };
     let sample = Kept { id, version: 1, created_at: now, updated_at: now, body: schedule };
-    let lookup = Lookup { engine: &state.engine, store: &state.store, clock: &state.clock, tenant, seed: None };
-    lookup.resolve(request(&sample, None)).await.map_err(placed)?;
+    Lookup::of(state, tenant).resolve(request(&sample, None)).await.map_err(placed)?;
     let schedule = sample.body;
     match changed && status != Status::Paused {
         true => schedule.waiting(now).map_err(refused),

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::about;
 use super::document;
-use super::embed::{Embed, flow_of_tool};
+use super::embed::Embed;
 use super::execute::{Desk, DispatchRequest, Posted, streamed};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
@@ -149,16 +149,24 @@ impl From<Kept<SavedTool>> for Row {
 
 /// What the row says itself.
 const OF_THE_ROW: [&str; 3] = ["id", "createdAt", "updatedAt"];
+/// Where a tool stands in [`flow_of`].
 const STEP: &str = "/steps/0/config/tool";
+const PARAMETERS: &str = "{{parameters}}";
 
 fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, SavedTool> {
     Collection::of(&**store, tenant)
 }
 
+/// A flow of one call of this tool.
+fn flow_of(name: &str, definition: &Map<String, Value>, parameters: &str) -> Value {
+    let config = json!({ "tool": definition, "parameters": parameters, "errorHandling": { "onError": "fail" } });
+    json!({ "name": name, "steps": [{ "id": "call", "name": name, "type": "tool-call", "config": config }] })
+}
+
 /// A definition that compiles. It is judged as the one tool of a flow, which is what it may run in.
 async fn checked(store: &SharedStore, tenant: TenantId, engine: &Engine, mut definition: Map<String, Value>) -> Result<Map<String, Value>> {
     OF_THE_ROW.iter().for_each(|name| drop(definition.shift_remove(*name)));
-    let flow = flow_of_tool("tool", &definition, &json!({}));
+    let flow = flow_of("tool", &definition, PARAMETERS);
     let compiled = match Embed::whole(store, tenant, TargetKind::Flow, flow).await {
         Ok(whole) => document::compile(&whole),
         Err(error) => Err(error),
@@ -282,10 +290,8 @@ async fn execute(
 ) -> Result<Response> {
     let tool = find(&store, caller.tenant, id).await?;
     let name = tool.body.place().unwrap_or_default();
-    // Strings in parameters are templates; a caller's are not, so they come as a variable.
-    let parameters: Map<String, Value> =
-        body.value.parameters.keys().map(|name| (name.clone(), Value::from(format!("{{{{parameters.{name}}}}}")))).collect();
-    let flow = flow_of_tool(&name, &tool.body.definition, &Value::Object(parameters));
+    // What a caller sends is no template: it comes as a variable.
+    let flow = flow_of(&name, &tool.body.definition, PARAMETERS);
     let inputs: Map<String, Value> = [("parameters".to_owned(), Value::Object(body.value.parameters))].into_iter().collect();
     let request = DispatchRequest {
         flow: Some(flow),
@@ -295,5 +301,5 @@ async fn execute(
     };
     let route = format!("POST /v1/tools/{id}/execute");
     let posted = Posted { route, key, headers: &headers, hash: fingerprint(&body.raw), request, session: None };
-    desk.start(&caller, posted).await.map(|begun| begun.response)
+    desk.start(&caller, posted).await
 }
