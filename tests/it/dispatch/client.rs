@@ -351,7 +351,7 @@ async fn an_end_user_decides_what_is_theirs(world: Arc<World>) {
 async fn a_message_interrupts_the_one_before(world: Arc<World>) {
     let node = world.node();
     let agent = agent(&node, json!({})).await;
-    let (_, token) = token(&node, &agent, json!({})).await;
+    let (id, token) = token(&node, &agent, json!({})).await;
     let page = page(&node);
     let session = page.session(&token).await;
     let mut reader = node.reader(page.post("/v1/client/chat", &chat(&session, "slow 1000\nrepeat 500 word"))).await;
@@ -362,6 +362,21 @@ async fn a_message_interrupts_the_one_before(world: Arc<World>) {
     assert_eq!(said(&page.stream("/v1/client/chat", &body).await.fresh()), "stop");
     let rest = reader.rest().await;
     assert_eq!(node.execution(first.text("executionId")).await["status"], "cancelled", "{:?}", rest.last());
+    // One that is waited for as one JSON can be interrupted as well: its turn is kept before its answer.
+    let mut whole = chat(&session, "slow 1000\nrepeat 500 word");
+    whole["streamResponse"] = false.into();
+    let turns = async |count: usize| {
+        let kept = || node.get(&format!("/v1/client-tokens/{id}/conversations"));
+        while kept().ok().await["data"][0]["turnCount"] != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    let interrupt = async {
+        turns(3).await;
+        within(page.post("/v1/client/chat", &body).send()).await
+    };
+    let (answer, next) = within(futures_util::future::join(page.post("/v1/client/chat", &whole).ok(), interrupt)).await;
+    assert_eq!((answer["status"].as_str(), next.status), (Some("cancelled"), 200), "{answer}");
 }
 
 async fn a_page_reads_its_own_executions_only(world: Arc<World>) {
