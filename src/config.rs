@@ -10,6 +10,7 @@ use crate::http::limits::{LimitOptions, Rate};
 use crate::net::{AllowRule, Deadlines};
 use crate::queue;
 use crate::secret::Secret;
+use crate::tool::mcp::Commands;
 
 /// The options of one server.
 #[derive(Debug, Clone)]
@@ -34,6 +35,16 @@ pub struct Config {
     pub env: HashMap<String, String>,
     /// Of each call of a model.
     pub model_deadlines: Deadlines,
+    /// The operator's mail server, as `smtps://user:password@host`.
+    pub smtp_url: Option<Secret>,
+    /// The address that mail comes from.
+    pub mail_from: Option<String>,
+    /// Where files are kept: a folder, or `s3://bucket/prefix`; `assets` in the data folder when absent.
+    pub assets: Option<String>,
+    /// This server's address as readers of files know it; where it listens when absent.
+    pub public_url: Option<String>,
+    /// Programs that speak MCP and that tenants may have started, by name.
+    pub mcp_commands: Commands,
     pub workers: queue::Options,
     pub limits: LimitOptions,
     /// How long runs may take to end when the server shuts down.
@@ -57,6 +68,11 @@ impl Config {
             providers: None,
             env: HashMap::new(),
             model_deadlines: Deadlines::default(),
+            smtp_url: None,
+            mail_from: None,
+            assets: None,
+            public_url: None,
+            mcp_commands: Commands::new(),
             workers: queue::Options::default(),
             limits: LimitOptions::default(),
             grace: std::time::Duration::from_secs(5),

@@ -180,6 +180,8 @@ ids! {
     FlowVersionId = "fver";
     /// A record.
     RecordId = "record";
+    /// A name for a version of an agent.
+    ReleaseId = "release";
     /// One execution of a flow. Surfaces print their own prefix over the same suffix.
     RunId = "exec" | "run" | "wfrun";
     /// What a paused run waits for.
@@ -194,6 +196,16 @@ ids! {
     ToolId = "tool";
     /// Something that is kept of somebody.
     MemoryId = "mem";
+    /// What an MCP server said of its tools.
+    McpPinsId = "mcppin";
+    /// A flow over many records.
+    BatchId = "batch";
+    /// A flow or agent over many cases, graded.
+    EvalId = "evalgrp";
+    /// A file that is kept.
+    AssetId = "asset";
+    /// A vector that is kept.
+    VectorId = "vec";
     /// A schedule.
     ScheduleId = "sched";
     /// One time that a schedule fired.

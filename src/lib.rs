@@ -1,10 +1,11 @@
 //! Dispatch: one engine that runs flows durably and streams them; every surface is an adapter over it.
 //!
 //! See ARCHITECTURE.md for the map. Layers, lowest first: ground (`id clock error secret`), matter
-//! (`model expr net`), ports (`store feed provider tool`), `engine`, work (`queue auth`), `http`, and the roof
+//! (`model expr net html`), ports (`store feed provider tool asset`), `engine`, work (`queue auth`), `http`, and the roof
 //! (`app config cli`). A test keeps imports pointing down.
 
 pub mod app;
+pub mod asset;
 pub mod auth;
 pub mod cli;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod error;
 pub mod expr;
 pub mod failpoint;
 pub mod feed;
+pub mod html;
 pub mod http;
 pub mod id;
 pub mod model;

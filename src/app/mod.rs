@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::asset::{self, Assets};
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::engine::{Engine, Parts};
+use crate::engine::{Engine, Mailing, Parts};
 use crate::error::{Error, Result};
 use crate::expr::script::{Limits as ScriptLimits, Sandbox};
 use crate::feed::Feed;
@@ -23,11 +24,13 @@ use crate::http::limits::Limits;
 use crate::http::serve::{ServeOptions, serve};
 use crate::http::{AppState, HttpOptions, router};
 use crate::id::NodeId;
-use crate::net::{Egress, Policy};
+use crate::net::{Egress, Mailer, Policy};
 use crate::provider::{Catalogue, Models, Setup};
 use crate::queue::Workers;
 use crate::secret::{Secret, Vault};
 use crate::store::{self, SharedStore};
+use crate::tool::mcp::Clients;
+use crate::tool::services::Services;
 
 /// A server whose parts are built and at work, before or while it listens.
 pub struct App {
@@ -59,10 +62,17 @@ impl App {
         let egress = Egress::new(policy(config), clock.clone())?;
         let feed = Feed::new(store.clone(), clock.clone());
         let models = models(config, &egress, &clock)?;
+        let kept = config.assets.clone().unwrap_or_else(|| config.data.join("assets").display().to_string());
+        let objects = asset::open(&kept, &config.env, &egress)?;
+        let assets = Assets::new(objects, store.clone(), vault.clone(), clock.clone(), &public_url(config));
         let engine = Engine::new(Parts {
             store: store.clone(),
             feed: feed.clone(),
             models,
+            services: Services::load(config.providers.as_deref(), &config.env)?,
+            mail: mailing(config)?,
+            assets: assets.clone(),
+            mcp: Clients::new(egress.clone(), config.mcp_commands.clone()),
             egress,
             sandbox: Sandbox::new(ScriptLimits::default(), clock.clone()),
             vault: vault.clone(),
@@ -71,7 +81,7 @@ impl App {
         });
         let workers = Workers::start(engine.clone(), config.workers);
         let limits = Limits::new(config.limits, clock.clone());
-        let state = AppState { auth, store, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers };
+        let state = AppState { assets, auth, store, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
         let options = HttpOptions { cors, metrics: telemetry::metrics() };
         Ok(Self { state, new_key, options, grace: config.grace, compact_after: config.compact_after })
@@ -135,6 +145,15 @@ fn database(config: &Config) -> String {
 
 fn policy(config: &Config) -> Policy {
     Policy { allow: config.allow_private.clone(), allow_loopback: config.dev, ..Policy::default() }
+}
+
+fn mailing(config: &Config) -> Result<Mailing> {
+    Ok(Mailing { server: config.smtp_url.as_ref().map(Mailer::new).transpose()?, from: config.mail_from.clone() })
+}
+
+/// Where readers of files reach this server.
+fn public_url(config: &Config) -> String {
+    config.public_url.clone().unwrap_or_else(|| format!("http://{}", config.listen))
 }
 
 fn models(config: &Config, egress: &Egress, clock: &Clock) -> Result<Models> {

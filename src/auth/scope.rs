@@ -9,6 +9,7 @@ pub const FAMILIES: &[(&str, &[&str])] = &[
     ("RECORDS", &["READ", "WRITE"]),
     ("AGENTS", &["READ", "WRITE", "EXECUTE", "DEPLOY:LIVE"]),
     ("TOOLS", &["READ", "WRITE"]),
+    ("ASSETS", &["READ", "WRITE"]),
     ("SCHEDULES", &["READ", "WRITE"]),
     ("CLIENT_TOKENS", &["READ", "WRITE"]),
     ("API_KEYS", &["READ", "WRITE"]),

@@ -36,6 +36,21 @@ pub struct ServerOptions {
     /// Folder of model catalogue files (TOML) that extend or replace the built-in ones.
     #[arg(long, env = "DISPATCH_PROVIDERS")]
     pub providers: Option<PathBuf>,
+    /// The mail server of `send-email`: `smtps://user:password@host`, or `smtp://host:587?tls=required`.
+    #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true)]
+    pub smtp_url: Option<Secret>,
+    /// The address that mail comes from; senders of other hosts are then refused.
+    #[arg(long, env = "DISPATCH_MAIL_FROM")]
+    pub mail_from: Option<String>,
+    /// Where files are kept: a folder, or `s3://bucket/prefix` with the usual `AWS_…` variables; `assets` in the data folder when absent.
+    #[arg(long, env = "DISPATCH_ASSETS")]
+    pub assets: Option<String>,
+    /// This server's address as readers of files know it, as `https://dispatch.example.com`.
+    #[arg(long, env = "DISPATCH_PUBLIC_URL")]
+    pub public_url: Option<String>,
+    /// A program that speaks MCP over its standard input and output and that tenants may have started: `NAME=PROGRAM ARGUMENT ...`; repeat.
+    #[arg(long, value_parser = mcp_command)]
+    pub mcp_command: Vec<(String, Vec<String>)>,
     /// Calls per second that one key may make; 0 lifts the limit.
     #[arg(long, env = "DISPATCH_RATE_LIMIT", default_value_t = 500)]
     pub rate_limit: u32,
@@ -80,6 +95,11 @@ impl ServerOptions {
         config.cors = self.cors_origin;
         config.providers = self.providers;
         config.env = env;
+        config.smtp_url = self.smtp_url;
+        config.mail_from = self.mail_from;
+        config.assets = self.assets;
+        config.public_url = self.public_url;
+        config.mcp_commands = self.mcp_command.into_iter().collect();
         config.model_deadlines = Deadlines {
             first_byte: Duration::from_secs(self.model_first_byte_seconds.max(1)),
             between_chunks: Duration::from_secs(self.model_idle_seconds.max(1)),
@@ -90,4 +110,14 @@ impl ServerOptions {
         config.compact_after = (self.compact_after_seconds > 0).then(|| Duration::from_secs(self.compact_after_seconds));
         config
     }
+}
+
+/// `NAME=PROGRAM ARGUMENT ...`, separated by blanks.
+fn mcp_command(text: &str) -> Result<(String, Vec<String>), String> {
+    let (name, words) = text.split_once('=').ok_or("expected NAME=PROGRAM ARGUMENT ...")?;
+    let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+    if name.is_empty() || words.is_empty() {
+        return Err("expected NAME=PROGRAM ARGUMENT ...".into());
+    }
+    Ok((name.to_owned(), words))
 }

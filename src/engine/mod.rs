@@ -43,16 +43,19 @@ pub use meter::describe;
 pub use node_lease::{NodeLease, RunLease};
 pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, is_signal_name, no_paused_run};
 
+use crate::asset::Assets;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Problems, Result};
 use crate::expr::script::Sandbox;
 use crate::feed::Feed;
 use crate::id::{NodeId, TenantId};
 use crate::model::Flow;
-use crate::net::Egress;
+use crate::net::{Egress, Mailer};
 use crate::provider::{Models, TenantKeys};
 use crate::secret::Vault;
 use crate::store::{Blob, SharedStore};
+use crate::tool::mcp::Clients;
+use crate::tool::services::Services;
 use plan::Plan;
 use step::StepType;
 
@@ -67,10 +70,23 @@ pub struct Parts {
     pub feed: Feed,
     pub models: Models,
     pub egress: Egress,
+    pub mcp: Clients,
+    pub services: Services,
+    pub mail: Mailing,
+    pub assets: Assets,
     pub sandbox: Sandbox,
     pub vault: Vault,
     pub clock: Clock,
     pub node: NodeId,
+}
+
+/// How mail leaves.
+#[derive(Debug, Clone, Default)]
+pub struct Mailing {
+    /// The operator's own server.
+    pub server: Option<Mailer>,
+    /// The address that mail comes from; when there is one, other senders must be of its host.
+    pub from: Option<String>,
 }
 
 /// See the module. Cheap to clone.
@@ -120,7 +136,7 @@ impl Engine {
         let mut refused = None;
         for planned in &plan.steps {
             for (number, name) in planned.body.models().iter().enumerate() {
-                let at = if number == 0 { "model".to_owned() } else { format!("fallbacks/{}", number - 1) };
+                let at = if number == 0 { planned.body.model_field().to_owned() } else { format!("fallbacks/{}", number - 1) };
                 match models.resolve(name) {
                     Err(error) => problems.add(format!("{}/config/{at}", planned.step.pointer), error.message().to_owned()),
                     Ok(model) if number == 0 => refused = refused.or(models.check(&model, &keys).err()),
@@ -151,7 +167,7 @@ impl Engine {
                 let at = format!("{}/config{place}", planned.step.pointer);
                 if planned.step.config.pointer(&format!("{place}Id")).is_some_and(|id| !id.is_null()) {
                     problems.add(format!("{at}Id"), error.message());
-                } else if error.problems().is_empty() || !place.ends_with("/flow") {
+                } else if error.problems().is_empty() || !(place.is_empty() || place.ends_with("/flow")) {
                     // Only a flow's steps know where they stand in the document.
                     problems.add(at, error.message());
                 } else {

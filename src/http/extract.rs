@@ -25,7 +25,10 @@ use serde_path_to_error::Segment;
 use super::AppState;
 use super::problem::Problem;
 use crate::error::{Error, Kind, Result, misfit};
-use crate::id::{AgentId, ClientTokenId, ConversationId, FlowId, FlowVersionId, KeyId, RecordId, RunId, ScheduleId, SecretId, ToolId};
+use crate::id::{
+    AgentId, AssetId, BatchId, ClientTokenId, ConversationId, EvalId, FlowId, FlowVersionId, KeyId, RecordId, RunId, ScheduleId, SecretId,
+    ToolId,
+};
 
 /// How much of a body that is too large is read and forgotten, and for how long.
 const DISCARD_BYTES: usize = 16 * 1024 * 1024;
@@ -273,6 +276,9 @@ in_path! {
     SecretId = "secretId", "secret";
     ToolId = "toolId", "tool";
     ScheduleId = "scheduleId", "schedule";
+    AssetId = "assetId", "file";
+    BatchId = "batchId", "batch";
+    EvalId = "evalId", "eval";
     ClientTokenId = "clientTokenId", "client token";
     ConversationId = "conversationId", "conversation";
 }

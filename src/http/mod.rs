@@ -33,6 +33,7 @@ use axum::middleware::from_fn_with_state;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::asset::Assets;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::engine::Engine;
@@ -44,6 +45,7 @@ use crate::store::SharedStore;
 /// The parts that handlers take, each by its type.
 #[derive(Clone)]
 pub struct AppState {
+    pub assets: Assets,
     pub auth: Auth,
     pub store: SharedStore,
     pub vault: Vault,
@@ -72,6 +74,7 @@ macro_rules! parts {
 }
 
 parts! {
+    assets: Assets,
     auth: Auth,
     store: SharedStore,
     vault: Vault,

@@ -51,6 +51,8 @@ scopes! {
     SchedulesWrite = "SCHEDULES:WRITE",
     ToolsRead = "TOOLS:READ",
     ToolsWrite = "TOOLS:WRITE",
+    AssetsRead = "ASSETS:READ",
+    AssetsWrite = "ASSETS:WRITE",
     ClientTokensRead = "CLIENT_TOKENS:READ",
     ClientTokensWrite = "CLIENT_TOKENS:WRITE",
     CredentialsRead = "CREDENTIALS:READ",

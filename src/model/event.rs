@@ -164,6 +164,53 @@ pub enum Event {
         text: String,
         scope: String,
     },
+    /// Content of its own, beside the conversation.
+    ArtifactStart {
+        id: String,
+        /// `markdown` or `component`.
+        artifact_type: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        component: Option<String>,
+    },
+    ArtifactDelta {
+        id: String,
+        delta: String,
+    },
+    ArtifactUpdate {
+        id: String,
+        component: String,
+        props: Value,
+    },
+    ArtifactComplete {
+        id: String,
+    },
+    /// A picture or a sound that a tool gave.
+    MediaStart {
+        id: String,
+        /// As `image/png`.
+        media_type: String,
+        role: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tool_call_id: Option<String>,
+    },
+    MediaComplete {
+        id: String,
+        media_type: String,
+        /// The content, in base64.
+        data: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tool_call_id: Option<String>,
+    },
+    /// Where something comes from.
+    Source {
+        id: String,
+        url: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+        source_type: String,
+    },
     ToolStart {
         tool_call_id: String,
         tool_name: String,
@@ -230,6 +277,12 @@ pub enum Event {
         parameters: Value,
         awaited_at: Timestamp,
         step_id: String,
+        /// `elicitation` when a tool's server asks for something first; absent when the tool itself runs in the caller.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        await_reason: Option<String>,
+        /// `{mode, message, requestedSchema?, url?, serverName, requests}`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        elicitation: Option<Value>,
         #[serde(skip_serializing_if = "Option::is_none")]
         origin: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -275,6 +328,13 @@ impl Event {
             Self::ReasoningStart { .. } => "reasoning_start",
             Self::ReasoningDelta { .. } => "reasoning_delta",
             Self::ReasoningComplete { .. } => "reasoning_complete",
+            Self::ArtifactStart { .. } => "artifact_start",
+            Self::ArtifactDelta { .. } => "artifact_delta",
+            Self::ArtifactUpdate { .. } => "artifact_update",
+            Self::ArtifactComplete { .. } => "artifact_complete",
+            Self::MediaStart { .. } => "media_start",
+            Self::MediaComplete { .. } => "media_complete",
+            Self::Source { .. } => "source",
             Self::ToolStart { .. } => "tool_start",
             Self::ToolInputDelta { .. } => "tool_input_delta",
             Self::ToolInputComplete { .. } => "tool_input_complete",

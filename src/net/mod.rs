@@ -20,6 +20,7 @@ mod policy;
 mod produce;
 mod request;
 mod retry_after;
+mod smtp;
 pub mod sse;
 mod target;
 
@@ -33,4 +34,5 @@ pub use policy::{AllowRule, Policy};
 pub use produce::{Output, produce};
 pub use request::{Deadlines, HeaderText, Request, Trust};
 pub use retry_after::retry_after;
+pub use smtp::{Mail, Mailer, Undelivered};
 pub use target::{judge_host, parse_url};

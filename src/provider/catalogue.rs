@@ -87,6 +87,8 @@ pub enum Capability {
     Json,
     JsonSchema,
     Reasoning,
+    /// Turns texts into vectors; does not answer.
+    Embeddings,
 }
 
 /// How a key is shown to a server: `bearer`, `none`, or `header:NAME`.

@@ -18,6 +18,7 @@ pub mod chat;
 mod completion;
 mod draft;
 mod echo;
+mod embed;
 mod endpoint;
 mod error;
 mod estimate;
@@ -34,6 +35,8 @@ mod transport;
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 pub use anthropic::Anthropic;
@@ -42,6 +45,7 @@ pub use catalogue::{Auth, Catalogue, ModelRef};
 pub use chat::*;
 pub use completion::{AttemptReport, Completion, Finish, Usage};
 pub use echo::Echo;
+pub use embed::{EmbedCall, Embedded, MOST_TEXTS, cosine, to_value as vector_value};
 pub use error::{Class, Detail, ProviderError, Remedy, Summary, classify};
 pub use gemini::Gemini;
 pub use instance::instance;
@@ -63,6 +67,14 @@ pub trait Provider: Send + Sync {
     ///
     /// A stream that ends without an error is a whole answer: formats check their own terminal marker.
     fn stream(&self, call: ProviderCall) -> BoxStream<'static, Result<ModelEvent, ProviderError>>;
+
+    /// Embeds texts; one request. A format without embeddings refuses.
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embedded, ProviderError>> {
+        let mut error =
+            ProviderError::new(Class::BadRequest, format!("`{}` is asked over a format that has no embeddings", call.call.model));
+        error.sent = false;
+        async move { Err(error) }.boxed()
+    }
 }
 
 /// Decodes a recorded stream in a wire format as if a server had just sent it; `None` for a format that is not streamed

@@ -12,9 +12,11 @@ use super::completion::Usage;
 use super::echo::Echo;
 use super::price::{Cost, Price};
 use super::quirks::Quirks;
-use super::{Anthropic, Deadlines, Gemini, OpenAi, Provider};
+use super::{Anthropic, Deadlines, EmbedCall, Embedded, Gemini, OpenAi, Provider, ProviderCall, ProviderError};
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
+
+type Result<T, E = Error> = std::result::Result<T, E>;
 use crate::net::Egress;
 use crate::secret::Secret;
 
@@ -198,6 +200,23 @@ impl Models {
     /// Starts a call; see [`ModelStream`].
     pub fn stream(&self, call: Call) -> ModelStream {
         attempts::start(call, self.0.clock.clone())
+    }
+
+    /// Embeds texts, at most [`MOST_TEXTS`](super::MOST_TEXTS); one request.
+    pub async fn embed(&self, model: &Resolved, texts: Vec<String>, dimensions: Option<u32>) -> Result<(Embedded, Cost), ProviderError> {
+        let call = ProviderCall {
+            base_url: model.base_url.clone(),
+            key: model.key.clone(),
+            auth: model.auth.clone(),
+            model: model.model.clone(),
+            headers: model.headers.clone(),
+            quirks: model.quirks.clone(),
+            request: Arc::default(),
+            deadlines: self.0.deadlines,
+        };
+        let embedded = model.client.embed(EmbedCall::new(call, texts, dimensions)).await?;
+        let cost = model.cost(&embedded.usage);
+        Ok((embedded, cost))
     }
 
     /// Every model of the catalogue.

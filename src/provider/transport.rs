@@ -178,6 +178,31 @@ impl<D: Decode> Reading<D> {
     }
 }
 
+/// Sends a request and gives the whole of a good answer's body.
+pub(super) async fn ask<B: Serialize>(
+    egress: &Egress,
+    clock: &Clock,
+    call: &ProviderCall,
+    post: Result<Post<B>, ProviderError>,
+) -> Result<bytes::Bytes, ProviderError> {
+    let scrub = Redactor::new(call.key.clone());
+    let asked = async {
+        let response = egress.send(request(call, &post.map_err(unsent)?)?).await?;
+        let id = request_id(&response);
+        let body =
+            if response.status.is_success() { response.bytes().await.map_err(Into::into) } else { Err(refused(response, clock).await) };
+        body.map_err(|mut error: ProviderError| {
+            error.request_id = id;
+            error
+        })
+    };
+    asked.await.map_err(|mut error| {
+        error.message = scrub.text(&error.message);
+        error.excerpt = error.excerpt.take().map(|excerpt| scrub.text(&excerpt));
+        error
+    })
+}
+
 fn unsent(mut error: ProviderError) -> ProviderError {
     error.sent = false;
     error

@@ -32,7 +32,8 @@ pub struct HttpConfig {
     pub headers: Map<String, Value>,
     /// Added to the URL's query.
     pub query: Map<String, Value>,
-    /// A text, or JSON whose strings are templates. Ignored for GET, HEAD and DELETE.
+    /// A text, or JSON whose strings are templates; with the content type `application/x-www-form-urlencoded` an object goes out as a form.
+    /// Ignored for GET, HEAD and DELETE.
     pub body: Option<Value>,
     pub auth: Option<AuthConfig>,
     /// What may happen when the answer is lost: `idempotent` calls are repeated with the same `Idempotency-Key`,
@@ -246,7 +247,8 @@ impl HttpTemplate {
             Some(BodyTemplate::Json(tree)) => {
                 let rendered = tree.render(scope)?;
                 unresolved.extend(rendered.unresolved);
-                Some(rendered.value.to_string())
+                let form = request.headers.iter().any(|(name, value)| is_form(name, value));
+                Some(if form { urlencoded(&rendered.value) } else { rendered.value.to_string() })
             }
             None => None,
         };
@@ -269,6 +271,31 @@ impl HttpTemplate {
     }
 }
 
+fn is_form(name: &str, value: &HeaderText) -> bool {
+    let form = |text: &String| text.trim().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded");
+    name.eq_ignore_ascii_case("content-type") && matches!(value, HeaderText::Plain(text) if form(text))
+}
+
+/// An object as a form: its members as texts, those of a list one after the other.
+fn urlencoded(value: &Value) -> String {
+    let mut form = ::url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        match value {
+            Value::Null => {}
+            Value::Array(values) => {
+                for value in values {
+                    form.append_pair(name, &text(value));
+                }
+            }
+            value => {
+                form.append_pair(name, &text(value));
+            }
+        }
+    }
+    form.finish()
+}
+
 /// A call without its credentials is not the call that was meant: it does not go out.
 fn secrets_are_there(unresolved: &[String]) -> Result<()> {
     let missing: BTreeSet<&str> = unresolved.iter().filter_map(|name| secret_named(name)).collect();
@@ -280,7 +307,54 @@ fn secrets_are_there(unresolved: &[String]) -> Result<()> {
     Err(Error::new(Kind::Invalid, "secret_missing", message))
 }
 
+/// Where a call goes and with what credentials, without what it says.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub url: String,
+    pub headers: Vec<(String, HeaderText)>,
+    /// What secrets became on their way into it.
+    pub scrub: Redactor,
+}
+
 impl HttpCall {
+    /// The address is the operator's own.
+    pub(super) const fn of_operator(&mut self) {
+        self.request.trust = Trust::Operator;
+    }
+
+    pub(super) fn without_credentials(&mut self) {
+        self.request.headers.retain(|(_, value)| matches!(value, HeaderText::Plain(_)));
+    }
+
+    /// Appends segments to the path. Error `invalid_url`: one leads elsewhere.
+    pub(super) fn append(&mut self, segments: &[&str]) -> Result<()> {
+        let refused = |why: &str| Error::new(Kind::Invalid, "invalid_url", why.to_owned());
+        if segments.is_empty() {
+            return Ok(());
+        }
+        if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
+            return Err(refused("a path may not have the segments `.` and `..`"));
+        }
+        let mut url = net::parse_url(&self.request.url).map_err(|error| refused(&error.to_string()))?;
+        url.path_segments_mut().map_err(|()| refused("the address has no path"))?.pop_if_empty().extend(segments);
+        self.request.url = url.into();
+        Ok(())
+    }
+
+    /// Leaves members of a JSON body out that came to null or to an empty list.
+    pub(super) fn leave_nothings_out(&mut self) {
+        let body = self.request.body.as_ref().and_then(|body| serde_json::from_slice::<Map<String, Value>>(body).ok());
+        if let Some(mut body) = body {
+            body.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty()));
+            self.request.body = Some(Bytes::from(Value::Object(body).to_string()));
+        }
+    }
+
+    /// For what speaks a protocol of its own to the same place.
+    pub fn into_head(self) -> Head {
+        Head { url: self.request.url, headers: self.request.headers, scrub: self.scrub }
+    }
+
     /// Sends the call and reads the whole answer.
     pub async fn send(self, egress: &Egress, clock: &Clock) -> Result<HttpAnswer, net::Error> {
         let response = egress.send(self.request).await?;

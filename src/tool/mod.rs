@@ -6,7 +6,11 @@
 //! Must not know: runs, journals, approvals, models' wire formats. What must not happen twice is decided above.
 
 pub mod http;
+pub mod mcp;
+pub mod services;
 mod url;
+
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,7 +28,7 @@ pub const RESERVED_NAME: &str = "runtype_set_state";
 pub const REASON_PARAMETER: &str = "_approvalReason";
 
 /// A tool as documents define it.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ToolDefinition")]
 pub struct Definition {
@@ -32,7 +36,7 @@ pub struct Definition {
     pub name: String,
     #[serde(default)]
     pub description: String,
-    /// `external` (HTTP), `custom` (JavaScript), `flow` or `subagent` (an execution of their own), or `local` (runs in the caller).
+    /// `external` (HTTP), `graphql`, `custom` (JavaScript), `flow` or `subagent` (an execution of their own), `mcp` (a server's tool), or `local` (runs in the caller).
     #[serde(default = "local")]
     pub tool_type: String,
     /// JSON Schema of the parameters, with `type: object`.
@@ -83,6 +87,39 @@ pub enum Body {
     Script(String),
     /// A flow or an agent in an execution of its own. Which one is the engine's to know.
     Child(ChildKind),
+    /// A tool of an MCP server.
+    Mcp(Box<Remote>),
+    /// A GraphQL operation: the parameters are its variables, `data` is its result.
+    GraphQl(Box<GraphQl>),
+    /// What the step itself does for its model.
+    Own(OwnTool),
+}
+
+/// A GraphQL operation over HTTP (<https://graphql.github.io/graphql-over-http>).
+#[derive(Debug, Clone)]
+pub struct GraphQl {
+    pub call: HttpTemplate,
+    pub query: String,
+}
+
+/// Tools that a step gives its model by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnTool {
+    MarkdownArtifact,
+    ComponentArtifact,
+    /// Another agent that is handed a task.
+    Spawn,
+}
+
+/// A tool of an MCP server.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    pub server: Arc<mcp::Server>,
+    /// The server's name of it.
+    pub tool: String,
+    pub effect: Effect,
+    /// The server describes it otherwise than before; the fingerprint of how it does now.
+    pub changed: Option<String>,
 }
 
 /// What a tool runs.
@@ -116,7 +153,7 @@ impl Tool {
         check_schema(&definition, &mut problems);
         let timeout_ms = definition.config.get("timeout").or_else(|| definition.config.get("timeoutMs")).and_then(Value::as_u64);
         let own = matches!(definition.tool_type.as_str(), "flow" | "subagent");
-        if !own && timeout_ms.is_some_and(|timeout| timeout > MAX_TIMEOUT_MS) {
+        if !own && definition.tool_type != "mcp" && timeout_ms.is_some_and(|timeout| timeout > MAX_TIMEOUT_MS) {
             problems.add("/config/timeout", format!("a tool call may take {MAX_TIMEOUT_MS} ms at most"));
         }
         let body = match definition.tool_type.as_str() {
@@ -125,8 +162,11 @@ impl Tool {
             "custom" => script_body(&definition.config, &mut problems),
             "flow" => Some(Body::Child(ChildKind::Flow)),
             "subagent" => Some(Body::Child(ChildKind::Agent)),
+            "mcp" => mcp_body(&definition.config, &mut problems),
+            "graphql" => graphql_body(&definition.config, &mut problems),
             other => {
-                problems.add("/toolType", format!("unknown tool type `{other}`; one of external, custom, flow, subagent, local"));
+                problems
+                    .add("/toolType", format!("unknown tool type `{other}`; one of external, graphql, custom, flow, subagent, mcp, local"));
                 None
             }
         };
@@ -142,7 +182,7 @@ impl Tool {
         &self.definition.name
     }
 
-    /// The word events carry: `local`, `external`, `custom`, `flow`, `subagent`.
+    /// The word events carry: `local`, `external`, `graphql`, `custom`, `flow`, `subagent`, `mcp`, `builtin`.
     pub const fn kind(&self) -> &'static str {
         match self.body {
             Body::Local => "local",
@@ -150,6 +190,10 @@ impl Tool {
             Body::Script(_) => "custom",
             Body::Child(ChildKind::Flow) => "flow",
             Body::Child(ChildKind::Agent) => "subagent",
+            Body::Mcp(_) => "mcp",
+            Body::GraphQl(_) => "graphql",
+            Body::Own(OwnTool::Spawn) => "subagent",
+            Body::Own(_) => "builtin",
         }
     }
 
@@ -244,6 +288,72 @@ fn http_body(config: &Value, problems: &mut Problems) -> Option<Body> {
         Err(error) => problems.add(format!("/config{}", crate::error::pointer(error.path())), crate::error::misfit(error.inner())),
     }
     None
+}
+
+fn graphql_body(config: &Value, problems: &mut Problems) -> Option<Body> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Config {
+        #[serde(alias = "endpoint")]
+        url: String,
+        query: String,
+        #[serde(default)]
+        headers: Map<String, Value>,
+        #[serde(default)]
+        auth: Option<http::AuthConfig>,
+        #[serde(default)]
+        effect: Option<Effect>,
+    }
+    let parsed = serde_path_to_error::deserialize::<_, Config>(config);
+    let Config { url, query, headers, auth, effect } = parsed
+        .map_err(|error| problems.add(format!("/config{}", crate::error::pointer(error.path())), crate::error::misfit(error.inner())))
+        .ok()?;
+    let words = query.trim_start();
+    if words.is_empty() {
+        problems.add("/config/query", "expected a GraphQL operation");
+    }
+    // A query reads; a mutation may not happen twice.
+    let reads = words.starts_with('{') || words.starts_with("query");
+    let effect = effect.or(Some(if reads { Effect::Idempotent } else { Effect::Once }));
+    // Operation and variables come as values: braces of GraphQL are no templates.
+    let body = json!({ "query": "{{_query}}", "variables": "{{_variables}}" });
+    let call = HttpConfig { url, method: "POST".into(), headers, auth, effect, body: Some(body), ..HttpConfig::default() };
+    match HttpTemplate::compile(&call, Mode::Tool) {
+        Ok(call) => Some(Body::GraphQl(Box::new(GraphQl { call, query }))),
+        Err(faults) => {
+            faults.0.into_iter().for_each(|fault| problems.add(format!("/config{}", fault.pointer), fault.message));
+            None
+        }
+    }
+}
+
+/// One tool of a server, described by whoever wrote the definition.
+fn mcp_body(config: &Value, problems: &mut Problems) -> Option<Body> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Config {
+        tool: String,
+        #[serde(default)]
+        effect: Option<Effect>,
+        #[serde(flatten)]
+        server: mcp::ServerConfig,
+    }
+    let parsed = serde_path_to_error::deserialize::<_, Config>(config);
+    let Config { tool, effect, mut server } = parsed
+        .map_err(|error| problems.add(format!("/config{}", crate::error::pointer(error.path())), crate::error::misfit(error.inner())))
+        .ok()?;
+    if server.name.is_empty() {
+        server.name = "server".into();
+    }
+    match mcp::Server::compile(&server) {
+        Ok(server) => {
+            Some(Body::Mcp(Box::new(Remote { server: Arc::new(server), tool, effect: effect.unwrap_or(Effect::Once), changed: None })))
+        }
+        Err(faults) => {
+            faults.0.into_iter().for_each(|fault| problems.add(format!("/config{}", fault.pointer), fault.message));
+            None
+        }
+    }
 }
 
 fn script_body(config: &Value, problems: &mut Problems) -> Option<Body> {

@@ -21,21 +21,23 @@ const TABLE: &[(&str, &str)] = &[
     ("model", "clock error id"),
     ("expr", "clock error secret"),
     ("net", "clock error secret"),
+    ("html", ""),
     // Ports. An adapter knows a conversation or a call, never a run: neither `provider` nor `tool` sees `model`.
     ("store", "clock error failpoint id model secret"),
     ("feed", "clock error failpoint id model store"),
     ("provider", "clock error net secret"),
-    ("tool", "clock error expr net secret"),
+    ("tool", "clock error expr net provider secret"),
+    ("asset", "clock error id net secret store"),
     // The engine writes the rings of the runs that it advances, so it sees `feed`.
-    ("engine", "clock error expr failpoint feed id model net provider secret store tool"),
+    ("engine", "asset clock error expr failpoint feed html id model net provider secret store tool"),
     // Work.
     ("auth", "clock error id model secret store"),
     ("queue", "clock engine error failpoint feed id model net secret store"),
     // Surfaces.
-    ("http", "auth clock engine error failpoint feed id model provider queue secret store tool"),
+    ("http", "asset auth clock engine error failpoint feed id model provider queue secret store tool"),
     // Roof.
     ("config", "auth clock engine error expr feed http net provider queue secret store tool"),
-    ("app", "auth clock config engine error expr failpoint feed http id model net provider queue secret store tool"),
+    ("app", "asset auth clock config engine error expr failpoint feed http id model net provider queue secret store tool"),
     ("cli::fake_provider", "clock error provider"),
     // It talks to the server under test through the one door out.
     ("cli::selftest", "clock error failpoint id net store"),

@@ -100,6 +100,8 @@ fn routes(options: FakeOptions, stats: Arc<Stats>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/chat/completions", post(chat_completions))
+        .route("/v1/embeddings", post(embeddings))
+        .route("/embeddings", post(embeddings))
         .route("/v1/messages", post(messages))
         .route("/v1beta/models/{call}", post(generate_content))
         .route("/_fake/stats", get(show_stats))
@@ -119,6 +121,30 @@ struct Head {
 
 async fn chat_completions(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) -> Response {
     by_body(&fake, Wire::OpenAi, &headers, body).await
+}
+
+/// A vector of three parts for each text: its length, its words, its vowels.
+async fn embeddings(body: Bytes) -> Response {
+    #[derive(Deserialize)]
+    struct Asked {
+        model: String,
+        input: Vec<String>,
+    }
+    let asked: Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let vector =
+        |text: &String| [text.len(), text.split_whitespace().count(), text.chars().filter(|letter| "aeiou".contains(*letter)).count()];
+    let data: Vec<serde_json::Value> = asked
+        .input
+        .iter()
+        .enumerate()
+        .map(|(index, text)| serde_json::json!({ "object": "embedding", "index": index, "embedding": vector(text) }))
+        .collect();
+    let tokens: usize = asked.input.iter().map(|text| text.len().div_ceil(4)).sum();
+    let usage = serde_json::json!({ "prompt_tokens": tokens, "total_tokens": tokens });
+    Json(serde_json::json!({ "object": "list", "model": asked.model, "data": data, "usage": usage })).into_response()
 }
 
 async fn messages(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) -> Response {

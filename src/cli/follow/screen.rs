@@ -79,6 +79,17 @@ impl Screen {
                 let facts = facts([Some(code), Some(count(total_tokens.input + total_tokens.output, "token")), Some(money(total_cost))]);
                 self.line(format_args!("{}  {}", self.paint.text(Tone::Bad, "failed"), self.aside(facts)));
             }
+            Event::ArtifactStart { title, artifact_type, .. } => {
+                let title = title.unwrap_or_default();
+                self.note(format_args!("▤ {title}  {}", self.aside(format_args!("artifact: {artifact_type}"))));
+            }
+            Event::ArtifactDelta { delta, .. } => self.note(format_args!("{delta}")),
+            Event::ArtifactUpdate { component, props, .. } => self.note(format_args!("{component} {}", brief(&props))),
+            Event::MediaComplete { media_type, data, .. } => {
+                self.note(format_args!("{media_type}, {}", count(data.len() as u64 / 4 * 3, "byte")));
+            }
+            Event::Source { url, title, .. } => self.note(format_args!("{} {}", title.unwrap_or_default(), self.aside(url))),
+            Event::ArtifactComplete { .. } | Event::MediaStart { .. } => {}
             Event::ToolInputDelta { .. } | Event::ToolInputComplete { .. } | Event::Ping { .. } => {}
         }
     }

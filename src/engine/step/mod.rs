@@ -5,21 +5,33 @@
 //!
 //! Must not know: tables, sockets of their own, surfaces.
 
+mod artifact;
 mod child;
 mod conditional;
+mod crawl;
 mod execute_agent;
+mod fetch_github;
+mod files;
 mod http;
+mod mcp;
 mod memories;
 mod paginate_api;
 mod prompt;
 mod records;
+mod repeat;
 mod run_flow;
+mod search;
+mod send_email;
+mod send_event;
 mod send_stream;
+mod send_text;
+mod service;
 mod set_variable;
 mod template;
 mod tool_call;
 mod tool_run;
 mod transform_data;
+mod vectors;
 mod wait_for_signal;
 mod wait_until;
 
@@ -67,6 +79,11 @@ pub trait StepBody: Send + Sync {
     /// The models that it asks, the first one first.
     fn models(&self) -> &[String] {
         &[]
+    }
+
+    /// Where its configuration names the first model.
+    fn model_field(&self) -> &'static str {
+        "model"
     }
 }
 
@@ -117,6 +134,18 @@ pub const ALL: &[StepType] = &[
     memories::SAVE,
     memories::RECALL,
     memories::SUMMARY,
+    vectors::EMBED,
+    vectors::STORE,
+    vectors::SEARCH,
+    repeat::TYPE,
+    crawl::TYPE,
+    search::TYPE,
+    fetch_github::TYPE,
+    send_email::TYPE,
+    send_text::TYPE,
+    send_event::TYPE,
+    files::STORE,
+    files::PDF,
 ];
 
 /// Reads a configuration in its type; a fault is reported with the pointer to it.

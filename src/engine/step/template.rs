@@ -4,15 +4,18 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Fields, StepBody, StepOutput, StepType, config};
+use super::files::{PdfOptions, keep, print};
+use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use crate::asset::{OPENS, Visibility};
 use crate::engine::context::{StepContext, StepResult};
 use crate::error::Problems;
-use crate::expr::{Document, Escape, TemplateTree};
+use crate::expr::{Document, Escape, Template, TemplateTree};
+use crate::html::Layout;
 use crate::model::Step;
 
 pub const TYPE: StepType = StepType {
     action: "template",
-    summary: "Renders a document: HTML (escaped), Markdown or text.",
+    summary: "Renders a document: HTML (escaped), Markdown, text, or a PDF.",
     schema: || schemars::schema_for!(Config),
     compile,
 };
@@ -23,6 +26,8 @@ enum OutputFormat {
     Html,
     EmailHtml,
     Markdown,
+    /// HTML that is printed; the output is a file with a URL, as of `generate-pdf`.
+    Pdf,
     #[default]
     Text,
 }
@@ -38,23 +43,43 @@ struct Config {
     /// Values seen by this document only; strings in them are templates.
     #[serde(default)]
     inputs: Map<String, Value>,
+    /// Of a PDF: how it is printed.
+    #[serde(default)]
+    pdf_options: PdfOptions,
+    /// Of a PDF: the file's name; a template. `document.pdf` when absent.
+    #[serde(default)]
+    filename: Option<String>,
+    /// Of a PDF: who may read it.
+    #[serde(default)]
+    visibility: Visibility,
 }
 
 struct Body {
     document: Document,
     inputs: TemplateTree,
+    printed: Option<Printed>,
+}
+
+/// What becomes of a PDF.
+struct Printed {
+    layout: Layout,
+    filename: Option<Template>,
+    visibility: Visibility,
 }
 
 fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let config: Config = config(step)?;
     let mut fields = Fields::default();
     let escape = match config.output_format {
-        OutputFormat::Html | OutputFormat::EmailHtml => Escape::Html,
+        OutputFormat::Html | OutputFormat::EmailHtml | OutputFormat::Pdf => Escape::Html,
         OutputFormat::Markdown | OutputFormat::Text => Escape::None,
     };
     let document = Document::parse(&config.template, escape).map_err(|error| fields.problem("template", error.to_string())).ok();
     let inputs = fields.tree("inputs", &Value::Object(config.inputs));
-    fields.finish(document.zip(inputs).map(|(document, inputs)| Body { document, inputs }))
+    let layout = config.pdf_options.layout("pdfOptions", &mut fields);
+    let filename = config.filename.as_deref().and_then(|text| fields.template("filename", text));
+    let printed = (config.output_format == OutputFormat::Pdf).then_some(Printed { layout, filename, visibility: config.visibility });
+    fields.finish(document.zip(inputs).map(|(document, inputs)| Body { document, inputs, printed }))
 }
 
 #[async_trait]
@@ -66,6 +91,17 @@ impl StepBody for Body {
         let inputs = inputs.value.as_object().cloned().unwrap_or_default();
         let rendered = self.document.render(&scope.within(&inputs), &context.parts().clock)?;
         context.unresolved(rendered.unresolved);
-        Ok(StepOutput::of(rendered.value))
+        let Some(printed) = &self.printed else { return Ok(StepOutput::of(rendered.value)) };
+        let name = match &printed.filename {
+            Some(template) => {
+                let name = template.render(&scope)?;
+                context.unresolved(name.unresolved);
+                Some(text_of(&name.value))
+            }
+            None => None,
+        };
+        let document = text_of(&rendered.value);
+        let output = keep(context, OPENS, || print(document, false, printed.layout.clone(), name, printed.visibility)).await?;
+        Ok(StepOutput::of(output))
     }
 }

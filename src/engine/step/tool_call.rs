@@ -1,5 +1,7 @@
 //! `tool-call`: one exact tool, without a model.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -119,8 +121,15 @@ impl StepBody for Body {
             .check(&Value::Object(arguments.clone()))
             .map_err(|why| StepFailure::new("invalid_tool_parameters", format!("the parameters do not fit the tool's schema: {why}")))?;
         let id = format!("call_{}", context.step_id());
-        let invocation =
-            Invocation { id, tool: &self.tool, arguments, reason: None, turn: 1, approval: self.approval, child: self.child.as_ref() };
+        let invocation = Invocation {
+            id,
+            tool: &self.tool,
+            arguments,
+            reason: None,
+            turn: 1,
+            approval: self.approval,
+            child: self.child.as_ref().map(Cow::Borrowed),
+        };
         let outcome = match invocation.run(context, "call").await {
             Err(Interrupt::Suspend) => {
                 invocation.announce(context, "call");

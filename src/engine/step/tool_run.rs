@@ -3,13 +3,16 @@
 //! A failed call is data for whoever asked, not a failure of the step. What waits suspends; the answers that
 //! other calls of the same turn already have stay in the journal.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::artifact;
 use super::child::{Child, within_depth};
 use super::http::{answer_failure, net_failure};
+use super::mcp;
 use super::text_of;
 use super::transform_data::script_failure;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
@@ -18,8 +21,8 @@ use crate::model::event::Event;
 use crate::model::run::RunInput;
 use crate::model::wait::{Approver, WaitKind, digest};
 use crate::model::{Flow, Target};
-use crate::tool::http::HttpTemplate;
-use crate::tool::{Body, ChildKind, Definition, Effect, Tool};
+use crate::tool::http::{HttpAnswer, HttpTemplate};
+use crate::tool::{Body, ChildKind, Definition, Effect, OwnTool, Tool};
 
 /// A call to make.
 pub struct Invocation<'t> {
@@ -34,7 +37,7 @@ pub struct Invocation<'t> {
     /// Set when a person must approve.
     pub approval: Option<Asking>,
     /// What the tool runs, if it runs something.
-    pub child: Option<&'t Flow>,
+    pub child: Option<Cow<'t, Flow>>,
 }
 
 /// How a person is asked.
@@ -59,7 +62,7 @@ pub struct ToolOutcome {
 }
 
 impl ToolOutcome {
-    fn done(result: Value) -> Self {
+    pub(super) fn done(result: Value) -> Self {
         Self { success: true, result, error: None, messages: Vec::new() }
     }
 
@@ -109,13 +112,37 @@ impl Invocation<'_> {
                 if context.recall(&context.key(&format!("{key}/call"))).is_none() {
                     self.start(context);
                 }
-                self.http(context, key, call).await?
+                let answer = self.http(context, key, call, &self.arguments).await;
+                outcome_of(answer, call.effect(), |answer| {
+                    if answer.is_success() {
+                        ToolOutcome::done(answer.value())
+                    } else {
+                        ToolOutcome::failed(answer_failure(&answer).message)
+                    }
+                })?
+            }
+            Body::GraphQl(operation) => {
+                if context.recall(&context.key(&format!("{key}/call"))).is_none() {
+                    self.start(context);
+                }
+                let own = Map::from_iter([
+                    ("_query".to_owned(), operation.query.clone().into()),
+                    ("_variables".to_owned(), Value::Object(self.arguments.clone())),
+                ]);
+                let answer = self.http(context, key, &operation.call, &own).await;
+                outcome_of(answer, operation.call.effect(), |answer| graphql_outcome(&answer))?
+            }
+            Body::Own(OwnTool::Spawn) => self.child(context, key, ChildKind::Agent).await?,
+            Body::Own(kind) => {
+                self.start(context);
+                artifact::show(self, context, *kind)
             }
             Body::Script(code) => {
                 self.start(context);
                 self.script(context, code).await
             }
             Body::Child(kind) => self.child(context, key, *kind).await?,
+            Body::Mcp(remote) => Box::pin(mcp::call(self, context, key, remote)).await?,
         };
         let took = u64::try_from(context.now().since(started).as_millis()).unwrap_or(u64::MAX);
         self.finish(context, &outcome_key, &outcome, took);
@@ -125,6 +152,7 @@ impl Invocation<'_> {
     /// Whether a suspended call waits for the caller, or a person behind it.
     pub fn asks_the_caller(&self, context: &StepContext<'_>, key: &str) -> bool {
         ["approval", "output"].iter().any(|wait| context.open_wait(&context.key(&format!("{key}/{wait}"))).is_some())
+            || mcp::open(context, key).is_some()
     }
 
     /// Says what a suspended call waits for. Told after every other call of the turn has ended, so that nothing comes
@@ -153,13 +181,28 @@ impl Invocation<'_> {
                 parameters: Value::Object(self.arguments.clone()),
                 awaited_at: wait.created_at,
                 step_id: context.step_id().into(),
+                await_reason: None,
+                elicitation: None,
                 origin: self.tool.definition.origin.clone(),
                 page_origin: self.tool.definition.page_origin.clone(),
+            });
+        } else if let Some((wait, elicitation)) = mcp::open(context, key) {
+            context.emit(Event::Await {
+                tool_id: format!("runtime_{}_{}", self.tool.name(), wait.id.suffix()),
+                tool_call_id: wait.name,
+                tool_name: self.tool.name().into(),
+                parameters: Value::Object(self.arguments.clone()),
+                awaited_at: wait.created_at,
+                step_id: context.step_id().into(),
+                await_reason: Some("elicitation".into()),
+                elicitation: Some(elicitation),
+                origin: None,
+                page_origin: None,
             });
         }
     }
 
-    fn start(&self, context: &StepContext<'_>) {
+    pub(super) fn start(&self, context: &StepContext<'_>) {
         context.emit(Event::ToolStart {
             tool_call_id: self.id.clone(),
             tool_name: self.tool.name().into(),
@@ -242,41 +285,47 @@ impl Invocation<'_> {
         }
     }
 
-    async fn http(&self, context: &StepContext<'_>, key: &str, call: &HttpTemplate) -> StepResult<ToolOutcome> {
+    /// Makes an HTTP call, once or again as its effect class allows.
+    async fn http(&self, context: &StepContext<'_>, key: &str, call: &HttpTemplate, own: &Map<String, Value>) -> StepResult<HttpAnswer> {
         let path = format!("{key}/call");
         let idempotency = context.idempotency_key(&path);
         let timeout = Duration::from_millis(self.tool.timeout_ms);
         let scope = context.scope_with_secrets();
-        let answer = context
+        context
             .effect(&context.key(&path), call.effect(), || async {
-                let call = call.render(&scope.within(&self.arguments), &idempotency, timeout)?;
+                let call = call.render(&scope.within(own), &idempotency, timeout)?;
                 failpoint::hit("tool.before");
                 let answer = call.send(&context.parts().egress, &context.parts().clock).await;
                 failpoint::hit("tool.after");
                 answer.map_err(|error| Interrupt::Fail(net_failure(&error)))
             })
-            .await;
-        outcome_of(answer, call.effect(), |answer| {
-            if answer.is_success() { ToolOutcome::done(answer.value()) } else { ToolOutcome::failed(answer_failure(&answer).message) }
-        })
+            .await
     }
 
     /// Runs a flow or an agent of its own; its answer is the tool's.
     async fn child(&self, context: &StepContext<'_>, key: &str, kind: ChildKind) -> StepResult<ToolOutcome> {
-        let Some(flow) = self.child else { return Ok(ToolOutcome::failed("what this tool runs is not there, or nested too deep")) };
+        let Some(flow) = self.child.as_deref() else {
+            return Ok(ToolOutcome::failed("what this tool runs is not there, or nested too deep"));
+        };
         let target = match kind {
             ChildKind::Flow => Target::Flow(None),
             ChildKind::Agent => Target::Agent(None),
         };
-        let timeout = self.tool.definition.config.get("timeoutMs").and_then(Value::as_u64).map(Duration::from_millis);
+        let given = self.tool.definition.config.get("timeoutMs").and_then(Value::as_u64);
+        let own = matches!(self.tool.body, Body::Own(_)).then_some(flow.timeout_ms);
+        let timeout = given.or(own).map(Duration::from_millis);
         let child = Child { at: key, flow, target, timeout };
         if !child.has_begun(context) {
             self.start(context);
         }
-        let inputs = self.arguments.clone();
+        let mut inputs = self.arguments.clone();
+        if matches!(self.tool.body, Body::Own(OwnTool::Spawn)) {
+            let instructions = self.arguments.get("instructions").cloned().unwrap_or_default();
+            inputs = Map::from_iter([("_instructions".to_owned(), instructions)]);
+        }
         let messages = match kind {
             ChildKind::Flow => Vec::new(),
-            ChildKind::Agent => vec![json!({ "role": "user", "content": question(&inputs) })],
+            ChildKind::Agent => vec![json!({ "role": "user", "content": question(&self.arguments) })],
         };
         let answer = match within_depth(context) {
             Ok(()) => child.run(context, || Ok(RunInput { inputs, messages, ..RunInput::default() })).await,
@@ -290,6 +339,22 @@ impl Invocation<'_> {
             Ok(value) => ToolOutcome::done(value),
             Err(error) => ToolOutcome::failed(script_failure(&error).message),
         }
+    }
+}
+
+/// What a GraphQL server said: `data`, or the words of its errors.
+fn graphql_outcome(answer: &HttpAnswer) -> ToolOutcome {
+    let value = answer.value();
+    let words = value.get("errors").and_then(Value::as_array).map(|errors| {
+        let texts: Vec<&str> = errors.iter().filter_map(|error| error.get("message").and_then(Value::as_str)).take(5).collect();
+        texts.join("; ")
+    });
+    match (value.get("data").filter(|data| !data.is_null()), words) {
+        // What is there is given, with what is missing said beside it.
+        (Some(data), Some(words)) => ToolOutcome::done(json!({ "data": data, "errors": words })),
+        (Some(data), None) => ToolOutcome::done(data.clone()),
+        (None, Some(words)) => ToolOutcome::failed(format!("the GraphQL server refused: {words}")),
+        (None, None) => ToolOutcome::failed(answer_failure(answer).message),
     }
 }
 
@@ -310,7 +375,7 @@ pub fn child_of(definition: &Definition) -> Option<Flow> {
 }
 
 /// A failed exchange is told to whoever asked, unless the step should wait or the run end.
-fn outcome_of<T>(answer: StepResult<T>, class: Effect, read: impl FnOnce(T) -> ToolOutcome) -> StepResult<ToolOutcome> {
+pub(super) fn outcome_of<T>(answer: StepResult<T>, class: Effect, read: impl FnOnce(T) -> ToolOutcome) -> StepResult<ToolOutcome> {
     match answer {
         Ok(answer) => Ok(read(answer)),
         Err(Interrupt::Suspend) => Err(Interrupt::Suspend),

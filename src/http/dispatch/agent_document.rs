@@ -27,8 +27,10 @@ pub struct AgentDocument {
     system_prompt: Option<String>,
     /// Saved, built-in and in-place tools, their limits and which calls a person must approve; as in a prompt step.
     tools: Option<Map<String, Value>>,
-    /// `{maxTurns, maxCost}`.
+    /// `{maxTurns, maxCost, enableReflection, reflectionInterval}`.
     loop_config: Option<Map<String, Value>>,
+    /// `{enabled, types: ["markdown", "component"]}`: what the agent may show beside its answer.
+    artifacts: Option<Map<String, Value>>,
     response_format: Option<Value>,
     reasoning: Option<Value>,
     temperature: Option<f64>,
@@ -42,8 +44,9 @@ pub struct AgentDocument {
 /// The id of an agent's one step. It stands in no log, but in keys that callees see.
 const STEP: &str = "agent";
 /// What an agent's prompt takes over as it is.
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 19] = [
     "model",
+    "artifacts",
     "systemPrompt",
     "tools",
     "loopConfig",
@@ -155,9 +158,6 @@ fn prompt(settings: &Map<String, Value>, at: &str, problems: &mut Problems) -> M
     for name in UNKNOWN.into_iter().filter(|name| given(name).is_some()) {
         problems.add(format!("{at}/{name}"), "not available in this version");
     }
-    if given("artifacts").is_some_and(|artifacts| artifacts.get("enabled") != Some(&json!(false))) {
-        problems.add(format!("{at}/artifacts"), "not available in this version");
-    }
     let mut config: Map<String, Value> =
         SETTINGS.into_iter().filter_map(|name| given(name).map(|value| (name.to_owned(), value.clone()))).collect();
     if let Some(instructions) = given("instructions") {
@@ -172,9 +172,6 @@ fn prompt(settings: &Map<String, Value>, at: &str, problems: &mut Problems) -> M
     let bounds = config.entry("loopConfig").or_insert_with(|| json!({}));
     if let (Some(bounds), Some(turns)) = (bounds.as_object_mut(), given("maxTurns")) {
         bounds.entry("maxTurns").or_insert_with(|| turns.clone());
-    }
-    if bounds.get("enableReflection") == Some(&json!(true)) {
-        problems.add(format!("{at}/loopConfig/enableReflection"), "not available in this version");
     }
     config.insert("previousMessages".into(), "{{messages}}".into());
     config
@@ -208,8 +205,8 @@ mod tests {
             pointers(json!({"name": " ", "agentType": "external", "memory": {}, "timeoutMs": 0})),
             ["/name", "/agentType", "/timeoutMs", "/memory", "/model"]
         );
-        let nested = json!({"name": "x", "config": {"artifacts": {"enabled": true}, "instructions": "a", "systemPrompt": "b"}});
-        assert_eq!(pointers(nested), ["/config/artifacts", "/config/instructions", "/config/model"]);
+        let nested = json!({"name": "x", "config": {"skills": [], "instructions": "a", "systemPrompt": "b"}});
+        assert_eq!(pointers(nested), ["/config/skills", "/config/instructions", "/config/model"]);
         assert_eq!(pointers(json!({"name": "x", "config": 7})), ["/config", "/model"]);
     }
 }

@@ -231,7 +231,7 @@ impl Compiler {
         tails
     }
 
-    /// What runs something of its own carries it compiled: a `run-flow` step its flow, an `execute-agent` step its agent, tools theirs.
+    /// What runs something of its own carries it compiled: a `run-flow` step its flow, a `loop` its steps, an `execute-agent` step its agent, tools theirs.
     fn with_child(&mut self, mut config: Value, action: &str, at: &str) -> Value {
         if let Some(child) = child_field(action) {
             compile_child(&mut config, child, self.step_timeout_ms, &format!("{at}/config"), &mut self.problems);
@@ -394,16 +394,26 @@ pub fn child_field(kind: &str) -> Option<&'static str> {
     match kind {
         "run-flow" | "flow" => Some("flow"),
         "execute-agent" | "subagent" => Some("agent"),
+        "loop" => Some(BODY),
         _ => None,
     }
 }
+
+/// The field of a loop's steps.
+const BODY: &str = "steps";
 
 /// Puts the compiled document beside the one that a configuration runs, with the places of its steps.
 fn compile_child(config: &mut Value, child: &str, step_timeout_ms: u64, at: &str, problems: &mut Problems) {
     let Some(map) = config.as_object_mut() else { return };
     // These are the compiler's to give.
     map.retain(|key, _| !["compiled", "places"].contains(&key.as_str()));
-    let compiled = match map.get(child).filter(|document| document.is_object()) {
+    let document = match child {
+        // The steps of a loop stand in it as they are.
+        BODY => map.get(BODY).filter(|steps| !steps.is_null()).map(|steps| serde_json::json!({ "name": "loop", "steps": steps })),
+        _ => map.get(child).filter(|document| document.is_object()).cloned(),
+    };
+    let at = if child == BODY { at.to_owned() } else { format!("{at}/{child}") };
+    let compiled = match &document {
         Some(document) if child == "agent" => agent_document::compile(document),
         Some(document) => compile_with(document, step_timeout_ms),
         None => return,
@@ -414,7 +424,7 @@ fn compile_child(config: &mut Value, child: &str, step_timeout_ms: u64, at: &str
             map.insert("places".into(), Value::Object(places));
             map.insert("compiled".into(), serde_json::to_value(flow).unwrap_or_default());
         }
-        Err(error) => problems.0.extend(error.under(&format!("{at}/{child}")).problems().iter().cloned()),
+        Err(error) => problems.0.extend(error.under(&at).problems().iter().cloned()),
     }
 }
 
@@ -446,8 +456,13 @@ fn collect(steps: Option<&Value>, at: &str, found: &mut Vec<(String, String)>) {
     for (index, step) in steps.and_then(Value::as_array).into_iter().flatten().enumerate() {
         let config = format!("{at}/{index}/config");
         let Some(action) = step.get("type").and_then(Value::as_str) else { continue };
-        if action == "conditional" {
-            for list in ["trueSteps", "falseSteps"] {
+        let lists: &[&str] = match action {
+            "conditional" => &["trueSteps", "falseSteps"],
+            "loop" => &[BODY],
+            _ => &[],
+        };
+        if !lists.is_empty() {
+            for list in lists {
                 collect(step.pointer(&format!("/config/{list}")), &format!("{config}/{list}"), found);
             }
         }

@@ -52,6 +52,8 @@ impl<'a> Embed<'a> {
             match action.as_str() {
                 "prompt" => self.tools(config, &path, depth).await?,
                 "tool-call" => self.tool_of_step(config, &path, depth).await?,
+                // Its steps are steps of the document, each met here by itself.
+                "loop" => {}
                 _ => {
                     if let Some(field) = document::child_field(&action) {
                         self.child(config, field, depth).await?;
@@ -111,6 +113,11 @@ impl<'a> Embed<'a> {
         let (mut found, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
         for (index, id) in ids.into_iter().enumerate() {
             let tool = match id.as_str() {
+                // Of a server that the document itself describes.
+                Some(id) if id.starts_with("mcp:") => {
+                    missing.push(id.into());
+                    continue;
+                }
                 Some(id) => self.tool(id).await?,
                 None => None,
             };

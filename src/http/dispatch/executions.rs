@@ -212,7 +212,7 @@ struct OpenWait {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ExecutionStep")]
-struct StepRow {
+pub(super) struct StepRow {
     id: String,
     name: String,
     step_type: String,
@@ -522,13 +522,18 @@ async fn poll(
 
 async fn steps(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<RunId>) -> Result<Json<Steps>> {
     let run = find(&store, &caller, id).await?;
-    let log = store.read_log(caller.tenant, id, None, u32::MAX).await?;
+    Ok(Json(Steps { execution_id: id, data: steps_of(&store, caller.tenant, id, run.state).await? }))
+}
+
+/// The steps of an execution that stands so, folded from its log.
+pub(super) async fn steps_of(store: &SharedStore, tenant: TenantId, id: RunId, state: RunState) -> Result<Vec<StepRow>> {
+    let log = store.read_log(tenant, id, None, u32::MAX).await?;
     let mut rows: Vec<StepRow> = Vec::new();
     for event in log.iter().flat_map(|segment| &segment.events).filter_map(|record| record.event()) {
         note(&mut rows, event);
     }
     for row in rows.iter_mut().filter(|row| row.status == StepState::Running) {
-        row.status = match run.state {
+        row.status = match state {
             RunState::Paused => StepState::Waiting,
             RunState::Cancelled => StepState::Cancelled,
             RunState::Failed => StepState::Failed,
@@ -536,7 +541,18 @@ async fn steps(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(i
         };
     }
     rows.sort_by_key(|row| row.index);
-    Ok(Json(Steps { execution_id: id, data: rows }))
+    Ok(rows)
+}
+
+impl StepRow {
+    /// The beginning of its result, as text.
+    pub(super) fn preview(&self, characters: usize) -> Option<String> {
+        let text = match self.result.as_ref()? {
+            Value::String(text) => text.clone(),
+            other => other.get("response").and_then(Value::as_str).map_or_else(|| other.to_string(), str::to_owned),
+        };
+        Some(text.chars().take(characters).collect())
+    }
 }
 
 /// Folds one event into the steps.

@@ -6,30 +6,37 @@
 pub mod agent_document;
 mod agents;
 mod api_keys;
+mod assets;
+mod batches;
+mod beat;
 mod bounds;
 mod client;
 mod credentials;
 pub mod document;
 mod embed;
+mod evals;
 mod execute;
 mod executions;
 mod flow_versions;
 mod flows;
 mod mcp;
 mod records;
+mod records_csv;
+mod releases;
 mod saved;
 mod schedules;
 mod secrets;
+mod step_results;
 mod tools;
 
 use aide::axum::ApiRouter;
 use aide::transform::TransformOperation;
 
+pub use self::beat::beat;
 pub(super) use self::client::{Door, TAG as PAGES, is_of_pages, takes_sessions};
 pub(super) use self::execute::{DispatchRequest, PublicEvent};
 pub use self::execute::{Fold, Outcome};
 pub(super) use self::mcp::routes as mcp_routes;
-pub use self::schedules::beat;
 use super::AppState;
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -50,11 +57,17 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(client::routes())
         .merge(tools::routes())
         .merge(schedules::routes())
+        .merge(assets::routes())
+        .merge(batches::routes())
+        .merge(evals::routes())
+        .merge(releases::routes())
+        .merge(records_csv::routes())
+        .merge(step_results::routes())
 }
 
 /// Every route of this surface that pages call without a key.
 pub fn public_routes() -> ApiRouter<AppState> {
-    client::public_routes()
+    client::public_routes().merge(assets::public_routes())
 }
 
 /// Forgets what has expired; how many things.

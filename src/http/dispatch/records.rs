@@ -305,7 +305,7 @@ impl<T: Clone> CloneIntoSome<T> for Option<T> {
     }
 }
 
-enum Altered {
+pub(super) enum Altered {
     Done(Record),
     Missing,
     /// Somebody else was faster, [`TRIES`] times.
@@ -313,7 +313,13 @@ enum Altered {
 }
 
 /// Reads, changes and writes a record; again when it was changed in between.
-async fn alter(store: &SharedStore, clock: &Clock, tenant: TenantId, id: RecordId, apply: impl Fn(&mut Record)) -> Result<Altered> {
+pub(super) async fn alter(
+    store: &SharedStore,
+    clock: &Clock,
+    tenant: TenantId,
+    id: RecordId,
+    apply: impl Fn(&mut Record),
+) -> Result<Altered> {
     for _ in 0..TRIES {
         let Some(before) = store.find_record(tenant, id).await? else { return Ok(Altered::Missing) };
         let mut record = before.clone();
@@ -328,7 +334,7 @@ async fn alter(store: &SharedStore, clock: &Clock, tenant: TenantId, id: RecordI
     Ok(Altered::Contended)
 }
 
-fn check(record: &Record) -> Result<()> {
+pub(super) fn check(record: &Record) -> Result<()> {
     let mut problems = Problems::default();
     for (pointer, text, longest) in [("/type", &record.kind, LONGEST_TYPE), ("/name", &record.name, LONGEST_NAME)] {
         if text.trim().is_empty() || text.chars().count() > longest {

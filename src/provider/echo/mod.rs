@@ -22,10 +22,12 @@ mod answer;
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 
 use self::answer::{Answer, answer};
+use super::embed::{self, EmbedCall, Embedded};
 use super::{Finish, ModelEvent, Provider, ProviderCall, ProviderError, estimate};
 use crate::clock::Clock;
 use crate::net::{Output, produce};
@@ -59,6 +61,10 @@ impl Provider for Echo {
             speaker.send(ModelEvent::Finish(finish)).await;
         })
         .boxed()
+    }
+
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embedded, ProviderError>> {
+        async move { Ok(embed::own(&call)) }.boxed()
     }
 }
 

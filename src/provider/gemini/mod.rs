@@ -6,10 +6,13 @@ mod convert;
 mod decode;
 mod wire;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
+use super::embed::{self, EmbedCall, Embedded};
 use super::endpoint::endpoint;
-use super::transport::{Post, exchange, read_all};
+use super::transport::{Post, ask, exchange, read_all};
 use super::{ModelEvent, Provider, ProviderCall, ProviderError};
 use crate::clock::Clock;
 use crate::net::Egress;
@@ -38,6 +41,18 @@ impl Provider for Gemini {
         let model = format!("{}:{verb}", call.model);
         let post = endpoint(&call.base_url, &["v1beta", "models", &model]).map(|url| Post { url: url + query, body });
         exchange(self.egress.clone(), self.clock.clone(), call, post, decode::Decoder::default())
+    }
+
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embedded, ProviderError>> {
+        let (egress, clock) = (self.egress.clone(), self.clock.clone());
+        async move {
+            let model = format!("{}:batchEmbedContents", call.call.model);
+            let post =
+                endpoint(&call.call.base_url, &["v1beta", "models", &model]).map(|url| Post { url, body: embed::gemini_request(&call) });
+            let body = ask(&egress, &clock, &call.call, post).await?;
+            embed::gemini_answer(&call, &body)
+        }
+        .boxed()
     }
 }
 

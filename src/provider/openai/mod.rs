@@ -6,10 +6,13 @@
 mod convert;
 mod wire;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
+use super::embed::{self, EmbedCall, Embedded};
 use super::endpoint::endpoint;
-use super::transport::{Post, exchange, read_all};
+use super::transport::{Post, ask, exchange, read_all};
 use super::{ModelEvent, Provider, ProviderCall, ProviderError};
 use crate::clock::Clock;
 use crate::net::Egress;
@@ -36,6 +39,16 @@ impl Provider for OpenAi {
         let body = convert::request(&call.request, &call.model, &call.quirks);
         let post = endpoint(&call.base_url, &["chat", "completions"]).map(|url| Post { url, body });
         exchange(self.egress.clone(), self.clock.clone(), call, post, convert::Decoder::default())
+    }
+
+    fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embedded, ProviderError>> {
+        let (egress, clock) = (self.egress.clone(), self.clock.clone());
+        async move {
+            let post = endpoint(&call.call.base_url, &["embeddings"]).map(|url| Post { url, body: embed::openai_request(&call) });
+            let body = ask(&egress, &clock, &call.call, post).await?;
+            embed::openai_answer(&call, &body)
+        }
+        .boxed()
     }
 }
 

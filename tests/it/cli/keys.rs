@@ -76,7 +76,7 @@ fn what_cannot_be_is_refused() {
     --- stderr
     error: /name: expected 1 to 100 characters (and 1 more, see details) (validation_failed)
       at /name: expected 1 to 100 characters
-      at /scopes/1: unknown scope `FLOWS:FLY`; one of *, FLOWS:{*,READ,WRITE,EXECUTE}, RECORDS:{*,READ,WRITE}, AGENTS:{*,READ,WRITE,EXECUTE,DEPLOY:LIVE}, TOOLS:{*,READ,WRITE}, SCHEDULES:{*,READ,WRITE}, CLIENT_TOKENS:{*,READ,WRITE}, API_KEYS:{*,READ,WRITE}, CREDENTIALS:{*,READ,WRITE}, SECRETS:{*,READ,WRITE}, JOBS:{*,READ,WRITE}, TELEMETRY:{*,WRITE}, ANALYTICS:{*,READ}, RUNTIME:{*,EXPORT}
+      at /scopes/1: unknown scope `FLOWS:FLY`; one of *, FLOWS:{*,READ,WRITE,EXECUTE}, RECORDS:{*,READ,WRITE}, AGENTS:{*,READ,WRITE,EXECUTE,DEPLOY:LIVE}, TOOLS:{*,READ,WRITE}, ASSETS:{*,READ,WRITE}, SCHEDULES:{*,READ,WRITE}, CLIENT_TOKENS:{*,READ,WRITE}, API_KEYS:{*,READ,WRITE}, CREDENTIALS:{*,READ,WRITE}, SECRETS:{*,READ,WRITE}, JOBS:{*,READ,WRITE}, TELEMETRY:{*,WRITE}, ANALYTICS:{*,READ}, RUNTIME:{*,EXPORT}
     ");
     insta::assert_snapshot!(create("*", "soon"), @"
     exit 2

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::local;
 use crate::support::transcript::Transcript;
-use crate::support::world::{Node, World};
+use crate::support::world::{KEY, Node, World};
 
 on_both!(
     an_agent_speaks_of_turns_and_not_of_steps,
@@ -19,6 +19,8 @@ on_both!(
     a_step_asks_an_agent,
     an_agent_that_takes_too_long_is_cancelled,
     forty_turns_survive_their_servers,
+    an_agent_looks_back_between_turns,
+    releases_name_versions,
 );
 
 fn user(text: &str) -> Value {
@@ -326,4 +328,59 @@ async fn forty_turns_survive_their_servers(world: Arc<World>) {
     let (long, short) = (size(&whole), size(&half));
     assert!(long <= 2 * short + short / 10, "{short} bytes for twenty turns, {long} for forty");
     assert!(whole.journal.len() <= 2 * half.journal.len(), "{} and {} entries", half.journal.len(), whole.journal.len());
+}
+
+async fn an_agent_looks_back_between_turns(world: Arc<World>) {
+    let node = world.node();
+    let bounds = json!({ "maxTurns": 3, "enableReflection": true, "reflectionInterval": 2 });
+    let told = node.dispatch(&json!({ "agent": eager(&world, "reflect", 3, &["a"], bounds), "messages": user("go") })).await;
+    let thoughts: Vec<&Value> = told.all("reasoning_complete").map(|frame| &frame.data).filter(|data| data["scope"] == "loop").collect();
+    assert_eq!(thoughts.len(), 1, "after two turns of three: {:?}", told.kinds());
+    assert_eq!(thoughts[0]["text"], "word1 word2 word3 word4 word5 ");
+    assert_eq!(told.last().data["success"], true);
+    // It stands in the conversation of the next turn, and was not shown as an answer.
+    let asked = world.asked("fake-tools-3").await;
+    assert!(asked["messages"].to_string().contains("Your reflection: word1"), "{asked}");
+    assert_eq!(told.streamed_text(), "word1 word2 word3 word4 word5 ");
+    let wrong = json!({ "enableReflection": true, "reflectionInterval": 51 });
+    let refused = node.post("/v1/dispatch").json(&json!({ "agent": eager(&world, "x", 1, &["a"], wrong), "messages": user("go") }));
+    assert_eq!(refused.refused(422, "validation_failed").await.pointers(), ["/agent/loopConfig/reflectionInterval"]);
+}
+
+async fn releases_name_versions(world: Arc<World>) {
+    let node = world.node();
+    let agent = |text: &str| json!({ "name": "Clerk", "config": { "model": "local/echo", "instructions": text } });
+    let first = node.post("/v1/agents").json(&agent("one")).ok().await;
+    let (id, old) = (first["id"].as_str().unwrap().to_owned(), first["currentVersionId"].clone());
+    let put = |path: &str, body: Value| node.bare(reqwest::Method::PUT, path).bearer(KEY).json(&body);
+    let changed = put(&format!("/v1/agents/{id}"), agent("two")).ok().await;
+    let new = changed["currentVersionId"].clone();
+    let live = format!("/v1/agents/{id}/releases/live");
+    let at = put(&live, json!({ "versionId": old })).ok().await;
+    assert_eq!((&at["alias"], &at["versionId"]), (&json!("live"), &old));
+    // To move it one must have looked.
+    assert_eq!(put(&live, json!({ "versionId": new })).refused(422, "validation_failed").await.pointers(), ["/ifMatch"]);
+    put(&live, json!({ "versionId": new, "ifMatch": "7" })).refused(409, "release_moved").await;
+    put(&live, json!({ "versionId": "fver_01h455vb4pex5vsknk084sn02q" })).refused(422, "validation_failed").await;
+    put(&format!("/v1/agents/{id}/releases/-x"), json!({ "versionId": new })).refused(404, "not_found").await;
+    let writer = world.key_with(&["AGENTS:READ", "AGENTS:WRITE"]).await;
+    let body = json!({ "versionId": new, "ifMatch": at["revision"] });
+    node.bare(reqwest::Method::PUT, &live).bearer(&writer).json(&body).refused(403, "missing_scope").await;
+    node.bare(reqwest::Method::PUT, &format!("/v1/agents/{id}/releases/next"))
+        .bearer(&writer)
+        .json(&json!({ "versionId": new }))
+        .ok()
+        .await;
+    let says = async |alias: &str| {
+        let told = node.dispatch(&json!({ "agent": { "agentId": id }, "alias": alias, "messages": user("hi") })).await;
+        told.streamed_text()
+    };
+    assert!(says("live").await.contains("one") && says("next").await.contains("two"));
+    put(&live, body).ok().await;
+    assert!(says("live").await.contains("two"));
+    let wrong = json!({ "agent": { "agentId": id }, "alias": "none", "messages": user("hi") });
+    assert_eq!(node.post("/v1/dispatch").json(&wrong).refused(422, "validation_failed").await.pointers(), ["/alias"]);
+    assert_eq!(node.get(&format!("/v1/agents/{id}/releases")).ok().await["data"].as_array().unwrap().len(), 2);
+    node.bare(reqwest::Method::DELETE, &live).bearer(KEY).ok().await;
+    node.get(&live).refused(404, "not_found").await;
 }

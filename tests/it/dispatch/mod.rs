@@ -44,24 +44,32 @@ macro_rules! on_one {
 
 mod agents;
 mod approvals;
+mod batches;
 mod client;
 mod disconnects;
 mod edges;
 mod effects;
+mod evals;
 mod events;
 mod faults;
+mod files;
 mod idempotency;
 mod limits;
+mod loops;
 mod mcp;
+mod mcp_tools;
 mod options;
+mod outbox;
 mod pauses;
 mod providers;
+mod reading;
 mod refusals;
 mod schedules;
 mod secrets;
 mod steps;
 mod tools;
 mod transcripts;
+mod vectors;
 
 /// An inline flow of these steps.
 fn flow(steps: Value) -> Value {
@@ -91,6 +99,11 @@ fn external(name: &str, url: &str, method: &str) -> Value {
         "name": name, "description": "Calls.", "toolType": "external", "parametersSchema": { "type": "object", "properties": {} },
         "config": { "url": url, "method": method, "body": { "amount": "{{amount}}" } },
     })
+}
+
+/// A step of a type, with its id as its output's name.
+fn step(id: &str, kind: &str, config: Value) -> Value {
+    json!({ "id": id, "type": kind, "config": config, "outputVariable": id })
 }
 
 /// A set-variable step.

@@ -177,13 +177,18 @@ async fn nothing_runs_without_a_secret_that_cannot_be_opened(world: Arc<World>) 
 }
 
 /// Looks through all that the database holds.
+/// Every file below a folder.
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
 async fn stored(world: &World, when: &str) {
     if world.kind == Kind::Postgres {
         clean(when, &dump(world).await);
         return;
     }
-    for entry in std::fs::read_dir(world.folder()).unwrap() {
-        let path = entry.unwrap().path();
+    for path in files(world.folder()) {
         clean(&format!("{} {when}", path.display()), &String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
     }
 }
@@ -373,8 +378,7 @@ async fn fifty_canaries_are_found_nowhere(world: Arc<World>) {
     if world.kind == Kind::Postgres {
         none_of_many("the database", &dump(&world).await);
     } else {
-        for entry in std::fs::read_dir(world.folder()).unwrap() {
-            let path = entry.unwrap().path();
+        for path in files(world.folder()) {
             none_of_many(&path.display().to_string(), &String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
         }
     }

@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{ask, ask_with, external, flow, local};
+use crate::support::sink::Reply;
 use crate::support::world::{KEY, Node, World};
 
 on_both!(
@@ -17,6 +18,10 @@ on_both!(
     tools_in_tools_end_somewhere,
     built_in_tools_work,
     a_tool_is_called_without_a_model,
+    a_graphql_operation_is_a_tool,
+    some_calls_need_a_persons_word,
+    artifacts_are_shown_beside_the_answer,
+    an_agent_hands_tasks_to_others,
 );
 
 fn put(node: &Node, path: &str, body: &Value) -> crate::support::call::Call {
@@ -218,4 +223,109 @@ async fn a_tool_is_called_without_a_model(world: Arc<World>) {
     let step = json!([{ "id": "d", "type": "tool-call", "config": { "toolId": "tool_01h455vb4pex5vsknk084sn02q" } }]);
     let refused = node.post("/v1/dispatch").json(&flow(step)).refused(422, "validation_failed").await;
     assert_eq!(refused.pointers(), ["/flow/steps/0/config/toolId"]);
+}
+
+async fn a_graphql_operation_is_a_tool(world: Arc<World>) {
+    let node = world.node();
+    let query = "query Order($id: ID!) { order(id: $id) { id lines { name } } }";
+    let tool = json!({
+        "name": "order", "toolType": "graphql", "config": { "endpoint": world.sink.url("/graphql"), "query": query, "headers": { "x-shop": "7" } },
+        "parametersSchema": { "type": "object", "properties": { "id": { "type": "string" } }, "required": ["id"] },
+    });
+    let (data, errors) = (json!({ "order": { "id": "{{x}}" } }), json!([{ "message": "no such order" }, { "message": "really" }]));
+    world.sink.on(
+        "/graphql",
+        [
+            Reply::json(json!({ "data": data })),
+            Reply::json(json!({ "data": null, "errors": errors })),
+            Reply::json(json!({ "data": data, "errors": errors })),
+        ],
+    );
+    let told =
+        node.dispatch(&flow(json!([ask_with("work", "call order {\"id\": \"a \\\"b\\\"\"}", json!({ "runtimeTools": [tool] }))]))).await;
+    assert_eq!(told.one("tool_complete").data["result"], data, "{:?}", told.last());
+    let seen = &world.sink.seen("/graphql")[0];
+    assert_eq!((seen.json(), seen.header("x-shop")), (json!({ "query": query, "variables": { "id": "a \"b\"" } }), "7"));
+    let call = json!({ "id": "c", "type": "tool-call", "config": { "tool": tool, "parameters": { "id": "1" } } });
+    let told = node.dispatch(&flow(json!([call]))).await;
+    assert_eq!(
+        (&told.step("c")["code"], told.step("c")["error"].as_str().unwrap()),
+        (&json!("tool_failed"), "the GraphQL server refused: no such order; really")
+    );
+    assert_eq!(node.dispatch(&flow(json!([call]))).await.step("c")["result"], json!({ "data": data, "errors": "no such order; really" }));
+    let wrong = json!({ "name": "x", "toolType": "graphql", "config": { "url": "http://h/", "query": " " } });
+    assert_eq!(node.post("/v1/tools").json(&wrong).refused(422, "validation_failed").await.pointers(), ["/config/query"]);
+}
+
+async fn some_calls_need_a_persons_word(world: Arc<World>) {
+    let node = world.node();
+    let refund = json!({
+        "name": "refund", "toolType": "custom", "config": { "code": "return amount;" },
+        "parametersSchema": { "type": "object", "properties": { "amount": { "type": "number" } } },
+    });
+    let tools = |when: &str| json!({ "runtimeTools": [refund], "approval": { "require": [{ "tool": "ref*", "when": when }] } });
+    let ask = |amount: Value, when: &str| flow(json!([ask_with("work", &format!("call refund {{\"amount\": {amount}}}"), tools(when))]));
+    let told = node.dispatch(&ask(json!(99), "amount > 100")).await;
+    assert_eq!((told.all("approval_start").count(), &told.one("tool_complete").data["result"]), (0, &json!(99)));
+    let told = node.begin("/v1/dispatch", &ask(json!(101), "amount > 100")).await;
+    assert_eq!((told.last().kind.as_str(), &told.last().data["parameters"]), ("approval_start", &json!({ "amount": 101 })));
+    for (when, at) in [("amount >", "/when"), ("amount.toFixed() === '1'", "/when")] {
+        let refused = node.post("/v1/dispatch").json(&ask(json!(1), when)).refused(422, "validation_failed").await;
+        assert_eq!(refused.pointers(), [format!("/flow/steps/0/config/tools/approval/require/0{at}")], "{when}");
+    }
+}
+
+async fn artifacts_are_shown_beside_the_answer(world: Arc<World>) {
+    let node = world.node();
+    let agent = |artifacts: Value| json!({ "name": "Writer", "model": "local/echo", "artifacts": artifacts });
+    let asked = |agent: Value, call: &str| json!({ "agent": agent, "messages": [{ "role": "user", "content": format!("call {call}") }] });
+    let call = "emit_artifact_markdown {\"title\": \"Letter\", \"content\": \"# Dear {{secrets.x}}\"}\ncall emit_artifact_component {\"component\": \"Chart\", \"props\": {\"n\": 1}}";
+    let told = node.dispatch(&asked(agent(json!({ "enabled": true })), call)).await;
+    let kinds: Vec<&str> = told.kinds().into_iter().filter(|kind| kind.starts_with("artifact_")).collect();
+    assert_eq!(kinds, ["artifact_start", "artifact_delta", "artifact_complete", "artifact_start", "artifact_update", "artifact_complete"]);
+    let starts: Vec<&Value> = told.all("artifact_start").map(|frame| &frame.data).collect();
+    assert_eq!(
+        (&starts[0]["artifactType"], &starts[0]["title"], &starts[1]["component"]),
+        (&json!("markdown"), &json!("Letter"), &json!("Chart"))
+    );
+    assert_eq!(told.one("artifact_delta").data["delta"], "# Dear {{secrets.x}}", "what a model says is no template");
+    assert_eq!(told.one("artifact_update").data["props"], json!({ "n": 1 }));
+    // Only what is switched on.
+    let told = node.dispatch(&asked(agent(json!({ "enabled": true, "types": ["component"] })), call)).await;
+    assert_eq!(told.all("artifact_start").count(), 1);
+    let told = node.dispatch(&asked(agent(json!({ "enabled": false })), call)).await;
+    assert_eq!(told.all("artifact_start").count(), 0);
+}
+
+async fn an_agent_hands_tasks_to_others(world: Arc<World>) {
+    let node = world.node();
+    let tools = json!({
+        "runtimeTools": [custom("double", "return n * 2;"), local("look")],
+        "subagentConfig": { "toolPool": ["double"], "maxSpawnsPerRun": 1, "defaultMaxTurns": 3 },
+    });
+    let spawn = |task: &str| format!("call spawn_subagent {}", json!({ "task": task, "name": "helper", "instructions": "Be {{brief}}." }));
+    let asked = json!({ "agent": { "name": "Chief", "model": "local/echo", "tools": tools }, "messages": [{ "role": "user", "content": format!("{}\n{}", spawn("call double {\"n\": 21}"), spawn("say no")) }] });
+    let told = node.dispatch(&asked).await;
+    let ends: Vec<&Value> = told.all("tool_complete").map(|frame| &frame.data).collect();
+    assert!(
+        ends[0]["result"].as_str().unwrap_or_default().contains("42") || ends[1]["result"].as_str().unwrap_or_default().contains("42"),
+        "{ends:?}"
+    );
+    assert!(
+        ends.iter().any(|end| end["error"].as_str().is_some_and(|error| error.contains("the limit of 1 calls of `spawn_subagent`"))),
+        "{ends:?}"
+    );
+    let child = told.custom("dispatch.child_started")["executionId"].as_str().unwrap().to_owned();
+    let execution = node.execution(&child).await;
+    assert_eq!(
+        (&execution["kind"], &execution["flowName"], &execution["status"]),
+        (&json!("agent"), &json!("helper"), &json!("completed"))
+    );
+    // It was lent one tool, and none to spawn with; what a model wrote for it is no template.
+    let log = node.log(&child).await;
+    assert_eq!(log.one("tool_start").data["toolName"], "double");
+    let wrong = json!({ "subagentConfig": { "toolPool": ["none"], "maxTurnsLimit": 101 } });
+    let refused = node.post("/v1/dispatch").json(&flow(json!([ask_with("a", "say", wrong)]))).refused(422, "validation_failed").await;
+    let at = |rest: &str| format!("/flow/steps/0/config/tools/subagentConfig/{rest}");
+    assert_eq!(refused.pointers(), [at("maxTurnsLimit"), at("toolPool/0")]);
 }

@@ -43,9 +43,13 @@ fn anywhere(path: &str) -> String {
         .replace("{secretId}", &format!("secret_{suffix}"))
         .replace("{clientTokenId}", &format!("ctok_{suffix}"))
         .replace("{toolId}", &format!("tool_{suffix}"))
+        .replace("{assetId}", &format!("asset_{suffix}"))
+        .replace("{batchId}", &format!("batch_{suffix}"))
+        .replace("{evalId}", &format!("evalgrp_{suffix}"))
         .replace("{scheduleId}", &format!("sched_{suffix}"))
         .replace("{executionId}", &format!("exec_{suffix}"))
         .replace("{signal}", "go")
+        .replace("{alias}", "live")
         .replace("{provider}", "openai")
 }
 
@@ -98,6 +102,9 @@ struct Property {
     client_token: Value,
     tool: Value,
     schedule: Value,
+    asset: String,
+    batch: String,
+    eval: String,
     /// Waits for the output of a tool.
     asks: Value,
     /// Waits for an approval.
@@ -135,13 +142,26 @@ impl Property {
         let one = app.post("/v1/tools").json(&one).ok().await;
         let later = json!({ "target": { "flowId": flow["id"] }, "trigger": { "type": "one_time", "runAt": "2099-01-01T00:00:00Z" } });
         let schedule = app.post("/v1/schedules").json(&later).ok().await;
+        let keep = json!({ "id": "s", "type": "store-asset", "config": { "content": "aGk=", "filename": "a.txt" } });
+        let keep = json!({ "flow": { "name": "keep", "steps": [keep] }, "streamResponse": false });
+        let asset = app.post("/v1/dispatch").json(&keep).ok().await["finalOutput"]["assetId"].as_str().unwrap().to_owned();
+        let preview = format!("/v1/agents/{}/releases/preview", agent["id"].as_str().unwrap());
+        app.put(&preview).json(&json!({ "versionId": agent["currentVersionId"] })).ok().await;
+        let record = app.post("/v1/records").json(&json!({ "type": "t", "name": "r" })).ok().await;
+        let each = format!("/v1/flows/{}/run-on-record-type", flow["id"].as_str().unwrap());
+        let batch = app.post(&each).json(&json!({ "recordType": "t" })).ok().await["batchId"].as_str().unwrap().to_owned();
+        let eval = json!({ "name": "e", "target": { "flowId": flow["id"] }, "cases": [{}] });
+        let eval = app.post("/v1/evals").json(&eval).ok().await["id"].as_str().unwrap().to_owned();
         let said = json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false });
         let spoken = app.post(&format!("/v1/agents/{}/execute", agent["id"].as_str().unwrap())).json(&said).ok().await;
         Self {
             flow,
             agent,
             spoken: spoken["executionId"].as_str().unwrap().into(),
-            record: app.post("/v1/records").json(&json!({ "type": "t", "name": "r" })).ok().await,
+            record,
+            asset,
+            batch,
+            eval,
             key: app.key_with(&["*"]).await.0.to_string(),
             secret: secret["id"].as_str().unwrap().into(),
             client_token,
@@ -178,8 +198,12 @@ impl Property {
             .replace("{clientTokenId}", self.client_token["id"].as_str().unwrap())
             .replace("{toolId}", self.tool["id"].as_str().unwrap())
             .replace("{scheduleId}", self.schedule["id"].as_str().unwrap())
+            .replace("{assetId}", &self.asset)
+            .replace("{batchId}", &self.batch)
+            .replace("{evalId}", &self.eval)
             .replace("{executionId}", self.execution(operation))
             .replace("{signal}", "go")
+            .replace("{alias}", "preview")
             .replace("{provider}", "openai")
     }
 
@@ -189,6 +213,8 @@ impl Property {
             "PUT /v1/flows/{flowId}" => Some(json!({ "description": "x" })),
             "PUT /v1/client-tokens/{clientTokenId}" => Some(json!({ "name": "x" })),
             "PUT /v1/schedules/{scheduleId}" => Some(json!({ "name": "x" })),
+            "POST /v1/flows/{flowId}/run-on-record-type" => Some(json!({ "recordType": "t" })),
+            "PUT /v1/agents/{agentId}/releases/{alias}" => Some(json!({ "versionId": self.agent["currentVersionId"] })),
             "PUT /v1/tools/{toolId}" => Some(json!({ "description": "x" })),
             "POST /v1/tools/{toolId}/execute" => Some(json!({ "streamResponse": false })),
             "PUT /v1/secrets/{secretId}" => Some(json!({ "description": "x" })),
@@ -265,6 +291,10 @@ impl Property {
         state.push(app.get("/v1/secrets").ok().await);
         state.push(app.get("/v1/client-tokens").ok().await);
         state.push(app.get("/v1/tools").ok().await);
+        state.push(app.get(&format!("/v1/batches/{}", self.batch)).ok().await);
+        state.push(app.get(&format!("/v1/evals/{}", self.eval)).ok().await);
+        let assets = app.get("/v1/assets").ok().await;
+        state.push(assets["data"].as_array().unwrap().iter().map(|asset| asset["id"].clone()).collect());
         state.push(app.get(&format!("/v1/schedules/{}", self.schedule["id"].as_str().unwrap())).ok().await);
         state.push(app.get(&format!("/v1/client-tokens/{}/token", self.client_token["id"].as_str().unwrap())).ok().await);
         state.push(app.get("/v1/executions").ok().await);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use dispatch::asset::Assets;
 use dispatch::clock::{Clock, Timestamp};
-use dispatch::engine::{Engine, Parts, StartRun};
+use dispatch::engine::{Engine, Mailing, Parts, StartRun};
 use dispatch::expr::script::{Limits, Sandbox};
 use dispatch::feed::Feed;
 use dispatch::id::{NodeId, RunId, TenantId};
@@ -16,6 +17,9 @@ use dispatch::secret::Vault;
 use dispatch::store::faulty::{Faulty, Plan};
 use dispatch::store::memory::MemoryStore;
 use dispatch::store::{Created, RunKey};
+use dispatch::tool::mcp::{Clients, Commands};
+use dispatch::tool::services::Services;
+use object_store::memory::InMemory;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
@@ -184,13 +188,18 @@ impl World {
             dice: self.dice.clone(),
             clock: self.clock.clone(),
         }));
+        let vault = Vault::new([7; 32], self.clock.clone());
         let engine = Engine::new(Parts {
-            store,
+            store: store.clone(),
             feed: feed.clone(),
             models,
+            mcp: Clients::new(egress(), Commands::new()),
+            services: Services::default(),
+            mail: Mailing::default(),
+            assets: Assets::new(Arc::new(InMemory::new()), store.clone(), vault.clone(), self.clock.clone(), "http://localhost"),
             egress: egress(),
             sandbox: Sandbox::new(Limits::default(), self.clock.clone()),
-            vault: Vault::new([7; 32], self.clock.clone()),
+            vault,
             clock: self.clock.clone(),
             node,
         });

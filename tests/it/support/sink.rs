@@ -68,6 +68,12 @@ impl Seen {
     }
 }
 
+/// The answer of paths that were told nothing; as a bucket says that it has kept something.
+fn kept() -> Reply {
+    let headers = vec![("content-type", "application/json".into()), ("etag", "\"1\"".into())];
+    Reply::Answer(200, headers, json!({ "ok": true }).to_string())
+}
+
 struct Inner {
     address: SocketAddr,
     replies: Mutex<HashMap<String, VecDeque<Reply>>>,
@@ -130,7 +136,7 @@ impl Sink {
 
     fn reply(&self, path: &str) -> Reply {
         let mut replies = self.0.replies.lock();
-        let Some(queue) = replies.get_mut(path) else { return Reply::json(json!({ "ok": true })) };
+        let Some(queue) = replies.get_mut(path) else { return kept() };
         if queue.len() > 1 { queue.pop_front().unwrap() } else { queue.front().unwrap().clone() }
     }
 

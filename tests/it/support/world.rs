@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::app::within;
 use super::call::{Call, client};
 use super::sink::Sink;
+use super::smtp::Smtp;
 use super::transcript::{Frame, Transcript, take_frames};
 use crate::store::site::Schema;
 
@@ -49,6 +50,7 @@ pub const PROVIDER_KEY: &str = "sk-canary-of-the-provider";
 pub struct World {
     pub kind: Kind,
     pub sink: Sink,
+    pub smtp: Smtp,
     /// The fake provider.
     pub fake: SocketAddr,
     folder: tempfile::TempDir,
@@ -83,6 +85,7 @@ impl World {
         Self {
             kind,
             sink: Sink::start().await,
+            smtp: Smtp::start().await,
             fake,
             folder: tempfile::tempdir().unwrap(),
             schema,
@@ -142,6 +145,14 @@ impl World {
             config.env.insert(format!("{name}_API_KEY"), PROVIDER_KEY.into());
             config.env.insert(format!("{name}_BASE_URL"), format!("http://{}{path}", self.fake));
         }
+        // Services answer at the sink, each below a path of its own.
+        for name in
+            ["RESEND_BASE_URL", "POSTMARK_BASE_URL", "TWILIO_BASE_URL", "TELNYX_BASE_URL", "SEARXNG_URL", "WIKIPEDIA_URL", "GITHUB_API_URL"]
+        {
+            let path = name.split('_').next().unwrap_or_default().to_lowercase();
+            config.env.insert(name.into(), self.sink.url(&format!("/{path}")));
+        }
+        config.smtp_url = Some(Secret::new(format!("smtp://{}", self.smtp.address)));
         let change = *self.change.lock();
         change(&mut config);
         config

@@ -21,13 +21,22 @@ const UNKNOWN_OUTPUT: u64 = 8_192;
 
 /// Makes the call. What is shown while it runs is void if it fails; the log says so.
 pub async fn make(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32) -> StepResult<Completion> {
+    ask(prompt, context, request, turn, prompt.show).await
+}
+
+/// [`make`], of whose answer the log tells nothing while it comes.
+pub async fn make_silently(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32) -> StepResult<Completion> {
+    ask(prompt, context, request, turn, false).await
+}
+
+async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32, visible: bool) -> StepResult<Completion> {
     let candidates = candidates(prompt, context)?;
     let _reserved = context.reserve(worst(&candidates, &request))?;
     context.settle().await;
     failpoint::hit("model.before");
     let call = Call { candidates, request, retry: retry(context), deadlines: context.parts().models.deadlines() };
     let mut stream = Booked { stream: context.parts().models.stream(call), context, booked: false };
-    let mut show = Shown { context, turn, text: None, reasoning: None, blocks: 0, visible: prompt.show, first: None };
+    let mut show = Shown { context, turn, text: None, reasoning: None, blocks: 0, visible, first: None };
     let mut heard = 0;
     while let Some(piece) = context.outside(stream.stream.next()).await {
         match piece {

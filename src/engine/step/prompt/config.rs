@@ -1,16 +1,20 @@
 //! The configuration of a prompt, compiled.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::own_tools::{ArtifactsConfig, SPAWN, Spawn, SubagentConfig, artifacts};
 use crate::engine::step::tool_run::{Asking, child_of};
 use crate::engine::step::{Fields, StepBody, config};
 use crate::error::Problems;
-use crate::expr::{Template, TemplateTree};
+use crate::expr::{Condition, Scope, Template, TemplateTree};
 use crate::model::wait::Approver;
 use crate::model::{Flow, Step};
 use crate::provider::{Effort, Reasoning, ResponseFormat, Sampling, ToolChoice};
+use crate::tool::mcp::{Server, ServerConfig};
 use crate::tool::{Definition, Tool, schema_fault};
 
 /// The fields of a prompt step.
@@ -56,6 +60,9 @@ pub struct Config {
     /// Models to ask, in order, when the first cannot answer.
     #[serde(default, alias = "fallbackModels")]
     pub fallbacks: Vec<Fallback>,
+    /// `{enabled, types}`: what the model may show beside its answer.
+    #[serde(default)]
+    pub artifacts: Option<ArtifactsConfig>,
     /// How long an agent goes on; without it the step is one loop until the model stops.
     #[serde(default)]
     pub loop_config: Option<LoopConfig>,
@@ -76,6 +83,13 @@ pub struct LoopConfig {
     /// US dollars; no turn begins once so much is spent. For a limit that is never passed give the execution a budget.
     #[serde(default)]
     pub max_cost: Option<f64>,
+    /// The agent looks back on its work between turns; its thoughts are told as reasoning of the loop.
+    #[serde(default)]
+    pub enable_reflection: bool,
+    /// Turns between two reflections: 1 to 50; 1 when absent.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 50))]
+    pub reflection_interval: Option<u32>,
 }
 
 const fn default_turns() -> u32 {
@@ -104,8 +118,11 @@ impl Fallback {
 pub struct ToolsConfig {
     /// Tools defined in place.
     pub runtime_tools: Vec<Definition>,
-    /// Saved and built-in tools.
+    /// Saved (`tool_…`, `tool:name`) and built-in tools (`builtin:name`), and of the `mcpServers` single tools (`mcp:server:tool`) or all
+    /// (`mcp:server:*`): a server that is named here offers no others.
     pub tool_ids: Vec<String>,
+    /// Servers of the Model Context Protocol whose tools the model may call.
+    pub mcp_servers: Vec<ServerConfig>,
     /// Tool calls of the whole step; of each turn, for an agent.
     pub max_tool_calls: Option<u32>,
     /// `auto`, `required` (on the first turn) or `none`.
@@ -113,13 +130,16 @@ pub struct ToolsConfig {
     /// Limits by tool name.
     pub per_tool_limits: Map<String, Value>,
     pub approval: Option<ApprovalConfig>,
+    /// Gives the model a tool, `spawn_subagent`, that hands a task to an agent of its own.
+    pub subagent_config: Option<SubagentConfig>,
 }
 
 /// Which calls a person must approve.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApprovalConfig {
-    /// `true`, or tool names; `*` at the end of a name stands for any ending.
+    /// `true`, or tool names; `*` at the end of a name stands for any ending. `{tool, when}` in the place of a name asks only for calls whose
+    /// arguments fulfil a condition: `{"tool": "refund", "when": "amount > 100"}`.
     pub require: Require,
     /// How long a request lasts, in milliseconds; 30 days unless said otherwise.
     pub timeout: Option<u64>,
@@ -133,7 +153,15 @@ pub struct ApprovalConfig {
 #[serde(untagged, expecting = "expected true, false or a list of tool names")]
 pub enum Require {
     All(bool),
-    Names(Vec<String>),
+    Names(Vec<Rule>),
+}
+
+/// Calls that need a person's word.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a tool's name or {tool, when}")]
+pub enum Rule {
+    Name(String),
+    When { tool: String, when: String },
 }
 
 impl Default for Require {
@@ -160,9 +188,13 @@ pub struct Prompt {
     pub sampling: Sampling,
     pub reasoning: Option<Reasoning>,
     pub tools: Vec<Tool>,
+    /// Servers that are asked for more tools when the step runs.
+    pub servers: Vec<Arc<Server>>,
     /// What tools run, by their place among the tools.
     pub children: Vec<(usize, Flow)>,
     pub max_tool_calls: u32,
+    /// How agents are spawned, if they may be.
+    pub spawn: Option<Spawn>,
     /// The bounds of an agent's loop.
     pub turns: Option<Turns>,
     pub choice: ToolChoice,
@@ -179,26 +211,63 @@ pub struct Turns {
     pub most: u32,
     /// Nano-dollars.
     pub cost: Option<u64>,
+    /// Turns between two reflections.
+    pub reflection: Option<u32>,
 }
 
 /// The approval policy of a prompt's tools.
 pub struct Approval {
-    require: Require,
+    all: bool,
+    /// Names, and what the arguments must fulfil.
+    rules: Vec<(String, Option<Condition>)>,
     pub asking: Asking,
     pub with_reason: bool,
 }
 
 impl Approval {
-    /// Whether a call of this tool needs a person's word.
-    pub fn covers(&self, tool: &Tool) -> bool {
+    fn compile(config: ApprovalConfig, fields: &mut Fields) -> Self {
+        let lasts = fields.wait("tools/approval/timeout", config.timeout);
+        let (all, rules) = match config.require {
+            Require::All(all) => (all, Vec::new()),
+            Require::Names(rules) => (false, rules),
+        };
+        let mut compiled = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.into_iter().enumerate() {
+            let (name, when) = match rule {
+                Rule::Name(name) => (name, None),
+                Rule::When { tool, when } => (tool, Some(when)),
+            };
+            let at = format!("tools/approval/require/{index}/when");
+            let condition = when.and_then(|source| match Condition::parse(&source) {
+                Ok(condition) if condition.needs_script() || condition.uses_secrets() => {
+                    fields.problem(&at, "expected a comparison of arguments, without calls of functions");
+                    None
+                }
+                Ok(condition) => Some(condition),
+                Err(error) => {
+                    fields.problem(&at, error.to_string());
+                    None
+                }
+            });
+            compiled.push((name, condition));
+        }
+        let asking = Asking { lasts, approver: config.approver };
+        Self { all, rules: compiled, asking, with_reason: config.request_reason.unwrap_or(true) }
+    }
+
+    /// Whether a call of this tool needs a person's word; without arguments, whether one might.
+    pub fn covers(&self, tool: &Tool, arguments: Option<&Map<String, Value>>) -> bool {
+        let named = |name: &str| match name.strip_suffix('*') {
+            Some(start) => tool.name().starts_with(start),
+            None => name == tool.name(),
+        };
+        // What cannot be judged is asked about.
+        let holds = |condition: &Condition| {
+            arguments.is_none_or(|arguments| !matches!(condition.eval_native(&Scope::new([arguments])), Some(Ok(false))))
+        };
         tool.definition.requires_approval
-            || match &self.require {
-                Require::All(all) => *all,
-                Require::Names(names) => names.iter().any(|name| match name.strip_suffix('*') {
-                    Some(start) => tool.name().starts_with(start),
-                    None => name == tool.name(),
-                }),
-            }
+            || self.all
+            || self.rules.iter().any(|(name, condition)| named(name) && condition.as_ref().is_none_or(holds))
     }
 }
 
@@ -220,13 +289,26 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let tools = config.tools.unwrap_or_default();
     let choice = choice(&tools, &mut fields);
     let limits = limits(&tools, &mut fields);
+    let servers = compile_servers(&tools.mcp_servers, &tools.tool_ids, &mut fields);
     let compiled = compile_tools(tools.runtime_tools, &tools.tool_ids, &mut fields);
     if tools.max_tool_calls.is_some_and(|most| most > MOST_TOOL_CALLS) {
         fields.problem("tools/maxToolCalls", format!("expected {MOST_TOOL_CALLS} or less"));
     }
     let turns = config.loop_config.as_ref().map(|bounds| turns(bounds, &mut fields));
-    let approval = tools.approval.unwrap_or_default();
-    let lasts = fields.wait("tools/approval/timeout", approval.timeout);
+    let approval = Approval::compile(tools.approval.unwrap_or_default(), &mut fields);
+    let definitions: Vec<Definition> = compiled.iter().map(|tool| tool.definition.clone()).collect();
+    let spawn = tools.subagent_config.map(|config| Spawn::compile(config, &models[0], &definitions, &mut fields));
+    let mut limits = limits;
+    let children = compiled.iter().enumerate().filter_map(|(place, tool)| Some((place, child_of(&tool.definition)?))).collect();
+    let mut compiled = compiled;
+    let own = artifacts(&config.artifacts.unwrap_or_default()).into_iter().chain(spawn.iter().map(Spawn::tool));
+    for tool in own {
+        if compiled.iter().any(|known| known.name() == tool.name()) {
+            fields.problem("tools/runtimeTools", format!("the name `{}` is taken by a tool of the prompt's own", tool.name()));
+        }
+        compiled.push(tool);
+    }
+    limits.extend(spawn.iter().map(|spawn| (SPAWN.to_owned(), spawn.most)));
     let prompt = Prompt {
         models,
         user,
@@ -245,17 +327,15 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
             stop: config.stop,
         },
         reasoning,
-        children: compiled.iter().enumerate().filter_map(|(place, tool)| Some((place, child_of(&tool.definition)?))).collect(),
+        children,
+        spawn,
         tools: compiled,
+        servers,
         max_tool_calls: tools.max_tool_calls.unwrap_or(MAX_TOOL_CALLS),
         turns,
         choice,
         limits,
-        approval: Approval {
-            require: approval.require,
-            asking: Asking { lasts, approver: approval.approver },
-            with_reason: approval.request_reason.unwrap_or(true),
-        },
+        approval,
         stream: config.stream.unwrap_or(true),
         show: step.stream,
     };
@@ -280,6 +360,8 @@ fn check_ranges(config: &Config, fields: &mut Fields) {
     }
 }
 
+/// Turns between two reflections.
+const MOST_INTERVAL: u32 = 50;
 /// Dollars that no cap may exceed.
 const MOST_DOLLARS: f64 = 1e9;
 
@@ -295,7 +377,12 @@ fn turns(bounds: &LoopConfig, fields: &mut Fields) -> Turns {
         }
         fits
     });
-    Turns { most: bounds.max_turns, cost: cost.map(|dollars| (dollars * 1e9).round() as u64) }
+    let interval = bounds.reflection_interval.unwrap_or(1);
+    if !(1..=MOST_INTERVAL).contains(&interval) {
+        fields.problem("loopConfig/reflectionInterval", format!("expected 1 to {MOST_INTERVAL}"));
+    }
+    let reflection = bounds.enable_reflection.then_some(interval);
+    Turns { reflection, most: bounds.max_turns, cost: cost.map(|dollars| (dollars * 1e9).round() as u64) }
 }
 
 fn format(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option<jsonschema::Validator>) {
@@ -380,8 +467,44 @@ fn limits(tools: &ToolsConfig, fields: &mut Fields) -> Vec<(String, u32)> {
     limits
 }
 
-fn compile_tools(definitions: Vec<Definition>, ids: &[String], fields: &mut Fields) -> Vec<Tool> {
+/// How ids of servers' tools begin.
+const MCP: &str = "mcp:";
+
+fn compile_servers(configs: &[ServerConfig], ids: &[String], fields: &mut Fields) -> Vec<Arc<Server>> {
+    let mut servers: Vec<Server> = Vec::with_capacity(configs.len());
+    for (index, config) in configs.iter().enumerate() {
+        match Server::compile(config) {
+            Ok(server) if servers.iter().any(|known| known.name == server.name) => {
+                fields.problem(&format!("tools/mcpServers/{index}/name"), format!("two servers are called `{}`", server.name));
+            }
+            Ok(server) => servers.push(server),
+            Err(faults) => {
+                faults.0.into_iter().for_each(|fault| fields.0.add(format!("/tools/mcpServers/{index}{}", fault.pointer), fault.message));
+            }
+        }
+    }
+    let mut picked: Vec<(usize, String)> = Vec::new();
     for (index, id) in ids.iter().enumerate() {
+        let Some((name, tool)) = id.strip_prefix(MCP).and_then(|rest| rest.split_once(':')) else { continue };
+        match servers.iter().position(|server| server.name == name) {
+            Some(at) => picked.push((at, tool.to_owned())),
+            None => fields.problem(&format!("tools/toolIds/{index}"), format!("no MCP server `{name}`; describe it under `mcpServers`")),
+        }
+    }
+    for (at, server) in servers.iter_mut().enumerate() {
+        let own: Vec<String> = picked.iter().filter(|(of, _)| *of == at).map(|(_, tool)| tool.clone()).collect();
+        if !own.is_empty() {
+            let may = |tool: &String| tool == "*" || server.allows(tool);
+            let allowed =
+                if own.iter().any(|tool| tool == "*") { server.allowed.clone() } else { Some(own.into_iter().filter(may).collect()) };
+            server.allowed = allowed;
+        }
+    }
+    servers.into_iter().map(Arc::new).collect()
+}
+
+fn compile_tools(definitions: Vec<Definition>, ids: &[String], fields: &mut Fields) -> Vec<Tool> {
+    for (index, id) in ids.iter().enumerate().filter(|(_, id)| !id.starts_with(MCP)) {
         fields.problem(&format!("tools/toolIds/{index}"), format!("no tool `{id}` here; define it in place under `runtimeTools`"));
     }
     let mut tools: Vec<Tool> = Vec::with_capacity(definitions.len());

@@ -34,6 +34,8 @@ pub struct Rounds<'c, 'a> {
     /// Nano-dollars, of this turn and of all.
     cost: u64,
     spent: u64,
+    /// A turn has just ended, and another begins.
+    fresh: bool,
     /// Why the loop ends although the model would go on.
     stopped: Option<&'static str>,
 }
@@ -51,6 +53,7 @@ impl<'c, 'a> Rounds<'c, 'a> {
             tokens: Tokens::default(),
             cost: 0,
             spent: 0,
+            fresh: false,
             stopped: None,
         }
     }
@@ -84,9 +87,18 @@ impl<'c, 'a> Rounds<'c, 'a> {
             self.end("max_tool_calls");
             self.turns += 1;
             self.calls = 0;
+            self.fresh = true;
             return true;
         }
         false
+    }
+
+    /// Whether the agent looks back before the turn that begins now; after how many turns.
+    pub fn reflects(&mut self) -> Option<u32> {
+        let fresh = std::mem::take(&mut self.fresh);
+        let interval = self.bounds.and_then(|bounds| bounds.reflection)?;
+        let done = self.turns - 1;
+        (fresh && done.is_multiple_of(interval)).then_some(done)
     }
 
     /// A model is about to be asked.

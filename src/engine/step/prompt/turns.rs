@@ -1,5 +1,6 @@
 //! The loop of a prompt: a model call, its tool calls, the next model call, until the model is done.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use async_trait::async_trait;
@@ -8,16 +9,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::config::Prompt;
+use super::reflect::reflect;
 use super::rounds::Rounds;
 use super::{call, messages};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
+use crate::engine::step::mcp;
 use crate::engine::step::tool_run::{Invocation, ToolOutcome};
 use crate::engine::step::{StepBody, StepOutput};
 use crate::expr::bounds::Misfit;
 use crate::model::Flow;
 use crate::model::event::Event;
 use crate::provider::{ChatRequest, Completion, Finish, Message, Part, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
-use crate::tool::{Definition, REASON_PARAMETER, Tool};
+use crate::tool::{Body, Definition, OwnTool, REASON_PARAMETER, Tool};
 
 /// What the first turn was asked, kept because a later one must continue the very same conversation.
 #[derive(Serialize, Deserialize)]
@@ -29,13 +32,24 @@ struct Opening {
 impl StepBody for Prompt {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let client = client_tools(context)?;
-        let tools: Vec<&Tool> = offered(&self.tools, &client);
+        let remote = match &self.servers[..] {
+            [] => Vec::new(),
+            servers => {
+                let taken = self.tools.iter().chain(&client).map(|tool| tool.name().to_owned()).collect();
+                // In a box: few prompts have servers, and every prompt's task would be as large as if it had.
+                Box::pin(mcp::tools(context, servers, taken)).await?
+            }
+        };
+        let tools: Vec<&Tool> = offered(&self.tools, &client).into_iter().chain(&remote).collect();
         let mut conversation = self.opening(context, !tools.is_empty())?;
         let mut calls_made = Vec::new();
         let mut rounds = Rounds::new(self, context);
         let mut turn = 1;
         let completion = loop {
             let may_call = rounds.may_call();
+            if let Some(turns) = rounds.reflects() {
+                conversation.push(Box::pin(reflect(self, context, &conversation, turns)).await?);
+            }
             let completion = self.turn(context, &conversation, &tools, turn, may_call, &rounds).await?;
             rounds.answered(&completion);
             if completion.tool_calls.is_empty() || !may_call {
@@ -131,7 +145,7 @@ impl Prompt {
     }
 
     fn spec(&self, tool: &Tool) -> ToolSpec {
-        let with_reason = self.approval.with_reason && self.approval.covers(tool);
+        let with_reason = self.approval.with_reason && self.approval.covers(tool, None);
         let name = tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()).to_owned();
         ToolSpec { name, description: tool.definition.description.clone(), parameters: tool.shown_schema(with_reason) }
     }
@@ -228,8 +242,7 @@ impl Prompt {
             return Err(format!("the arguments cannot be used: {misfit}"));
         }
         let Value::Object(mut given) = given else { return Err("the arguments are not a JSON object".into()) };
-        let needs_approval = self.approval.covers(tool);
-        let reason = given.remove(REASON_PARAMETER).and_then(|reason| reason.as_str().map(str::to_owned)).filter(|_| needs_approval);
+        let reason = given.remove(REASON_PARAMETER).and_then(|reason| reason.as_str().map(str::to_owned));
         let kept = context.key(&format!("{key}/arguments"));
         let arguments: Map<String, Value> = match context.recall_as(&kept) {
             Some(arguments) => arguments,
@@ -242,8 +255,13 @@ impl Prompt {
             }
         };
         tool.check(&Value::Object(arguments.clone()))?;
-        let approval = needs_approval.then_some(self.approval.asking);
-        Ok(Invocation { id: call.id.clone(), tool, arguments, reason, turn, approval, child: self.child(tool) })
+        let approval = self.approval.covers(tool, Some(&arguments)).then_some(self.approval.asking);
+        let reason = reason.filter(|_| approval.is_some());
+        let child = match (&tool.body, &self.spawn) {
+            (Body::Own(OwnTool::Spawn), Some(spawn)) => Some(Cow::Owned(spawn.agent(&arguments))),
+            _ => self.child(tool).map(Cow::Borrowed),
+        };
+        Ok(Invocation { id: call.id.clone(), tool, arguments, reason, turn, approval, child })
     }
 
     /// What a tool runs; a page's tool of the same name runs nothing.

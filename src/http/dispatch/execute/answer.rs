@@ -84,7 +84,8 @@ impl Follow<'_> {
         let waits = self.store.run_waits(self.tenant, run).await?;
         let open: Vec<Wait> = waits.into_iter().filter(|wait| wait.resolution.is_none()).collect();
         if open.is_empty() {
-            return Ok(false);
+            // What it waited for has come since it was read; it goes on.
+            return Ok(true);
         }
         for wait in open {
             let Some(child) = wait.name.parse().ok().filter(|_| wait.kind == WaitKind::Child) else { return Ok(false) };

@@ -107,10 +107,16 @@ impl Fold {
                 let shown = result.get("response").filter(|_| result.get("model").is_some()).cloned().unwrap_or(result);
                 self.outcome.results.insert(name, shown);
             }
-            Some(Event::Await { tool_call_id, tool_name, parameters, step_id, .. }) => self.wait(json!({
-                "type": "local_tool", "executionId": run, "stepId": step_id, "toolCallId": tool_call_id, "toolName": tool_name,
-                "parameters": parameters,
-            })),
+            Some(Event::Await { tool_call_id, tool_name, parameters, step_id, elicitation, .. }) => {
+                let mut wait = json!({
+                    "type": "local_tool", "executionId": run, "stepId": step_id, "toolCallId": tool_call_id, "toolName": tool_name,
+                    "parameters": parameters,
+                });
+                if let Some(elicitation) = elicitation {
+                    (wait["type"], wait["elicitation"]) = ("elicitation".into(), elicitation);
+                }
+                self.wait(wait);
+            }
             Some(Event::ApprovalStart { approval_id, tool_call_id, tool_name, parameters, digest, reason, step_id, .. }) => {
                 self.wait(json!({
                     "type": "approval", "executionId": run, "stepId": step_id, "approvalId": approval_id, "toolCallId": tool_call_id,

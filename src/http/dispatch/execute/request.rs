@@ -91,6 +91,9 @@ pub struct DispatchRequest {
     /// A version of the saved flow or agent, or `published`.
     #[schemars(with = "Option<String>")]
     pub version_id: Part<String>,
+    /// A release of the saved agent, as `live`; instead of `versionId`.
+    #[schemars(with = "Option<String>")]
+    pub alias: Part<String>,
     /// The same as `options.streamResponse`.
     #[schemars(with = "Option<bool>")]
     pub stream_response: Part<bool>,

@@ -10,6 +10,7 @@ use super::super::agent_document;
 use super::super::bounds::NO_CONTROLS;
 use super::super::document;
 use super::super::embed::Embed;
+use super::super::releases::released;
 use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDocument};
 use crate::clock::Clock;
 use crate::engine::plan::Plan;
@@ -42,6 +43,31 @@ impl Resolved {
 
 /// What is to run, and its plan if it has one; what is in the way if it is no fault of the document.
 type Planned = (Result<Option<Arc<Plan>>>, Target);
+
+/// Which version of something saved is wanted.
+enum Wanted {
+    Current,
+    Published,
+    Version(String),
+    /// The one that a release names.
+    Alias(String),
+}
+
+impl Wanted {
+    fn of(version: Option<String>, alias: Option<String>) -> Self {
+        match (version, alias) {
+            (Some(version), _) if version == "published" => Self::Published,
+            (Some(version), _) => Self::Version(version),
+            (None, Some(alias)) => Self::Alias(alias),
+            (None, None) => Self::Current,
+        }
+    }
+
+    /// The field that says so.
+    const fn field(&self) -> &'static str {
+        if matches!(self, Self::Alias(_)) { "/alias" } else { "/versionId" }
+    }
+}
 
 /// Most secrets of one request.
 const MAX_SECRETS: usize = 100;
@@ -116,6 +142,11 @@ impl Lookup<'_> {
         let respond_async = request.respond_async.take("/async", &mut problems).unwrap_or(false);
         let stream = request.stream_response.take("/streamResponse", &mut problems);
         let version = request.version_id.take("/versionId", &mut problems);
+        let alias = request.alias.take("/alias", &mut problems);
+        if alias.is_some() && version.is_some() {
+            problems.add("/alias", "`versionId` says which version; give one of them");
+        }
+        let version = Wanted::of(version, alias);
         let run_options = run_options(&options, &mut problems);
         let flow_id = request.flow_id.take("/flowId", &mut problems);
         let flow = request.flow.or_else(|| flow_id.map(|id| serde_json::json!({ "id": id })));
@@ -123,8 +154,8 @@ impl Lookup<'_> {
         let mode = flow_mode(&options, flow.as_ref(), &mut problems);
         let record_mode = record_mode(&options, record.as_ref(), &mut problems);
         let saved_agent = agent.as_ref().is_some_and(|agent| agent.get("agentId").is_some_and(|id| !id.is_null()));
-        if version.is_some() && mode != Mode::Existing && !saved_agent {
-            problems.add("/versionId", "versions are of saved flows and agents; this one is sent along");
+        if !matches!(version, Wanted::Current) && mode != Mode::Existing && !saved_agent {
+            problems.add(version.field(), "versions are of saved flows and agents; this one is sent along");
         }
         let timeout = options.step_timeout_ms.unwrap_or(document::STEP_TIMEOUT_MS);
         let (plan, target) = match (&agent, &flow, mode) {
@@ -135,14 +166,14 @@ impl Lookup<'_> {
                 if messages.iter().all(|message| message.get("role").and_then(Value::as_str) == Some("system")) {
                     problems.add("/messages", "an agent needs at least one message of its user");
                 }
-                self.agent(agent, version.as_deref(), &mut problems).await?
+                self.agent(agent, &version, &mut problems).await?
             }
             (None, None, _) => {
                 problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`, or an agent");
                 (Ok(None), Target::default())
             }
             (None, Some(flow), Mode::Existing) => {
-                let found = self.saved_flow(flow, version.as_deref(), timeout, &mut problems).await?;
+                let found = self.saved_flow(flow, &version, timeout, &mut problems).await?;
                 self.plan(found, "/flow", &mut problems).await?
             }
             (None, Some(flow), _) => {
@@ -185,13 +216,7 @@ impl Lookup<'_> {
         Embed::whole(self.store, self.tenant, kind, document).await
     }
 
-    async fn saved_flow(
-        &self,
-        flow: &Value,
-        version: Option<&str>,
-        timeout: u64,
-        problems: &mut Problems,
-    ) -> Result<Option<(Flow, Target)>> {
+    async fn saved_flow(&self, flow: &Value, version: &Wanted, timeout: u64, problems: &mut Problems) -> Result<Option<(Flow, Target)>> {
         let Some(id) = flow.get("id").and_then(Value::as_str) else {
             problems.add("/flow/id", "`flowMode: existing` needs the id of a saved flow");
             return Ok(None);
@@ -214,30 +239,31 @@ impl Lookup<'_> {
         &self,
         kind: TargetKind,
         id: FlowId,
-        version: Option<&str>,
+        version: &Wanted,
         problems: &mut Problems,
     ) -> Result<Option<(SavedFlow, Option<FlowVersion>)>> {
         let Some(saved) = self.store.find_flow(self.tenant, kind, id).await? else { return Ok(None) };
         let what = kind.as_str();
-        let version = match version {
-            None => Some(saved.current),
-            Some("published") => {
+        let wanted = match version {
+            Wanted::Current => Some(saved.current),
+            Wanted::Published => {
                 let none = || Error::new(Kind::Conflict, "flow_not_published", format!("no version of this {what} is published"));
                 Some(saved.published.ok_or_else(none)?)
             }
-            Some(version) => version.parse().ok(),
+            Wanted::Version(version) => version.parse().ok(),
+            Wanted::Alias(alias) => released(self.store, self.tenant, saved.id, alias).await?,
         };
-        let found = match version {
+        let found = match wanted {
             Some(version) => self.store.find_flow_version(self.tenant, version).await?.filter(|version| version.flow == saved.id),
             None => None,
         };
         if found.is_none() {
-            problems.add("/versionId", format!("no such version of this {what}"));
+            problems.add(version.field(), format!("no such version of this {what}"));
         }
         Ok(Some((saved, found)))
     }
 
-    async fn agent(&self, agent: &Value, version: Option<&str>, problems: &mut Problems) -> Result<Planned> {
+    async fn agent(&self, agent: &Value, version: &Wanted, problems: &mut Problems) -> Result<Planned> {
         let Some(id) = agent.get("agentId").filter(|id| !id.is_null()) else {
             let Some(whole) = noted(self.whole(TargetKind::Agent, agent.clone()).await, "/agent", problems)? else {
                 return Ok((Ok(None), Target::default()));

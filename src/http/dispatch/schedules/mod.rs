@@ -1,6 +1,6 @@
 //! Schedules: saved flows and agents that run at times of a pattern, or once.
 //!
-//! `routes` keeps them; [`beat`] fires those that are due. What one is, and when it fires next, is here.
+//! `routes` keeps them; `beat` fires those that are due. What one is, and when it fires next, is here.
 
 mod beat;
 mod fire;
@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::beat::beat;
+pub(super) use self::beat::tick;
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::id::{AgentId, FiringId, FlowId, RunId, ScheduleId};
@@ -73,7 +73,7 @@ enum Status {
 /// A schedule as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Schedule {
+pub(super) struct Schedule {
     name: Option<String>,
     target: Target,
     trigger: Trigger,

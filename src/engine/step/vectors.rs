@@ -1,0 +1,509 @@
+//! Vector steps: `generate-embedding`, `store-vector`, `vector-search`: texts found again by their meaning, as far as the model knows it.
+//!
+//! Vectors are kept with their texts, by collection; a search compares all of a collection, so it is exact and meant for some ten thousand of
+//! them. A step that is done again after a crash keeps nothing twice: what has no id of its own gets one of the step's, chosen once.
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use crate::engine::context::{StepContext, StepFailure, StepResult};
+use crate::engine::meter;
+use crate::error::Problems;
+use crate::expr::{Template, TemplateTree};
+use crate::id::VectorId;
+use crate::model::Step;
+use crate::model::run::Spent;
+use crate::provider::{MOST_TEXTS, cosine, vector_value};
+use crate::store::{Collection, Document, Kept, StoreError};
+use crate::tool::Effect;
+
+pub const EMBED: StepType = StepType {
+    action: "generate-embedding",
+    summary: "Turns a text, or each of a list of texts, into a vector.",
+    schema: || schemars::schema_for!(EmbedConfig),
+    compile: compile_embed,
+};
+
+pub const STORE: StepType = StepType {
+    action: "store-vector",
+    summary: "Keeps vectors with their texts, to be found by `vector-search`.",
+    schema: || schemars::schema_for!(StoreConfig),
+    compile: compile_store,
+};
+
+pub const SEARCH: StepType = StepType {
+    action: "vector-search",
+    summary: "Finds the kept texts that are nearest to a query.",
+    schema: || schemars::schema_for!(SearchConfig),
+    compile: compile_search,
+};
+
+/// The model that needs no key.
+const OWN_MODEL: &str = "local/words";
+/// Vectors that one search compares, and how many are read at once.
+const MOST: usize = 20_000;
+const PAGE: u32 = 500;
+/// Components of a vector.
+const LONGEST: usize = 8_192;
+/// Bytes of a text that is kept with its vector.
+const LONGEST_TEXT: usize = 32 * 1024;
+/// Found at most, and unless said otherwise.
+const MOST_FOUND: u32 = 100;
+const FOUND: u32 = 10;
+
+/// A vector as it is kept: its parts as little-endian floats, in base64.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Vector {
+    collection: String,
+    /// The owner's name of it, if it has one.
+    name: Option<String>,
+    parts: String,
+    text: Option<String>,
+    metadata: Map<String, Value>,
+}
+
+impl Document for Vector {
+    const KIND: &'static str = "vector";
+    type Id = VectorId;
+
+    fn place(&self) -> Option<String> {
+        self.name.as_ref().map(|name| format!("{}\n{name}", self.collection))
+    }
+
+    fn parent(&self) -> Option<String> {
+        Some(self.collection.clone())
+    }
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "GenerateEmbeddingConfig")]
+struct EmbedConfig {
+    /// A text; a template.
+    #[serde(default)]
+    text: Option<String>,
+    /// Or the variable that holds a text or a list of texts, at most 256.
+    #[serde(default)]
+    input_source: Option<String>,
+    /// `provider/model`; `local/words` when absent: it needs no key and compares words, not meanings.
+    #[serde(default = "own_model", alias = "model")]
+    embedding_model: String,
+    /// Components of the vector, where the model can choose.
+    #[serde(default)]
+    dimensions: Option<u32>,
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StoreVectorConfig")]
+struct StoreConfig {
+    /// The variable that holds a vector, a list of vectors, or a list of `{vector, id?, text?, metadata?}`.
+    vectors_source: String,
+    /// The collection to keep them in; a template.
+    destination: String,
+    /// The variable that holds the text, or the texts, of the vectors.
+    #[serde(default)]
+    texts_source: Option<String>,
+    /// Kept with each of them; strings in it are templates.
+    #[serde(default)]
+    metadata: Map<String, Value>,
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "VectorSearchConfig")]
+struct SearchConfig {
+    /// What is looked for; a template.
+    #[serde(default)]
+    query: Option<String>,
+    /// Or the variable that holds its vector.
+    #[serde(default)]
+    vector_source: Option<String>,
+    /// Where to look; a template.
+    #[serde(alias = "destination", alias = "source")]
+    collection: String,
+    /// The model that made the collection's vectors; `local/words` when absent.
+    #[serde(default = "own_model", alias = "model")]
+    embedding_model: String,
+    /// 1 to 100; 10 when absent.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 100))]
+    limit: Option<u32>,
+    /// Only what is at least so near: -1 to 1.
+    #[serde(default)]
+    threshold: Option<f32>,
+    /// Only what has these members in its metadata; strings are templates.
+    #[serde(default)]
+    filter: Map<String, Value>,
+}
+
+fn own_model() -> String {
+    OWN_MODEL.into()
+}
+
+enum Input {
+    Text(Template),
+    Variable(String),
+}
+
+struct Embed {
+    input: Input,
+    models: Vec<String>,
+    dimensions: Option<u32>,
+}
+
+struct Store {
+    vectors: String,
+    texts: Option<String>,
+    collection: Template,
+    metadata: TemplateTree,
+}
+
+struct Search {
+    input: Input,
+    models: Vec<String>,
+    collection: Template,
+    limit: u32,
+    threshold: Option<f32>,
+    filter: TemplateTree,
+}
+
+/// A text in place, or the variable that holds what is wanted.
+fn input(fields: &mut Fields, (name, text): (&str, Option<&str>), (source, variable): (&str, Option<String>)) -> Option<Input> {
+    match (text, variable.filter(|source| source != name)) {
+        (Some(text), None) => fields.template(name, text).map(Input::Text),
+        (None, Some(variable)) if !variable.trim().is_empty() => Some(Input::Variable(variable)),
+        _ => {
+            fields.problem(name, format!("expected `{name}`, or the name of a variable as `{source}`"));
+            None
+        }
+    }
+}
+
+fn compile_embed(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
+    let config: EmbedConfig = config(step)?;
+    let mut fields = Fields::default();
+    let input = input(&mut fields, ("text", config.text.as_deref()), ("inputSource", config.input_source));
+    if config.dimensions.is_some_and(|dimensions| !(1..=LONGEST).contains(&usize::try_from(dimensions).unwrap_or(usize::MAX))) {
+        fields.problem("dimensions", format!("expected 1 to {LONGEST}"));
+    }
+    fields.finish(input.map(|input| Embed { input, models: vec![config.embedding_model], dimensions: config.dimensions }))
+}
+
+fn compile_store(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
+    let config: StoreConfig = config(step)?;
+    let mut fields = Fields::default();
+    if config.vectors_source.trim().is_empty() {
+        fields.problem("vectorsSource", "expected the name of a variable");
+    }
+    let collection = fields.template("destination", &config.destination);
+    let metadata = fields.tree("metadata", &Value::Object(config.metadata));
+    fields.finish(collection.zip(metadata).map(|(collection, metadata)| Store {
+        vectors: config.vectors_source,
+        texts: config.texts_source,
+        collection,
+        metadata,
+    }))
+}
+
+fn compile_search(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
+    let config: SearchConfig = config(step)?;
+    let mut fields = Fields::default();
+    let input = input(&mut fields, ("query", config.query.as_deref()), ("vectorSource", config.vector_source));
+    let collection = fields.template("collection", &config.collection);
+    let filter = fields.tree("filter", &Value::Object(config.filter));
+    let limit = config.limit.unwrap_or(FOUND);
+    if !(1..=MOST_FOUND).contains(&limit) {
+        fields.problem("limit", format!("expected 1 to {MOST_FOUND}"));
+    }
+    if config.threshold.is_some_and(|threshold| !(-1.0..=1.0).contains(&threshold)) {
+        fields.problem("threshold", "expected -1 to 1");
+    }
+    let (models, threshold) = (vec![config.embedding_model], config.threshold);
+    fields.finish(input.zip(collection).zip(filter).map(|((input, collection), filter)| Search {
+        input,
+        models,
+        collection,
+        limit,
+        threshold,
+        filter,
+    }))
+}
+
+/// Asks the model, once: the vectors are kept in the journal.
+async fn embed(context: &StepContext<'_>, model: &str, texts: Vec<String>, dimensions: Option<u32>) -> StepResult<Vec<Vec<f32>>> {
+    if texts.is_empty() || texts.len() > MOST_TEXTS || texts.iter().any(|text| text.trim().is_empty()) {
+        let message = format!("{} texts to embed: expected 1 to {MOST_TEXTS}, none of them empty", texts.len());
+        return Err(StepFailure::new("invalid_embedding_input", message).into());
+    }
+    let models = &context.parts().models;
+    let resolved = models.resolve(model).and_then(|model| models.check(&model, &context.run.keys))?;
+    let made: Vec<String> = context
+        .effect(&context.key("vectors"), Effect::Idempotent, || async {
+            let (embedded, cost) = models.embed(&resolved, texts, dimensions).await.map_err(|error| {
+                let named = crate::error::Error::from(error.clone());
+                StepFailure {
+                    retryable: error.class.remedy().retry,
+                    retry_after: error.retry_after,
+                    ..StepFailure::new(named.code().to_owned(), error.message.clone())
+                }
+            })?;
+            let usage = embedded.usage;
+            let estimated = cost.estimated || cost.unpriced || usage.estimated;
+            let spent = Spent { cost: cost.nano_usd, input_tokens: usage.input, output_tokens: 0, calls: 1, duration_ms: 0, estimated };
+            meter::spent(&spent);
+            context.spend(&spent);
+            Ok(embedded.vectors.iter().map(|vector| pack(vector)).collect())
+        })
+        .await?;
+    made.iter()
+        .map(|vector| unpack(vector).ok_or_else(|| StepFailure::new("journal_unreadable", "a vector cannot be read").into()))
+        .collect()
+}
+
+fn pack(vector: &[f32]) -> String {
+    let bytes: Vec<u8> = vector.iter().flat_map(|part| part.to_le_bytes()).collect();
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+fn unpack(text: &str) -> Option<Vec<f32>> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    let (parts, rest) = bytes.as_chunks::<4>();
+    rest.is_empty().then(|| parts.iter().map(|part| f32::from_le_bytes(*part)).collect())
+}
+
+fn vector_of(value: &Value) -> Option<Vec<f32>> {
+    let parts = value.as_array().filter(|parts| !parts.is_empty() && parts.len() <= LONGEST)?;
+    #[expect(clippy::cast_possible_truncation, reason = "vectors are kept as floats of 32 bits")]
+    parts.iter().map(|part| part.as_f64().map(|part| part as f32).filter(|part| part.is_finite())).collect()
+}
+
+fn collection(context: &StepContext<'_>, template: &Template) -> StepResult<String> {
+    let rendered = template.render(&context.scope())?;
+    let name = text_of(&rendered.value).trim().to_owned();
+    if !rendered.unresolved.is_empty() || name.is_empty() || name.len() > 200 || name.contains(char::is_control) {
+        let message = format!("the collection's name came to `{name}`: expected 1 to 200 characters, with all its variables there");
+        return Err(StepFailure::new("invalid_collection", message).into());
+    }
+    Ok(name)
+}
+
+#[async_trait]
+impl StepBody for Embed {
+    async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
+        let value = match &self.input {
+            Input::Text(text) => {
+                let rendered = text.render(&context.scope())?;
+                context.unresolved(rendered.unresolved);
+                rendered.value
+            }
+            Input::Variable(name) => context.variable(name).cloned().unwrap_or_default(),
+        };
+        let (texts, many) = match value {
+            Value::Array(texts) => (texts.iter().map(text_of).collect(), true),
+            other => (vec![text_of(&other)], false),
+        };
+        let vectors = embed(context, &self.models[0], texts, self.dimensions).await?;
+        let shown = json!({ "vectors": vectors.len(), "dimensions": vectors.first().map(Vec::len) });
+        let mut values: Vec<Value> = vectors.iter().map(|vector| vector_value(vector)).collect();
+        let value = if many { Value::Array(values) } else { values.pop().unwrap_or_default() };
+        Ok(StepOutput { shown: Some(shown), ..StepOutput::of(value) })
+    }
+
+    fn models(&self) -> &[String] {
+        &self.models
+    }
+
+    fn model_field(&self) -> &'static str {
+        "embeddingModel"
+    }
+}
+
+/// One of what is to be kept.
+#[derive(Deserialize)]
+struct Given {
+    vector: Value,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    text: Option<String>,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+}
+
+impl Store {
+    fn given(&self, context: &StepContext<'_>) -> StepResult<Vec<Given>> {
+        let wrong = |why: &str| StepFailure::new("invalid_vectors", format!("`{}`: {why}", self.vectors));
+        let value = context.variable(&self.vectors).cloned().unwrap_or_default();
+        let items = match &value {
+            Value::Array(items) if items.first().is_some_and(|item| !item.is_number()) => items.clone(),
+            Value::Array(_) => vec![value.clone()],
+            Value::Object(_) => vec![value.clone()],
+            _ => return Err(wrong("expected a vector, a list of vectors, or a list of {vector, id, text, metadata}").into()),
+        };
+        let texts: Vec<Option<String>> = match self.texts.as_ref().and_then(|name| context.variable(name)) {
+            Some(Value::Array(texts)) => texts.iter().map(|text| Some(text_of(text))).collect(),
+            Some(text) => vec![Some(text_of(text))],
+            None => Vec::new(),
+        };
+        if !texts.is_empty() && texts.len() != items.len() {
+            return Err(wrong(&format!("{} vectors and {} texts", items.len(), texts.len())).into());
+        }
+        let given = items.into_iter().enumerate().map(|(at, item)| {
+            let mut given = match item {
+                Value::Object(_) => serde_json::from_value::<Given>(item).map_err(|error| wrong(&error.to_string()))?,
+                vector => Given { vector, id: None, text: None, metadata: Map::new() },
+            };
+            given.text = given.text.or_else(|| texts.get(at).cloned().flatten());
+            if given.text.as_ref().is_some_and(|text| text.len() > LONGEST_TEXT) {
+                return Err(wrong(&format!("a text of more than {LONGEST_TEXT} bytes")));
+            }
+            if given.id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 200 || id.contains(char::is_control)) {
+                return Err(wrong("an `id` has 1 to 200 characters"));
+            }
+            Ok(given)
+        });
+        Ok(given.collect::<Result<_, StepFailure>>()?)
+    }
+}
+
+#[async_trait]
+impl StepBody for Store {
+    async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
+        let collection = collection(context, &self.collection)?;
+        let metadata = self.metadata.render(&context.scope())?;
+        context.unresolved(metadata.unresolved);
+        let metadata = metadata.value.as_object().cloned().unwrap_or_default();
+        let mut vectors = Vec::new();
+        for given in self.given(context)? {
+            let parts = vector_of(&given.vector).ok_or_else(|| {
+                StepFailure::new("invalid_vectors", format!("`{}`: a vector is a list of 1 to {LONGEST} numbers", self.vectors))
+            })?;
+            let metadata = metadata.clone().into_iter().chain(given.metadata).collect();
+            vectors.push(Vector { collection: collection.clone(), name: given.id, parts: pack(&parts), text: given.text, metadata });
+        }
+        let ids = ids(context, vectors.len()).await;
+        let (store, tenant, now) = (&context.parts().store, context.run.tenant, context.now());
+        let all = Collection::<Vector>::of(&**store, tenant);
+        let mut kept = Vec::with_capacity(vectors.len());
+        for (id, vector) in ids.into_iter().zip(vectors) {
+            let keep = || async {
+                match all.create(id, vector.clone(), now).await {
+                    Ok(_) => Ok(id),
+                    Err(StoreError::Exists(_)) => match vector.place() {
+                        // Kept by ourselves, before the step's end was.
+                        None => Ok(id),
+                        Some(place) => {
+                            let Some(known) = all.find_at(&place).await? else { return Ok(id) };
+                            let known_id = known.id;
+                            let replace = |stands: &mut Vector| -> Result<(), StoreError> {
+                                *stands = vector.clone();
+                                Ok(())
+                            };
+                            all.amend(known, now, replace).await?;
+                            Ok(known_id)
+                        }
+                    },
+                    Err(error) => Err(error),
+                }
+            };
+            kept.push(context.run.patiently(keep).await?);
+        }
+        Ok(StepOutput::of(json!({ "collection": collection, "count": kept.len(), "ids": kept })))
+    }
+}
+
+/// The vectors' ids, chosen once and durable before they are used.
+async fn ids(context: &StepContext<'_>, count: usize) -> Vec<VectorId> {
+    let key = context.key("ids");
+    if let Some(ids) = context.recall_as::<Vec<VectorId>>(&key).filter(|ids| ids.len() == count) {
+        return ids;
+    }
+    let ids: Vec<VectorId> = (0..count).map(|_| VectorId::new(&context.parts().clock)).collect();
+    context.record_done(&key, &ids);
+    context.run.log.commit().await;
+    ids
+}
+
+#[async_trait]
+impl StepBody for Search {
+    async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
+        let collection = collection(context, &self.collection)?;
+        let filter = self.filter.render(&context.scope())?;
+        context.unresolved(filter.unresolved);
+        let filter = filter.value.as_object().cloned().unwrap_or_default();
+        let query = match &self.input {
+            Input::Text(text) => {
+                let rendered = text.render(&context.scope())?;
+                context.unresolved(rendered.unresolved);
+                embed(context, &self.models[0], vec![text_of(&rendered.value)], None).await?.pop().unwrap_or_default()
+            }
+            Input::Variable(name) => context
+                .variable(name)
+                .and_then(vector_of)
+                .ok_or_else(|| StepFailure::new("invalid_vectors", format!("`{name}` is not a list of numbers")))?,
+        };
+        let mut found: Vec<(f32, Kept<Vector>)> = Vec::new();
+        let (mut seen, mut before) = (0, None);
+        let (store, tenant) = (&context.parts().store, context.run.tenant);
+        loop {
+            let page = || async { Collection::<Vector>::of(&**store, tenant).list(Some(&collection), before, PAGE).await };
+            let page = context.run.patiently(page).await?;
+            let last = page.len() < PAGE as usize;
+            before = page.last().map(|vector| vector.id);
+            seen += page.len();
+            for vector in page {
+                if !filter.iter().all(|(name, value)| vector.body.metadata.get(name) == Some(value)) {
+                    continue;
+                }
+                let near = unpack(&vector.body.parts).map_or(0.0, |parts| cosine(&query, &parts));
+                if self.threshold.is_none_or(|threshold| near >= threshold) {
+                    found.push((near, vector));
+                }
+            }
+            // Equals stay in their order: newest first.
+            found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+            found.truncate(self.limit as usize);
+            if last {
+                break;
+            }
+            if seen >= MOST {
+                let message = format!("the collection `{collection}` has more than {MOST} vectors, which one search does not compare");
+                return Err(StepFailure::new("collection_too_large", message).into());
+            }
+        }
+        let told = found.into_iter().map(|(near, kept)| {
+            let id = kept.body.name.unwrap_or_else(|| kept.id.to_string());
+            json!({ "id": id, "score": (f64::from(near) * 1e6).round() / 1e6, "text": kept.body.text, "metadata": kept.body.metadata })
+        });
+        Ok(StepOutput::of(Value::Array(told.collect())))
+    }
+
+    fn models(&self) -> &[String] {
+        match self.input {
+            Input::Text(_) => &self.models,
+            Input::Variable(_) => &[],
+        }
+    }
+
+    fn model_field(&self) -> &'static str {
+        "embeddingModel"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_vector_is_the_same_vector() {
+        let vector = [0.0, -1.5, f32::MIN_POSITIVE, 1.0 / 3.0];
+        assert_eq!(unpack(&pack(&vector)).unwrap(), vector);
+        assert_eq!(unpack("AAA="), None, "not whole floats");
+        assert_eq!(vector_of(&json!([1, "x"])), None);
+        assert_eq!(vector_of(&json!([1, 2.5])), Some(vec![1.0, 2.5]));
+    }
+}

@@ -1,0 +1,194 @@
+//! HTML from strangers: what a page says, as Markdown, and as a PDF.
+//!
+//! A parser takes time in the square of how many elements are open at once, so these are counted before anything is parsed. Trees are walked with a list of one's own and never by recursion until it is known how deep they are: a page may be nested as deep as it is long.
+//!
+//! Must not know: where a page comes from, who wants it. Nothing is fetched here.
+
+mod pdf;
+
+use htmd::{HtmlToMarkdown, Node};
+use markup5ever_rcdom::NodeData;
+use std::rc::Rc;
+use url::Url;
+
+pub use pdf::{Layout, PaperSize, Unprintable, from_html as pdf_of_html, from_markdown as pdf_of_markdown};
+
+/// Elements within elements; what is deeper is read as its text alone, and not printed.
+pub const DEEPEST: usize = 200;
+/// Links of one page.
+const MOST_LINKS: usize = 1_000;
+
+/// What a page says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    pub title: Option<String>,
+    /// Where it leads to over HTTP, each once, in its order.
+    pub links: Vec<String>,
+    pub markdown: String,
+}
+
+/// Reads a page; links are resolved against `base`.
+pub fn read(html: &str, base: &Url) -> Page {
+    let Some((converter, tree)) = parse(html) else {
+        return Page { markdown: without_tags(html), ..Page::default() };
+    };
+    let look = Look::at(&tree);
+    let base = look.base.as_ref().and_then(|href| base.join(href).ok()).unwrap_or_else(|| base.clone());
+    let mut links: Vec<String> = Vec::new();
+    for link in look.links.iter().filter_map(|href| base.join(href).ok()) {
+        if matches!(link.scheme(), "http" | "https") && links.len() < MOST_LINKS && !links.contains(&link.to_string()) {
+            links.push(link.into());
+        }
+    }
+    let markdown = if look.depth <= DEEPEST { converter.tree_to_markdown(&tree) } else { look.text };
+    Page {
+        title: look.title.map(|title| title.split_whitespace().collect::<Vec<_>>().join(" ")).filter(|title| !title.is_empty()),
+        links,
+        markdown,
+    }
+}
+
+/// How deep elements stand in elements.
+fn depth(html: &str) -> usize {
+    parse(html).map_or(usize::MAX, |(_, tree)| Look::at(&tree).depth)
+}
+
+/// Elements that are open at once in what is parsed at all.
+const MOST_OPEN: usize = 5_000;
+/// Elements that hold nothing, or that the next of their kind closes.
+const NEVER_OPEN: [&str; 24] = [
+    "area", "base", "br", "col", "dd", "dt", "embed", "hr", "img", "input", "li", "link", "meta", "option", "p", "param", "source",
+    "tbody", "td", "th", "thead", "tr", "track", "wbr",
+];
+
+/// Whether more elements are open at some place than are parsed. Counts tags, and is right within what their contents can hide.
+fn is_too_open(html: &str) -> bool {
+    let mut open = 0_usize;
+    for tag in html.split('<').skip(1) {
+        if let Some(rest) = tag.strip_prefix('/') {
+            if rest.starts_with(|letter: char| letter.is_ascii_alphabetic()) {
+                open = open.saturating_sub(1);
+            }
+            continue;
+        }
+        let end = tag.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-').unwrap_or(tag.len());
+        let name = tag.get(..end).unwrap_or_default().to_ascii_lowercase();
+        if name.starts_with(|letter: char| letter.is_ascii_alphabetic()) && !NEVER_OPEN.contains(&name.as_str()) {
+            open += 1;
+        }
+        if open > MOST_OPEN {
+            return true;
+        }
+    }
+    false
+}
+
+fn without_tags(html: &str) -> String {
+    let texts = html
+        .split('<')
+        .enumerate()
+        .map(|(number, part)| if number == 0 { part } else { part.split_once('>').map_or("", |(_, text)| text) });
+    texts.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+}
+
+/// The tree, unless too much is open at once.
+fn parse(html: &str) -> Option<(HtmlToMarkdown, Rc<Node>)> {
+    if is_too_open(html) {
+        return None;
+    }
+    let converter = HtmlToMarkdown::builder().skip_tags(vec!["script", "style", "noscript", "template", "svg", "head"]).build();
+    let tree = converter.html_to_tree(html).ok()?;
+    Some((converter, tree))
+}
+
+/// What one walk over a tree sees.
+#[derive(Default)]
+struct Look {
+    depth: usize,
+    title: Option<String>,
+    base: Option<String>,
+    links: Vec<String>,
+    text: String,
+}
+
+impl Look {
+    fn at(tree: &Rc<Node>) -> Self {
+        let mut look = Self::default();
+        let mut waiting = vec![(tree.clone(), 0, false)];
+        while let Some((node, depth, quiet)) = waiting.pop() {
+            look.depth = look.depth.max(depth);
+            let mut quiet = quiet;
+            match &node.data {
+                NodeData::Text { contents } if !quiet => {
+                    look.text.push_str(contents.borrow().trim());
+                    look.text.push(' ');
+                }
+                NodeData::Element { name, attrs, .. } => {
+                    let name: &str = &name.local;
+                    let attribute = |wanted: &str| {
+                        attrs
+                            .borrow()
+                            .iter()
+                            .find(|attribute| &*attribute.name.local == wanted)
+                            .map(|attribute| attribute.value.to_string())
+                    };
+                    match name {
+                        "a" | "area" => look.links.extend(attribute("href")),
+                        "base" => look.base = look.base.take().or_else(|| attribute("href")),
+                        "title" if look.title.is_none() => look.title = Some(own_text(&node)),
+                        _ => {}
+                    }
+                    quiet |= matches!(name, "script" | "style" | "noscript" | "template" | "head");
+                }
+                _ => {}
+            }
+            for child in node.children.borrow().iter().rev() {
+                waiting.push((child.clone(), depth + 1, quiet));
+            }
+        }
+        look
+    }
+}
+
+fn own_text(node: &Rc<Node>) -> String {
+    let children = node.children.borrow();
+    let texts = children.iter().filter_map(|child| match &child.data {
+        NodeData::Text { contents } => Some(contents.borrow().to_string()),
+        _ => None,
+    });
+    texts.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_page_has_a_title_links_and_a_text() {
+        let html = "<html><head><title> The\n Tea </title><style>b{}</style></head><body><h1>Tea</h1><p>Is <b>hot</b>.</p>
+            <a href='/green'>Green</a> <a href='/green#top'>again</a> <a href='mailto:a@b'>m</a> <a href='//other.example/x'>x</a>
+            <script>bad()</script></body></html>";
+        let page = read(html, &at("https://tea.example/all/"));
+        assert_eq!(page.title.as_deref(), Some("The Tea"));
+        assert_eq!(page.links, ["https://tea.example/green", "https://tea.example/green#top", "https://other.example/x"]);
+        assert!(page.markdown.starts_with("# Tea") && page.markdown.contains("Is **hot**."), "{}", page.markdown);
+        assert!(!page.markdown.contains("bad()") && !page.markdown.contains("b{}"), "{}", page.markdown);
+    }
+
+    #[test]
+    fn a_page_that_is_nested_without_end_is_read_all_the_same() {
+        for times in [DEEPEST + 100, 100_000] {
+            let html = format!("{}hello", "<div>".repeat(times));
+            let page = read(&html, &at("https://a.example/"));
+            assert_eq!(page.markdown.trim(), "hello");
+            assert!(depth(&html) > DEEPEST);
+        }
+        // What is long and not deep is no trouble.
+        let long = format!("{}<p>end", "<p>a<br><img src=x>".repeat(20_000));
+        assert!(read(&long, &at("https://a.example/")).markdown.ends_with("end"));
+    }
+}

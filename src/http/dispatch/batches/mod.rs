@@ -1,0 +1,97 @@
+//! Batches: one execution for each of many things, started and watched to their ends without anybody waiting.
+//!
+//! A batch is a document that is due as long as there is something to do. [`advance`] does a little of it: starts what is not started, under keys
+//! of its own, and notes what has ended. Every server does so; whoever moves the document's time forward first has it for a while.
+//!
+//! `records` makes batches over records; evals are batches too, and judge what ended.
+
+mod records;
+mod work;
+
+use aide::axum::ApiRouter;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub(super) use self::records::tick;
+pub(super) use self::work::{advance, outcome_of, start_one};
+use crate::clock::Timestamp;
+use crate::http::AppState;
+use crate::id::{BatchId, FlowId, RecordId, RunId};
+use crate::store::Document;
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    records::routes()
+}
+
+/// Executions of one batch.
+pub(super) const MOST: usize = 1_000;
+
+/// Where a batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "BatchStatus")]
+pub(super) enum Status {
+    Running,
+    /// Every execution has ended.
+    Completed,
+    /// Nothing more is started; what was at work was told to end.
+    Cancelled,
+}
+
+/// One execution of a batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Item {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordId>,
+    /// For people: the record's name, or the case's and the variant's.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// What an execution came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Ended {
+    pub success: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Value>,
+    /// Of the whole, in milliseconds, its pauses included.
+    pub took_ms: u64,
+    /// US dollars.
+    pub cost: f64,
+    pub tokens: u64,
+    /// Prompts that were executed.
+    pub prompts: u32,
+}
+
+/// A flow over the records of a type.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Batch {
+    pub flow: FlowId,
+    pub record_type: String,
+    pub inputs: serde_json::Map<String, Value>,
+    pub items: Vec<Item>,
+    pub status: Status,
+    /// When somebody must look at it.
+    pub next: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+}
+
+impl Document for Batch {
+    const KIND: &'static str = "batch";
+    type Id = BatchId;
+
+    fn due_at(&self) -> Option<Timestamp> {
+        self.next.filter(|_| self.status == Status::Running)
+    }
+
+    fn parent(&self) -> Option<String> {
+        Some(self.flow.to_string())
+    }
+}

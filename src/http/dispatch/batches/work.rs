@@ -1,0 +1,95 @@
+//! Starting and watching the executions of batches.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Ended, Item};
+use crate::error::{Kind, Result};
+use crate::http::AppState;
+use crate::http::dispatch::execute::{DispatchRequest, Fold, Lookup, Outcome};
+use crate::id::{RunId, TenantId};
+use crate::model::Run;
+use crate::store::{Created, RunKey};
+
+/// How long it is remembered that an execution was made: longer than any outage after which it would be tried again.
+const KEY_LIFE: Duration = Duration::from_secs(90 * 24 * 3_600);
+/// Executions at work at once, and started in one look.
+const AT_WORK: usize = 50;
+
+/// Does a little of the work: starts what may be started and notes what has ended. `request` gives an item's request by its place. Whether all is done.
+pub async fn advance(
+    state: &AppState,
+    tenant: TenantId,
+    batch: &str,
+    items: &mut [Item],
+    request: impl Fn(usize, &Item) -> DispatchRequest,
+) -> Result<bool> {
+    for item in items.iter_mut().filter(|item| item.ended.is_none()) {
+        let Some(id) = item.run else { continue };
+        item.ended = ended(state, tenant, id).await?;
+    }
+    let at_work = items.iter().filter(|item| item.run.is_some() && item.ended.is_none()).count();
+    let mut room = AT_WORK.saturating_sub(at_work);
+    for (place, item) in items.iter_mut().enumerate() {
+        if item.run.is_some() || item.ended.is_some() {
+            continue;
+        }
+        if room == 0 {
+            break;
+        }
+        room -= 1;
+        match start_one(state, tenant, format!("{batch}:{place}"), request(place, item)).await {
+            Ok(run) => item.run = Some(run),
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Limited) => return Err(error),
+            // What cannot be started has ended: the others go on.
+            Err(error) => {
+                let told = serde_json::to_value(error.envelope()).ok();
+                item.ended = Some(Ended { success: false, error: told, took_ms: 0, cost: 0.0, tokens: 0, prompts: 0 });
+            }
+        }
+    }
+    Ok(items.iter().all(|item| item.ended.is_some()))
+}
+
+/// Starts an execution, once for each key.
+pub async fn start_one(state: &AppState, tenant: TenantId, key: String, request: DispatchRequest) -> Result<RunId> {
+    let resolved = Lookup::of(state, tenant).resolve(request).await?;
+    let expires_at = state.clock.now().after(KEY_LIFE);
+    let mut start = resolved.start(tenant, Some(RunKey { route: "batch".into(), key, request_hash: String::new(), expires_at }));
+    start.input.options.source = "batch".into();
+    match state.engine.enqueue(start).await? {
+        (run, Created::New) => {
+            state.workers.nudge(run).await;
+            Ok(run)
+        }
+        (_, Created::Duplicate { run, .. }) => Ok(run),
+    }
+}
+
+/// What an execution came to, if it has ended.
+async fn ended(state: &AppState, tenant: TenantId, id: RunId) -> Result<Option<Ended>> {
+    let Some((run, outcome)) = outcome_of(state, tenant, id).await? else { return Ok(None) };
+    let took = run.finished_at.map_or(Duration::ZERO, |end| end.since(run.created_at));
+    #[expect(clippy::cast_precision_loss, reason = "for people; budgets are kept in integers")]
+    let cost = run.spent.cost as f64 / 1e9;
+    let prompts = outcome.events.iter().filter(|event| event["type"] == "step_complete" && event["stepType"] == "prompt").count();
+    Ok(Some(Ended {
+        success: outcome.success,
+        error: outcome.error,
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        cost,
+        tokens: run.spent.tokens(),
+        prompts: u32::try_from(prompts).unwrap_or(u32::MAX),
+    }))
+}
+
+/// A run that has ended, and what it said. One that is gone has ended in nothing.
+pub async fn outcome_of(state: &AppState, tenant: TenantId, id: RunId) -> Result<Option<(Run, Outcome)>> {
+    let Some(run) = state.store.find_run(tenant, id).await?.filter(|run| run.state.is_terminal()) else { return Ok(None) };
+    let mut fold = Fold::new(id);
+    for record in state.store.read_log(tenant, id, None, u32::MAX).await?.iter().flat_map(|segment| &segment.events) {
+        fold.take(serde_json::from_str(&record.public_json(id)).unwrap_or(Value::Null));
+    }
+    Ok(Some((run, fold.outcome())))
+}

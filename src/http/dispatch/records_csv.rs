@@ -1,0 +1,237 @@
+//! Records as CSV (RFC 4180): `POST /v1/records/import` and `GET /v1/records/export`.
+
+use std::collections::BTreeSet;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, post_with};
+use aide::openapi::{MediaType, ReferenceOr, Response as ApiResponse, SchemaObject, StatusCode};
+use aide::transform::TransformOperation;
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::about;
+use super::records::{Altered, alter, check};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::http::AppState;
+use crate::http::extract::{Body, Params};
+use crate::http::scope::{RecordsRead, RecordsWrite, Scoped};
+use crate::id::RecordId;
+use crate::model::Record;
+use crate::model::filter::Filter;
+use crate::store::{RecordQuery, SharedStore, StoreError};
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new()
+        .api_route("/v1/records/import", post_with(import, about("importRecords", "Records", "Save the rows of a CSV as records")))
+        .api_route("/v1/records/export", get_with(export, |op| documented(about("exportRecords", "Records", "Read records as CSV")(op))))
+}
+
+/// Rows of one import, and of one export.
+const MOST_IMPORTED: usize = 2_000;
+const MOST_EXPORTED: usize = 10_000;
+const PAGE: u32 = 200;
+/// Failures that are told.
+const TOLD: usize = 100;
+
+/// A CSV to import.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "RecordImport")]
+struct Import {
+    /// The type of the records.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 255))]
+    kind: String,
+    /// The text: a line of names, then a line a record; 2,000 at most. Columns become metadata.
+    csv: String,
+    /// The column of the records' names; `name` when absent.
+    #[serde(default)]
+    name_column: Option<String>,
+    /// Read numbers, `true`, `false` and `null` as what they are; texts stay texts otherwise.
+    #[serde(default)]
+    parse_values: bool,
+    /// What becomes of a record that is there: `replace` its metadata (the default), `merge` into it, or `skip`.
+    #[serde(default)]
+    existing: Existing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "ImportExisting")]
+enum Existing {
+    #[default]
+    Replace,
+    Merge,
+    Skip,
+}
+
+/// What became of an import. Each row succeeds or fails alone.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "RecordsImported")]
+struct Imported {
+    created: usize,
+    updated: usize,
+    skipped: usize,
+    failed: usize,
+    /// The first hundred failures.
+    errors: Vec<RowError>,
+}
+
+/// A row that was not saved.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ImportError")]
+struct RowError {
+    /// The row's number; the line of names is 1.
+    row: usize,
+    error: String,
+}
+
+/// Which records to export.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "RecordExportQuery")]
+struct Export {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+fn unreadable(error: &csv::Error) -> Error {
+    Error::invalid_at("/csv", format!("the CSV cannot be read: {error}"))
+}
+
+async fn import(
+    caller: Scoped<RecordsWrite>,
+    State(store): State<SharedStore>,
+    State(clock): State<Clock>,
+    body: Body<Import>,
+) -> Result<Json<Imported>> {
+    let input = body.value;
+    let mut reader = csv::ReaderBuilder::new().from_reader(input.csv.trim_start_matches('\u{feff}').as_bytes());
+    let names: Vec<String> = reader.headers().map_err(|error| unreadable(&error))?.iter().map(|name| name.trim().to_owned()).collect();
+    let column = input.name_column.as_deref().unwrap_or("name");
+    let place = names.iter().position(|name| name == column);
+    let place =
+        place.ok_or_else(|| Error::invalid_at("/nameColumn", format!("the CSV has no column `{column}`; it has {}", names.join(", "))))?;
+    if names.iter().collect::<BTreeSet<_>>().len() != names.len() {
+        return Err(Error::invalid_at("/csv", "two columns have the same name"));
+    }
+    // All of it is read before anything is saved.
+    let rows: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().map_err(|error| unreadable(&error))?;
+    if rows.len() > MOST_IMPORTED {
+        return Err(Error::invalid_at("/csv", format!("one import takes {MOST_IMPORTED} rows at most; it has {}", rows.len())));
+    }
+    let mut outcome = Imported::default();
+    for (index, row) in rows.iter().enumerate() {
+        let cells = names.iter().zip(row).enumerate().filter(|(at, _)| *at != place);
+        let metadata: Map<String, Value> = cells.map(|(_, (name, cell))| (name.clone(), cell_value(cell, input.parse_values))).collect();
+        let now = clock.now();
+        let record = Record {
+            id: RecordId::new(&clock),
+            kind: input.kind.clone(),
+            name: row.get(place).unwrap_or_default().trim().to_owned(),
+            metadata,
+            messages: Vec::new(),
+            created_at: now,
+            updated_at: now,
+        };
+        match save(&store, &clock, &caller, record, input.existing).await {
+            Ok(Saved::Created) => outcome.created += 1,
+            Ok(Saved::Updated) => outcome.updated += 1,
+            Ok(Saved::Skipped) => outcome.skipped += 1,
+            Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Conflict) => {
+                outcome.failed += 1;
+                if outcome.errors.len() < TOLD {
+                    outcome.errors.push(RowError { row: index + 2, error: error.message().to_owned() });
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Json(outcome))
+}
+
+fn cell_value(cell: &str, parse: bool) -> Value {
+    let literal =
+        || serde_json::from_str::<Value>(cell.trim()).ok().filter(|value| value.is_number() || value.is_boolean() || value.is_null());
+    parse.then(literal).flatten().unwrap_or_else(|| cell.into())
+}
+
+enum Saved {
+    Created,
+    Updated,
+    Skipped,
+}
+
+async fn save(store: &SharedStore, clock: &Clock, caller: &crate::model::Caller, record: Record, existing: Existing) -> Result<Saved> {
+    check(&record)?;
+    let (kind, name, metadata) = (record.kind.clone(), record.name.clone(), record.metadata.clone());
+    match store.create_record(caller.tenant, record).await {
+        Ok(()) => return Ok(Saved::Created),
+        Err(StoreError::Exists(_)) if existing == Existing::Skip => return Ok(Saved::Skipped),
+        Err(StoreError::Exists(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let gone = || Error::new(Kind::Conflict, "record_changed", "others kept changing this record");
+    let known = store.find_record_by_name(caller.tenant, &kind, &name).await?.ok_or_else(gone)?;
+    let apply = |record: &mut Record| match existing {
+        Existing::Merge => record.metadata.extend(metadata.clone()),
+        Existing::Replace | Existing::Skip => record.metadata.clone_from(&metadata),
+    };
+    match alter(store, clock, caller.tenant, known.id, apply).await? {
+        Altered::Done(_) => Ok(Saved::Updated),
+        Altered::Missing | Altered::Contended => Err(gone()),
+    }
+}
+
+/// All records of a type, the last changed first: id, name, times, and a column for each key of their metadata.
+async fn export(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Params(query): Params<Export>) -> Result<Response> {
+    let (mut records, mut after) = (Vec::new(), None);
+    loop {
+        let wanted = RecordQuery { kind: Some(query.kind.clone()), name: None, filter: Filter::everything(), after, limit: PAGE };
+        let page = store.list_records(caller.tenant, wanted).await?;
+        after = page.records.last().map(|record| (record.updated_at, record.id));
+        records.extend(page.records);
+        if records.len() > MOST_EXPORTED {
+            return Err(Error::new(Kind::Conflict, "too_many_records", format!("one export has {MOST_EXPORTED} records at most"))
+                .next("page through GET /v1/records"));
+        }
+        if !page.more {
+            break;
+        }
+    }
+    let keys: BTreeSet<&String> = records.iter().flat_map(|record| record.metadata.keys()).collect();
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let heads = ["id", "name", "createdAt", "updatedAt"].into_iter().chain(keys.iter().map(|key| key.as_str()));
+    writer.write_record(heads).map_err(Error::internal)?;
+    for record in &records {
+        let own = [record.id.to_string(), record.name.clone(), record.created_at.to_string(), record.updated_at.to_string()];
+        let cells = keys.iter().map(|key| match record.metadata.get(*key) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        });
+        writer.write_record(own.into_iter().chain(cells)).map_err(Error::internal)?;
+    }
+    let text = writer.into_inner().map_err(|error| Error::internal(error.to_string()))?;
+    let headers = [(CONTENT_TYPE, "text/csv; charset=utf-8"), (CONTENT_DISPOSITION, "attachment; filename=\"records.csv\"")];
+    Ok((headers, text).into_response())
+}
+
+/// Says that the answer is CSV.
+fn documented(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
+    let schema = SchemaObject { json_schema: schemars::json_schema!({ "type": "string" }), external_docs: None, example: None };
+    let csv = MediaType { schema: Some(schema), ..MediaType::default() };
+    let answer = ApiResponse {
+        description: "A line of names, then a line a record".into(),
+        content: [("text/csv".to_owned(), csv)].into_iter().collect(),
+        ..ApiResponse::default()
+    };
+    operation.inner_mut().responses.get_or_insert_default().responses.insert(StatusCode::Code(200), ReferenceOr::Item(answer));
+    operation
+}

@@ -1,0 +1,222 @@
+//! `/v1/agents/{agentId}/releases`: names for versions of an agent: `live`, and as many previews as one likes.
+//!
+//! Moving `live` moves what every caller of it gets, so it takes a scope of its own and the revision that was read: two people cannot move it at once
+//! without one of them knowing.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::about;
+use super::agents::shelf;
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, Kind, Result};
+use crate::http::AppState;
+use crate::http::extract::{Body, Id, Ids, InPath};
+use crate::http::scope::{AgentsRead, AgentsWrite, Scoped, require};
+use crate::id::{AgentId, FlowId, FlowVersionId, ReleaseId, TenantId};
+use crate::model::Caller;
+use crate::store::{Collection, Document, Kept, SharedStore, StoreError};
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new()
+        .api_route("/v1/agents/{agentId}/releases", get_with(list, about("listAgentReleases", "Agents", "List an agent's releases")))
+        .api_route(
+            "/v1/agents/{agentId}/releases/{alias}",
+            get_with(read, about("getAgentRelease", "Agents", "Read which version an alias names"))
+                .put_with(put, about("moveAgentRelease", "Agents", "Let an alias name a version"))
+                .delete_with(delete, about("deleteAgentRelease", "Agents", "Delete an alias; the version stays")),
+        )
+}
+
+/// The alias that callers in production use.
+const LIVE: &str = "live";
+const DEPLOY_LIVE: &str = "AGENTS:DEPLOY:LIVE";
+/// Aliases of one agent.
+const MOST: u32 = 50;
+
+/// A name for a version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Release {
+    agent: FlowId,
+    alias: String,
+    pub version: FlowVersionId,
+}
+
+impl Document for Release {
+    const KIND: &'static str = "release";
+    const TAKEN: &'static str = "a release with this alias";
+    type Id = ReleaseId;
+
+    fn place(&self) -> Option<String> {
+        Some(place(self.agent, &self.alias))
+    }
+
+    fn parent(&self) -> Option<String> {
+        Some(self.agent.to_string())
+    }
+}
+
+fn place(agent: FlowId, alias: &str) -> String {
+    format!("{agent}\n{alias}")
+}
+
+/// The version that an alias names.
+pub(super) async fn released(store: &SharedStore, tenant: TenantId, agent: FlowId, alias: &str) -> Result<Option<FlowVersionId>> {
+    Ok(Collection::<Release>::of(&**store, tenant).find_at(&place(agent, alias)).await?.map(|kept| kept.body.version))
+}
+
+/// An alias in a path: letters, digits, `-`, `_` and `.`.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(inline)]
+struct Alias(#[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))] String);
+
+impl std::str::FromStr for Alias {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let starts_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let fits = starts_well && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        fits.then(|| Self(text.to_owned())).ok_or(())
+    }
+}
+
+impl InPath for Alias {
+    const PARAM: &'static str = "alias";
+    const NOUN: &'static str = "release";
+}
+
+/// Where an alias shall point.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "AgentReleaseInput")]
+struct Input {
+    version_id: FlowVersionId,
+    /// The release's `revision` as it was read; required to move `live`. Another one is refused.
+    #[serde(default, alias = "if_match")]
+    if_match: Option<String>,
+}
+
+/// An alias of an agent.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "AgentRelease")]
+struct Row {
+    alias: String,
+    version_id: FlowVersionId,
+    /// Changes with every move.
+    revision: String,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// The releases of an agent.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AgentReleaseList")]
+struct Rows {
+    data: Vec<Row>,
+}
+
+/// What was deleted.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DeletedAgentRelease")]
+struct Deleted {
+    alias: String,
+    /// Always true.
+    deleted: bool,
+}
+
+impl From<Kept<Release>> for Row {
+    fn from(kept: Kept<Release>) -> Self {
+        let revision = kept.version.to_string();
+        Self { alias: kept.body.alias, version_id: kept.body.version, revision, created_at: kept.created_at, updated_at: kept.updated_at }
+    }
+}
+
+fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Release> {
+    Collection::of(&**store, tenant)
+}
+
+async fn find(store: &SharedStore, tenant: TenantId, agent: AgentId, alias: &str) -> Result<Option<Kept<Release>>> {
+    shelf(store, tenant).head(agent.as_flow()).await?;
+    Ok(all(store, tenant).find_at(&place(agent.as_flow(), alias)).await?)
+}
+
+fn may_move(caller: &Caller, alias: &str) -> Result<()> {
+    if alias == LIVE { require(caller, DEPLOY_LIVE) } else { Ok(()) }
+}
+
+fn moved() -> Error {
+    Error::new(Kind::Conflict, "release_moved", "the release is not at the revision that `ifMatch` names")
+        .next("read the release, look at what it names now, and send its revision")
+}
+
+async fn list(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Id(agent): Id<AgentId>) -> Result<Json<Rows>> {
+    shelf(&store, caller.tenant).head(agent.as_flow()).await?;
+    let found = all(&store, caller.tenant).list(Some(&agent.as_flow().to_string()), None, MOST).await?;
+    Ok(Json(Rows { data: found.into_iter().map(Row::from).collect() }))
+}
+
+async fn read(
+    caller: Scoped<AgentsRead>,
+    State(store): State<SharedStore>,
+    Ids(agent, Alias(alias)): Ids<AgentId, Alias>,
+) -> Result<Json<Row>> {
+    find(&store, caller.tenant, agent, &alias).await?.map(|kept| Json(kept.into())).ok_or_else(|| Error::missing("release"))
+}
+
+async fn put(
+    caller: Scoped<AgentsWrite>,
+    State(store): State<SharedStore>,
+    State(clock): State<Clock>,
+    Ids(agent, Alias(alias)): Ids<AgentId, Alias>,
+    body: Body<Input>,
+) -> Result<Json<Row>> {
+    let (tenant, input) = (caller.tenant, body.value);
+    let known = find(&store, tenant, agent, &alias).await?;
+    may_move(&caller, &alias)?;
+    let version = shelf(&store, tenant).version(agent.as_flow(), input.version_id).await;
+    let version = version.map_err(|_| Error::invalid_at("/versionId", "no such version of this agent"))?.id;
+    let releases = all(&store, tenant);
+    let release = Release { agent: agent.as_flow(), alias: alias.clone(), version };
+    let Some(known) = known else {
+        if input.if_match.is_some() {
+            return Err(moved());
+        }
+        if releases.list(Some(&release.agent.to_string()), None, MOST).await?.len() >= MOST as usize {
+            return Err(
+                Error::new(Kind::Conflict, "too_many_releases", format!("an agent has {MOST} releases at most")).next("delete some")
+            );
+        }
+        return match releases.create(ReleaseId::new(&clock), release, clock.now()).await {
+            Ok(kept) => Ok(Json(kept.into())),
+            // Somebody else made it at the same time.
+            Err(StoreError::Exists(_)) => Err(moved()),
+            Err(error) => Err(error.into()),
+        };
+    };
+    match &input.if_match {
+        Some(revision) if *revision != known.version.to_string() => return Err(moved()),
+        None if alias == LIVE => return Err(Error::invalid_at("/ifMatch", "expected the revision of `live` as it was read")),
+        _ => {}
+    }
+    if known.body == release {
+        return Ok(Json(known.into()));
+    }
+    let changed = releases.change(&known, release, clock.now()).await?;
+    changed.map(|kept| Json(kept.into())).ok_or_else(moved)
+}
+
+async fn delete(
+    caller: Scoped<AgentsWrite>,
+    State(store): State<SharedStore>,
+    Ids(agent, Alias(alias)): Ids<AgentId, Alias>,
+) -> Result<Json<Deleted>> {
+    let known = find(&store, caller.tenant, agent, &alias).await?.ok_or_else(|| Error::missing("release"))?;
+    may_move(&caller, &alias)?;
+    all(&store, caller.tenant).delete(known.id).await?;
+    Ok(Json(Deleted { alias, deleted: true }))
+}

@@ -1,0 +1,107 @@
+//! `GET /v1/flows/{flowId}/step-results`: what the steps of a flow's latest executions came to, newest execution first.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::get_with;
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::about;
+use super::executions::{StepRow, steps_of};
+use crate::error::{Error, Kind, Result};
+use crate::http::AppState;
+use crate::http::extract::{Id, InPath, Params};
+use crate::http::scope::{FlowsRead, Scoped};
+use crate::id::{FlowId, RunId};
+use crate::model::{Target, TargetKind};
+use crate::store::{RunFilter, SharedStore};
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new().api_route(
+        "/v1/flows/{flowId}/step-results",
+        get_with(list, about("listStepResults", "Flows", "List what the steps of a flow's latest executions came to")),
+    )
+}
+
+/// Which rows.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "StepResultQuery")]
+struct Query {
+    /// 1 to 200; 50 when absent.
+    limit: Option<usize>,
+    /// Rows to pass over.
+    offset: Option<usize>,
+}
+
+/// A step of an execution.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StepResult")]
+struct Row {
+    execution_session_id: RunId,
+    #[serde(flatten)]
+    step: StepRow,
+    /// The first 200 characters of the result.
+    output_preview: Option<String>,
+}
+
+/// Where in the rows these are.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StepResultPagination")]
+struct Place {
+    limit: usize,
+    offset: usize,
+    returned: usize,
+    has_more: bool,
+}
+
+/// Rows, and where they stand.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "StepResultList")]
+struct Rows {
+    data: Vec<Row>,
+    pagination: Place,
+}
+
+const LIMIT: usize = 50;
+const MOST: usize = 200;
+/// Rows that may be passed over: every one of them is read.
+const DEEPEST: usize = 5_000;
+const RUNS: u32 = 50;
+const PREVIEW: usize = 200;
+
+async fn list(
+    caller: Scoped<FlowsRead>,
+    State(store): State<SharedStore>,
+    Id(flow): Id<FlowId>,
+    Params(query): Params<Query>,
+) -> Result<Json<Rows>> {
+    let (limit, offset) = (query.limit.unwrap_or(LIMIT), query.offset.unwrap_or(0));
+    if !(1..=MOST).contains(&limit) || offset > DEEPEST {
+        let message = format!("expected a `limit` of 1 to {MOST} and an `offset` of at most {DEEPEST}");
+        return Err(Error::new(Kind::Malformed, "invalid_query", message));
+    }
+    if store.find_flow(caller.tenant, TargetKind::Flow, flow).await?.is_none() {
+        return Err(FlowId::missing());
+    }
+    let (mut rows, mut before) = (Vec::new(), None);
+    while rows.len() <= offset + limit {
+        let filter = RunFilter { target: Some(Target::Flow(Some(flow))), before, limit: RUNS, ..RunFilter::default() };
+        let runs = store.list_runs(caller.tenant, filter).await?;
+        let Some(last) = runs.last() else { break };
+        before = Some(last.id);
+        for run in &runs {
+            let steps = steps_of(&store, caller.tenant, run.id, run.state).await?;
+            rows.extend(steps.into_iter().map(|step| Row { execution_session_id: run.id, output_preview: step.preview(PREVIEW), step }));
+            if rows.len() > offset + limit {
+                break;
+            }
+        }
+    }
+    let has_more = rows.len() > offset + limit;
+    let data: Vec<Row> = rows.into_iter().skip(offset).take(limit).collect();
+    let pagination = Place { limit, offset, returned: data.len(), has_more };
+    Ok(Json(Rows { data, pagination }))
+}

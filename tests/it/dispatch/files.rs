@@ -1,0 +1,147 @@
+//! Files that flows make, and the URLs that open them.
+
+use std::sync::Arc;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{flow, step};
+use crate::support::sink::Reply;
+use crate::support::world::{KEY, Node, World};
+
+on_both!(files_are_kept_and_opened_by_their_urls, documents_are_printed, what_is_no_file_says_so, a_bucket_is_asked_in_its_own_words,);
+
+async fn made(node: &Node, kind: &str, config: Value) -> Value {
+    node.result(&flow(json!([step("file", kind, config)]))).await
+}
+
+/// What a file's URL answers; the server's own address stands in it.
+async fn opened(node: &Node, url: &str) -> crate::support::call::Answer {
+    let path = url.split_once("//").and_then(|(_, rest)| rest.find('/').map(|at| rest[at..].to_owned())).unwrap();
+    node.bare(Method::GET, &path).send().await
+}
+
+async fn files_are_kept_and_opened_by_their_urls(world: Arc<World>) {
+    let node = world.node();
+    let config = json!({ "content": "aGVsbG8=", "filename": "../grüß gott.txt", "contentType": "text/html" });
+    let file = made(&node, "store-asset", config).await["finalOutput"].clone();
+    assert_eq!(
+        (&file["filename"], &file["size"], &file["contentType"]),
+        (&json!("grüß gott.txt"), &json!(5), &json!("text/html")),
+        "{file}"
+    );
+    let url = file["url"].as_str().unwrap();
+    let answer = opened(&node, url).await;
+    assert_eq!((answer.status, answer.text().as_str(), answer.header("content-type")), (200, "hello", Some("text/html")));
+    // Nothing in it runs in a browser, and no one keeps it.
+    assert!(answer.header("content-security-policy").unwrap().starts_with("sandbox"));
+    assert_eq!((answer.header("x-content-type-options"), answer.header("cache-control")), (Some("nosniff"), Some("private, no-store")));
+    // From an address; it outlives the server.
+    world.sink.on("/report.csv", [Reply::Answer(200, vec![("content-type", "text/csv".into())], "a,b".into())]);
+    let public =
+        made(&node, "store-asset", json!({ "url": world.sink.url("/report.csv"), "visibility": "public" })).await["finalOutput"].clone();
+    assert_eq!((&public["filename"], &public["contentType"]), (&json!("report.csv"), &json!("text/csv")));
+    let node = world.crash().await;
+    let answer = opened(&node, public["url"].as_str().unwrap()).await;
+    assert_eq!((answer.text().as_str(), answer.header("cache-control")), ("a,b", Some("public, max-age=3600")));
+    // A URL opens its own file only.
+    let (id, other) = (file["assetId"].as_str().unwrap(), public["assetId"].as_str().unwrap());
+    for wrong in [url.replace(id, other), url.split('?').next().unwrap().to_owned(), format!("{url}x"), url.replace("token=", "token=A")] {
+        assert_eq!(opened(&node, &wrong).await.status, 404, "{wrong}");
+    }
+    let list = node.get("/v1/assets").ok().await;
+    assert_eq!((list["data"].as_array().unwrap().len(), &list["data"][0]["id"]), (2, &json!(other)));
+    assert_eq!(opened(&node, list["data"][1]["url"].as_str().unwrap()).await.text(), "hello");
+    let stranger = world.strangers_key().await;
+    let path = format!("/v1/assets/{id}");
+    node.bare(Method::DELETE, &path).bearer(&stranger).refused(404, "not_found").await;
+    node.bare(Method::DELETE, &path).bearer(KEY).ok().await;
+    node.bare(Method::DELETE, &path).bearer(KEY).refused(404, "not_found").await;
+    assert_eq!(opened(&node, url).await.status, 404);
+}
+
+async fn documents_are_printed(world: Arc<World>) {
+    let node = world.node();
+    let mut body = flow(json!([
+        step("html", "generate-pdf", json!({ "html": "<h1>{{title}}</h1>", "filename": "bill {{n}}" })),
+        step(
+            "markdown",
+            "generate-pdf",
+            json!({ "markdown": "# {{title}}", "pdfOptions": { "format": "Letter", "landscape": true, "footer": "end" } })
+        ),
+        step(
+            "template",
+            "template",
+            json!({ "template": "<ul>{% for i in items %}<li>{{ i }}</li>{% endfor %}</ul>", "outputFormat": "pdf" })
+        ),
+    ]));
+    body["inputs"] = json!({ "title": "Bill", "n": 7, "items": ["a", "b"] });
+    let told = node.dispatch(&body).await;
+    for (id, name) in [("html", "bill 7.pdf"), ("markdown", "document.pdf"), ("template", "document.pdf")] {
+        let file = &told.step(id)["result"];
+        assert_eq!((&file["filename"], &file["contentType"]), (&json!(name), &json!("application/pdf")), "{}", told.step(id));
+        let answer = opened(&node, file["url"].as_str().unwrap()).await;
+        assert!(answer.status == 200 && answer.text().starts_with("%PDF-"), "{id}");
+    }
+}
+
+async fn what_is_no_file_says_so(world: Arc<World>) {
+    let node = world.node();
+    world.sink.on("/gone", [Reply::status(404, json!({}))]);
+    let deep = "<div>".repeat(1_000);
+    for (kind, config, code) in [
+        ("store-asset", json!({ "content": "not base64!", "filename": "x" }), "invalid_content"),
+        ("store-asset", json!({ "content": "aGk=", "filename": "{{nothing}}" }), "invalid_filename"),
+        ("store-asset", json!({ "url": world.sink.url("/gone") }), "http_status"),
+        ("store-asset", json!({ "url": "http://169.254.169.254/x" }), "egress_blocked"),
+        ("generate-pdf", json!({ "html": deep }), "cannot_print"),
+    ] {
+        let told = made(&node, kind, config.clone()).await;
+        assert_eq!(told["error"]["code"], code, "{config}: {told}");
+    }
+    for (kind, config, fields) in [
+        ("store-asset", json!({}), vec!["url"]),
+        ("store-asset", json!({ "content": "aGk=", "expiresInSeconds": 0 }), vec!["filename", "expiresInSeconds"]),
+        ("generate-pdf", json!({ "html": "a", "markdown": "b" }), vec!["html"]),
+        ("generate-pdf", json!({ "html": "a", "pdfOptions": { "margin": 101 } }), vec!["pdfOptions/margin"]),
+    ] {
+        let refused = node.post("/v1/dispatch").json(&flow(json!([step("out", kind, config)]))).refused(422, "validation_failed").await;
+        assert_eq!(
+            refused.pointers(),
+            fields.iter().map(|field| format!("/flow/steps/0/config/{field}")).collect::<Vec<_>>(),
+            "{}",
+            refused.text()
+        );
+    }
+}
+
+async fn a_bucket_is_asked_in_its_own_words(world: Arc<World>) {
+    world.configure(|config| {
+        config.assets = Some("s3://files/dispatch".into());
+        // The sink again, below a path of its own.
+        let endpoint = config.env["GITHUB_API_URL"].replace("/github", "/s3");
+        for (name, value) in [
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_ACCESS_KEY_ID", "AK"),
+            ("AWS_SECRET_ACCESS_KEY", "canary"),
+            ("AWS_REGION", "eu-1"),
+        ] {
+            config.env.insert(name.into(), value.into());
+        }
+    });
+    let node = world.crash().await;
+    let file = made(&node, "store-asset", json!({ "content": "aGVsbG8=", "filename": "a.txt" })).await;
+    let id = file["finalOutput"]["assetId"].as_str().unwrap_or_else(|| panic!("{file}")).to_owned();
+    let asked = world.sink.all();
+    let path = asked.iter().find(|path| path.contains(&id)).unwrap_or_else(|| panic!("{asked:?}")).clone();
+    assert!(path.starts_with("/s3/files/dispatch/tenant_"), "{path}");
+    let seen = &world.sink.seen(&path)[0];
+    assert_eq!((seen.method.as_str(), seen.body.as_str()), ("PUT", "hello"));
+    assert!(seen.header("authorization").starts_with("AWS4-HMAC-SHA256 Credential=AK/"), "{}", seen.header("authorization"));
+    let head =
+        vec![("etag", "\"1\"".into()), ("last-modified", "Sat, 28 Nov 2026 00:00:00 GMT".into()), ("content-type", "text/plain".into())];
+    world.sink.on(&path, [Reply::Answer(200, head, "hello".into())]);
+    let answer = opened(&node, file["finalOutput"]["url"].as_str().unwrap()).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hello"), "{}", answer.text());
+}
