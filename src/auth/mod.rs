@@ -7,6 +7,7 @@
 //! Must not know: HTTP types, routes, what a scope protects.
 
 mod cache;
+pub mod identity;
 mod key;
 pub mod scope;
 pub mod ticket;

@@ -40,7 +40,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server.
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Show what it does in a few seconds: no key, no network, nothing left behind.
     Demo(demo::Arguments),
     /// Run a dispatch request from a file and stream it.
@@ -68,7 +68,7 @@ pub async fn main() -> ExitCode {
     let output = Output::new(cli.json);
     let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match cli.command {
-        Command::Serve(arguments) => done(serve::run(arguments, &output).await),
+        Command::Serve(arguments) => done(serve::run(*arguments, &output).await),
         Command::Demo(arguments) => demo::run(arguments, &output).await,
         Command::Run(arguments) => run::run(arguments, &output).await,
         Command::Keys(arguments) => done(keys::run(arguments, &output).await),

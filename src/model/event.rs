@@ -203,6 +203,16 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         tool_call_id: Option<String>,
     },
+    /// What an agent and its reader share, whole.
+    StateSnapshot {
+        state: Value,
+        iteration: u32,
+    },
+    /// What changed of it: a JSON Patch (RFC 6902).
+    StateDelta {
+        patch: Value,
+        iteration: u32,
+    },
     /// Where something comes from.
     Source {
         id: String,
@@ -334,6 +344,8 @@ impl Event {
             Self::ArtifactComplete { .. } => "artifact_complete",
             Self::MediaStart { .. } => "media_start",
             Self::MediaComplete { .. } => "media_complete",
+            Self::StateSnapshot { .. } => "state_snapshot",
+            Self::StateDelta { .. } => "state_delta",
             Self::Source { .. } => "source",
             Self::ToolStart { .. } => "tool_start",
             Self::ToolInputDelta { .. } => "tool_input_delta",

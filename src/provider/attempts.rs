@@ -20,7 +20,7 @@ use super::error::{Class, ProviderError, Summary};
 use super::models::Resolved;
 use super::price::Cost;
 use super::retry::{self, Next, RetryPolicy, Standing};
-use super::{ChatRequest, Deadlines, ModelEvent, ProviderCall};
+use super::{ChatRequest, Citation, Deadlines, ModelEvent, ProviderCall};
 use crate::clock::{Clock, Timestamp};
 use crate::net::{Output, produce};
 
@@ -56,6 +56,8 @@ pub enum Piece {
         index: u32,
         delta: String,
     },
+    /// What the answer rests on.
+    Citation(Citation),
     /// Attempt `number` failed; another one follows after `wait`.
     Retrying {
         number: u32,
@@ -358,6 +360,7 @@ fn piece(event: ModelEvent) -> Option<Piece> {
         ModelEvent::Reasoning(delta) => Some(Piece::Reasoning(delta)),
         ModelEvent::ToolCallStart { index, id, name, .. } => Some(Piece::ToolCallStart { index, id, name }),
         ModelEvent::ToolCallDelta { index, delta } => Some(Piece::ToolCallDelta { index, delta }),
+        ModelEvent::Citation(citation) => Some(Piece::Citation(citation)),
         ModelEvent::ReasoningEnd { .. } | ModelEvent::Usage(_) | ModelEvent::Finish(_) => None,
     }
 }

@@ -43,6 +43,7 @@ impl Draft {
             ModelEvent::ToolCallDelta { index, delta } => self.call(*index).arguments.push_str(delta),
             ModelEvent::Usage(usage) => self.usage = Some(*usage),
             ModelEvent::Finish(finish) => self.finish = Some(*finish),
+            ModelEvent::Citation(_) => {}
         }
     }
 

@@ -15,6 +15,7 @@ mod anthropic;
 mod attempts;
 pub mod catalogue;
 pub mod chat;
+mod citation;
 mod completion;
 mod draft;
 mod echo;
@@ -43,6 +44,7 @@ pub use anthropic::Anthropic;
 pub use attempts::{Call, ModelStream, Piece};
 pub use catalogue::{Auth, Catalogue, ModelRef};
 pub use chat::*;
+pub use citation::Citation;
 pub use completion::{AttemptReport, Completion, Finish, Usage};
 pub use echo::Echo;
 pub use embed::{EmbedCall, Embedded, MOST_TEXTS, cosine, to_value as vector_value};
@@ -134,6 +136,8 @@ pub enum ModelEvent {
         index: u32,
         delta: String,
     },
+    /// What the answer rests on.
+    Citation(Citation),
     /// A new total; replaces any earlier one.
     Usage(Usage),
     Finish(Finish),

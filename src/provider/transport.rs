@@ -161,6 +161,7 @@ impl<D: Decode> Reading<D> {
             match &event {
                 ModelEvent::Usage(usage) => self.output = usage.output,
                 ModelEvent::Finish(finish) => self.finish = Some(*finish),
+                ModelEvent::Citation(_) => {}
                 ModelEvent::Text(text) | ModelEvent::Reasoning(text) => self.said |= !text.is_empty(),
                 ModelEvent::ToolCallStart { .. } | ModelEvent::ToolCallDelta { .. } | ModelEvent::ReasoningEnd { .. } => self.said = true,
             }

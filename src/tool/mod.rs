@@ -36,7 +36,7 @@ pub struct Definition {
     pub name: String,
     #[serde(default)]
     pub description: String,
-    /// `external` (HTTP), `graphql`, `custom` (JavaScript), `flow` or `subagent` (an execution of their own), `mcp` (a server's tool), or `local` (runs in the caller).
+    /// `external` (HTTP), `graphql`, `state` (what agent and reader share), `custom` (JavaScript), `flow` or `subagent` (an execution of their own), `mcp` (a server's tool), or `local` (runs in the caller).
     #[serde(default = "local")]
     pub tool_type: String,
     /// JSON Schema of the parameters, with `type: object`.
@@ -109,6 +109,8 @@ pub enum OwnTool {
     ComponentArtifact,
     /// Another agent that is handed a task.
     Spawn,
+    /// What the agent and its reader both see.
+    State,
 }
 
 /// A tool of an MCP server.
@@ -164,6 +166,7 @@ impl Tool {
             "subagent" => Some(Body::Child(ChildKind::Agent)),
             "mcp" => mcp_body(&definition.config, &mut problems),
             "graphql" => graphql_body(&definition.config, &mut problems),
+            "state" => Some(Body::Own(OwnTool::State)),
             other => {
                 problems
                     .add("/toolType", format!("unknown tool type `{other}`; one of external, graphql, custom, flow, subagent, mcp, local"));

@@ -20,7 +20,8 @@ fn read(page: &str) -> String {
 type Codes = BTreeMap<String, BTreeSet<u16>>;
 
 /// What stands before a code in the source, up to its opening quote.
-const BEFORE_A_CODE: &[&str] = &["StepFailure::new(", "StepFailure::transient(", "failure(", "not_ready(", "self.give_up(&lease, "];
+const BEFORE_A_CODE: &[&str] =
+    &["Failure::new(", "Self::new(", "StepFailure::transient(", "failure(", "not_ready(", "self.give_up(&lease, "];
 
 fn codes_in_source() -> Codes {
     let mut codes = Codes::new();

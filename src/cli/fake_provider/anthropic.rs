@@ -27,6 +27,9 @@ pub(super) fn chunks(script: &Script) -> Chunks {
     if !script.words.is_empty() {
         head += &event("content_block_start", json!({ "index": index, "content_block": { "type": "text", "text": "" } }));
         head += &event("ping", json!({}));
+        if let Some(citation) = citation(script) {
+            tail += &event("content_block_delta", json!({ "index": index, "delta": { "type": "citations_delta", "citation": citation } }));
+        }
         tail += &event("content_block_stop", json!({ "index": index }));
     }
     let word = |text: &String| event("content_block_delta", json!({ "index": index, "delta": { "type": "text_delta", "text": text } }));
@@ -35,6 +38,11 @@ pub(super) fn chunks(script: &Script) -> Chunks {
     tail += &event("message_delta", json!({ "delta": stop, "usage": { "output_tokens": output(script) } }));
     tail += &event("message_stop", json!({}));
     Chunks { head, words, tail }
+}
+
+fn citation(script: &Script) -> Option<Value> {
+    let (title, url) = script.cited?;
+    Some(json!({ "type": "web_search_result_location", "url": url, "title": title, "encrypted_index": "x", "cited_text": "word1" }))
 }
 
 fn event(name: &str, mut data: Value) -> String {
@@ -74,7 +82,10 @@ fn usage(output: u64) -> Value {
 
 pub(super) fn whole(script: &Script) -> Value {
     let thought = script.thought.map(|thought| json!({ "type": "thinking", "thinking": thought, "signature": "sealed" }));
-    let text = (!script.words.is_empty()).then(|| json!({ "type": "text", "text": script.text() }));
+    let text = (!script.words.is_empty()).then(|| match citation(script) {
+        Some(citation) => json!({ "type": "text", "text": script.text(), "citations": [citation] }),
+        None => json!({ "type": "text", "text": script.text() }),
+    });
     let calls = script.calls.iter().enumerate();
     let calls = calls.map(|(at, (name, arguments))| json!({ "type": "tool_use", "id": id(at), "name": name, "input": arguments }));
     let content: Vec<Value> = thought.into_iter().chain(calls).chain(text).collect();

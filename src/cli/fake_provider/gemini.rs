@@ -14,9 +14,17 @@ pub(super) fn chunks(script: &Script) -> Chunks {
     let ahead = ahead(script);
     let head = if ahead.is_empty() { String::new() } else { chunk(ahead) };
     let words = script.words.iter().map(|word| chunk(vec![json!({ "text": word })])).collect();
-    let candidate = json!({ "content": { "parts": [], "role": "model" }, "finishReason": "STOP", "index": 0 });
+    let mut candidate = json!({ "content": { "parts": [], "role": "model" }, "finishReason": "STOP", "index": 0 });
+    ground(script, &mut candidate);
     let tail = line(&json!({ "candidates": [candidate], "usageMetadata": usage(script), "modelVersion": script.model }));
     Chunks { head, words, tail }
+}
+
+/// What a search found.
+fn ground(script: &Script, candidate: &mut Value) {
+    if let Some((title, url)) = script.cited {
+        candidate["groundingMetadata"] = json!({ "groundingChunks": [{ "web": { "uri": url, "title": title } }] });
+    }
 }
 
 fn line(value: &Value) -> String {
@@ -48,7 +56,8 @@ pub(super) fn whole(script: &Script) -> Value {
     if !script.words.is_empty() {
         parts.push(json!({ "text": script.text() }));
     }
-    let candidate = json!({ "content": { "parts": parts, "role": "model" }, "finishReason": "STOP", "index": 0 });
+    let mut candidate = json!({ "content": { "parts": parts, "role": "model" }, "finishReason": "STOP", "index": 0 });
+    ground(script, &mut candidate);
     json!({ "candidates": [candidate], "usageMetadata": usage(script), "modelVersion": script.model })
 }
 

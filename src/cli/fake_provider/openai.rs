@@ -25,8 +25,15 @@ pub(super) fn chunks(script: &Script) -> Chunks {
     let end = line(&json!({
         "id": "chatcmpl-fake", "object": "chat.completion.chunk", "created": 0, "model": script.model, "choices": [], "usage": usage(script),
     }));
-    let tail = format!("{}{end}data: [DONE]\n\n", chunk(json!({}), Some(finish(script))));
+    // Named twice, as servers do that repeat their notes with every chunk.
+    let cited = notes(script).map_or_else(String::new, |notes| chunk(json!({ "annotations": notes }), None).repeat(2));
+    let tail = format!("{cited}{}{end}data: [DONE]\n\n", chunk(json!({}), Some(finish(script))));
     Chunks { head, words, tail }
+}
+
+fn notes(script: &Script) -> Option<Value> {
+    let (title, url) = script.cited?;
+    Some(json!([{ "type": "url_citation", "url_citation": { "url": url, "title": title, "start_index": 0, "end_index": 4 } }]))
 }
 
 fn line(value: &Value) -> String {
@@ -60,6 +67,9 @@ pub(super) fn whole(script: &Script) -> Value {
     let mut message = json!({ "role": "assistant", "content": script.text() });
     if let Some(thought) = script.thought {
         message["reasoning_content"] = thought.into();
+    }
+    if let Some(notes) = notes(script) {
+        message["annotations"] = notes;
     }
     if !calls.is_empty() {
         message["tool_calls"] = calls.into();

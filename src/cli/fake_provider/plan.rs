@@ -16,6 +16,7 @@ pub(super) struct Plan {
     /// How many times in a row it calls every offered tool before it answers.
     pub tools: usize,
     pub reasoning: bool,
+    pub cites: bool,
     pub mark: bool,
 }
 
@@ -58,6 +59,7 @@ pub(super) fn plan(model: &str) -> Plan {
         flaky: None,
         tools: 0,
         reasoning: false,
+        cites: false,
         mark: false,
     };
     // A relay's name may stand in front: `vendor/fake-ok`.
@@ -107,6 +109,10 @@ impl Plan {
             }
             ["reasoning", left @ ..] => {
                 self.reasoning = true;
+                (None, left)
+            }
+            ["cites", left @ ..] => {
+                self.cites = true;
                 (None, left)
             }
             ["bom", left @ ..] => {

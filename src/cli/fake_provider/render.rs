@@ -53,6 +53,8 @@ pub(super) struct Script {
     pub model: String,
     pub words: Vec<String>,
     pub thought: Option<&'static str>,
+    /// Title and address of a page.
+    pub cited: Option<(&'static str, &'static str)>,
     /// Name and arguments.
     pub calls: Vec<(String, Value)>,
 }
@@ -137,7 +139,9 @@ fn script(plan: &Plan, asked: &Asked) -> Script {
     let calls = if plan.tools > 0 { tool_calls(plan.tools, asked) } else { Vec::new() };
     let silent = plan.fault == Some(Fault::Blank) || !calls.is_empty();
     let words = if silent { Vec::new() } else { (1..=plan.chunks).map(|n| format!("word{n} ")).collect() };
-    Script { model: asked.model.clone(), words, thought: plan.reasoning.then_some("Let me think."), calls }
+    let thought = plan.reasoning.then_some("Let me think.");
+    let cited = plan.cites.then_some(("A page", "https://page.example/"));
+    Script { model: asked.model.clone(), words, thought, cited, calls }
 }
 
 /// One call of every offered tool, unless tools have already answered so many times in a row.

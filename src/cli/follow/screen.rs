@@ -89,6 +89,8 @@ impl Screen {
                 self.note(format_args!("{media_type}, {}", count(data.len() as u64 / 4 * 3, "byte")));
             }
             Event::Source { url, title, .. } => self.note(format_args!("{} {}", title.unwrap_or_default(), self.aside(url))),
+            Event::StateSnapshot { state, .. } => self.note(format_args!("state {}", brief(&state))),
+            Event::StateDelta { patch, .. } => self.note(format_args!("state {}", brief(&patch))),
             Event::ArtifactComplete { .. } | Event::MediaStart { .. } => {}
             Event::ToolInputDelta { .. } | Event::ToolInputComplete { .. } | Event::Ping { .. } => {}
         }

@@ -13,7 +13,7 @@ pub fn show(invocation: &Invocation<'_>, context: &StepContext<'_>, kind: OwnToo
     let id = format!("artifact_{}", invocation.id);
     let (artifact_type, component) = match kind {
         OwnTool::ComponentArtifact => ("component", text("component")),
-        OwnTool::MarkdownArtifact | OwnTool::Spawn => ("markdown", None),
+        OwnTool::MarkdownArtifact | OwnTool::Spawn | OwnTool::State => ("markdown", None),
     };
     context.emit(Event::ArtifactStart {
         id: id.clone(),

@@ -103,9 +103,11 @@ struct SummaryConfig {
     session_id: Option<String>,
 }
 
+/// How much is recalled.
 #[derive(Debug, Deserialize, Clone, Copy, PartialEq, Eq, Default, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Length {
+#[schemars(rename = "MemoryLength")]
+pub enum Length {
     Short,
     #[default]
     Medium,
@@ -189,27 +191,41 @@ async fn kept(context: &StepContext<'_>, profile: &str) -> StepResult<Vec<Kept<M
     Ok(context.run.patiently(|| async { Collection::<Memory>::of(&**store, tenant).list(Some(profile), None, MOST).await }).await?)
 }
 
+/// Keeps a text about somebody, once for each step.
+pub async fn save(context: &StepContext<'_>, template: &Template, session: Option<String>, text: String) -> StepResult<()> {
+    let profile = profile(context, template)?;
+    let (store, tenant) = (&context.parts().store, context.run.tenant);
+    let id = id(context).await;
+    let memory = Memory { profile, session, text };
+    let save = || async {
+        match Collection::of(&**store, tenant).create(id, memory.clone(), context.now()).await {
+            // Kept by ourselves, before the step's end was.
+            Ok(_) | Err(StoreError::Exists(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    };
+    Ok(context.run.patiently(save).await?)
+}
+
+/// What was kept about somebody that fits a question, one a line.
+pub async fn recall(context: &StepContext<'_>, template: &Template, query: &str, length: Length) -> StepResult<String> {
+    let profile = profile(context, template)?;
+    let memories = kept(context, &profile).await?;
+    let texts: Vec<&str> = memories.iter().map(|memory| memory.body.text.as_str()).collect();
+    let found: Vec<&str> = ranked(query, &texts).into_iter().take(length.memories()).map(|at| texts[at]).collect();
+    Ok(found.join("\n"))
+}
+
 #[async_trait]
 impl StepBody for Save {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let profile = profile(context, &self.profile)?;
         let session = self.session.as_ref().map(|session| rendered(context, session)).transpose()?;
         let text = context.variable(&self.content).map(text_of).unwrap_or_default();
         if text.trim().is_empty() || text.len() > LONGEST {
             let message = format!("`{}` holds {} bytes: expected 1 to {LONGEST}", self.content, text.len());
             return Err(StepFailure::new("invalid_memory", message).into());
         }
-        let (store, tenant) = (&context.parts().store, context.run.tenant);
-        let id = id(context).await;
-        let memory = Memory { profile, session, text: text.clone() };
-        let save = || async {
-            match Collection::of(&**store, tenant).create(id, memory.clone(), context.now()).await {
-                // Kept by ourselves, before the step's end was.
-                Ok(_) | Err(StoreError::Exists(_)) => Ok(()),
-                Err(error) => Err(error),
-            }
-        };
-        context.run.patiently(save).await?;
+        save(context, &self.profile, session, text.clone()).await?;
         Ok(StepOutput::of(Value::String(text)))
     }
 }
@@ -229,12 +245,8 @@ async fn id(context: &StepContext<'_>) -> MemoryId {
 #[async_trait]
 impl StepBody for Recall {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let profile = profile(context, &self.profile)?;
         let query = rendered(context, &self.query)?;
-        let memories = kept(context, &profile).await?;
-        let texts: Vec<&str> = memories.iter().map(|memory| memory.body.text.as_str()).collect();
-        let found: Vec<&str> = ranked(&query, &texts).into_iter().take(self.length.memories()).map(|at| texts[at]).collect();
-        Ok(StepOutput::of(Value::String(found.join("\n"))))
+        Ok(StepOutput::of(Value::String(recall(context, &self.profile, &query, self.length).await?)))
     }
 }
 

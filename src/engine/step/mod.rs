@@ -27,6 +27,7 @@ mod send_stream;
 mod send_text;
 mod service;
 mod set_variable;
+mod state;
 mod template;
 mod tool_call;
 mod tool_run;

@@ -13,6 +13,7 @@ use super::artifact;
 use super::child::{Child, within_depth};
 use super::http::{answer_failure, net_failure};
 use super::mcp;
+use super::state;
 use super::text_of;
 use super::transform_data::script_failure;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
@@ -133,6 +134,10 @@ impl Invocation<'_> {
                 outcome_of(answer, operation.call.effect(), |answer| graphql_outcome(&answer))?
             }
             Body::Own(OwnTool::Spawn) => self.child(context, key, ChildKind::Agent).await?,
+            Body::Own(OwnTool::State) => {
+                self.start(context);
+                state::set(self, context)
+            }
             Body::Own(kind) => {
                 self.start(context);
                 artifact::show(self, context, *kind)

@@ -31,6 +31,8 @@ pub struct AgentDocument {
     loop_config: Option<Map<String, Value>>,
     /// `{enabled, types: ["markdown", "component"]}`: what the agent may show beside its answer.
     artifacts: Option<Map<String, Value>>,
+    /// `{profileTemplate, responseLength, save}`: what is remembered of whom from conversation to conversation.
+    memory: Option<Map<String, Value>>,
     response_format: Option<Value>,
     reasoning: Option<Value>,
     temperature: Option<f64>,
@@ -44,8 +46,9 @@ pub struct AgentDocument {
 /// The id of an agent's one step. It stands in no log, but in keys that callees see.
 const STEP: &str = "agent";
 /// What an agent's prompt takes over as it is.
-const SETTINGS: [&str; 19] = [
+const SETTINGS: [&str; 20] = [
     "model",
+    "memory",
     "artifacts",
     "systemPrompt",
     "tools",
@@ -66,7 +69,7 @@ const SETTINGS: [&str; 19] = [
     "fallbackModels",
 ];
 /// What other servers of this API know and this one does not. Left out in silence they would be missed too late.
-const UNKNOWN: [&str; 3] = ["memory", "skills", "skillIds"];
+const UNKNOWN: [&str; 2] = ["skills", "skillIds"];
 
 /// Compiles an agent. Error: `validation_failed` with a pointer to every fault that can be seen without the engine.
 pub fn compile(document: &Value) -> Result<Flow> {
@@ -202,8 +205,8 @@ mod tests {
     fn every_fault_is_named_at_its_place() {
         assert_eq!(pointers(json!(3)), [""]);
         assert_eq!(
-            pointers(json!({"name": " ", "agentType": "external", "memory": {}, "timeoutMs": 0})),
-            ["/name", "/agentType", "/timeoutMs", "/memory", "/model"]
+            pointers(json!({"name": " ", "agentType": "external", "skills": {}, "timeoutMs": 0})),
+            ["/name", "/agentType", "/timeoutMs", "/skills", "/model"]
         );
         let nested = json!({"name": "x", "config": {"skills": [], "instructions": "a", "systemPrompt": "b"}});
         assert_eq!(pointers(nested), ["/config/skills", "/config/instructions", "/config/model"]);

@@ -6,7 +6,7 @@ use super::wire::{self, Answer, BlockDelta, Content, StreamEvent};
 use crate::net::sse::Event;
 use crate::provider::error::{Class, ProviderError};
 use crate::provider::transport::{Decode, Flow};
-use crate::provider::{Finish, ModelEvent, Usage, refusal};
+use crate::provider::{Citation, Finish, ModelEvent, Usage, refusal};
 
 /// Reads answers, whole and streamed.
 #[derive(Debug, Default)]
@@ -85,8 +85,10 @@ fn malformed(error: serde_json::Error) -> ProviderError {
 impl Decoder {
     fn open(&mut self, at: u32, content: Content, out: &mut Vec<ModelEvent>) {
         let open = match content {
-            Content::Text { text } => {
+            Content::Text { text, citations } => {
                 out.extend(some(text).map(ModelEvent::Text));
+                let notes = citations.as_ref().and_then(Value::as_array).into_iter().flatten();
+                out.extend(notes.filter_map(cited).map(ModelEvent::Citation));
                 Open::Plain
             }
             Content::Thinking { thinking, signature } => {
@@ -115,6 +117,7 @@ impl Decoder {
         let open = self.open.as_mut().filter(|(index, _)| *index == at).map(|(_, open)| open);
         match (delta, open) {
             (BlockDelta::TextDelta { text }, _) => out.extend(some(text).map(ModelEvent::Text)),
+            (BlockDelta::CitationsDelta { citation }, _) => out.extend(cited(&citation).map(ModelEvent::Citation)),
             (BlockDelta::ThinkingDelta { thinking }, _) => out.extend(some(thinking).map(ModelEvent::Reasoning)),
             (BlockDelta::SignatureDelta { signature: more }, Some(Open::Thinking { signature })) => {
                 signature.get_or_insert_default().push_str(&more);
@@ -161,6 +164,11 @@ impl Decoder {
 
 fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
+}
+
+/// A page that was cited; places in documents of the request have no address.
+fn cited(citation: &Value) -> Option<Citation> {
+    Citation::of(citation, &["url"])
 }
 
 fn finish(reason: &str) -> Finish {

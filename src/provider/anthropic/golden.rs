@@ -7,7 +7,7 @@ use super::*;
 use crate::provider::chat::{Effort, Sampling, Thought, ToolCall};
 use crate::provider::error::Class;
 use crate::provider::transport::{Decode, read_all};
-use crate::provider::{Finish, ModelEvent, Usage};
+use crate::provider::{Citation, Finish, ModelEvent, Usage};
 
 fn written(chat: &ChatRequest, quirks: &Quirks) -> Value {
     serde_json::to_value(request(chat, "m", quirks)).unwrap()
@@ -211,4 +211,23 @@ fn a_whole_answer_gives_the_same_events() {
         ModelEvent::Finish(Finish::ToolCalls),
     ];
     assert_eq!(events, expected);
+}
+
+#[test]
+fn what_an_answer_rests_on_is_named() {
+    let citation = json!({ "type": "web_search_result_location", "url": "https://a.example/", "title": "A", "cited_text": "yes" });
+    let place = json!({ "type": "char_location", "document_index": 0 });
+    let expected = ModelEvent::Citation(Citation { url: "https://a.example/".into(), title: Some("A".into()) });
+    let body = json!({ "content": [{ "type": "text", "text": "Yes.", "citations": [citation, place] }], "stop_reason": "end_turn" });
+    let mut whole = Vec::new();
+    Decoder::default().whole(body.to_string().as_bytes(), &mut whole).unwrap();
+    assert_eq!(whole[..2], [ModelEvent::Text("Yes.".into()), expected.clone()]);
+    let cites = |citation: &Value| {
+        let event = json!({ "type": "content_block_delta", "index": 1, "delta": { "type": "citations_delta", "citation": citation } });
+        format!("event: content_block_delta\ndata: {event}\n\n")
+    };
+    let hello = "\"text\":\"Hello\"}}\n\n";
+    let streamed = stream(&STREAM.replace(hello, &format!("{hello}{}{}", cites(&citation), cites(&place)))).unwrap();
+    let cited: Vec<&ModelEvent> = streamed.iter().filter(|event| matches!(event, ModelEvent::Citation(_))).collect();
+    assert_eq!(cited, [&expected]);
 }

@@ -104,6 +104,8 @@ pub(super) enum Content {
     Text {
         #[serde(default)]
         text: String,
+        #[serde(default)]
+        citations: Option<Value>,
     },
     Thinking {
         #[serde(default)]
@@ -181,6 +183,9 @@ pub(super) enum BlockDelta {
     },
     ThinkingDelta {
         thinking: String,
+    },
+    CitationsDelta {
+        citation: Value,
     },
     SignatureDelta {
         signature: String,

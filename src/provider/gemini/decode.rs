@@ -6,7 +6,7 @@ use super::wire::{Answer, AnswerPart, Candidate, Usage as Counted};
 use crate::net::sse::Event;
 use crate::provider::error::{Class, ProviderError};
 use crate::provider::transport::{Decode, Flow};
-use crate::provider::{Finish, ModelEvent, Usage, refusal};
+use crate::provider::{Citation, Finish, ModelEvent, Usage, refusal};
 
 /// Reads answers, whole and streamed.
 #[derive(Debug, Default)]
@@ -74,6 +74,9 @@ impl Decoder {
         for part in candidate.content.map(|content| content.parts).unwrap_or_default() {
             self.part(part, out);
         }
+        let found = candidate.grounding_metadata.as_ref().and_then(|found| found.get("groundingChunks")?.as_array());
+        let pages = found.into_iter().flatten().filter_map(|chunk| Citation::of(chunk.get("web")?, &["uri"]));
+        out.extend(pages.map(ModelEvent::Citation));
         let Some(reason) = candidate.finish_reason.filter(|reason| reason != "FINISH_REASON_UNSPECIFIED") else { return Ok(()) };
         if matches!(reason.as_str(), "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "MALFORMED_RESPONSE") {
             let why = candidate.finish_message.unwrap_or_else(|| reason.clone());

@@ -7,7 +7,7 @@ use super::*;
 use crate::provider::chat::{Effort, Sampling};
 use crate::provider::error::Class;
 use crate::provider::transport::{Decode, read_all};
-use crate::provider::{Finish, ModelEvent, Usage};
+use crate::provider::{Citation, Finish, ModelEvent, Usage};
 
 fn written(chat: &ChatRequest, quirks: &Quirks) -> Value {
     serde_json::to_value(request(chat, quirks)).unwrap()
@@ -143,4 +143,18 @@ fn blocks_and_errors_are_told_apart() {
     ] {
         assert_eq!(stream(&format!("data: {text}\n\n")), Err(class), "{text}");
     }
+}
+
+#[test]
+fn what_an_answer_rests_on_is_named() {
+    let found =
+        json!({ "groundingChunks": [{ "web": { "uri": "https://a.example/", "title": "A" } }, { "retrievedContext": {} }, { "web": {} }] });
+    let answer =
+        json!({ "candidates": [{ "content": { "parts": [{ "text": "Yes." }] }, "finishReason": "STOP", "groundingMetadata": found }] });
+    let expected = vec![
+        ModelEvent::Text("Yes.".into()),
+        ModelEvent::Citation(Citation { url: "https://a.example/".into(), title: Some("A".into()) }),
+        ModelEvent::Finish(Finish::EndTurn),
+    ];
+    assert_eq!(stream(&format!("data: {answer}\r\n\r\n")), Ok(expected));
 }

@@ -130,6 +130,9 @@ pub(super) struct Candidate {
     pub finish_reason: Option<String>,
     #[serde(default)]
     pub finish_message: Option<String>,
+    /// What a search found: `groundingChunks: [{web: {uri, title}}]`.
+    #[serde(default)]
+    pub grounding_metadata: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,7 +8,7 @@ use crate::provider::chat::{ChatRequest, Message, Part, Reasoning, ResponseForma
 use crate::provider::error::{Class, ProviderError};
 use crate::provider::quirks::{MaxTokensField, Quirks, ReasoningStyle};
 use crate::provider::transport::{Decode, Flow};
-use crate::provider::{Finish, ModelEvent, Usage, refusal};
+use crate::provider::{Citation, Finish, ModelEvent, Usage, refusal};
 
 /// The request as this server wants it.
 pub(super) fn request(chat: &ChatRequest, model: &str, quirks: &Quirks) -> wire::Request {
@@ -192,11 +192,13 @@ impl Decoder {
         if let Some(error) = answer.error.or(groq_error) {
             return Err(refusal::in_stream(&error));
         }
+        let cited = answer.citations.as_ref().and_then(Value::as_array).into_iter().flatten();
         let first = answer.choices.unwrap_or_default().into_iter().find(|choice| choice.index == 0);
         let usage = answer.usage.or(groq_usage);
         if let Some(choice) = first {
             self.choice(choice, out)?;
         }
+        out.extend(cited.filter_map(|url| Citation::at(url.as_str()?, None)).map(ModelEvent::Citation));
         out.extend(usage.and_then(|usage| self::usage(&usage)).map(ModelEvent::Usage));
         Ok(())
     }
@@ -227,6 +229,8 @@ impl Decoder {
             self.refused = true;
             out.push(ModelEvent::Text(refusal));
         }
+        let notes = delta.annotations.as_ref().and_then(Value::as_array).into_iter().flatten();
+        out.extend(notes.filter_map(|note| Citation::of(note.get("url_citation")?, &["url"])).map(ModelEvent::Citation));
         for call in delta.tool_calls.unwrap_or_default() {
             self.call(call, out);
         }

@@ -208,3 +208,27 @@ fn a_whole_answer_gives_the_same_events() {
     ];
     assert_eq!(events, expected);
 }
+
+#[test]
+fn what_an_answer_rests_on_is_named() {
+    let body = json!({
+        "choices": [{ "index": 0, "finish_reason": "stop", "message": { "content": "Yes.", "annotations": [
+            { "type": "url_citation", "url_citation": { "url": "https://a.example/", "title": "A" } },
+            { "type": "url_citation", "url_citation": { "url": "javascript:alert(1)" } },
+            { "type": "file_citation" }, 3,
+        ] } }],
+        "citations": ["https://b.example/", 7, "ftp://c.example/"],
+    });
+    let mut whole = Vec::new();
+    Decoder::default().whole(body.to_string().as_bytes(), &mut whole).unwrap();
+    let cited = |url: &str, title: Option<&str>| ModelEvent::Citation(Citation { url: url.into(), title: title.map(Into::into) });
+    let expected = vec![
+        ModelEvent::Text("Yes.".into()),
+        cited("https://a.example/", Some("A")),
+        ModelEvent::Finish(Finish::EndTurn),
+        cited("https://b.example/", None),
+    ];
+    assert_eq!(whole, expected);
+    let chunk = body.to_string().replace("\"message\"", "\"delta\"");
+    assert_eq!(stream(&format!("data: {chunk}\n\ndata: [DONE]\n\n")), Ok(expected));
+}

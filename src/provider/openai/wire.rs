@@ -122,6 +122,9 @@ pub(super) struct Answer {
     pub usage: Option<Usage>,
     #[serde(default)]
     pub error: Option<Value>,
+    /// Addresses that the answer rests on: Perplexity and others that search.
+    #[serde(default)]
+    pub citations: Option<Value>,
     /// Groq puts a stream's usage here.
     #[serde(default)]
     pub x_groq: Option<Groq>,
@@ -159,6 +162,9 @@ pub(super) struct Delta {
     pub refusal: Option<String>,
     #[serde(default)]
     pub tool_calls: Option<Vec<CallDelta>>,
+    /// `{type: "url_citation", url_citation: {url, title}}` of models that search.
+    #[serde(default)]
+    pub annotations: Option<Value>,
 }
 
 /// Mistral's reasoning models answer in parts.

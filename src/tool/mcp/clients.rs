@@ -201,7 +201,7 @@ impl Failure {
     }
 
     fn unreachable(message: String) -> Self {
-        Self { code: "mcp_unreachable", message, transient: true, sent: true }
+        Self { transient: true, sent: true, ..Self::new("mcp_unreachable", message) }
     }
 
     fn timeout(after: Duration) -> Self {

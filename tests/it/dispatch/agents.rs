@@ -21,6 +21,7 @@ on_both!(
     forty_turns_survive_their_servers,
     an_agent_looks_back_between_turns,
     releases_name_versions,
+    an_agent_remembers_whom_it_spoke_to,
 );
 
 fn user(text: &str) -> Value {
@@ -341,7 +342,7 @@ async fn an_agent_looks_back_between_turns(world: Arc<World>) {
     // It stands in the conversation of the next turn, and was not shown as an answer.
     let asked = world.asked("fake-tools-3").await;
     assert!(asked["messages"].to_string().contains("Your reflection: word1"), "{asked}");
-    assert_eq!(told.streamed_text(), "word1 word2 word3 word4 word5 ");
+    assert_eq!(told.streamed_text(), "", "the model called tools to the end");
     let wrong = json!({ "enableReflection": true, "reflectionInterval": 51 });
     let refused = node.post("/v1/dispatch").json(&json!({ "agent": eager(&world, "x", 1, &["a"], wrong), "messages": user("go") }));
     assert_eq!(refused.refused(422, "validation_failed").await.pointers(), ["/agent/loopConfig/reflectionInterval"]);
@@ -383,4 +384,48 @@ async fn releases_name_versions(world: Arc<World>) {
     assert_eq!(node.get(&format!("/v1/agents/{id}/releases")).ok().await["data"].as_array().unwrap().len(), 2);
     node.bare(reqwest::Method::DELETE, &live).bearer(KEY).ok().await;
     node.get(&live).refused(404, "not_found").await;
+}
+
+async fn an_agent_remembers_whom_it_spoke_to(world: Arc<World>) {
+    let node = world.node();
+    let ask = async |who: &str, memory: Value, said: &str| {
+        let agent = json!({ "name": "Friend", "model": "openai/fake-ok", "systemPrompt": "Be kind.", "memory": memory });
+        node.dispatch(&json!({ "agent": agent, "inputs": { "email": who }, "messages": user(said) })).await
+    };
+    let answered = async |who: &str, memory: Value, said: &str| {
+        let told = ask(who, memory, said).await;
+        assert_eq!(told.last().data["success"], true, "{}", told.last().data);
+    };
+    let memory = || json!({ "profileTemplate": "user:{{email}}" });
+    let system = |asked: &Value| {
+        let messages = asked["messages"].as_array().unwrap().clone();
+        let system: Vec<String> = messages
+            .iter()
+            .filter(|message| message["role"] == "system")
+            .map(|message| message["content"].as_str().unwrap().to_owned())
+            .collect();
+        system.join("|")
+    };
+    answered("ada@a.example", memory(), "My boat is called {{secrets.x}} Albatross.").await;
+    assert!(!system(&world.asked("fake-ok").await).contains("earlier"), "there was nothing to remember");
+    answered("ada@a.example", memory(), "What is my boat called?").await;
+    let told = system(&world.asked("fake-ok").await);
+    assert!(told.contains("Be kind.") && told.contains("My boat is called {{secrets.x}} Albatross."), "{told}");
+    // Of nobody else, and not without being asked to.
+    answered("grace@a.example", memory(), "What is my boat called?").await;
+    assert!(!system(&world.asked("fake-ok").await).contains("Albatross"));
+    answered("ada@a.example", json!({ "enabled": false, "profileTemplate": "user:{{email}}" }), "Which boat?").await;
+    assert!(!system(&world.asked("fake-ok").await).contains("Albatross"));
+    // What is not to be kept is not.
+    answered("bob@a.example", json!({ "profileTemplate": "user:{{email}}", "save": false }), "I like tea.").await;
+    answered("bob@a.example", memory(), "Do I like tea?").await;
+    assert!(!system(&world.asked("fake-ok").await).contains("I like tea."));
+    // Nobody in particular has no memory.
+    let nobody = ask("x", json!({ "profileTemplate": "user:{{nobody}}" }), "hello").await;
+    assert_eq!(nobody.last().data["code"], "invalid_profile");
+    let refused = node.post("/v1/dispatch").json(&json!({
+        "agent": { "name": "Friend", "model": "local/echo", "memory": {} }, "messages": user("hello"),
+    }));
+    let refused = refused.refused(422, "validation_failed").await;
+    assert_eq!(refused.pointers(), ["/agent/memory/profileTemplate"]);
 }

@@ -24,6 +24,7 @@ on_both!(
     a_page_reads_its_own_executions_only,
     what_was_published_answers,
     a_visitor_comes_back,
+    an_owner_says_who_the_user_is,
     feedback_is_kept_for_the_owner,
     expired_sessions_are_swept,
 );
@@ -502,6 +503,84 @@ async fn a_visitor_comes_back(world: Arc<World>) {
     // Forgotten, the visitor is a stranger.
     page.call(Method::POST, "/v1/client/visitor/reset").header("x-visitor-token", visitor).ok().await;
     history(Method::GET, "").refused(401, "visitor_token_required").await;
+}
+
+/// A proof as an owner's backend makes it: a JSON Web Token under HS256.
+fn proof(key: &str, user: &str, seconds: i64) -> String {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use hmac::{KeyInit as _, Mac as _};
+    let text = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let expires = dispatch::clock::Clock::system().now().as_millis() / 1_000 + seconds;
+    let signed = format!("{}.{}", text(json!({ "alg": "HS256", "typ": "JWT" })), text(json!({ "sub": user, "exp": expires })));
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()).unwrap();
+    mac.update(signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
+}
+
+async fn an_owner_says_who_the_user_is(world: Arc<World>) {
+    const SHARED: &str = "shared-by-owner-and-server";
+    let node = world.node();
+    let agent = json!({ "name": "Desk", "model": "openai/fake-ok", "systemPrompt": "You serve {{_endUser.id}}." });
+    let agent = node.post("/v1/agents").json(&agent).ok().await["id"].as_str().unwrap().to_owned();
+    let unknown = json!({ "name": "Shop", "allowedOrigins": [ORIGIN], "agentIds": [agent], "identitySecret": "pages" });
+    let refused = node.post("/v1/client-tokens").json(&unknown).refused(422, "validation_failed").await;
+    assert_eq!(refused.pointers(), ["/identitySecret"]);
+    let secret = node.post("/v1/secrets").json(&json!({ "key": "pages", "value": SHARED })).ok().await;
+    let (id, token) = token(&node, &agent, json!({ "visitorHistory": true, "identitySecret": "pages" })).await;
+    let page = page(&node);
+    let init = |proof: &str| page.post("/v1/client/init", &json!({ "token": token, "identityProof": proof }));
+    let ada = proof(SHARED, "ada", 600);
+    let first = init(&ada).ok().await;
+    let visitor = &first["visitor"];
+    assert_eq!((&visitor["endUserId"], &visitor["identityStatus"], visitor.get("token")), (&json!("ada"), &json!("admitted"), None));
+    // What was proven is read by templates; what a page says of itself is not.
+    let mut body = chat(first["sessionId"].as_str().unwrap(), "hello");
+    body["inputs"] = json!({ "_endUser": { "id": "grace" } });
+    page.stream("/v1/client/chat", &body).await;
+    assert_eq!(world.asked("fake-ok").await["messages"][0]["content"], "You serve ada.");
+    // On another device, with another proof, it is the same person.
+    let other = proof(SHARED, "ada", 1_200);
+    let second = init(&other).ok().await;
+    assert_eq!(second["visitor"]["id"], visitor["id"]);
+    let history = |session: &Value, proof: &str| {
+        let path = format!("/v1/client/conversations?sessionId={}", session["sessionId"].as_str().unwrap());
+        page.call(Method::GET, &path).header("x-identity-proof", proof)
+    };
+    let list = within(history(&second, &other).send()).await;
+    assert_eq!((list.status, list.header("x-history-identity-status")), (200, Some("admitted")), "{}", list.text());
+    assert_eq!(list.json()["data"][0]["id"], first["conversationId"]);
+    // Somebody else has another history, and no session of hers.
+    let grace = proof(SHARED, "grace", 600);
+    let third =
+        page.post("/v1/client/init", &json!({ "token": token, "identityProof": grace, "sessionId": first["sessionId"] })).ok().await;
+    assert_ne!(third["sessionId"], first["sessionId"]);
+    assert_eq!(history(&third, &grace).ok().await["data"], json!([]));
+    let hers = json!({ "token": token, "identityProof": grace, "conversationId": first["conversationId"] });
+    page.post("/v1/client/init", &hers).refused(404, "not_found").await;
+    // Whoever proves nothing is nobody; what proves nothing is refused, and not overlooked.
+    let anonymous = page.post("/v1/client/init", &json!({ "token": token, "visitorHistory": true })).ok().await;
+    assert_eq!(anonymous["visitor"]["identityStatus"], "not_provided");
+    let wrong = [proof("another-secret", "ada", 600), proof(SHARED, "ada", -600), proof(SHARED, "ada", 200_000), "x".into()];
+    for wrong in &wrong {
+        init(wrong).refused(401, "invalid_identity_proof").await;
+        history(&second, wrong).refused(401, "invalid_identity_proof").await;
+    }
+    // A token that names no secret reads none; one whose secret is gone says so.
+    node.bare(Method::PUT, &format!("/v1/client-tokens/{id}"))
+        .bearer(crate::support::world::KEY)
+        .json(&json!({ "identitySecret": "" }))
+        .ok()
+        .await;
+    let unread = page.post("/v1/client/init", &json!({ "token": token, "visitorHistory": true, "identityProof": ada })).ok().await;
+    assert_eq!((&unread["visitor"]["endUserId"], &unread["visitor"]["identityStatus"]), (&Value::Null, &json!("ignored")));
+    node.bare(Method::PUT, &format!("/v1/client-tokens/{id}"))
+        .bearer(crate::support::world::KEY)
+        .json(&json!({ "identitySecret": "pages" }))
+        .ok()
+        .await;
+    node.bare(Method::DELETE, &format!("/v1/secrets/{}", secret["id"].as_str().unwrap())).bearer(crate::support::world::KEY).ok().await;
+    init(&ada).refused(503, "identity_proof_not_admitted").await;
 }
 
 async fn feedback_is_kept_for_the_owner(world: Arc<World>) {

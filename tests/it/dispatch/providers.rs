@@ -9,6 +9,7 @@ use crate::support::world::World;
 
 on_one!(Sqlite:
     good_answers,
+    sources_are_told,
     tools_in_every_format,
     streamed_and_whole_cost_the_same,
     a_provider_that_asks_to_wait,
@@ -37,6 +38,23 @@ async fn good_answers(world: Arc<World>) {
         let last = &end.last().data;
         assert_eq!(last["totalTokens"], json!({ "input": 100, "output": 12 }), "{wire}: {last}");
         assert_eq!(last["costEstimated"], true, "a model without a price says so");
+    }
+}
+
+async fn sources_are_told(world: Arc<World>) {
+    let node = world.node();
+    for wire in WIRES {
+        for stream in [true, false] {
+            let mut step = prompt(&format!("{wire}/fake-cites"));
+            step["config"]["stream"] = stream.into();
+            let told = node.dispatch(&flow(json!([step]))).await;
+            let source = &told.one("source").data;
+            let shown = (source["url"].as_str(), source["title"].as_str(), source["sourceType"].as_str());
+            assert_eq!(shown, (Some("https://page.example/"), Some("A page"), Some("url")), "{wire} {stream}");
+        }
+        // An answer that was taken back took its sources along.
+        let told = node.dispatch(&flow(json!([prompt(&format!("{wire}/fake-cites-end-after-2"))]))).await;
+        assert_eq!(told.all("source").count(), 0, "{wire}");
     }
 }
 

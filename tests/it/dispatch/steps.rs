@@ -9,8 +9,26 @@ use super::{ask, flow, set, step};
 use crate::support::sink::Reply;
 use crate::support::world::World;
 
-on_both!(records_are_written_and_read, a_delay_outlives_a_crash, pages_are_read_to_their_end, memories_are_kept_and_found,);
-on_one!(Sqlite: calls_are_made_as_written, values_stay_in_their_part_of_a_url, a_failed_step_is_told_in_the_answer, signals_have_names, answers_are_read_as_asked, waits_end, polls_in_vain_are_not_repeated, documents_are_rendered, scripts_compute, values_keep_their_type, tools_are_called_by_name, prompts_say_what_they_were_given, records_are_made_with_the_dispatch, no_step_reaches_a_forbidden_address);
+on_both!(
+    records_are_written_and_read,
+    a_delay_outlives_a_crash,
+    pages_are_read_to_their_end,
+    memories_are_kept_and_found,
+    calls_are_made_as_written,
+    values_stay_in_their_part_of_a_url,
+    a_failed_step_is_told_in_the_answer,
+    signals_have_names,
+    answers_are_read_as_asked,
+    waits_end,
+    polls_in_vain_are_not_repeated,
+    documents_are_rendered,
+    scripts_compute,
+    values_keep_their_type,
+    tools_are_called_by_name,
+    prompts_say_what_they_were_given,
+    records_are_made_with_the_dispatch,
+    no_step_reaches_a_forbidden_address,
+);
 
 async fn records_are_written_and_read(world: Arc<World>) {
     let node = world.node();

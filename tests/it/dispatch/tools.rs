@@ -21,6 +21,7 @@ on_both!(
     a_graphql_operation_is_a_tool,
     some_calls_need_a_persons_word,
     artifacts_are_shown_beside_the_answer,
+    an_agent_and_its_reader_share_a_state,
     an_agent_hands_tasks_to_others,
 );
 
@@ -295,6 +296,26 @@ async fn artifacts_are_shown_beside_the_answer(world: Arc<World>) {
     assert_eq!(told.all("artifact_start").count(), 1);
     let told = node.dispatch(&asked(agent(json!({ "enabled": false })), call)).await;
     assert_eq!(told.all("artifact_start").count(), 0);
+}
+
+async fn an_agent_and_its_reader_share_a_state(world: Arc<World>) {
+    let node = world.node();
+    let set = |set: Value| format!("call set_state {}", json!({ "set": set }));
+    let asked = |calls: &[String]| {
+        json!({
+            "agent": { "name": "Planner", "model": "local/echo", "tools": { "toolIds": ["builtin:set_state"] } },
+            "messages": [{ "role": "user", "content": calls.join("\n") }],
+        })
+    };
+    let calls = [set(json!({ "plan": ["buy", "paint"], "a/b~c": 1 })), set(json!({ "done": true, "a/b~c": null, "never": null }))];
+    let told = node.dispatch(&asked(&calls)).await;
+    assert_eq!(told.one("state_snapshot").data["state"], json!({ "plan": ["buy", "paint"], "a/b~c": 1 }));
+    let patch = &told.one("state_delta").data["patch"];
+    assert_eq!(patch, &json!([{ "op": "add", "path": "/done", "value": true }, { "op": "remove", "path": "/a~1b~0c" }]));
+    // What is too large changes nothing, and the model is told.
+    let told = node.dispatch(&asked(&[set(json!({ "x": "y".repeat(70_000) }))])).await;
+    assert_eq!(told.all("state_snapshot").count(), 0);
+    assert_eq!(told.one("tool_complete").data["success"], false);
 }
 
 async fn an_agent_hands_tasks_to_others(world: Arc<World>) {

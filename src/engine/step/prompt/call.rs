@@ -12,10 +12,12 @@ use crate::engine::meter;
 use crate::failpoint;
 use crate::model::event::Event;
 use crate::model::run::Spent;
-use crate::provider::{Call, ChatRequest, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage};
+use crate::provider::{Call, ChatRequest, Citation, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage};
 
 /// Bytes of text, reasoning and arguments of tool calls in one answer: some million tokens.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
+/// Sources of one answer that are told.
+const MOST_SOURCES: usize = 100;
 /// Output tokens set aside for a model that names no limit.
 const UNKNOWN_OUTPUT: u64 = 8_192;
 
@@ -36,13 +38,14 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
     failpoint::hit("model.before");
     let call = Call { candidates, request, retry: retry(context), deadlines: context.parts().models.deadlines() };
     let mut stream = Booked { stream: context.parts().models.stream(call), context, booked: false };
-    let mut show = Shown { context, turn, text: None, reasoning: None, blocks: 0, visible, first: None };
+    let mut show = Shown { context, turn, text: None, reasoning: None, cited: Vec::new(), blocks: 0, visible, first: None };
     let mut heard = 0;
     while let Some(piece) = context.outside(stream.stream.next()).await {
         match piece {
             Ok(Piece::Done(completion)) => {
                 failpoint::hit("model.after");
                 show.close();
+                show.tell_sources();
                 stream.book(completion.cost, &completion.total_usage());
                 return Ok(*completion);
             }
@@ -168,6 +171,8 @@ struct Shown<'c, 'a> {
     turn: u32,
     text: Option<(String, String)>,
     reasoning: Option<(String, String)>,
+    /// Told when the answer is whole.
+    cited: Vec<Citation>,
     blocks: u32,
     visible: bool,
     /// The model that was asked first.
@@ -180,6 +185,7 @@ impl Shown<'_, '_> {
             Piece::Attempt { number, provider, model, substituted_for } => self.attempt(number, &provider, &model, substituted_for),
             Piece::Text(delta) if self.visible => self.text(delta),
             Piece::Reasoning(delta) if self.visible => self.reasoning(delta),
+            Piece::Citation(citation) => self.cite(citation),
             Piece::Text(_) | Piece::Reasoning(_) | Piece::ToolCallDelta { .. } => {}
             Piece::ToolCallStart { .. } => self.close(),
             Piece::Retrying { number, error, wait } => {
@@ -262,8 +268,23 @@ impl Shown<'_, '_> {
         }
     }
 
+    /// Some vendors name every source again with every chunk.
+    fn cite(&mut self, citation: Citation) {
+        if self.visible && self.cited.len() < MOST_SOURCES && !self.cited.iter().any(|known| known.url == citation.url) {
+            self.cited.push(citation);
+        }
+    }
+
+    fn tell_sources(&mut self) {
+        for Citation { url, title } in std::mem::take(&mut self.cited) {
+            let id = self.block("source");
+            self.context.emit(Event::Source { id, url, title, source_type: "url".into() });
+        }
+    }
+
     /// Says that the open blocks are void: they never end as if they were whole.
     fn void(&mut self, reason: &str) {
+        self.cited.clear();
         let blocks: Vec<String> = [self.reasoning.take(), self.text.take()].into_iter().flatten().map(|(id, _)| id).collect();
         if blocks.is_empty() {
             return;

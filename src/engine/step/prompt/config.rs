@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::own_tools::{ArtifactsConfig, SPAWN, Spawn, SubagentConfig, artifacts};
+use super::remember::{MemoryConfig, Remember};
 use crate::engine::step::tool_run::{Asking, child_of};
 use crate::engine::step::{Fields, StepBody, config};
 use crate::error::Problems;
@@ -63,6 +64,9 @@ pub struct Config {
     /// `{enabled, types}`: what the model may show beside its answer.
     #[serde(default)]
     pub artifacts: Option<ArtifactsConfig>,
+    /// `{profileTemplate, responseLength, save}`: what is remembered of whom from conversation to conversation.
+    #[serde(default)]
+    pub memory: Option<MemoryConfig>,
     /// How long an agent goes on; without it the step is one loop until the model stops.
     #[serde(default)]
     pub loop_config: Option<LoopConfig>,
@@ -193,6 +197,7 @@ pub struct Prompt {
     /// What tools run, by their place among the tools.
     pub children: Vec<(usize, Flow)>,
     pub max_tool_calls: u32,
+    pub remember: Option<Remember>,
     /// How agents are spawned, if they may be.
     pub spawn: Option<Spawn>,
     /// The bounds of an agent's loop.
@@ -329,6 +334,7 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         reasoning,
         children,
         spawn,
+        remember: config.memory.as_ref().and_then(|memory| Remember::compile(memory, &mut fields)),
         tools: compiled,
         servers,
         max_tool_calls: tools.max_tool_calls.unwrap_or(MAX_TOOL_CALLS),

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::Prompt;
 use super::reflect::reflect;
+use super::remember::question;
 use super::rounds::Rounds;
 use super::{call, messages};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
@@ -41,7 +42,8 @@ impl StepBody for Prompt {
             }
         };
         let tools: Vec<&Tool> = offered(&self.tools, &client).into_iter().chain(&remote).collect();
-        let mut conversation = self.opening(context, !tools.is_empty())?;
+        let mut conversation = self.opening(context, !tools.is_empty()).await?;
+        let asked = if self.remember.is_some() { question(&conversation) } else { String::new() };
         let mut calls_made = Vec::new();
         let mut rounds = Rounds::new(self, context);
         let mut turn = 1;
@@ -65,6 +67,9 @@ impl StepBody for Prompt {
             }
             turn += 1;
         };
+        if let Some(remember) = &self.remember {
+            Box::pin(remember.end(context, &asked, &completion.text)).await?;
+        }
         self.output(&completion, rounds, turn, calls_made.len())
     }
 
@@ -87,13 +92,17 @@ impl StepBody for Prompt {
 
 impl Prompt {
     /// The conversation to begin with. One that tools may interrupt is journaled with the first turn.
-    fn opening(&self, context: &StepContext<'_>, journaled: bool) -> StepResult<Vec<Message>> {
+    async fn opening(&self, context: &StepContext<'_>, journaled: bool) -> StepResult<Vec<Message>> {
         let key = context.key("opening");
         if let Some(opening) = context.recall_as::<Opening>(&key) {
             return Ok(opening.messages);
         }
-        let messages = messages::render(self, context)?;
-        if journaled {
+        let mut messages = messages::render(self, context)?;
+        if let Some(remember) = &self.remember {
+            Box::pin(remember.begin(context, &mut messages)).await?;
+        }
+        // What is remembered may be another the next time that it is asked for.
+        if journaled || self.remember.is_some() {
             context.record_done(&key, &Opening { messages: messages.clone() });
         }
         Ok(messages)

@@ -138,7 +138,7 @@ impl From<Item> for ItemRow {
 /// Records read at once.
 const PAGE: u32 = 200;
 /// How long a batch is one server's, and how soon it is looked at again.
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(300);
 
 fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Batch> {
@@ -273,8 +273,11 @@ pub(in crate::http::dispatch) async fn tick(state: &AppState, tenant: TenantId, 
         (batch.status, batch.completed_at) = (Status::Completed, Some(now));
     }
     batch.next = (!done).then(|| now.after(SOON));
-    if batches.change(&kept, batch.clone(), now).await?.is_none() {
-        // Whoever cancelled it meanwhile was right, and knew nothing of what was started now.
+    if batches.change(&kept, batch.clone(), now).await?.is_none()
+        && batches.find(kept.id).await?.is_none_or(|now| now.body.status == Status::Cancelled)
+    {
+        // Whoever cancelled it meanwhile was right, and knew nothing of what was started now. Another server that only went on with it, because
+        // this one took so long, finds what was started here under the same keys.
         stop_all(state, tenant, &batch).await?;
     }
     Ok(())

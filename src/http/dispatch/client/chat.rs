@@ -150,7 +150,7 @@ async fn chat(State(table): State<Table>, headers: HeaderMap, body: Body<ChatReq
     let mut said = said(&request.messages);
     let messages: Vec<Value> = request.messages.into_iter().map(as_of_the_user).collect();
     let mut dispatch = dispatch(&guest, messages, tools.clone());
-    dispatch.inputs = request.inputs.into();
+    dispatch.inputs = inputs(&guest, request.inputs.unwrap_or_default()).into();
     dispatch.metadata = request.metadata;
     dispatch.context = request.context;
     dispatch.stream_response = request.stream_response.into();
@@ -235,6 +235,16 @@ fn as_of_the_user(mut message: Value) -> Value {
         message["role"] = "user".into();
     }
     message
+}
+
+/// What the templates read: what the page says, and who its user was proven to be, which no page says of itself.
+fn inputs(guest: &Guest, mut said: Map<String, Value>) -> Option<Map<String, Value>> {
+    const END_USER: &str = "_endUser";
+    said.remove(END_USER);
+    if let Some(user) = &guest.session.body.end_user {
+        said.insert(END_USER.into(), json!({ "id": user }));
+    }
+    (!said.is_empty()).then_some(said)
 }
 
 /// A dispatch of the session's target.

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::TAG;
 use super::door::{Door, Guest};
+use super::identity::Proof;
 use super::visitors::{self, Visitor};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
@@ -293,14 +294,14 @@ pub(super) async fn of_visitor(door: &Door, tenant: TenantId, visitor: &Kept<Vis
 /// Whoever asks for history: a session, and the visitor it belongs to.
 async fn asks(door: &Door, session: &str, headers: &HeaderMap) -> Result<(Guest, Kept<Visitor>)> {
     let guest = door.guest(&Secret::new(session), headers).await?;
-    let visitor = visitors::proven(door, guest.tenant, guest.token.id, headers).await?;
+    let visitor = visitors::proven(door, &guest, headers).await?;
     Ok((guest, visitor))
 }
 
 /// An answer about history says what became of the identity proof.
-fn told<T: Serialize>(headers: &HeaderMap, body: T) -> Response {
+fn told<T: Serialize>(guest: &Guest, headers: &HeaderMap, body: T) -> Response {
     const STATUS: HeaderName = HeaderName::from_static("x-history-identity-status");
-    let status = if headers.contains_key("x-identity-proof") { "ignored" } else { "not_provided" };
+    let status = Proof::of(headers).status(&guest.token.body.settings);
     ([(STATUS, HeaderValue::from_static(status))], Json(body)).into_response()
 }
 
@@ -321,7 +322,7 @@ async fn list(State(door): State<Door>, headers: HeaderMap, Params(query): Param
         }
         data.push(Summary::of(&found));
     }
-    Ok(told(&headers, List { data, next_cursor }))
+    Ok(told(&guest, &headers, List { data, next_cursor }))
 }
 
 async fn read(State(door): State<Door>, Id(id): Id<ConversationId>, headers: HeaderMap, Params(query): Params<Query>) -> Result<Response> {
@@ -352,7 +353,7 @@ async fn read(State(door): State<Door>, Id(id): Id<ConversationId>, headers: Hea
         messages,
         next_message_cursor: (begin > 0).then(|| begin.to_string()),
     };
-    Ok(told(&headers, detail))
+    Ok(told(&guest, &headers, detail))
 }
 
 impl Message {
@@ -398,7 +399,7 @@ async fn project(
         Ok::<_, Error>(())
     };
     let kept = all(&door, guest.tenant).amend(found, door.clock.now(), edit).await?.ok_or_else(ConversationId::missing)?;
-    Ok(told(&headers, Revised { conversation_revision: revision(&kept) }))
+    Ok(told(&guest, &headers, Revised { conversation_revision: revision(&kept) }))
 }
 
 async fn delete(
@@ -410,7 +411,7 @@ async fn delete(
     let (guest, visitor) = asks(&door, &query.session_id, &headers).await?;
     of_visitor(&door, guest.tenant, &visitor, id).await?;
     let deleted = remove(&door, &guest, &visitor, vec![id]).await?;
-    Ok(told(&headers, Deleted { deleted }))
+    Ok(told(&guest, &headers, Deleted { deleted }))
 }
 
 async fn delete_all(State(door): State<Door>, headers: HeaderMap, Params(query): Params<Query>) -> Result<Response> {
@@ -423,7 +424,7 @@ async fn delete_all(State(door): State<Door>, headers: HeaderMap, Params(query):
         }
     }
     let deleted = remove(&door, &guest, &visitor, wanted).await?;
-    Ok(told(&headers, Deleted { deleted }))
+    Ok(told(&guest, &headers, Deleted { deleted }))
 }
 
 async fn remove(door: &Door, guest: &Guest, visitor: &Kept<Visitor>, ids: Vec<ConversationId>) -> Result<usize> {

@@ -16,7 +16,7 @@ use crate::http::AppState;
 use crate::http::limits::Limits;
 use crate::id::{ClientTokenId, ConversationId, RunId, SessionId, TenantId, VisitorId};
 use crate::model::{Caller, Who};
-use crate::secret::Secret;
+use crate::secret::{Secret, Vault};
 use crate::store::{Collection, Document, Kept, SharedStore};
 
 /// What every session's text begins with.
@@ -32,6 +32,9 @@ pub(super) struct Session {
     pub target: String,
     pub conversation: ConversationId,
     pub visitor: Option<VisitorId>,
+    /// Who the page's user was proven to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_user: Option<String>,
     pub expires_at: Timestamp,
     /// Sent so far.
     pub messages: u32,
@@ -83,12 +86,13 @@ impl Document for Session {
 pub(in crate::http) struct Door {
     pub(super) store: SharedStore,
     pub(super) clock: Clock,
+    pub(super) vault: Vault,
     limits: Limits,
 }
 
 impl FromRef<AppState> for Door {
     fn from_ref(state: &AppState) -> Self {
-        Self { store: state.store.clone(), clock: state.clock.clone(), limits: state.limits.clone() }
+        Self { store: state.store.clone(), clock: state.clock.clone(), vault: state.vault.clone(), limits: state.limits.clone() }
     }
 }
 

@@ -9,11 +9,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::TAG;
 use super::conversations::{self, Conversation};
 use super::door::{self, Door, Page, Session, Window};
+use super::identity::Proof;
 use super::tokens::Look;
 use super::visitors::{self, Visitor};
 use crate::auth::ticket;
@@ -52,9 +52,10 @@ struct Request {
     visitor_history: bool,
     #[serde(default)]
     visitor_token: Option<Secret>,
-    /// Read by nobody in this version; `visitor.identityStatus` says so.
+    /// Who the user is, in the word of the token's owner: a JSON Web Token signed with HS256 under the managed secret that the token names, with
+    /// `sub` and an `exp` at most a day ahead. Not read when the token names none.
     #[serde(default)]
-    identity_proof: Option<Value>,
+    identity_proof: Option<Secret>,
 }
 
 /// A session.
@@ -91,7 +92,7 @@ struct Target {
 #[schemars(rename = "ClientVisitor")]
 struct VisitorRow {
     id: VisitorId,
-    /// Always null: no identity is proven in this version.
+    /// The proof's `sub`; null for somebody whose identity was not proven.
     end_user_id: Option<String>,
     expires_at: Timestamp,
     identity_status: &'static str,
@@ -107,46 +108,50 @@ async fn init(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
     if request.session_id.is_some() && request.conversation_id.is_some() {
         return Err(Error::invalid_at("/conversationId", "a session has its conversation; give one of the two"));
     }
-    let history = request.visitor_history || request.visitor_token.is_some() || request.conversation_id.is_some();
+    let proof = Proof::new(request.identity_proof.as_ref().map(Secret::expose));
+    let end_user = proof.user(&door, page.tenant, settings).await?;
+    let asked = request.visitor_history || request.visitor_token.is_some() || request.conversation_id.is_some();
+    let history = asked || end_user.is_some() && settings.visitor_history;
     if history && !settings.visitor_history {
         return Err(Error::new(Kind::Forbidden, "visitor_history_disabled", "visitor_history_disabled")
             .next("the token's owner turns it on with `visitorHistory`"));
     }
     let target = target(&door, &page, request.flow_id.as_deref()).await?;
     let visitor = match history {
-        true => Some(visitor(&door, &page, &request).await?),
+        true => Some(visitor(&door, &page, &request, end_user.as_deref()).await?),
         false => None,
     };
     let now = door.clock.now();
     let expires_at = now.after(Duration::from_secs(60 * u64::from(settings.session_idle_timeout_minutes)));
-    let (text, session) = match old_session(&door, &page, request.session_id.as_ref(), &target.id, &headers, expires_at).await? {
-        Some(old) => old,
-        None => {
-            let conversation = match (request.conversation_id, &visitor) {
-                (Some(id), Some((visitor, _))) => conversations::of_visitor(&door, page.tenant, visitor, id).await?.id,
-                _ => ConversationId::new(&door.clock),
-            };
-            let id = SessionId::new(&door.clock);
-            let (text, hash) = ticket::mint(&door.clock, door::SESSION, page.tenant, id.as_u128());
-            let session = Session {
-                token: page.token.id,
-                hash,
-                target: target.id.clone(),
-                conversation,
-                visitor: visitor.as_ref().map(|(visitor, _)| visitor.id),
-                expires_at,
-                messages: 0,
-                minute: Window { since: now, count: 0 },
-                hour: Window { since: now, count: 0 },
-                client_tools: Vec::new(),
-                fingerprint: None,
-                running: None,
-            };
-            (text, door.sessions(page.tenant).create(id, session, now).await?)
-        }
-    };
+    let (text, session) =
+        match old_session(&door, &page, request.session_id.as_ref(), &target.id, end_user.as_deref(), &headers, expires_at).await? {
+            Some(old) => old,
+            None => {
+                let conversation = match (request.conversation_id, &visitor) {
+                    (Some(id), Some((visitor, _))) => conversations::of_visitor(&door, page.tenant, visitor, id).await?.id,
+                    _ => ConversationId::new(&door.clock),
+                };
+                let id = SessionId::new(&door.clock);
+                let (text, hash) = ticket::mint(&door.clock, door::SESSION, page.tenant, id.as_u128());
+                let session = Session {
+                    token: page.token.id,
+                    hash,
+                    target: target.id.clone(),
+                    conversation,
+                    visitor: visitor.as_ref().map(|(visitor, _)| visitor.id),
+                    end_user: end_user.clone(),
+                    expires_at,
+                    messages: 0,
+                    minute: Window { since: now, count: 0 },
+                    hour: Window { since: now, count: 0 },
+                    client_tools: Vec::new(),
+                    fingerprint: None,
+                    running: None,
+                };
+                (text, door.sessions(page.tenant).create(id, session, now).await?)
+            }
+        };
     let conversation = conversation(&door, &page, &session, visitor.as_ref().map(|(visitor, _)| visitor)).await?;
-    let proof = if request.identity_proof.is_some() { "ignored" } else { "not_provided" };
     Ok(Json(Opened {
         session_id: text.expose().to_owned(),
         expires_at: session.body.expires_at,
@@ -157,9 +162,9 @@ async fn init(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
         config: settings.config.clone(),
         visitor: visitor.map(|(visitor, token)| VisitorRow {
             id: visitor.id,
-            end_user_id: None,
+            end_user_id: visitor.body.end_user.clone(),
             expires_at: visitor.body.expires_at,
-            identity_status: proof,
+            identity_status: proof.status(settings),
             token: token.map(|token| token.expose().to_owned()),
         }),
     }))
@@ -189,6 +194,7 @@ async fn old_session(
     page: &Page,
     text: Option<&Secret>,
     target: &str,
+    end_user: Option<&str>,
     headers: &HeaderMap,
     expires_at: Timestamp,
 ) -> Result<Option<(Secret, Kept<Session>)>> {
@@ -196,8 +202,9 @@ async fn old_session(
     let same = |token: ClientTokenId, of: &str| token == page.token.id && of == target;
     match door.guest(text, headers).await {
         Ok(mut guest) if same(guest.token.id, &guest.session.body.target) => {
-            // A session whose conversation was deleted is no good any more.
-            if conversations::all(door, guest.tenant).find(guest.session.body.conversation).await?.is_none() {
+            // A session whose conversation was deleted is no good any more, and neither is somebody else's.
+            let other = end_user.is_some_and(|user| guest.session.body.end_user.as_deref() != Some(user));
+            if other || conversations::all(door, guest.tenant).find(guest.session.body.conversation).await?.is_none() {
                 return Ok(None);
             }
             door.change(&mut guest, |session| {
@@ -213,8 +220,11 @@ async fn old_session(
     }
 }
 
-/// The visitor who comes back, or a new one with their token.
-async fn visitor(door: &Door, page: &Page, request: &Request) -> Result<(Kept<Visitor>, Option<Secret>)> {
+/// The visitor who comes back, or a new one with their token. Whoever proves who they are needs none.
+async fn visitor(door: &Door, page: &Page, request: &Request, end_user: Option<&str>) -> Result<(Kept<Visitor>, Option<Secret>)> {
+    if let Some(user) = end_user {
+        return Ok((visitors::of_user(door, page.tenant, page.token.id, user).await?, None));
+    }
     if let Some(text) = &request.visitor_token
         && let Some(visitor) = visitors::find(door, page.tenant, page.token.id, text).await?
     {

@@ -10,6 +10,7 @@ mod chat;
 mod conversations;
 mod door;
 mod feedback;
+mod identity;
 mod init;
 mod tokens;
 mod visitors;

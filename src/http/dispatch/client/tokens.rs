@@ -115,6 +115,9 @@ pub(super) struct Settings {
     pub session_idle_timeout_minutes: u32,
     /// Whether users may come back to earlier conversations.
     pub visitor_history: bool,
+    /// The key of the managed secret under which the owner's backend signs identity proofs; absent, none is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_secret: Option<String>,
     pub config: Look,
 }
 
@@ -180,6 +183,9 @@ struct Input {
     #[schemars(range(min = 2, max = 43_200))]
     session_idle_timeout_minutes: Option<u32>,
     visitor_history: Option<bool>,
+    /// The key of a managed secret (`/v1/secrets`) under which the owner's backend signs identity proofs; the empty text ends that.
+    #[schemars(length(max = 100))]
+    identity_secret: Option<String>,
     config: Option<Look>,
 }
 
@@ -281,6 +287,7 @@ impl Input {
             max_messages_per_session: 200,
             session_idle_timeout_minutes: 24 * 60,
             visitor_history: false,
+            identity_secret: None,
             config: Look::default(),
         });
         match self.name {
@@ -320,6 +327,16 @@ impl Input {
         settings.pin_to_version = self.pin_to_version.unwrap_or(settings.pin_to_version);
         settings.visitor_history = self.visitor_history.unwrap_or(settings.visitor_history);
         settings.config = self.config.unwrap_or(settings.config);
+        match self.identity_secret {
+            Some(key) if key.is_empty() => settings.identity_secret = None,
+            Some(key) => {
+                if !store.list_secrets(tenant).await?.iter().any(|secret| secret.key == key) {
+                    problems.add("/identitySecret", "expected the key of a managed secret of this tenant; POST /v1/secrets makes one");
+                }
+                settings.identity_secret = Some(key);
+            }
+            None => {}
+        }
         if let Some(ids) = self.flow_ids {
             settings.flow_ids = saved(store, tenant, TargetKind::Flow, "/flowIds", &ids, |id: FlowId| id, &mut problems).await?;
         }

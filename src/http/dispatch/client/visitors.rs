@@ -11,7 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::TAG;
-use super::door::Door;
+use super::door::{Door, Guest};
+use super::identity::Proof;
 use crate::auth::ticket;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
@@ -19,7 +20,7 @@ use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::id::{ClientTokenId, ConversationId, TenantId, VisitorId};
 use crate::secret::Secret;
-use crate::store::{Collection, Document, Kept};
+use crate::store::{Collection, Document, Kept, StoreError};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route(
@@ -41,7 +42,10 @@ const REMEMBERED: usize = 200;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Visitor {
     token: ClientTokenId,
+    /// Empty for somebody whose identity was proven: they prove it again.
     hash: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_user: Option<String>,
     pub expires_at: Timestamp,
     /// Oldest first.
     pub conversations: Vec<ConversationId>,
@@ -51,9 +55,18 @@ impl Document for Visitor {
     const KIND: &'static str = "visitor";
     type Id = VisitorId;
 
+    /// A proven user is the same visitor on every device.
+    fn place(&self) -> Option<String> {
+        self.end_user.as_ref().map(|user| place(self.token, user))
+    }
+
     fn parent(&self) -> Option<String> {
         Some(self.token.to_string())
     }
+}
+
+fn place(token: ClientTokenId, user: &str) -> String {
+    format!("{token}\n{user}")
 }
 
 /// A visitor was forgotten.
@@ -69,7 +82,7 @@ pub(super) async fn create(door: &Door, tenant: TenantId, token: ClientTokenId) 
     let id = VisitorId::new(&door.clock);
     let (text, hash) = ticket::mint(&door.clock, PREFIX, tenant, id.as_u128());
     let now = door.clock.now();
-    let visitor = Visitor { token, hash, expires_at: now.after(LIFE), conversations: Vec::new() };
+    let visitor = Visitor { token, hash, end_user: None, expires_at: now.after(LIFE), conversations: Vec::new() };
     Ok((Collection::of(&*door.store, tenant).create(id, visitor, now).await?, text))
 }
 
@@ -83,17 +96,39 @@ pub(super) async fn find(door: &Door, tenant: TenantId, token: ClientTokenId, te
     Ok(found.filter(real))
 }
 
-/// The visitor whose token a request carries. Error: `visitor_token_required` (401).
-pub(super) async fn proven(door: &Door, tenant: TenantId, token: ClientTokenId, headers: &HeaderMap) -> Result<Kept<Visitor>> {
+/// The visitor whose identity was proven, new or known.
+pub(super) async fn of_user(door: &Door, tenant: TenantId, token: ClientTokenId, user: &str) -> Result<Kept<Visitor>> {
+    let (all, now) = (Collection::of(&*door.store, tenant), door.clock.now());
+    if let Some(known) = all.find_at(&place(token, user)).await? {
+        return Ok(known);
+    }
+    let expires_at = now.after(LIFE);
+    let visitor = Visitor { token, hash: String::new(), end_user: Some(user.to_owned()), expires_at, conversations: Vec::new() };
+    match all.create(VisitorId::new(&door.clock), visitor, now).await {
+        // Two of the user's devices came at once.
+        Err(StoreError::Exists(_)) => all.find_at(&place(token, user)).await?.ok_or_else(required),
+        made => Ok(made?),
+    }
+}
+
+/// The visitor whom a request proves: by an identity proof if it carries one that is read here, by a visitor's token otherwise.
+/// Errors: those of [`Proof::user`]; `visitor_token_required` (401).
+pub(super) async fn proven(door: &Door, guest: &Guest, headers: &HeaderMap) -> Result<Kept<Visitor>> {
+    let (tenant, token) = (guest.tenant, guest.token.id);
+    if let Some(user) = Proof::of(headers).user(door, tenant, &guest.token.body.settings).await? {
+        return of_user(door, tenant, token, &user).await;
+    }
     let text = headers.get(HEADER).and_then(|value| value.to_str().ok()).map(Secret::new);
     let found = match &text {
         Some(text) => find(door, tenant, token, text).await?,
         None => None,
     };
-    found.ok_or_else(|| {
-        Error::new(Kind::Unauthenticated, "visitor_token_required", "Visitor token required")
-            .next("send the `visitor.token` of POST /v1/client/init in the header X-Visitor-Token")
-    })
+    found.ok_or_else(required)
+}
+
+fn required() -> Error {
+    Error::new(Kind::Unauthenticated, "visitor_token_required", "Visitor token required")
+        .next("send the `visitor.token` of POST /v1/client/init in the header X-Visitor-Token")
 }
 
 /// Lets a visitor come back to a conversation.

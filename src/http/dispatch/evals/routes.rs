@@ -208,7 +208,7 @@ const LONGEST_NAME: usize = 255;
 /// Bytes of an answer that is kept with its grades; the execution has the whole.
 const LONGEST_OUTPUT: usize = 8 * 1024;
 /// How long an eval is one server's, and how soon it is looked at again.
-const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(300);
 
 fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Eval> {
@@ -584,8 +584,11 @@ pub(in crate::http::dispatch) async fn tick(state: &AppState, tenant: TenantId, 
         (eval.status, eval.completed_at) = (Status::Completed, Some(now));
     }
     eval.next = (!done).then(|| now.after(SOON));
-    if evals.change(&kept, eval.clone(), now).await?.is_none() {
-        // Whoever cancelled it meanwhile was right, and knew nothing of what was started now.
+    if evals.change(&kept, eval.clone(), now).await?.is_none()
+        && evals.find(kept.id).await?.is_none_or(|now| now.body.status == Status::Cancelled)
+    {
+        // Whoever cancelled it meanwhile was right, and knew nothing of what was started now. Another server that only went on with it, because
+        // this one took so long, finds what was started here under the same keys.
         stop_all(state, tenant, &eval).await?;
     }
     Ok(())

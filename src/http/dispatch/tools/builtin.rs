@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// Every built-in tool, by name.
 pub fn all() -> Vec<Value> {
-    vec![current_time(), record_get(), record_list(), record_upsert(), fetch_url()]
+    vec![current_time(), record_get(), record_list(), record_upsert(), fetch_url(), set_state()]
 }
 
 /// The definition of `builtin:name`.
@@ -60,4 +60,10 @@ fn fetch_url() -> Value {
     let properties = json!({ "url": { "type": "string", "format": "uri" } });
     let config = json!({ "http": { "url": "{{url}}", "method": "GET" }, "responseType": "text" });
     of_step("fetch_url", "Reads a page or a document of the web.", properties, &["url"], "fetch-url", config)
+}
+
+fn set_state() -> Value {
+    let set = json!({ "type": "object", "description": "Members to set, by name; null removes one. Others stay." });
+    let about = "Changes the state that the user's application shows beside the conversation: progress, a plan, a form.";
+    tool("set_state", about, json!({ "set": set }), &["set"], "state", json!({}))
 }
