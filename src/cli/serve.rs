@@ -38,12 +38,14 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     failpoint::arm(arguments.failpoint.as_deref()).map_err(|why| Error::new(Kind::Invalid, "failpoint_invalid", why))?;
     let _telemetry =
         telemetry::install(&LogOptions { filter: Some(arguments.log), json: arguments.log_json, otlp: arguments.otlp_endpoint });
-    let config = arguments.server.config(std::env::vars().collect::<HashMap<_, _>>());
+    let mut config = arguments.server.config(std::env::vars().collect::<HashMap<_, _>>());
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {}: {error}", config.listen))
             .next("choose another with --listen")
     })?;
     let address = listener.local_addr().map_err(Error::internal)?;
+    // With port 0 the system chose one.
+    config.listen = address;
     let app = App::start(&config, Clock::system()).await?;
     if config.dev {
         tracing::warn!("--dev: loopback targets are allowed, and local/echo answers for models whose provider has no key");

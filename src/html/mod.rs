@@ -6,9 +6,15 @@
 
 mod pdf;
 
-use htmd::{HtmlToMarkdown, Node};
-use markup5ever_rcdom::NodeData;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use htmd::{HtmlToMarkdown, Node};
+use html5ever::tendril::TendrilSink;
+use html5ever::{ParseOpts, parse_document};
+use markup5ever_rcdom::{NodeData, RcDom};
 use url::Url;
 
 pub use pdf::{Layout, PaperSize, Unprintable, from_html as pdf_of_html, from_markdown as pdf_of_markdown};
@@ -55,6 +61,9 @@ fn depth(html: &str) -> usize {
 
 /// Elements that are open at once in what is parsed at all.
 const MOST_OPEN: usize = 5_000;
+/// How long parsing may take, and what is parsed between two looks at the clock, in bytes.
+const LONGEST_PARSE: Duration = Duration::from_secs(2);
+const PIECE: usize = 4 * 1024;
 /// Elements that hold nothing, or that the next of their kind closes.
 const NEVER_OPEN: [&str; 24] = [
     "area", "base", "br", "col", "dd", "dt", "embed", "hr", "img", "input", "li", "link", "meta", "option", "p", "param", "source",
@@ -63,20 +72,28 @@ const NEVER_OPEN: [&str; 24] = [
 
 /// Whether more elements are open at some place than are parsed. Counts tags, and is right within what their contents can hide.
 fn is_too_open(html: &str) -> bool {
-    let mut open = 0_usize;
+    let mut open: HashMap<String, usize> = HashMap::new();
+    let mut all = 0_usize;
     for tag in html.split('<').skip(1) {
-        if let Some(rest) = tag.strip_prefix('/') {
-            if rest.starts_with(|letter: char| letter.is_ascii_alphabetic()) {
-                open = open.saturating_sub(1);
-            }
-            continue;
-        }
+        let (closes, tag) = tag.strip_prefix('/').map_or((false, tag), |tag| (true, tag));
         let end = tag.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-').unwrap_or(tag.len());
         let name = tag.get(..end).unwrap_or_default().to_ascii_lowercase();
-        if name.starts_with(|letter: char| letter.is_ascii_alphabetic()) && !NEVER_OPEN.contains(&name.as_str()) {
-            open += 1;
+        if !name.starts_with(|letter: char| letter.is_ascii_alphabetic()) || NEVER_OPEN.contains(&name.as_str()) {
+            continue;
         }
-        if open > MOST_OPEN {
+        // Closing what is not open closes nothing.
+        match open.entry(name) {
+            Entry::Occupied(mut count) if closes && *count.get() > 0 => {
+                *count.get_mut() -= 1;
+                all -= 1;
+            }
+            _ if closes => {}
+            entry => {
+                *entry.or_default() += 1;
+                all += 1;
+            }
+        }
+        if all > MOST_OPEN {
             return true;
         }
     }
@@ -91,14 +108,26 @@ fn without_tags(html: &str) -> String {
     texts.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
 }
 
-/// The tree, unless too much is open at once.
+/// The tree, unless too much is open at once, or parsing takes too long: a parser looks through all that is open at many a tag, and what stands in
+/// comments and out of order can hide from any count of tags.
 fn parse(html: &str) -> Option<(HtmlToMarkdown, Rc<Node>)> {
     if is_too_open(html) {
         return None;
     }
     let converter = HtmlToMarkdown::builder().skip_tags(vec!["script", "style", "noscript", "template", "svg", "head"]).build();
-    let tree = converter.html_to_tree(html).ok()?;
-    Some((converter, tree))
+    let mut parser = parse_document(RcDom::default(), ParseOpts::default());
+    #[expect(clippy::disallowed_methods, reason = "it is the processor's time that is bounded, whatever the clock of executions says")]
+    let began = Instant::now();
+    let mut rest = html;
+    while !rest.is_empty() {
+        let (piece, more) = rest.split_at(rest.floor_char_boundary(PIECE));
+        parser.process(piece.into());
+        rest = more;
+        if began.elapsed() > LONGEST_PARSE {
+            return None;
+        }
+    }
+    Some((converter, parser.finish().document))
 }
 
 /// What one walk over a tree sees.
@@ -187,6 +216,14 @@ mod tests {
             assert_eq!(page.markdown.trim(), "hello");
             assert!(depth(&html) > DEEPEST);
         }
+        // What closes nothing hides nothing.
+        for pair in ["<div></p>", "<div></span>", "<div></br>"] {
+            assert!(is_too_open(&pair.repeat(MOST_OPEN + 1)), "{pair}");
+        }
+        assert!(!is_too_open(&"<div><b>x</b></div>".repeat(MOST_OPEN + 1)));
+        // What hides from the count is given up on in time.
+        let hidden = "<div><!--</div>-->".repeat(100_000);
+        assert!(read(&hidden, &at("https://a.example/")).links.is_empty());
         // What is long and not deep is no trouble.
         let long = format!("{}<p>end", "<p>a<br><img src=x>".repeat(20_000));
         assert!(read(&long, &at("https://a.example/")).markdown.ends_with("end"));

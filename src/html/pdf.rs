@@ -12,6 +12,9 @@ use super::{DEEPEST, depth};
 pub const LONGEST: usize = 512 * 1024;
 /// Largest file, in bytes.
 const LARGEST: usize = 20 * 1024 * 1024;
+/// Opening brackets, and the stack that the printer has for them: it reads style rules by recursion, and takes up to 40 KiB for each level.
+const MOST_BRACKETS: usize = 10_000;
+const STACK: usize = 512 * 1024 * 1024;
 const POINTS_PER_MM: f32 = 72.0 / 25.4;
 
 /// A sheet.
@@ -48,6 +51,10 @@ pub enum Unprintable {
     TooLong(usize),
     #[error("the document's elements are nested more than {DEEPEST} deep")]
     TooDeep,
+    #[error("the document has more than {MOST_BRACKETS} opening brackets, of style rules or of text")]
+    TooManyBrackets,
+    #[error("the document has more than 500 elements without an end tag; give each one, also `li`, `td` and the like")]
+    Unclosed,
     #[error("the PDF has {0} bytes; {LARGEST} are the most")]
     TooLarge(usize),
     #[error("the document cannot be printed: {0}")]
@@ -59,10 +66,11 @@ pub fn from_html(html: &str, layout: &Layout) -> Result<Vec<u8>, Unprintable> {
     if html.len() > LONGEST {
         return Err(Unprintable::TooLong(html.len()));
     }
+    check_brackets(html)?;
     if depth(html) > DEEPEST {
         return Err(Unprintable::TooDeep);
     }
-    finish(converter(layout).convert(html))
+    finish(|| converter(layout).convert(html))
 }
 
 /// Prints Markdown (CommonMark with tables).
@@ -75,7 +83,8 @@ pub fn from_markdown(markdown: &str, layout: &Layout) -> Result<Vec<u8>, Unprint
     if quotes > DEEPEST || depth(markdown) > DEEPEST {
         return Err(Unprintable::TooDeep);
     }
-    finish(converter(layout).convert_markdown(markdown))
+    check_brackets(markdown)?;
+    finish(|| converter(layout).convert_markdown(markdown))
 }
 
 fn converter(layout: &Layout) -> HtmlConverter {
@@ -103,10 +112,23 @@ fn converter(layout: &Layout) -> HtmlConverter {
     converter
 }
 
-fn finish(printed: Result<Vec<u8>, IronpressError>) -> Result<Vec<u8>, Unprintable> {
-    match printed {
+/// Every bracket may be one more level, whatever closes it: a comment hides that.
+fn check_brackets(document: &str) -> Result<(), Unprintable> {
+    let brackets = document.bytes().filter(|byte| b"{([".contains(byte)).count();
+    if brackets > MOST_BRACKETS { Err(Unprintable::TooManyBrackets) } else { Ok(()) }
+}
+
+/// Prints on a thread with a stack of its own, for the printer's recursion is not ours to bound.
+fn finish(print: impl FnOnce() -> Result<Vec<u8>, IronpressError> + Send) -> Result<Vec<u8>, Unprintable> {
+    let printed = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("printer".into()).stack_size(STACK).spawn_scoped(scope, print);
+        thread.map(|thread| thread.join())
+    });
+    let broken = |why: String| Unprintable::Broken(why);
+    match printed.map_err(|error| broken(error.to_string()))?.map_err(|_| broken("it cannot be laid out".to_owned()))? {
         Ok(pdf) if pdf.len() > LARGEST => Err(Unprintable::TooLarge(pdf.len())),
         Ok(pdf) => Ok(pdf),
+        Err(error) if error.to_string().contains("nesting depth") => Err(Unprintable::Unclosed),
         Err(error) => Err(Unprintable::Broken(error.to_string())),
     }
 }
@@ -130,6 +152,14 @@ mod tests {
         let deep = format!("{}x", "<div>".repeat(1_000));
         assert_eq!(from_html(&deep, &Layout::default()), Err(Unprintable::TooDeep));
         assert_eq!(from_markdown(&format!("{}x", "> ".repeat(1_000)), &Layout::default()), Err(Unprintable::TooDeep));
+        // Rules within rules: a few are printed or refused, and end nobody's process.
+        for rules in ["@media all{".repeat(300), "a{".repeat(3_000), "p:not(".repeat(1_000), "@media all{/*}*/".repeat(300)] {
+            let _ = from_html(&format!("<style>{rules}</style><p>x"), &Layout::default());
+        }
+        let many = format!("<style>{}</style><p>x", "a{}".repeat(MOST_BRACKETS + 1));
+        assert_eq!(from_html(&many, &Layout::default()), Err(Unprintable::TooManyBrackets));
+        assert_eq!(from_markdown(&"[".repeat(50_000), &Layout::default()), Err(Unprintable::TooManyBrackets));
+        assert_eq!(from_html(&format!("<ul>{}</ul>", "<li>a".repeat(600)), &Layout::default()), Err(Unprintable::Unclosed));
         let long = "x".repeat(LONGEST + 1);
         assert_eq!(from_html(&long, &Layout::default()), Err(Unprintable::TooLong(LONGEST + 1)));
     }

@@ -1,6 +1,7 @@
 //! Mail over SMTP, to the operator's own server. Which one that is nobody else has a word in, so its address is not judged.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use lettre::message::header::ContentType;
@@ -91,13 +92,20 @@ fn compose(mail: &Mail) -> std::result::Result<(Message, String), Undelivered> {
     message.map(|message| (message, id)).map_err(|error| refuse(format!("the mail cannot be written: {error}")))
 }
 
+/// What says that no connection came about.
+const UNREACHED: [ErrorKind; 4] =
+    [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable];
+
 fn undelivered(error: &SmtpError) -> Undelivered {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
         cause = next;
     }
     let refused = error.is_permanent() || error.is_transient();
-    Undelivered { message: format!("the mail server did not take it: {cause}"), transient: !error.is_permanent(), sent: !refused }
+    // No connection stood, or none that a mail could pass.
+    let unreached = cause.downcast_ref::<std::io::Error>().is_some_and(|error| UNREACHED.contains(&error.kind()));
+    let unsent = refused || unreached || error.is_tls() || error.is_client();
+    Undelivered { message: format!("the mail server did not take it: {cause}"), transient: !error.is_permanent(), sent: !unsent }
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ pub enum Piece {
         index: u32,
         delta: String,
     },
+    /// A picture, in base64.
+    Media {
+        media_type: String,
+        data: String,
+    },
     /// What the answer rests on.
     Citation(Citation),
     /// Attempt `number` failed; another one follows after `wait`.
@@ -360,6 +365,7 @@ fn piece(event: ModelEvent) -> Option<Piece> {
         ModelEvent::Reasoning(delta) => Some(Piece::Reasoning(delta)),
         ModelEvent::ToolCallStart { index, id, name, .. } => Some(Piece::ToolCallStart { index, id, name }),
         ModelEvent::ToolCallDelta { index, delta } => Some(Piece::ToolCallDelta { index, delta }),
+        ModelEvent::Media { media_type, data } => Some(Piece::Media { media_type, data }),
         ModelEvent::Citation(citation) => Some(Piece::Citation(citation)),
         ModelEvent::ReasoningEnd { .. } | ModelEvent::Usage(_) | ModelEvent::Finish(_) => None,
     }

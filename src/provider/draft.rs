@@ -43,6 +43,11 @@ impl Draft {
             ModelEvent::ToolCallDelta { index, delta } => self.call(*index).arguments.push_str(delta),
             ModelEvent::Usage(usage) => self.usage = Some(*usage),
             ModelEvent::Finish(finish) => self.finish = Some(*finish),
+            ModelEvent::Media { media_type, data } => {
+                self.thinking = false;
+                // What a later step or turn reads of it.
+                self.text += &["![image](data:", media_type.as_str(), ";base64,", data.as_str(), ")"].concat();
+            }
             ModelEvent::Citation(_) => {}
         }
     }

@@ -136,6 +136,12 @@ pub enum ModelEvent {
         index: u32,
         delta: String,
     },
+    /// A picture that the model made, in base64. A part of the text, too.
+    Media {
+        /// As `image/png`.
+        media_type: String,
+        data: String,
+    },
     /// What the answer rests on.
     Citation(Citation),
     /// A new total; replaces any earlier one.

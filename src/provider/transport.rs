@@ -163,7 +163,10 @@ impl<D: Decode> Reading<D> {
                 ModelEvent::Finish(finish) => self.finish = Some(*finish),
                 ModelEvent::Citation(_) => {}
                 ModelEvent::Text(text) | ModelEvent::Reasoning(text) => self.said |= !text.is_empty(),
-                ModelEvent::ToolCallStart { .. } | ModelEvent::ToolCallDelta { .. } | ModelEvent::ReasoningEnd { .. } => self.said = true,
+                ModelEvent::ToolCallStart { .. }
+                | ModelEvent::ToolCallDelta { .. }
+                | ModelEvent::ReasoningEnd { .. }
+                | ModelEvent::Media { .. } => self.said = true,
             }
             self.out.send(Ok(event)).await;
         }

@@ -31,14 +31,15 @@ fn line(value: &Value) -> String {
     format!("data: {value}\r\n\r\n")
 }
 
-/// What comes before the words: thoughts and calls.
+/// What comes before the words: thoughts, a picture and calls.
 fn ahead(script: &Script) -> Vec<Value> {
     let thought = script.thought.map(|thought| json!({ "text": thought, "thought": true }));
     let calls = script.calls.iter().enumerate().map(|(at, (name, arguments))| {
         let call = json!({ "name": name, "args": arguments });
         if at == 0 { json!({ "functionCall": call, "thoughtSignature": "sealed" }) } else { json!({ "functionCall": call }) }
     });
-    thought.into_iter().chain(calls).collect()
+    let drawn = script.drawn.map(|data| json!({ "inlineData": { "mimeType": "image/png", "data": data } }));
+    thought.into_iter().chain(drawn).chain(calls).collect()
 }
 
 fn usage(script: &Script) -> Value {

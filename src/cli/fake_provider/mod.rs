@@ -27,6 +27,7 @@
 //! | `fake-tools` | calls every offered tool once, then answers |
 //! | `fake-tools-N` | calls every offered tool, N times in a row, then answers |
 //! | `fake-reasoning` | thinks before it answers |
+//! | `fake-draws` | a picture of one pixel before the words (not in the messages format, which has none) |
 //! | `fake-cites` | names a page that its answer rests on |
 //!
 //! Names combine: `fake-chunks-20-slow-5-cut-after-7`. Usage is always 100 input tokens, 40 of them cached, and one

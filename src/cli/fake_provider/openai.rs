@@ -15,6 +15,9 @@ pub(super) fn chunks(script: &Script) -> Chunks {
     if let Some(thought) = script.thought {
         head += &chunk(json!({ "reasoning_content": thought }), None);
     }
+    if let Some(images) = images(script) {
+        head += &chunk(json!({ "images": images }), None);
+    }
     for (index, (name, arguments)) in script.calls.iter().enumerate() {
         let function = json!({ "name": name, "arguments": "" });
         head += &chunk(json!({ "tool_calls": [{ "index": index, "id": id(index), "type": "function", "function": function }] }), None);
@@ -29,6 +32,11 @@ pub(super) fn chunks(script: &Script) -> Chunks {
     let cited = notes(script).map_or_else(String::new, |notes| chunk(json!({ "annotations": notes }), None).repeat(2));
     let tail = format!("{cited}{}{end}data: [DONE]\n\n", chunk(json!({}), Some(finish(script))));
     Chunks { head, words, tail }
+}
+
+fn images(script: &Script) -> Option<Value> {
+    let url = format!("data:image/png;base64,{}", script.drawn?);
+    Some(json!([{ "type": "image_url", "image_url": { "url": url } }]))
 }
 
 fn notes(script: &Script) -> Option<Value> {
@@ -67,6 +75,9 @@ pub(super) fn whole(script: &Script) -> Value {
     let mut message = json!({ "role": "assistant", "content": script.text() });
     if let Some(thought) = script.thought {
         message["reasoning_content"] = thought.into();
+    }
+    if let Some(images) = images(script) {
+        message["images"] = images;
     }
     if let Some(notes) = notes(script) {
         message["annotations"] = notes;

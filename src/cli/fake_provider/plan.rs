@@ -17,6 +17,7 @@ pub(super) struct Plan {
     pub tools: usize,
     pub reasoning: bool,
     pub cites: bool,
+    pub draws: bool,
     pub mark: bool,
 }
 
@@ -60,6 +61,7 @@ pub(super) fn plan(model: &str) -> Plan {
         tools: 0,
         reasoning: false,
         cites: false,
+        draws: false,
         mark: false,
     };
     // A relay's name may stand in front: `vendor/fake-ok`.
@@ -113,6 +115,10 @@ impl Plan {
             }
             ["cites", left @ ..] => {
                 self.cites = true;
+                (None, left)
+            }
+            ["draws", left @ ..] => {
+                self.draws = true;
                 (None, left)
             }
             ["bom", left @ ..] => {

@@ -53,12 +53,15 @@ pub(super) struct Script {
     pub model: String,
     pub words: Vec<String>,
     pub thought: Option<&'static str>,
+    /// A picture as PNG, in base64.
+    pub drawn: Option<&'static str>,
     /// Title and address of a page.
     pub cited: Option<(&'static str, &'static str)>,
     /// Name and arguments.
     pub calls: Vec<(String, Value)>,
 }
 
+const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 pub(super) const INPUT_TOKENS: u64 = 100;
 pub(super) const CACHED_TOKENS: u64 = 40;
 pub(super) const REASONING_TOKENS: u64 = 7;
@@ -141,7 +144,7 @@ fn script(plan: &Plan, asked: &Asked) -> Script {
     let words = if silent { Vec::new() } else { (1..=plan.chunks).map(|n| format!("word{n} ")).collect() };
     let thought = plan.reasoning.then_some("Let me think.");
     let cited = plan.cites.then_some(("A page", "https://page.example/"));
-    Script { model: asked.model.clone(), words, thought, cited, calls }
+    Script { model: asked.model.clone(), words, thought, drawn: plan.draws.then_some(PIXEL), cited, calls }
 }
 
 /// One call of every offered tool, unless tools have already answered so many times in a row.

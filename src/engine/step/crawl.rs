@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use texting_robots::Robot;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::http::net_failure;
@@ -34,6 +35,8 @@ const DEEPEST: u32 = 10;
 /// Largest page, in bytes.
 const MAX_PAGE: u64 = 2 * 1024 * 1024;
 const MAX_ROBOTS: u64 = 512 * 1024;
+/// Pages that are read at once: it is work for the processor.
+static READING: Semaphore = Semaphore::const_new(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two pages: what a site may ask for, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -134,7 +137,15 @@ impl Body {
                     String::new()
                 };
                 let read = if kind.contains("html") {
-                    html::read(&text, &at)
+                    // A page may take a second to read: not where other executions wait for their turn.
+                    let turn = READING.acquire().await;
+                    let (text, at) = (text.clone(), at.clone());
+                    let read = move || {
+                        // Held to the end, also when nobody waits for it any more.
+                        let _turn = turn;
+                        html::read(&text, &at)
+                    };
+                    tokio::task::spawn_blocking(read).await.unwrap_or_default()
                 } else {
                     html::Page { markdown: text.clone(), ..html::Page::default() }
                 };

@@ -38,7 +38,7 @@ pub const PDF: StepType = StepType {
 };
 
 /// Documents that are printed at once: printing keeps a whole core busy.
-static PRINTING: Semaphore = Semaphore::const_new(2);
+static PRINTING: Semaphore = Semaphore::const_new(1);
 /// Characters of a file's name.
 const LONGEST_NAME: usize = 200;
 
@@ -342,8 +342,10 @@ impl StepBody for Pdf {
 pub async fn print(document: String, markdown: bool, layout: Layout, name: Option<String>, visibility: Visibility) -> StepResult<NewFile> {
     let name = name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "document.pdf".into());
     let closed = || StepFailure::transient("cannot_print", "the server is shutting down");
-    let _permit = PRINTING.acquire().await.map_err(|_| closed())?;
+    let permit = PRINTING.acquire().await.map_err(|_| closed())?;
     let printed = tokio::task::spawn_blocking(move || {
+        // Held to the end, also when nobody waits for it any more.
+        let _permit = permit;
         if markdown { html::pdf_of_markdown(&document, &layout) } else { html::pdf_of_html(&document, &layout) }
     });
     let pdf = printed.await.map_err(|_| StepFailure::new("cannot_print", "the document could not be laid out"))?;

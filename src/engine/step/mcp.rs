@@ -18,7 +18,7 @@ use crate::model::Outcome;
 use crate::model::event::Event;
 use crate::model::wait::{Wait, WaitKind};
 use crate::store::{Collection, Document, StoreError};
-use crate::tool::mcp::{Answer, Failure, Listed, Server};
+use crate::tool::mcp::{Answer, Failure, Listed, Place, Server};
 use crate::tool::{Body, Definition, Effect, Remote, Tool};
 
 /// Questions of one call, one after the other.
@@ -103,7 +103,7 @@ async fn offered(context: &StepContext<'_>, server: &Server) -> StepResult<Vec<O
             let place = server.place(&context.scope_with_secrets())?;
             let (run, tenant) = (context.run.run.to_string(), context.run.tenant.to_string());
             let listed = context.parts().mcp.list(&run, &tenant, server, &place).await.map_err(|failure| failed(&failure))?;
-            let known = pinned(context, &place.shown(), &listed).await?;
+            let known = pinned(context, &known_as(context, &place), &listed).await?;
             let changed = |tool: &Listed| {
                 let now = tool.fingerprint();
                 known.get(&tool.name).is_some_and(|before| *before != now).then_some(now)
@@ -111,6 +111,11 @@ async fn offered(context: &StepContext<'_>, server: &Server) -> StepResult<Vec<O
             Ok(listed.into_iter().map(|tool| Offered { changed: changed(&tool), tool }).collect())
         })
         .await
+}
+
+/// What a server's fingerprints are kept under: no secret of its address, so that a new one changes nothing either.
+fn known_as(context: &StepContext<'_>, place: &Place) -> String {
+    context.run.redactor.text(&place.shown())
 }
 
 /// The fingerprints that were known before; what is new is known from now on.
@@ -164,7 +169,7 @@ pub async fn call(invocation: &Invocation<'_>, context: &StepContext<'_>, key: &
         Err(error) => return Ok(ToolOutcome::failed(error.message())),
     };
     if let Some(fingerprint) = &remote.changed {
-        accept(context, &place.shown(), &remote.tool, fingerprint).await?;
+        accept(context, &known_as(context, &place), &remote.tool, fingerprint).await?;
     }
     let mut answered = None;
     for round in 1..=MOST_ROUNDS {

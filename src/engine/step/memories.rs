@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
-use crate::expr::Template;
+use crate::expr::{Missing, Piece, Template};
 use crate::id::MemoryId;
 use crate::model::Step;
 use crate::store::{Collection, Document, Kept, StoreError};
@@ -176,11 +176,16 @@ fn rendered(context: &StepContext<'_>, template: &Template) -> StepResult<String
 
 /// Whose memory it is. Nobody in particular has none: else everybody's would be in one place.
 fn profile(context: &StepContext<'_>, template: &Template) -> StepResult<String> {
-    let rendered = template.render(&context.scope())?;
-    let profile = text_of(&rendered.value).trim().to_owned();
-    if !rendered.unresolved.is_empty() || profile.is_empty() || profile.chars().count() > LONGEST_PROFILE || profile.contains('\0') {
-        let message =
-            format!("`profileTemplate` came to `{profile}`: expected 1 to {LONGEST_PROFILE} characters, with all its variables there");
+    let (pieces, unresolved) = template.pieces(&context.scope(), Missing::Empty)?;
+    let empty = pieces.iter().any(|piece| matches!(piece, Piece::Value { text, .. } if text.trim().is_empty() || text == "null"));
+    let texts = pieces.iter().map(|piece| match piece {
+        Piece::Text(text) | Piece::Value { text, .. } => text.as_str(),
+    });
+    let profile = texts.collect::<String>().trim().to_owned();
+    if empty || !unresolved.is_empty() || profile.is_empty() || profile.chars().count() > LONGEST_PROFILE || profile.contains('\0') {
+        let message = format!(
+            "`profileTemplate` came to `{profile}`: expected 1 to {LONGEST_PROFILE} characters, with none of its variables missing or empty"
+        );
         return Err(StepFailure::new("invalid_profile", message).into());
     }
     Ok(profile)

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use crate::engine::budget::Worst;
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::engine::meter;
 use crate::error::Problems;
@@ -16,7 +17,7 @@ use crate::expr::{Template, TemplateTree};
 use crate::id::VectorId;
 use crate::model::Step;
 use crate::model::run::Spent;
-use crate::provider::{MOST_TEXTS, cosine, vector_value};
+use crate::provider::{MOST_TEXTS, Usage, cosine, vector_value};
 use crate::store::{Collection, Document, Kept, StoreError};
 use crate::tool::Effect;
 
@@ -241,8 +242,18 @@ async fn embed(context: &StepContext<'_>, model: &str, texts: Vec<String>, dimen
     }
     let models = &context.parts().models;
     let resolved = models.resolve(model).and_then(|model| models.check(&model, &context.run.keys))?;
+    let key = context.key("vectors");
+    let reserved = match context.recall(&key) {
+        Some(_) => None,
+        None => {
+            // A token is a byte at most.
+            let input = texts.iter().map(|text| text.len() as u64).sum();
+            let worst = resolved.cost(&Usage { input, ..Usage::default() });
+            Some(context.reserve(Worst { cost: worst.nano_usd, tokens: input, calls: 1 })?)
+        }
+    };
     let made: Vec<String> = context
-        .effect(&context.key("vectors"), Effect::Idempotent, || async {
+        .effect(&key, Effect::Idempotent, || async {
             let (embedded, cost) = models.embed(&resolved, texts, dimensions).await.map_err(|error| {
                 let named = crate::error::Error::from(error.clone());
                 StepFailure {
@@ -259,6 +270,7 @@ async fn embed(context: &StepContext<'_>, model: &str, texts: Vec<String>, dimen
             Ok(embedded.vectors.iter().map(|vector| pack(vector)).collect())
         })
         .await?;
+    drop(reserved);
     made.iter()
         .map(|vector| unpack(vector).ok_or_else(|| StepFailure::new("journal_unreadable", "a vector cannot be read").into()))
         .collect()

@@ -35,6 +35,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 /// Rows of one import, and of one export.
 const MOST_IMPORTED: usize = 2_000;
 const MOST_EXPORTED: usize = 10_000;
+const MOST_COLUMNS: usize = 1_000;
 const PAGE: u32 = 200;
 /// Failures that are told.
 const TOLD: usize = 100;
@@ -206,6 +207,14 @@ async fn export(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, P
         }
     }
     let keys: BTreeSet<&String> = records.iter().flat_map(|record| record.metadata.keys()).collect();
+    if keys.len() > MOST_COLUMNS {
+        return Err(Error::new(
+            Kind::Conflict,
+            "too_many_columns",
+            format!("the records have {} keys; one export has {MOST_COLUMNS} columns at most", keys.len()),
+        )
+        .next("page through GET /v1/records"));
+    }
     let mut writer = csv::Writer::from_writer(Vec::new());
     let heads = ["id", "name", "createdAt", "updatedAt"].into_iter().chain(keys.iter().map(|key| key.as_str()));
     writer.write_record(heads).map_err(Error::internal)?;

@@ -129,9 +129,14 @@ struct Deleted {
     deleted: bool,
 }
 
+/// Another after each move, and after it was deleted and made anew.
+fn revision(kept: &Kept<Release>) -> String {
+    format!("{}.{}", kept.id, kept.version)
+}
+
 impl From<Kept<Release>> for Row {
     fn from(kept: Kept<Release>) -> Self {
-        let revision = kept.version.to_string();
+        let revision = revision(&kept);
         Self { alias: kept.body.alias, version_id: kept.body.version, revision, created_at: kept.created_at, updated_at: kept.updated_at }
     }
 }
@@ -176,8 +181,8 @@ async fn put(
     body: Body<Input>,
 ) -> Result<Json<Row>> {
     let (tenant, input) = (caller.tenant, body.value);
-    let known = find(&store, tenant, agent, &alias).await?;
     may_move(&caller, &alias)?;
+    let known = find(&store, tenant, agent, &alias).await?;
     let version = shelf(&store, tenant).version(agent.as_flow(), input.version_id).await;
     let version = version.map_err(|_| Error::invalid_at("/versionId", "no such version of this agent"))?.id;
     let releases = all(&store, tenant);
@@ -199,7 +204,7 @@ async fn put(
         };
     };
     match &input.if_match {
-        Some(revision) if *revision != known.version.to_string() => return Err(moved()),
+        Some(wanted) if *wanted != revision(&known) => return Err(moved()),
         None if alias == LIVE => return Err(Error::invalid_at("/ifMatch", "expected the revision of `live` as it was read")),
         _ => {}
     }
@@ -215,8 +220,8 @@ async fn delete(
     State(store): State<SharedStore>,
     Ids(agent, Alias(alias)): Ids<AgentId, Alias>,
 ) -> Result<Json<Deleted>> {
-    let known = find(&store, caller.tenant, agent, &alias).await?.ok_or_else(|| Error::missing("release"))?;
     may_move(&caller, &alias)?;
+    let known = find(&store, caller.tenant, agent, &alias).await?.ok_or_else(|| Error::missing("release"))?;
     all(&store, caller.tenant).delete(known.id).await?;
     Ok(Json(Deleted { alias, deleted: true }))
 }

@@ -70,6 +70,8 @@ const MOST: usize = 200;
 /// Rows that may be passed over: every one of them is read.
 const DEEPEST: usize = 5_000;
 const RUNS: u32 = 50;
+/// Executions that are looked at for one page.
+const MOST_RUNS: usize = 6_000;
 const PREVIEW: usize = 200;
 
 async fn list(
@@ -86,22 +88,30 @@ async fn list(
     if store.find_flow(caller.tenant, TargetKind::Flow, flow).await?.is_none() {
         return Err(FlowId::missing());
     }
-    let (mut rows, mut before) = (Vec::new(), None);
-    while rows.len() <= offset + limit {
+    let (mut data, mut passed, mut looked_at, mut before) = (Vec::new(), 0, 0, None);
+    let mut has_more = false;
+    while !has_more && looked_at < MOST_RUNS {
         let filter = RunFilter { target: Some(Target::Flow(Some(flow))), before, limit: RUNS, ..RunFilter::default() };
         let runs = store.list_runs(caller.tenant, filter).await?;
         let Some(last) = runs.last() else { break };
         before = Some(last.id);
         for run in &runs {
-            let steps = steps_of(&store, caller.tenant, run.id, run.state).await?;
-            rows.extend(steps.into_iter().map(|step| Row { execution_session_id: run.id, output_preview: step.preview(PREVIEW), step }));
-            if rows.len() > offset + limit {
+            looked_at += 1;
+            // Of what is passed over nothing is kept.
+            for step in steps_of(&store, caller.tenant, run.id, run.state).await? {
+                if passed < offset {
+                    passed += 1;
+                } else if data.len() < limit {
+                    data.push(Row { execution_session_id: run.id, output_preview: step.preview(PREVIEW), step });
+                } else {
+                    has_more = true;
+                }
+            }
+            if has_more {
                 break;
             }
         }
     }
-    let has_more = rows.len() > offset + limit;
-    let data: Vec<Row> = rows.into_iter().skip(offset).take(limit).collect();
     let pagination = Place { limit, offset, returned: data.len(), has_more };
     Ok(Json(Rows { data, pagination }))
 }

@@ -105,7 +105,7 @@ impl Decoder {
             out.push(if part.thought { ModelEvent::Reasoning(text) } else { ModelEvent::Text(text) });
         }
         if let Some(blob) = part.inline_data {
-            out.push(ModelEvent::Text(format!("![image](data:{};base64,{})", blob.mime_type, blob.data)));
+            out.push(ModelEvent::Media { media_type: blob.mime_type, data: blob.data });
         }
     }
 }

@@ -229,6 +229,8 @@ impl Decoder {
             self.refused = true;
             out.push(ModelEvent::Text(refusal));
         }
+        let drawn = delta.images.as_ref().and_then(Value::as_array).into_iter().flatten();
+        out.extend(drawn.filter_map(|image| picture(image.get("image_url")?.get("url")?.as_str()?)));
         let notes = delta.annotations.as_ref().and_then(Value::as_array).into_iter().flatten();
         out.extend(notes.filter_map(|note| Citation::of(note.get("url_citation")?, &["url"])).map(ModelEvent::Citation));
         for call in delta.tool_calls.unwrap_or_default() {
@@ -275,6 +277,15 @@ impl Decoder {
         let by_index = theirs.filter(|theirs| id.is_empty() && usize::try_from(*theirs).is_ok_and(|at| at < self.calls.len()));
         by_id.and_then(|at| u32::try_from(at).ok()).or(by_index)
     }
+}
+
+/// A picture, or where it is.
+fn picture(url: &str) -> Option<ModelEvent> {
+    let Some(inline) = url.strip_prefix("data:") else {
+        return url.starts_with("https://").then(|| ModelEvent::Text(format!("![image]({url})")));
+    };
+    let (media_type, data) = inline.split_once(";base64,")?;
+    Some(ModelEvent::Media { media_type: media_type.to_owned(), data: data.to_owned() })
 }
 
 fn said_part(part: SaidPart, out: &mut Vec<ModelEvent>) {

@@ -162,6 +162,9 @@ pub(super) struct Delta {
     pub refusal: Option<String>,
     #[serde(default)]
     pub tool_calls: Option<Vec<CallDelta>>,
+    /// `{type: "image_url", image_url: {url}}` of models that draw (OpenRouter).
+    #[serde(default)]
+    pub images: Option<Value>,
     /// `{type: "url_citation", url_citation: {url, title}}` of models that search.
     #[serde(default)]
     pub annotations: Option<Value>,

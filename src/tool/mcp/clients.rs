@@ -8,14 +8,15 @@ use std::time::Duration;
 use moka::future::Cache;
 use rmcp::RoleClient;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, ClientConfig, Implementation, ProtocolVersion,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, ClientConfig, ErrorCode, Implementation, ProtocolVersion,
 };
 use rmcp::service::{ClientInitializeError, ClientLifecycleMode, ClientServiceExt, RunningService, ServiceError};
 use rmcp::transport::{StreamableHttpClientTransport, TokioChildProcess, streamable_http_client::StreamableHttpClientTransportConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::door::Door;
+use super::asking::Asking;
+use super::door::{Door, REFUSED};
 use super::{Listed, Place, Server};
 use crate::net::{self, Egress};
 use crate::tool::Effect;
@@ -23,6 +24,9 @@ use crate::tool::Effect;
 /// Conversations at once, and how long one stays after its last use.
 const MOST: u64 = 1_000;
 const STAYS: Duration = Duration::from_secs(300);
+/// The same of programs.
+const MOST_PROGRAMS: u64 = 32;
+const PROGRAM_STAYS: Duration = Duration::from_secs(30);
 /// How long a server's list of tools is believed.
 const BELIEVED: Duration = Duration::from_secs(300);
 /// Of one result: bytes of a block that is shown, and how many are.
@@ -34,7 +38,7 @@ const MOST_TOOLS: usize = 256;
 /// The programs that tenants may start, by the names that the operator gave them.
 pub type Commands = BTreeMap<String, Vec<String>>;
 
-type Client = RunningService<RoleClient, ClientConfig>;
+type Client = RunningService<RoleClient, Asking>;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +46,8 @@ pub struct Clients {
     egress: Egress,
     commands: Arc<Commands>,
     open: Cache<String, Arc<Client>>,
+    /// Those with programs: each is a process.
+    programs: Cache<String, Arc<Client>>,
     lists: Cache<String, Arc<Vec<Listed>>>,
 }
 
@@ -74,6 +80,7 @@ impl Clients {
             egress,
             commands: Arc::new(commands),
             open: Cache::builder().max_capacity(MOST).time_to_idle(STAYS).build(),
+            programs: Cache::builder().max_capacity(MOST_PROGRAMS).time_to_idle(PROGRAM_STAYS).build(),
             lists: Cache::builder().max_capacity(MOST).time_to_live(BELIEVED).build(),
         }
     }
@@ -102,11 +109,23 @@ impl Clients {
     ) -> Result<Answer, Failure> {
         let client = self.client(run, server, place).await?;
         let mut call = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
-        if let Some((answers, state)) = answered {
+        let mut listening = None;
+        if client.peer_info().is_some_and(|server| server.protocol_version < ProtocolVersion::V_2026_07_28) {
+            let known = known(answered);
+            listening = Some((client.service().listen(known.clone()).await, known));
+        } else if let Some((answers, state)) = answered {
             call = call.with_input_responses(answers.into_iter().collect());
             call.request_state = state;
         }
-        match within(server.timeout, client.call_tool_once(call)).await {
+        let answered = within(server.timeout, client.call_tool_once(call)).await;
+        if let Some((listening, known)) = listening {
+            let questions = listening.asked();
+            // Whatever came of a call whose question was cancelled, it is made again.
+            if !questions.is_empty() && answered.is_ok() {
+                return Ok(Answer::Asks { questions, state: Some(Value::Object(known).to_string()) });
+            }
+        }
+        match answered {
             Ok(CallToolResponse::Complete(result)) => Ok(answer(result)),
             Ok(CallToolResponse::InputRequired(asked)) => {
                 let questions = asked.input_requests.unwrap_or_default();
@@ -117,22 +136,30 @@ impl Clients {
             Err(failure) => {
                 if failure.transient {
                     // The next call begins a new conversation.
-                    self.open.invalidate(&open_key(run, place)).await;
+                    self.conversations(place).invalidate(&open_key(run, place)).await;
                 }
                 Err(failure)
             }
         }
     }
 
+    const fn conversations(&self, place: &Place) -> &Cache<String, Arc<Client>> {
+        match place {
+            Place::Http(_) => &self.open,
+            Place::Command(_) => &self.programs,
+        }
+    }
+
     async fn client(&self, run: &str, server: &Server, place: &Place) -> Result<Arc<Client>, Failure> {
         let key = open_key(run, place);
-        if let Some(client) = self.open.get(&key).await {
+        let open = self.conversations(place);
+        if let Some(client) = open.get(&key).await {
             if !client.is_transport_closed() {
                 return Ok(client);
             }
-            self.open.invalidate(&key).await;
+            open.invalidate(&key).await;
         }
-        self.open.try_get_with(key, Box::pin(self.connect(server, place))).await.map_err(|failure: Arc<Failure>| (*failure).clone())
+        open.try_get_with(key, Box::pin(self.connect(server, place))).await.map_err(|failure: Arc<Failure>| (*failure).clone())
     }
 
     async fn connect(&self, server: &Server, place: &Place) -> Result<Arc<Client>, Failure> {
@@ -147,11 +174,11 @@ impl Clients {
                 let options = StreamableHttpClientTransportConfig::with_uri(head.url.as_str());
                 let door = Door::new(self.egress.clone(), (**head).clone(), server.timeout);
                 let transport = StreamableHttpClientTransport::with_client(door, options);
-                begun(server.timeout, config.serve_with_lifecycle(transport, lifecycle)).await
+                begun(server.timeout, Asking::new(config).serve_with_lifecycle(transport, lifecycle)).await
             }
             Place::Command(name) => {
                 let transport = self.start(name)?;
-                begun(server.timeout, config.serve_with_lifecycle(transport, lifecycle)).await
+                begun(server.timeout, Asking::new(config).serve_with_lifecycle(transport, lifecycle)).await
             }
         };
         client.map(Arc::new)
@@ -172,6 +199,14 @@ impl Clients {
             .map(|(process, _)| process)
             .map_err(|error| Failure::new("mcp_command_failed", format!("`{name}` cannot be started: {error}")))
     }
+}
+
+/// Everything that people have answered so far: a server of the older revisions remembers nothing of the call before.
+fn known(answered: Option<(Map<String, Value>, Option<String>)>) -> Map<String, Value> {
+    let Some((answers, state)) = answered else { return Map::new() };
+    let mut known: Map<String, Value> = state.and_then(|state| serde_json::from_str(&state).ok()).unwrap_or_default();
+    known.extend(answers);
+    known
 }
 
 /// A conversation belongs to one run: what a server remembers of it is nobody else's.
@@ -217,9 +252,15 @@ async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, Servic
     match tokio::time::timeout(limit, asked).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(ServiceError::McpError(error))) => {
-            Err(Failure { sent: true, ..Failure::new("mcp_refused", format!("the MCP server refused: {}", error.message)) })
+            // It says itself that it went wrong inside; anything else it did not do.
+            let sent = error.code == ErrorCode::INTERNAL_ERROR;
+            Err(Failure { sent, ..Failure::new("mcp_refused", format!("the MCP server refused: {}", error.message)) })
         }
-        Ok(Err(error)) => Err(Failure::unreachable(cause(&error))),
+        Ok(Err(error)) => {
+            let message = cause(&error);
+            let refused = message.starts_with(REFUSED);
+            Err(Failure { sent: !refused, ..Failure::unreachable(message) })
+        }
         Err(_) => Err(Failure::timeout(limit)),
     }
 }

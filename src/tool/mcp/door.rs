@@ -58,11 +58,15 @@ impl Door {
         }
     }
 
+    /// See [`REFUSED`].
     fn refused(&self, status: StatusCode, body: &[u8]) -> Fault {
         let words: String = self.scrub.text(&String::from_utf8_lossy(body)).chars().take(WORDS).collect();
         Fault::UnexpectedServerResponse(format!("the MCP server answered {}: {}", status.as_u16(), words.trim()).into())
     }
 }
+
+/// How the words begin of a server that refused by its status (4xx): it did nothing.
+pub(super) const REFUSED: &str = "the MCP server answered 4";
 
 impl StreamableHttpClient for Door {
     type Error = net::Error;

@@ -5,6 +5,7 @@
 //!
 //! Must not know: runs, journals, approvals. Who remembers a fingerprint is decided above.
 
+mod asking;
 mod clients;
 mod door;
 

@@ -377,6 +377,10 @@ async fn releases_name_versions(world: Arc<World>) {
         told.streamed_text()
     };
     assert!(says("live").await.contains("one") && says("next").await.contains("two"));
+    let inside = json!({ "agent": { "agentId": id, "alias": "live" }, "messages": user("hi") });
+    assert!(node.dispatch(&inside).await.streamed_text().contains("one"));
+    let wrong = json!({ "agent": { "agentId": id, "alias": 5 }, "messages": user("hi") });
+    assert_eq!(node.post("/v1/dispatch").json(&wrong).refused(422, "validation_failed").await.pointers(), ["/agent/alias"]);
     put(&live, body).ok().await;
     assert!(says("live").await.contains("two"));
     let wrong = json!({ "agent": { "agentId": id }, "alias": "none", "messages": user("hi") });
@@ -421,8 +425,10 @@ async fn an_agent_remembers_whom_it_spoke_to(world: Arc<World>) {
     answered("bob@a.example", memory(), "Do I like tea?").await;
     assert!(!system(&world.asked("fake-ok").await).contains("I like tea."));
     // Nobody in particular has no memory.
-    let nobody = ask("x", json!({ "profileTemplate": "user:{{nobody}}" }), "hello").await;
-    assert_eq!(nobody.last().data["code"], "invalid_profile");
+    for (who, profile) in [("x", "user:{{nobody}}"), ("", "user:{{email}}"), (" ", "user:{{email}}")] {
+        let nobody = ask(who, json!({ "profileTemplate": profile }), "hello").await;
+        assert_eq!(nobody.last().data["code"], "invalid_profile", "{who:?} {profile}");
+    }
     let refused = node.post("/v1/dispatch").json(&json!({
         "agent": { "name": "Friend", "model": "local/echo", "memory": {} }, "messages": user("hello"),
     }));

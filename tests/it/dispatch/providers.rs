@@ -10,6 +10,7 @@ use crate::support::world::World;
 on_one!(Sqlite:
     good_answers,
     sources_are_told,
+    pictures_are_shown,
     tools_in_every_format,
     streamed_and_whole_cost_the_same,
     a_provider_that_asks_to_wait,
@@ -55,6 +56,35 @@ async fn sources_are_told(world: Arc<World>) {
         // An answer that was taken back took its sources along.
         let told = node.dispatch(&flow(json!([prompt(&format!("{wire}/fake-cites-end-after-2"))]))).await;
         assert_eq!(told.all("source").count(), 0, "{wire}");
+    }
+}
+
+async fn pictures_are_shown(world: Arc<World>) {
+    let node = world.node();
+    for wire in ["openai", "gemini"] {
+        for stream in [true, false] {
+            let mut step = prompt(&format!("{wire}/fake-draws"));
+            step["config"]["stream"] = stream.into();
+            let told = node.dispatch(&flow(json!([step]))).await;
+            let picture = &told.one("media_complete").data;
+            assert_eq!(
+                (&told.one("media_start").data["id"], &picture["mediaType"]),
+                (&picture["id"], &json!("image/png")),
+                "{wire} {stream}"
+            );
+            let data = picture["data"].as_str().unwrap();
+            assert!(data.starts_with("iVBOR"), "{wire} {stream}");
+            // Later steps have it, too; the words do not carry it.
+            assert!(told.step("p")["result"]["response"].as_str().unwrap().contains(data), "{wire} {stream}");
+            assert!(!told.streamed_text().contains(data) && told.streamed_text().starts_with("word1"), "{wire} {stream}");
+        }
+        // One of an answer that was taken back is void with it.
+        let told = node.dispatch(&flow(json!([prompt(&format!("{wire}/fake-draws-end-after-2"))]))).await;
+        let void: Vec<&Value> = told.customs("dispatch.attempt_discarded").collect();
+        assert!(
+            told.all("media_start").all(|start| void.iter().any(|void| void["blocks"].to_string().contains(start.text("id")))),
+            "{wire}"
+        );
     }
 }
 

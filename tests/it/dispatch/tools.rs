@@ -5,6 +5,7 @@ use std::sync::Arc;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::batches::until;
 use super::{ask, ask_with, external, flow, local};
 use crate::support::sink::Reply;
 use crate::support::world::{KEY, Node, World};
@@ -345,6 +346,20 @@ async fn an_agent_hands_tasks_to_others(world: Arc<World>) {
     // It was lent one tool, and none to spawn with; what a model wrote for it is no template.
     let log = node.log(&child).await;
     assert_eq!(log.one("tool_start").data["toolName"], "double");
+    // What a person must approve they must approve there, too.
+    let tools = json!({
+        "runtimeTools": [custom("double", "return n * 2;")],
+        "approval": { "require": [{ "tool": "double", "when": "n > 20" }] },
+        "subagentConfig": { "defaultMaxTurns": 3 },
+    });
+    let task = spawn("call double {\"n\": 21}");
+    let asked = json!({ "agent": { "name": "Chief", "model": "local/echo", "tools": tools }, "messages": [{ "role": "user", "content": task }], "async": true });
+    node.post("/v1/dispatch").json(&asked).ok().await;
+    let waits = |run: &Value| run["flowName"] == "helper" && run["status"] == "paused";
+    let runs = until(&node, "/v1/executions", |runs| runs["data"].as_array().unwrap().iter().any(waits)).await;
+    let child = runs["data"].as_array().unwrap().iter().find(|run| waits(run)).unwrap()["id"].as_str().unwrap().to_owned();
+    let log = node.log(&child).await;
+    assert_eq!((log.one("approval_start").data["toolName"].as_str(), log.all("tool_start").count()), (Some("double"), 0));
     let wrong = json!({ "subagentConfig": { "toolPool": ["none"], "maxTurnsLimit": 101 } });
     let refused = node.post("/v1/dispatch").json(&flow(json!([ask_with("a", "say", wrong)]))).refused(422, "validation_failed").await;
     let at = |rest: &str| format!("/flow/steps/0/config/tools/subagentConfig/{rest}");

@@ -49,7 +49,7 @@ fn anywhere(path: &str) -> String {
         .replace("{scheduleId}", &format!("sched_{suffix}"))
         .replace("{executionId}", &format!("exec_{suffix}"))
         .replace("{signal}", "go")
-        .replace("{alias}", "live")
+        .replace("{alias}", "next")
         .replace("{provider}", "openai")
 }
 

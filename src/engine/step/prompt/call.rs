@@ -38,13 +38,15 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
     failpoint::hit("model.before");
     let call = Call { candidates, request, retry: retry(context), deadlines: context.parts().models.deadlines() };
     let mut stream = Booked { stream: context.parts().models.stream(call), context, booked: false };
-    let mut show = Shown { context, turn, text: None, reasoning: None, cited: Vec::new(), blocks: 0, visible, first: None };
+    let mut show =
+        Shown { context, turn, text: None, reasoning: None, pictures: Vec::new(), cited: Vec::new(), blocks: 0, visible, first: None };
     let mut heard = 0;
     while let Some(piece) = context.outside(stream.stream.next()).await {
         match piece {
             Ok(Piece::Done(completion)) => {
                 failpoint::hit("model.after");
                 show.close();
+                show.pictures.clear();
                 show.tell_sources();
                 stream.book(completion.cost, &completion.total_usage());
                 return Ok(*completion);
@@ -74,6 +76,7 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
 fn length(piece: &Piece) -> usize {
     match piece {
         Piece::Text(delta) | Piece::Reasoning(delta) | Piece::ToolCallDelta { delta, .. } => delta.len(),
+        Piece::Media { data, .. } => data.len(),
         _ => 0,
     }
 }
@@ -171,6 +174,8 @@ struct Shown<'c, 'a> {
     turn: u32,
     text: Option<(String, String)>,
     reasoning: Option<(String, String)>,
+    /// Shown already; void with the rest.
+    pictures: Vec<String>,
     /// Told when the answer is whole.
     cited: Vec<Citation>,
     blocks: u32,
@@ -186,7 +191,8 @@ impl Shown<'_, '_> {
             Piece::Text(delta) if self.visible => self.text(delta),
             Piece::Reasoning(delta) if self.visible => self.reasoning(delta),
             Piece::Citation(citation) => self.cite(citation),
-            Piece::Text(_) | Piece::Reasoning(_) | Piece::ToolCallDelta { .. } => {}
+            Piece::Media { media_type, data } if self.visible => self.picture(media_type, data),
+            Piece::Media { .. } | Piece::Text(_) | Piece::Reasoning(_) | Piece::ToolCallDelta { .. } => {}
             Piece::ToolCallStart { .. } => self.close(),
             Piece::Retrying { number, error, wait } => {
                 let value = json!({
@@ -268,6 +274,15 @@ impl Shown<'_, '_> {
         }
     }
 
+    fn picture(&mut self, media_type: String, data: String) {
+        self.close();
+        let id = self.block("media");
+        self.pictures.push(id.clone());
+        let (role, tool_call_id) = ("assistant".into(), None);
+        self.context.emit(Event::MediaStart { id: id.clone(), media_type: media_type.clone(), role, tool_call_id });
+        self.context.emit(Event::MediaComplete { id, media_type, data, tool_call_id: None });
+    }
+
     /// Some vendors name every source again with every chunk.
     fn cite(&mut self, citation: Citation) {
         if self.visible && self.cited.len() < MOST_SOURCES && !self.cited.iter().any(|known| known.url == citation.url) {
@@ -285,7 +300,8 @@ impl Shown<'_, '_> {
     /// Says that the open blocks are void: they never end as if they were whole.
     fn void(&mut self, reason: &str) {
         self.cited.clear();
-        let blocks: Vec<String> = [self.reasoning.take(), self.text.take()].into_iter().flatten().map(|(id, _)| id).collect();
+        let open = [self.reasoning.take(), self.text.take()].into_iter().flatten().map(|(id, _)| id);
+        let blocks: Vec<String> = open.chain(std::mem::take(&mut self.pictures)).collect();
         if blocks.is_empty() {
             return;
         }

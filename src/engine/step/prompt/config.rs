@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::own_tools::{ArtifactsConfig, SPAWN, Spawn, SubagentConfig, artifacts};
+use super::own_tools::{ArtifactsConfig, Rules, SPAWN, Spawn, SubagentConfig, artifacts};
 use super::remember::{MemoryConfig, Remember};
 use crate::engine::step::tool_run::{Asking, child_of};
 use crate::engine::step::{Fields, StepBody, config};
@@ -302,7 +302,7 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let turns = config.loop_config.as_ref().map(|bounds| turns(bounds, &mut fields));
     let approval = Approval::compile(tools.approval.unwrap_or_default(), &mut fields);
     let definitions: Vec<Definition> = compiled.iter().map(|tool| tool.definition.clone()).collect();
-    let spawn = tools.subagent_config.map(|config| Spawn::compile(config, &models[0], &definitions, &mut fields));
+    let spawn = tools.subagent_config.map(|config| Spawn::compile(config, &models[0], &definitions, Rules::of(&step.config), &mut fields));
     let mut limits = limits;
     let children = compiled.iter().enumerate().filter_map(|(place, tool)| Some((place, child_of(&tool.definition)?))).collect();
     let mut compiled = compiled;

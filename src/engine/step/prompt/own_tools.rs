@@ -65,6 +65,7 @@ pub struct SubagentConfig {
 /// How agents are spawned.
 #[derive(Debug, Clone)]
 pub struct Spawn {
+    rules: Rules,
     config: SubagentConfig,
     model: String,
     turns: u32,
@@ -113,9 +114,24 @@ fn own(name: &str, description: &str, parameters_schema: Value, tool: OwnTool) -
     Tool { definition, body: Body::Own(tool), timeout_ms: MAX_TIMEOUT_MS }
 }
 
+/// What the prompt says of calls of its tools, whoever makes them: as it was written.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    approval: Value,
+    limits: Value,
+}
+
+impl Rules {
+    /// Those of a prompt's configuration.
+    pub fn of(config: &Value) -> Self {
+        let rule = |name: &str| config.get("tools").and_then(|tools| tools.get(name)).filter(|rule| !rule.is_null()).cloned();
+        Self { approval: rule("approval").unwrap_or_default(), limits: rule("perToolLimits").unwrap_or_else(|| json!({})) }
+    }
+}
+
 impl Spawn {
     /// Compiles the configuration; faults are told under `tools/subagentConfig`.
-    pub fn compile(config: SubagentConfig, model: &str, tools: &[Definition], fields: &mut Fields) -> Self {
+    pub fn compile(config: SubagentConfig, model: &str, tools: &[Definition], rules: Rules, fields: &mut Fields) -> Self {
         let mut range = |name: &str, given: Option<u32>, usual: u32, most: u32| {
             let value = given.unwrap_or(usual);
             if !(1..=most).contains(&value) {
@@ -137,7 +153,7 @@ impl Spawn {
         let lent = |tool: &&Definition| config.tool_pool.as_ref().is_none_or(|pool| pool.contains(&tool.name));
         let pool = tools.iter().filter(lent).cloned().collect();
         let model = config.default_model.clone().unwrap_or_else(|| model.to_owned());
-        Self { turns: turns.min(most_turns), most_turns, most, pool, model, config }
+        Self { turns: turns.min(most_turns), most_turns, most, pool, model, rules, config }
     }
 
     pub fn tool(&self) -> Tool {
@@ -171,7 +187,8 @@ impl Spawn {
         let lent: Vec<&Definition> =
             self.pool.iter().filter(|tool| wanted.as_ref().is_none_or(|names| names.contains(&tool.name.as_str()))).collect();
         let turns = arguments.get("maxTurns").and_then(Value::as_u64).and_then(|turns| u32::try_from(turns).ok()).unwrap_or(self.turns);
-        let mut tools = json!({ "runtimeTools": lent });
+        let Rules { approval, limits } = &self.rules;
+        let mut tools = json!({ "runtimeTools": lent, "approval": approval, "perToolLimits": limits });
         if self.config.allow_nesting {
             // Its own pool is what it was lent.
             tools["subagentConfig"] = json!({

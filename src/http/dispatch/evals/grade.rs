@@ -127,6 +127,12 @@ impl Grader {
     }
 
     /// A judge's word; one that says nothing of use fails the answer and says so.
+    /// The judge could not be asked.
+    pub(super) fn silent(&self, why: &str) -> Grade {
+        let reason = Some(format!("the judge could not be asked: {why}"));
+        Grade { grader: self.name().into(), pass: false, score: 0.0, reason, execution_id: None }
+    }
+
     pub(super) fn verdict(&self, said: &Value, run: crate::id::RunId) -> Grade {
         let threshold = if let Self::Ai { threshold, .. } = self { *threshold } else { 1.0 };
         let score = said.get("score").and_then(Value::as_f64).filter(|score| (0.0..=1.0).contains(score));

@@ -209,6 +209,8 @@ const LONGEST_NAME: usize = 255;
 const LONGEST_OUTPUT: usize = 8 * 1024;
 /// How long an eval is one server's, and how soon it is looked at again.
 const LEASE: Duration = Duration::from_secs(10);
+/// How long it is judged in one look: less than an eval is one server's, so that what was done is kept.
+const AT_A_TIME: Duration = Duration::from_secs(3);
 const SOON: Duration = Duration::from_millis(300);
 
 fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Eval> {
@@ -523,13 +525,23 @@ async fn stop_all(state: &AppState, tenant: TenantId, eval: &Eval) -> Result<()>
 /// Judges what has ended and was not judged. Whether all is.
 async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) -> Result<bool> {
     let mut done = true;
+    let began = state.clock.now();
     for place in 0..eval.trials.len() {
         let (Some(trial), Some(item)) = (eval.trials.get(place), eval.items.get(place)) else { continue };
+        if state.clock.now().since(began) > AT_A_TIME {
+            return Ok(false);
+        }
         let Some(ended) = item.ended.clone() else {
             done = false;
             continue;
         };
         if trial.grades().is_some() {
+            continue;
+        }
+        // Once every judge was asked, the answer need not be read again.
+        let asked = trial.grades.iter().zip(&trial.judges).all(|(grade, judge)| grade.is_some() || judge.is_some());
+        if asked {
+            done &= hear(state, tenant, eval, place).await?;
             continue;
         }
         let outcome = match item.run {
@@ -552,7 +564,12 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
                 continue;
             }
             if let (None, Some(question)) = (&asked, grader.question(&answer)) {
-                *asked = Some(start_one(state, tenant, format!("{id}:{place}:judge:{number}"), question).await?);
+                match start_one(state, tenant, format!("{id}:{place}:judge:{number}"), question).await {
+                    Ok(run) => *asked = Some(run),
+                    Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Limited) => return Err(error),
+                    // A judge that cannot be asked says nothing; the others go on.
+                    Err(error) => *grade = Some(grader.silent(error.message())),
+                }
             }
             if let Some(run) = *asked {
                 *grade = outcome_of(state, tenant, run).await?.map(|(_, said)| grader.verdict(&said.final_output, run));
@@ -565,6 +582,17 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
         }
     }
     Ok(done)
+}
+
+/// Takes what the judges of one answer have said. Whether all have.
+async fn hear(state: &AppState, tenant: TenantId, eval: &mut Eval, place: usize) -> Result<bool> {
+    let Some(trial) = eval.trials.get_mut(place) else { return Ok(true) };
+    for ((grade, judge), grader) in trial.grades.iter_mut().zip(&trial.judges).zip(&eval.graders) {
+        if let (None, Some(run)) = (&grade, judge) {
+            *grade = outcome_of(state, tenant, *run).await?.map(|(_, said)| grader.verdict(&said.final_output, *run));
+        }
+    }
+    Ok(trial.grades.iter().all(Option::is_some))
 }
 
 /// Does a little of an eval that is due, unless another server has it.

@@ -141,8 +141,18 @@ impl Lookup<'_> {
         let inputs = request.inputs.take("/inputs", &mut problems).unwrap_or_default();
         let respond_async = request.respond_async.take("/async", &mut problems).unwrap_or(false);
         let stream = request.stream_response.take("/streamResponse", &mut problems);
-        let version = request.version_id.take("/versionId", &mut problems);
-        let alias = request.alias.take("/alias", &mut problems);
+        // Both also stand beside `agentId`.
+        let mut named = |name: &str| match request.agent.as_ref().and_then(|agent| agent.get("agentId").and_then(|_| agent.get(name))) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(_) => {
+                problems.add(format!("/agent/{name}"), "expected a text");
+                None
+            }
+        };
+        let (its_version, its_alias) = (named("versionId"), named("alias"));
+        let version = request.version_id.take("/versionId", &mut problems).or(its_version);
+        let alias = request.alias.take("/alias", &mut problems).or(its_alias);
         if alias.is_some() && version.is_some() {
             problems.add("/alias", "`versionId` says which version; give one of them");
         }
