@@ -13,9 +13,9 @@ use crate::clock::Timestamp;
 use crate::secret::Secret;
 
 /// How long a proof may be good for at most, from its making: a day. What lasts longer is a password.
-const LONGEST_LIFE: i64 = 24 * 3_600;
+const LONGEST_LIFE: f64 = 24.0 * 3_600.0;
 /// How far clocks may differ, in seconds.
-const SKEW: i64 = 60;
+const SKEW: f64 = 60.0;
 /// Bytes of a proof, and of the name that it has.
 const LONGEST: usize = 8 * 1024;
 const LONGEST_NAME: usize = 255;
@@ -23,12 +23,14 @@ const LONGEST_NAME: usize = 255;
 /// Why a proof was not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
-    #[error("it is no JSON Web Token signed with HS256")]
+    #[error("it is no JSON Web Token signed with HS256, with `exp` a number and `sub` a text")]
     Malformed,
     #[error("its signature is not of the secret that was agreed upon")]
     Signature,
     #[error("it has expired, or is good for more than a day, or says nothing of that (`exp`)")]
     Expired,
+    #[error("it is not good yet (`nbf`)")]
+    TooEarly,
     #[error("it names nobody (`sub`, 1 to 255 characters)")]
     Nobody,
 }
@@ -36,13 +38,15 @@ pub enum Doubt {
 #[derive(Deserialize)]
 struct Header {
     alg: String,
+    /// Names what must be understood; nothing of it is.
+    crit: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
-    exp: Option<i64>,
-    nbf: Option<i64>,
+    exp: Option<f64>,
+    nbf: Option<f64>,
 }
 
 /// Who a proof says that somebody is.
@@ -54,17 +58,20 @@ pub fn read(proof: &str, key: &Secret, now: Timestamp) -> Result<String, Doubt> 
     let (header, claims) = signed.split_once('.').ok_or(Doubt::Malformed)?;
     let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| Doubt::Malformed);
     let header: Header = serde_json::from_slice(&bytes(header)?).map_err(|_| Doubt::Malformed)?;
-    if header.alg != "HS256" {
+    if header.alg != "HS256" || header.crit.is_some() {
         return Err(Doubt::Malformed);
     }
     let mut mac = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()).map_err(|_| Doubt::Signature)?;
     mac.update(signed.as_bytes());
     mac.verify_slice(&bytes(signature)?).map_err(|_| Doubt::Signature)?;
     let claims: Claims = serde_json::from_slice(&bytes(claims)?).map_err(|_| Doubt::Malformed)?;
-    let now = now.as_millis() / 1_000;
-    let lasts = claims.exp.is_some_and(|end| now < end.saturating_add(SKEW) && end <= now + LONGEST_LIFE + SKEW);
-    if !lasts || claims.nbf.is_some_and(|begin| begin > now + SKEW) {
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact for 285 million years")]
+    let now = (now.as_millis() / 1_000) as f64;
+    if !claims.exp.is_some_and(|end| now < end + SKEW && end <= now + LONGEST_LIFE + SKEW) {
         return Err(Doubt::Expired);
+    }
+    if claims.nbf.is_some_and(|begin| begin > now + SKEW) {
+        return Err(Doubt::TooEarly);
     }
     claims.sub.filter(|name| !name.trim().is_empty() && name.len() <= LONGEST_NAME && !name.contains(char::is_control)).ok_or(Doubt::Nobody)
 }
@@ -103,12 +110,15 @@ mod tests {
             (json!({ "sub": "user-7" }), Doubt::Expired),
             (json!({ "sub": "user-7", "exp": 999_900 }), Doubt::Expired),
             (json!({ "sub": "user-7", "exp": 1_200_000 }), Doubt::Expired),
-            (json!({ "sub": "user-7", "exp": 1_000_600, "nbf": 1_000_500 }), Doubt::Expired),
+            (json!({ "sub": "user-7", "exp": 1_000_600, "nbf": 1_000_500 }), Doubt::TooEarly),
             (json!({ "exp": 1_000_600 }), Doubt::Nobody),
             (json!({ "sub": " ", "exp": 1_000_600 }), Doubt::Nobody),
         ] {
             assert_eq!(read(&made(&head, &claims, "shared-with-the-owner")), Err(doubt), "{claims}");
         }
+        assert_eq!(read(&made(&head, &json!({ "sub": "user-7", "exp": 1_000_600.5 }), "shared-with-the-owner")), Ok("user-7".into()));
+        let critical = json!({ "alg": "HS256", "crit": ["b64"], "b64": false });
+        assert_eq!(read(&made(&critical, &good, "shared-with-the-owner")), Err(Doubt::Malformed));
         for alg in ["none", "RS256", "hs256"] {
             assert_eq!(read(&made(&json!({ "alg": alg }), &good, "shared-with-the-owner")), Err(Doubt::Malformed), "{alg}");
         }

@@ -239,7 +239,7 @@ impl Eval {
             judged: judged.len(),
             passed: judged.iter().filter(|grades| grades.iter().all(|grade| grade.pass)).count(),
             score: mean(&scores),
-            cost: ended.iter().map(|ended| ended.cost).sum(),
+            cost: ended.iter().map(|ended| ended.cost).fold(0.0, |sum, cost| sum + cost),
             tokens: ended.iter().map(|ended| ended.tokens).sum(),
             duration_ms: (!ended.is_empty()).then(|| ended.iter().map(|ended| ended.took_ms).sum::<u64>() / ended.len() as u64),
         }
