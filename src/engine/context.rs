@@ -23,8 +23,8 @@ use super::meter::Meter;
 use super::plan::{Plan, PlannedStep};
 use super::{Inner, Parts};
 use crate::clock::Timestamp;
-use crate::expr::Scope;
 use crate::expr::bounds::Misfit;
+use crate::expr::{Rendered, Scope, Template, TemplateTree};
 use crate::failpoint;
 use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::Event;
@@ -268,6 +268,21 @@ impl<'a> StepContext<'a> {
         format!("{kind}_{}_{}_{}_{number}", self.planned.index, self.run.log.epoch.0, self.attempt)
     }
 
+    /// A template filled in with what the step sees.
+    pub fn fill(&self, template: &Template) -> StepResult<Value> {
+        Ok(self.noting(template.render(&self.scope())?))
+    }
+
+    /// [`StepContext::fill`] of a value whose strings are templates.
+    pub fn fill_tree(&self, tree: &TemplateTree) -> StepResult<Value> {
+        Ok(self.noting(tree.render(&self.scope())?))
+    }
+
+    fn noting(&self, rendered: Rendered) -> Value {
+        self.unresolved(rendered.unresolved);
+        rendered.value
+    }
+
     /// Notes names that led nowhere; they are reported with the step.
     pub fn unresolved(&self, names: Vec<String>) {
         let mut noted = self.noted.lock();
@@ -330,6 +345,18 @@ impl<'a> StepContext<'a> {
     /// [`StepContext::record`] of a result in its type.
     pub fn record_done<T: Serialize>(&self, key: &str, result: &T) {
         self.record(key, Outcome::Done(serde_json::to_value(result).unwrap_or_default()));
+    }
+
+    /// What is chosen once: the same however often the step is entered, and durable before anything can depend on it.
+    pub async fn chosen<T: Serialize + DeserializeOwned + Send>(&self, path: &str, choose: impl FnOnce() -> T + Send) -> T {
+        let key = self.key(path);
+        if let Some(chosen) = self.recall_as(&key) {
+            return chosen;
+        }
+        let chosen = choose();
+        self.record_done(&key, &chosen);
+        self.run.log.commit().await;
+        chosen
     }
 
     /// Performs an outside effect, or recalls it.

@@ -25,6 +25,28 @@ pub struct Flow {
     pub timeout_ms: u64,
 }
 
+impl Flow {
+    /// An agent: one prompt, and nothing after it.
+    pub fn of_prompt(id: &str, name: &str, config: Value, timeout_ms: u64) -> Self {
+        let step = Step {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            action: "prompt".into(),
+            config,
+            after: Vec::new(),
+            guard: None,
+            when: None,
+            retry: Retry::default(),
+            timeout_ms,
+            on_error: Some(OnError::Stop),
+            output: None,
+            stream: true,
+            pointer: String::new(),
+        };
+        Self { format: FORMAT, name: name.to_owned(), steps: vec![step], max_parallel: 1, on_step_error: OnError::Stop, timeout_ms }
+    }
+}
+
 /// One step of a [`Flow`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -68,6 +68,14 @@ impl<'a, D: Document> Collection<'a, D> {
         Ok(kept)
     }
 
+    /// [`Collection::create`], or what stands under this very id: made by ourselves, in a try whose answer was lost.
+    pub async fn create_once(&self, id: D::Id, body: D, now: Timestamp) -> StoreResult<Kept<D>> {
+        match self.create(id, body, now).await {
+            Err(error @ StoreError::Exists(_)) => self.find(id).await?.ok_or(error),
+            made => made,
+        }
+    }
+
     /// Replaces what was read. `None`: it is gone, or somebody else changed it meanwhile.
     pub async fn change(&self, old: &Kept<D>, body: D, now: Timestamp) -> StoreResult<Option<Kept<D>>> {
         let next = Kept { id: old.id, version: old.version + 1, created_at: old.created_at, updated_at: now, body };

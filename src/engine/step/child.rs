@@ -5,6 +5,7 @@
 //!
 //! Must not know: which step wants it, and what for.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -41,6 +42,16 @@ pub fn within_depth(context: &StepContext<'_>) -> StepResult<()> {
         return Ok(());
     }
     Err(StepFailure::new("nesting_too_deep", format!("flows may run within flows {MAX_DEPTH} deep")).into())
+}
+
+/// A flow that the document's compiler put into a step, with the places of its steps, which are no part of it.
+pub fn placed(compiled: Option<Flow>, places: &HashMap<String, String>) -> Option<Flow> {
+    compiled.map(|mut flow| {
+        for step in &mut flow.steps {
+            step.pointer = places.get(&step.id).cloned().unwrap_or_default();
+        }
+        flow
+    })
 }
 
 impl Child<'_> {

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::http::net_failure;
-use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, text};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::Template;
@@ -192,9 +192,7 @@ async fn robots(context: &StepContext<'_>, first: &Url) -> StepResult<Robot> {
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let rendered = self.url.render(&context.scope())?;
-        context.unresolved(rendered.unresolved);
-        let first = crate::net::parse_url(text_of(&rendered.value).trim()).map_err(failed)?;
+        let first = crate::net::parse_url(text(context, &self.url)?.trim()).map_err(failed)?;
         let robots = robots(context, &first).await?;
         if !robots.allowed(first.as_str()) {
             return Err(StepFailure::new(

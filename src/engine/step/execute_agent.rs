@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::child::{Child, within_depth};
-use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, text};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::bounds::Misfit;
@@ -75,16 +75,13 @@ impl StepBody for Body {
         within_depth(context)?;
         let flow = self.agent.as_ref().ok_or_else(|| StepFailure::new("agent_not_found", "the agent to ask was not found"))?;
         let input = || {
-            let scope = context.scope();
-            let (message, inputs) = (self.message.render(&scope)?, self.inputs.render(&scope)?);
-            context.unresolved(message.unresolved);
-            context.unresolved(inputs.unresolved);
-            if let Some(misfit) = Misfit::of(&inputs.value) {
+            let (message, inputs) = (text(context, &self.message)?, context.fill_tree(&self.inputs)?);
+            if let Some(misfit) = Misfit::of(&inputs) {
                 return Err(StepFailure::new(misfit.code(), format!("`inputs`: {misfit}")).into());
             }
             Ok(RunInput {
-                inputs: inputs.value.as_object().cloned().unwrap_or_default(),
-                messages: vec![json!({ "role": "user", "content": text_of(&message.value) })],
+                inputs: inputs.as_object().cloned().unwrap_or_default(),
+                messages: vec![json!({ "role": "user", "content": message })],
                 ..RunInput::default()
             })
         };

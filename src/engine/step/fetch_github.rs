@@ -5,7 +5,7 @@ use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Fields, StepBody, StepOutput, StepType, config, service, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, service, text};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::Template;
@@ -51,11 +51,7 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let text = |template: &Template| -> StepResult<String> {
-            let rendered = template.render(&context.scope())?;
-            context.unresolved(rendered.unresolved);
-            Ok(text_of(&rendered.value).trim().to_owned())
-        };
+        let text = |template: &Template| text(context, template).map(|text| text.trim().to_owned());
         let (repo, path) = (text(&self.repo)?, text(&self.path)?);
         let plain = |text: &str| !text.is_empty() && text.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));
         let parts =

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::http::net_failure;
-use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, text};
 use crate::asset::{Asset, LARGEST, OPENS, OPENS_LONGEST, Visibility};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
@@ -201,12 +201,6 @@ fn compile_pdf(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     fields.finish(document.map(|document| Pdf { document, markdown, filename, visibility, layout, opens }))
 }
 
-fn rendered(context: &StepContext<'_>, template: &Template) -> StepResult<String> {
-    let rendered = template.render(&context.scope())?;
-    context.unresolved(rendered.unresolved);
-    Ok(text_of(&rendered.value))
-}
-
 /// A name without folders and without anything that a header or a page would take for more than a name.
 fn plain_name(name: &str) -> StepResult<String> {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default().trim();
@@ -215,18 +209,6 @@ fn plain_name(name: &str) -> StepResult<String> {
         return Err(StepFailure::new("invalid_filename", format!("`filename` came to `{name}`")).into());
     }
     Ok(plain)
-}
-
-/// The file's id, chosen once and durable before it is used.
-async fn id(context: &StepContext<'_>) -> AssetId {
-    let key = context.key("asset");
-    if let Some(id) = context.recall_as(&key) {
-        return id;
-    }
-    let id = AssetId::new(&context.parts().clock);
-    context.record_done(&key, &id);
-    context.run.log.commit().await;
-    id
 }
 
 /// A file to keep.
@@ -242,7 +224,7 @@ pub async fn keep<F>(context: &StepContext<'_>, opens: Duration, make: impl FnOn
 where
     F: Future<Output = StepResult<NewFile>> + Send,
 {
-    let id = id(context).await;
+    let id = context.chosen("asset", || AssetId::new(&context.parts().clock)).await;
     let (assets, tenant) = (&context.parts().assets, context.run.tenant);
     let asset: Asset = context
         .effect(&context.key("file"), Effect::Idempotent, || async {
@@ -268,12 +250,12 @@ where
 #[async_trait]
 impl StepBody for Store {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let optional = |template: Option<&Template>| template.map(|template| rendered(context, template)).transpose();
+        let optional = |template: Option<&Template>| template.map(|template| text(context, template)).transpose();
         let (name, kind) = (optional(self.filename.as_ref())?, optional(self.content_type.as_ref())?);
         let output = keep(context, self.opens, || async {
             let (bytes, named, typed) = match &self.source {
                 Source::Content(content) => {
-                    let text = rendered(context, content)?;
+                    let text = super::text(context, content)?;
                     let (typed, text) = match text.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,")) {
                         Some((typed, text)) => (typed.to_owned(), text.to_owned()),
                         None => (String::new(), text),
@@ -283,7 +265,7 @@ impl StepBody for Store {
                     let bytes = bytes.map_err(|error| StepFailure::new("invalid_content", format!("`content` is no base64: {error}")))?;
                     (Bytes::from(bytes), String::new(), typed)
                 }
-                Source::Url(url) => fetch(context, rendered(context, url)?.trim()).await?,
+                Source::Url(url) => fetch(context, text(context, url)?.trim()).await?,
             };
             if bytes.len() as u64 > LARGEST {
                 return Err(StepFailure::new("file_too_large", format!("the file has more than {LARGEST} bytes")).into());
@@ -329,9 +311,9 @@ async fn fetch(context: &StepContext<'_>, url: &str) -> StepResult<(Bytes, Strin
 #[async_trait]
 impl StepBody for Pdf {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let name = self.filename.as_ref().map(|template| rendered(context, template)).transpose()?;
+        let name = self.filename.as_ref().map(|template| text(context, template)).transpose()?;
         let output = keep(context, self.opens, || async {
-            let document = rendered(context, &self.document)?;
+            let document = text(context, &self.document)?;
             print(document, self.markdown, self.layout.clone(), name, self.visibility).await
         });
         Ok(StepOutput::of(output.await?))

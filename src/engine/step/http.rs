@@ -11,7 +11,8 @@ use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::failpoint;
 use crate::model::Step;
-use crate::tool::http::{HttpAnswer, HttpConfig, HttpTemplate, Mode};
+use crate::tool::Effect;
+use crate::tool::http::{HttpAnswer, HttpCall, HttpConfig, HttpTemplate, Mode};
 
 pub const FETCH_URL: StepType = StepType {
     action: "fetch-url",
@@ -98,11 +99,24 @@ pub(super) async fn perform_within(
     own: &Map<String, Value>,
 ) -> StepResult<HttpAnswer> {
     let idempotency = context.idempotency_key(key);
-    let journal_key = context.key(key);
+    let rendered = || {
+        let call = call.render(&context.scope_with_secrets().within(own), &idempotency, timeout)?;
+        context.unresolved(call.unresolved.clone());
+        Ok(call)
+    };
+    send(context, key, call.effect(), rendered).await
+}
+
+/// Sends a call as an effect under `key`; it is made when it goes out. An answer that is no success is a failure.
+pub(super) async fn send(
+    context: &StepContext<'_>,
+    key: &str,
+    effect: Effect,
+    make: impl FnOnce() -> StepResult<HttpCall> + Send,
+) -> StepResult<HttpAnswer> {
     context
-        .effect(&journal_key, call.effect(), || async {
-            let call = call.render(&context.scope_with_secrets().within(own), &idempotency, timeout)?;
-            context.unresolved(call.unresolved.clone());
+        .effect(&context.key(key), effect, || async {
+            let call = make()?;
             failpoint::hit("tool.before");
             let answer = call.send(&context.parts().egress, &context.parts().clock).await;
             failpoint::hit("tool.after");

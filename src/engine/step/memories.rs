@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, own_name, text_of};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
-use crate::expr::{Missing, Piece, Template};
+use crate::expr::Template;
 use crate::id::MemoryId;
 use crate::model::Step;
 use crate::store::{Collection, Document, Kept, StoreError};
@@ -168,27 +168,10 @@ fn compile_summary(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     fields.finish(profile.map(|profile| Summary { profile, session }))
 }
 
-fn rendered(context: &StepContext<'_>, template: &Template) -> StepResult<String> {
-    let rendered = template.render(&context.scope())?;
-    context.unresolved(rendered.unresolved);
-    Ok(text_of(&rendered.value))
-}
-
-/// Whose memory it is. Nobody in particular has none: else everybody's would be in one place.
+/// Whose memory it is. Nobody in particular has none.
 fn profile(context: &StepContext<'_>, template: &Template) -> StepResult<String> {
-    let (pieces, unresolved) = template.pieces(&context.scope(), Missing::Empty)?;
-    let empty = pieces.iter().any(|piece| matches!(piece, Piece::Value { text, .. } if text.trim().is_empty() || text == "null"));
-    let texts = pieces.iter().map(|piece| match piece {
-        Piece::Text(text) | Piece::Value { text, .. } => text.as_str(),
-    });
-    let profile = texts.collect::<String>().trim().to_owned();
-    if empty || !unresolved.is_empty() || profile.is_empty() || profile.chars().count() > LONGEST_PROFILE || profile.contains('\0') {
-        let message = format!(
-            "`profileTemplate` came to `{profile}`: expected 1 to {LONGEST_PROFILE} characters, with none of its variables missing or empty"
-        );
-        return Err(StepFailure::new("invalid_profile", message).into());
-    }
-    Ok(profile)
+    let profile = own_name(context, template, LONGEST_PROFILE)?;
+    Ok(profile.map_err(|why| StepFailure::new("invalid_profile", format!("`profileTemplate` {why}")))?)
 }
 
 async fn kept(context: &StepContext<'_>, profile: &str) -> StepResult<Vec<Kept<Memory>>> {
@@ -200,7 +183,7 @@ async fn kept(context: &StepContext<'_>, profile: &str) -> StepResult<Vec<Kept<M
 pub async fn save(context: &StepContext<'_>, template: &Template, session: Option<String>, text: String) -> StepResult<()> {
     let profile = profile(context, template)?;
     let (store, tenant) = (&context.parts().store, context.run.tenant);
-    let id = id(context).await;
+    let id = context.chosen("memory", || MemoryId::new(&context.parts().clock)).await;
     let memory = Memory { profile, session, text };
     let save = || async {
         match Collection::of(&**store, tenant).create(id, memory.clone(), context.now()).await {
@@ -224,7 +207,7 @@ pub async fn recall(context: &StepContext<'_>, template: &Template, query: &str,
 #[async_trait]
 impl StepBody for Save {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let session = self.session.as_ref().map(|session| rendered(context, session)).transpose()?;
+        let session = self.session.as_ref().map(|session| super::text(context, session)).transpose()?;
         let text = context.variable(&self.content).map(text_of).unwrap_or_default();
         if text.trim().is_empty() || text.len() > LONGEST {
             let message = format!("`{}` holds {} bytes: expected 1 to {LONGEST}", self.content, text.len());
@@ -235,22 +218,10 @@ impl StepBody for Save {
     }
 }
 
-/// The memory's id, chosen once and durable before it is used.
-async fn id(context: &StepContext<'_>) -> MemoryId {
-    let key = context.key("memory");
-    if let Some(id) = context.recall_as(&key) {
-        return id;
-    }
-    let id = MemoryId::new(&context.parts().clock);
-    context.record_done(&key, &id);
-    context.run.log.commit().await;
-    id
-}
-
 #[async_trait]
 impl StepBody for Recall {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let query = rendered(context, &self.query)?;
+        let query = super::text(context, &self.query)?;
         Ok(StepOutput::of(Value::String(recall(context, &self.profile, &query, self.length).await?)))
     }
 }
@@ -259,7 +230,7 @@ impl StepBody for Recall {
 impl StepBody for Summary {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let profile = profile(context, &self.profile)?;
-        let session = self.session.as_ref().map(|session| rendered(context, session)).transpose()?;
+        let session = self.session.as_ref().map(|session| super::text(context, session)).transpose()?;
         let memories = kept(context, &profile).await?;
         let wanted = memories.iter().filter(|memory| session.is_none() || memory.body.session == session);
         let texts: Vec<&str> = wanted.map(|memory| memory.body.text.as_str()).take(Length::Long.memories()).collect();

@@ -44,7 +44,7 @@ use serde_json::{Map, Value};
 
 use super::context::{LONGEST_WAIT, StepContext, StepResult};
 use crate::error::Problems;
-use crate::expr::{Template, TemplateTree};
+use crate::expr::{Missing, Piece, Template, TemplateTree};
 use crate::model::{Flow, Step};
 
 /// A kind of step.
@@ -220,6 +220,26 @@ impl Fields {
             _ => Err(self.0),
         }
     }
+}
+
+/// A template's text with what the step sees.
+fn text(context: &StepContext<'_>, template: &Template) -> StepResult<String> {
+    Ok(text_of(&context.fill(template)?))
+}
+
+/// A name under which things are kept apart. Everything that it is made of must be there, or what is one's would be another's too; else why it is no
+/// name.
+fn own_name(context: &StepContext<'_>, template: &Template, most: usize) -> StepResult<Result<String, String>> {
+    let (pieces, unresolved) = template.pieces(&context.scope(), Missing::Empty)?;
+    let empty = pieces.iter().any(|piece| matches!(piece, Piece::Value { text, .. } if text.trim().is_empty()));
+    let texts = pieces.iter().map(|piece| match piece {
+        Piece::Text(text) | Piece::Value { text, .. } => text.as_str(),
+    });
+    let name = texts.collect::<String>().trim().to_owned();
+    if empty || !unresolved.is_empty() || name.is_empty() || name.chars().count() > most || name.contains(char::is_control) {
+        return Ok(Err(format!("came to `{name}`: expected 1 to {most} characters, with none of its variables missing or empty")));
+    }
+    Ok(Ok(name))
 }
 
 /// A rendered value as text: nothing for null, compact JSON for containers.

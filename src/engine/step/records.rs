@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, text};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::bounds::Misfit;
@@ -175,23 +175,13 @@ fn target(fields: &mut Fields, id: Option<String>, kind: Option<String>, name: O
 impl Target {
     async fn find(&self, context: &StepContext<'_>, limit: u32) -> StepResult<Vec<Record>> {
         let (store, tenant) = (&context.parts().store, context.run.tenant);
-        let scope = context.scope();
-        let text = |template: &Option<Template>| -> StepResult<Option<String>> {
-            let Some(template) = template else { return Ok(None) };
-            let rendered = template.render(&scope)?;
-            context.unresolved(rendered.unresolved);
-            Ok(Some(text_of(&rendered.value)))
-        };
+        let text = |template: &Option<Template>| template.as_ref().map(|template| text(context, template)).transpose();
         if let Some(id) = text(&self.id)? {
             let id: RecordId = id.parse().map_err(|_| StepFailure::new("record_not_found", format!("no record `{id}`")))?;
             return Ok(context.run.patiently(|| store.find_record(tenant, id)).await?.into_iter().collect());
         }
         let filter = match &self.conditions {
-            Some(conditions) => {
-                let rendered = conditions.render(&scope)?;
-                context.unresolved(rendered.unresolved);
-                Filter::parse(&rendered.value)?
-            }
+            Some(conditions) => Filter::parse(&context.fill_tree(conditions)?)?,
             None => Filter::everything(),
         };
         let query = RecordQuery { kind: text(&self.kind)?, name: text(&self.name)?, filter, after: None, limit };
@@ -323,12 +313,11 @@ fn compile_update(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 #[async_trait]
 impl StepBody for Update {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let rendered = self.updates.render(&context.scope())?;
-        context.unresolved(rendered.unresolved);
-        if let Some(misfit) = Misfit::of(&rendered.value) {
+        let updates = context.fill_tree(&self.updates)?;
+        if let Some(misfit) = Misfit::of(&updates) {
             return Err(StepFailure::new(misfit.code(), format!("`updates`: {misfit}")).into());
         }
-        let Value::Object(updates) = rendered.value else {
+        let Value::Object(updates) = updates else {
             return Err(StepFailure::new("invalid_updates", "`updates` is not an object").into());
         };
         context.settle().await;

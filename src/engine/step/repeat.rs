@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::child::{Child, within_depth};
+use super::child::{Child, placed, within_depth};
 use super::{Fields, SECRETS, StepBody, StepOutput, StepType, config};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
@@ -118,10 +118,7 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     if item.trim().is_empty() || item.starts_with('_') {
         fields.problem("itemVariable", "expected a name that does not begin with `_`");
     }
-    let mut flow = config.compiled;
-    for step in flow.iter_mut().flat_map(|flow| &mut flow.steps) {
-        step.pointer = config.places.get(&step.id).cloned().unwrap_or_default();
-    }
+    let flow = placed(config.compiled, &config.places);
     fields.finish(Some(Body { flow, over, times, condition: holds, until, item, most, on_error: config.on_round_error }))
 }
 
@@ -133,13 +130,8 @@ impl Body {
             return Ok(items);
         }
         let wrong = |name: &str, wanted: &str| StepFailure::new("invalid_loop", format!("`{name}` came to something else than {wanted}"));
-        let rendered = |tree: &TemplateTree| -> StepResult<Value> {
-            let rendered = tree.render(&context.scope())?;
-            context.unresolved(rendered.unresolved);
-            Ok(rendered.value)
-        };
         let items = match (&self.over, &self.times) {
-            (Some(over), _) => match rendered(over)? {
+            (Some(over), _) => match context.fill_tree(over)? {
                 Value::Array(mut items) => {
                     items.truncate(self.most as usize);
                     Some(items)
@@ -148,7 +140,7 @@ impl Body {
                 _ => return Err(wrong("over", "a list").into()),
             },
             (None, Some(times)) => {
-                let value = rendered(times)?;
+                let value = context.fill_tree(times)?;
                 let times = value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
                 let times = times.ok_or_else(|| wrong("times", "a whole number"))?.min(u64::from(self.most));
                 Some((0..times).map(|number| json!(number)).collect())

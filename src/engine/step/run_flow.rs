@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::child::{Child, within_depth};
+use super::child::{Child, placed, within_depth};
 use super::{Fields, StepBody, StepOutput, StepType, config};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
@@ -57,10 +57,7 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         fields.problem("flow", "expected a flow: `flow: {name, steps}`, or the `flowId` of a saved one");
     }
     let inputs = fields.tree("inputs", &Value::Object(config.inputs));
-    let mut flow = config.compiled;
-    for step in flow.iter_mut().flat_map(|flow| &mut flow.steps) {
-        step.pointer = config.places.get(&step.id).cloned().unwrap_or_default();
-    }
+    let flow = placed(config.compiled, &config.places);
     fields.finish(inputs.map(|inputs| Body { flow, inputs }))
 }
 
@@ -70,12 +67,11 @@ impl StepBody for Body {
         within_depth(context)?;
         let flow = self.flow.as_ref().ok_or_else(|| StepFailure::new("flow_not_found", "the flow to run was not found"))?;
         let input = || {
-            let inputs = self.inputs.render(&context.scope())?;
-            context.unresolved(inputs.unresolved);
-            if let Some(misfit) = Misfit::of(&inputs.value) {
+            let inputs = context.fill_tree(&self.inputs)?;
+            if let Some(misfit) = Misfit::of(&inputs) {
                 return Err(StepFailure::new(misfit.code(), format!("`inputs`: {misfit}")).into());
             }
-            Ok(RunInput { inputs: inputs.value.as_object().cloned().unwrap_or_default(), ..RunInput::default() })
+            Ok(RunInput { inputs: inputs.as_object().cloned().unwrap_or_default(), ..RunInput::default() })
         };
         Child { at: "", flow, target: Target::Flow(None), timeout: None }.run(context, input).await
     }

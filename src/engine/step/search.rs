@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Fields, StepBody, StepOutput, StepType, config, service, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, service, text};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::Template;
@@ -54,9 +54,7 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let rendered = self.query.render(&context.scope())?;
-        context.unresolved(rendered.unresolved);
-        let query = text_of(&rendered.value).trim().to_owned();
+        let query = text(context, &self.query)?.trim().to_owned();
         if query.is_empty() || query.chars().count() > LONGEST {
             let message = format!("`query` came to {} characters: expected 1 to {LONGEST}", query.chars().count());
             return Err(StepFailure::new("invalid_search", message).into());

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Fields, StepBody, StepOutput, StepType, config, service, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, service, text, text_of};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
@@ -96,16 +96,10 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 impl Body {
     /// The mail with everything filled in.
     fn mail(&self, context: &StepContext<'_>) -> StepResult<Mail> {
-        let text = |template: &Template| -> StepResult<String> {
-            let rendered = template.render(&context.scope())?;
-            context.unresolved(rendered.unresolved);
-            Ok(text_of(&rendered.value))
-        };
+        let text = |template: &Template| text(context, template);
         let people = |name: &str, tree: Option<&TemplateTree>| -> StepResult<Vec<String>> {
             let Some(tree) = tree else { return Ok(Vec::new()) };
-            let rendered = tree.render(&context.scope())?;
-            context.unresolved(rendered.unresolved);
-            let texts: Vec<String> = match &rendered.value {
+            let texts: Vec<String> = match &context.fill_tree(tree)? {
                 Value::Array(items) => items.iter().map(text_of).collect(),
                 other => text_of(other).split(',').map(str::to_owned).collect(),
             };

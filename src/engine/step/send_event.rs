@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::http::perform_within;
-use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, text};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
@@ -83,27 +83,24 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let (kind, payload) = (self.kind.render(&context.scope())?, self.payload.render(&context.scope())?);
-        context.unresolved(kind.unresolved);
-        context.unresolved(payload.unresolved);
-        let kind = text_of(&kind.value).trim().to_owned();
+        let (kind, payload) = (text(context, &self.kind)?.trim().to_owned(), context.fill_tree(&self.payload)?);
         if kind.is_empty() || kind.len() > 255 || kind.contains(char::is_control) {
             return Err(StepFailure::new("invalid_event", format!("`eventType` came to `{kind}`: expected 1 to 255 characters")).into());
         }
         let told = context.key("told");
         if context.recall(&told).is_none() {
-            let value = json!({ "stepId": context.step_id(), "eventType": kind, "payload": payload.value });
+            let value = json!({ "stepId": context.step_id(), "eventType": kind, "payload": payload });
             context.emit(Event::Custom { name: "dispatch.event".into(), value });
             context.record_done(&told, &context.now());
         }
         if let Some(call) = &self.call {
             let event = json!({
                 "specversion": "1.0", "id": context.idempotency_key("event"), "source": format!("/executions/{}", context.run.run),
-                "type": kind, "time": context.recall_as::<crate::clock::Timestamp>(&told), "datacontenttype": "application/json", "data": payload.value,
+                "type": kind, "time": context.recall_as::<crate::clock::Timestamp>(&told), "datacontenttype": "application/json", "data": payload,
             });
             let own = Map::from_iter([("_event".to_owned(), event)]);
             perform_within(context, "event", call, self.timeout, &own).await?;
         }
-        Ok(StepOutput::of(json!({ "eventType": kind, "payload": payload.value })))
+        Ok(StepOutput::of(json!({ "eventType": kind, "payload": payload })))
     }
 }

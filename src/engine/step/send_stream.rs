@@ -64,21 +64,20 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let rendered = self.text.render(&context.scope())?;
-        context.unresolved(rendered.unresolved);
+        let value = context.fill(&self.text)?;
         match self.kind {
             StreamType::Event => {
-                let value = json!({ "stepId": context.step_id(), "value": rendered.value });
+                let value = json!({ "stepId": context.step_id(), "value": value });
                 context.emit(Event::Custom { name: "dispatch.stream".into(), value });
             }
             StreamType::Text => {
-                let text = text_of(&rendered.value);
+                let text = text_of(&value);
                 let id = context.block("text", 0);
                 context.emit(Event::TextStart { id: id.clone(), role: "assistant".into(), step_id: Some(context.step_id().into()) });
                 context.emit(Event::TextDelta { id: id.clone(), delta: text.clone() });
                 context.emit(Event::TextComplete { id, text });
             }
         }
-        Ok(StepOutput::of(rendered.value))
+        Ok(StepOutput::of(value))
     }
 }

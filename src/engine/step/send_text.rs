@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Fields, StepBody, StepOutput, StepType, config, service, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, service, text};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::Template;
@@ -52,11 +52,7 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let text = |template: &Template| -> StepResult<String> {
-            let rendered = template.render(&context.scope())?;
-            context.unresolved(rendered.unresolved);
-            Ok(text_of(&rendered.value).trim().to_owned())
-        };
+        let text = |template: &Template| text(context, template).map(|text| text.trim().to_owned());
         let (from, to, message) = (text(&self.from)?, text(&self.to)?, text(&self.message)?);
         for (name, value) in [("from", &from), ("to", &to), ("message", &message)] {
             let length = value.chars().count();

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::http::{answer_failure, net_failure};
-use crate::engine::context::{Interrupt, StepContext, StepResult};
-use crate::failpoint;
+use super::http::send;
+use crate::engine::context::{StepContext, StepResult};
 use crate::tool::http::HttpAnswer;
 use crate::tool::services::Service;
 
@@ -20,14 +19,6 @@ pub async fn ask(
 ) -> StepResult<HttpAnswer> {
     let idempotency = context.idempotency_key(key);
     let budget = Duration::from_millis(context.planned.step.timeout_ms);
-    context
-        .effect(&context.key(key), service.effect(), || async {
-            let call = service.call(values, path, &context.run.keys, &idempotency, budget)?;
-            failpoint::hit("tool.before");
-            let answer = call.send(&context.parts().egress, &context.parts().clock).await;
-            failpoint::hit("tool.after");
-            let answer = answer.map_err(|error| Interrupt::Fail(net_failure(&error)))?;
-            if answer.is_success() { Ok(answer) } else { Err(answer_failure(&answer).into()) }
-        })
-        .await
+    let call = || Ok(service.call(values, path, &context.run.keys, &idempotency, budget)?);
+    send(context, key, service.effect(), call).await
 }

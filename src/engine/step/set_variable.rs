@@ -46,9 +46,8 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let rendered = self.value.render(&context.scope())?;
-        context.unresolved(rendered.unresolved);
-        let variables = Map::from_iter([(self.name.clone(), rendered.value.clone())]);
-        Ok(StepOutput { variables, ..StepOutput::of(rendered.value) })
+        let value = context.fill_tree(&self.value)?;
+        let variables = Map::from_iter([(self.name.clone(), value.clone())]);
+        Ok(StepOutput { variables, ..StepOutput::of(value) })
     }
 }

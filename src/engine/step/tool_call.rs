@@ -107,9 +107,7 @@ impl StepBody for Body {
         let arguments: Map<String, Value> = match context.recall_as(&key) {
             Some(arguments) => arguments,
             None => {
-                let rendered = self.parameters.render(&context.scope())?;
-                context.unresolved(rendered.unresolved);
-                let Value::Object(given) = rendered.value else {
+                let Value::Object(given) = context.fill_tree(&self.parameters)? else {
                     return Err(StepFailure::new("invalid_tool_parameters", "`parameters` did not come to an object").into());
                 };
                 let arguments = self.tool.arguments(given, |name| context.variable(name).cloned());

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Fields, StepBody, StepOutput, StepType, config, text_of};
+use super::{Fields, StepBody, StepOutput, StepType, config, own_name, text, text_of};
 use crate::engine::budget::Worst;
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::engine::meter;
@@ -49,6 +49,8 @@ const MOST: usize = 20_000;
 const PAGE: u32 = 500;
 /// Components of a vector.
 const LONGEST: usize = 8_192;
+/// Characters of a collection's name.
+const LONGEST_NAME: usize = 200;
 /// Bytes of a text that is kept with its vector.
 const LONGEST_TEXT: usize = 32 * 1024;
 /// Found at most, and unless said otherwise.
@@ -294,24 +296,15 @@ fn vector_of(value: &Value) -> Option<Vec<f32>> {
 }
 
 fn collection(context: &StepContext<'_>, template: &Template) -> StepResult<String> {
-    let rendered = template.render(&context.scope())?;
-    let name = text_of(&rendered.value).trim().to_owned();
-    if !rendered.unresolved.is_empty() || name.is_empty() || name.len() > 200 || name.contains(char::is_control) {
-        let message = format!("the collection's name came to `{name}`: expected 1 to 200 characters, with all its variables there");
-        return Err(StepFailure::new("invalid_collection", message).into());
-    }
-    Ok(name)
+    let name = own_name(context, template, LONGEST_NAME)?;
+    Ok(name.map_err(|why| StepFailure::new("invalid_collection", format!("the collection's name {why}")))?)
 }
 
 #[async_trait]
 impl StepBody for Embed {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let value = match &self.input {
-            Input::Text(text) => {
-                let rendered = text.render(&context.scope())?;
-                context.unresolved(rendered.unresolved);
-                rendered.value
-            }
+            Input::Text(text) => context.fill(text)?,
             Input::Variable(name) => context.variable(name).cloned().unwrap_or_default(),
         };
         let (texts, many) = match value {
@@ -386,9 +379,7 @@ impl Store {
 impl StepBody for Store {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let collection = collection(context, &self.collection)?;
-        let metadata = self.metadata.render(&context.scope())?;
-        context.unresolved(metadata.unresolved);
-        let metadata = metadata.value.as_object().cloned().unwrap_or_default();
+        let metadata = context.fill_tree(&self.metadata)?.as_object().cloned().unwrap_or_default();
         let mut vectors = Vec::new();
         for given in self.given(context)? {
             let parts = vector_of(&given.vector).ok_or_else(|| {
@@ -397,7 +388,9 @@ impl StepBody for Store {
             let metadata = metadata.clone().into_iter().chain(given.metadata).collect();
             vectors.push(Vector { collection: collection.clone(), name: given.id, parts: pack(&parts), text: given.text, metadata });
         }
-        let ids = ids(context, vectors.len()).await;
+        let count = vectors.len();
+        let new = || (0..count).map(|_| VectorId::new(&context.parts().clock)).collect::<Vec<_>>();
+        let ids = context.chosen(&format!("ids/{count}"), new).await;
         let (store, tenant, now) = (&context.parts().store, context.run.tenant, context.now());
         let all = Collection::<Vector>::of(&**store, tenant);
         let mut kept = Vec::with_capacity(vectors.len());
@@ -428,31 +421,13 @@ impl StepBody for Store {
     }
 }
 
-/// The vectors' ids, chosen once and durable before they are used.
-async fn ids(context: &StepContext<'_>, count: usize) -> Vec<VectorId> {
-    let key = context.key("ids");
-    if let Some(ids) = context.recall_as::<Vec<VectorId>>(&key).filter(|ids| ids.len() == count) {
-        return ids;
-    }
-    let ids: Vec<VectorId> = (0..count).map(|_| VectorId::new(&context.parts().clock)).collect();
-    context.record_done(&key, &ids);
-    context.run.log.commit().await;
-    ids
-}
-
 #[async_trait]
 impl StepBody for Search {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let collection = collection(context, &self.collection)?;
-        let filter = self.filter.render(&context.scope())?;
-        context.unresolved(filter.unresolved);
-        let filter = filter.value.as_object().cloned().unwrap_or_default();
+        let filter = context.fill_tree(&self.filter)?.as_object().cloned().unwrap_or_default();
         let query = match &self.input {
-            Input::Text(text) => {
-                let rendered = text.render(&context.scope())?;
-                context.unresolved(rendered.unresolved);
-                embed(context, &self.models[0], vec![text_of(&rendered.value)], None).await?.pop().unwrap_or_default()
-            }
+            Input::Text(query) => embed(context, &self.models[0], vec![text(context, query)?], None).await?.pop().unwrap_or_default(),
             Input::Variable(name) => context
                 .variable(name)
                 .and_then(vector_of)

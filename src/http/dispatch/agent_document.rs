@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 use super::bounds::{FLOW_TIMEOUT_MS, LONGEST_FLOW_MS, NO_CONTROLS};
 use super::document::{self, STEP_TIMEOUT_MS};
 use crate::error::{Error, Problem, Problems, Result};
-use crate::model::flow::{FORMAT, OnError, Retry};
-use crate::model::{Flow, Step};
+use crate::model::Flow;
 
 /// An agent as callers write it, for the API document.
 #[derive(JsonSchema)]
@@ -109,22 +108,7 @@ pub fn compile(document: &Value) -> Result<Flow> {
     let mut config = Value::Object(prompt(settings, at, &mut problems));
     document::compile_tools(&mut config, STEP_TIMEOUT_MS, at, &mut problems);
     problems.into_result()?;
-    let step = Step {
-        id: STEP.into(),
-        name: name.to_owned(),
-        action: "prompt".into(),
-        config,
-        after: Vec::new(),
-        guard: None,
-        when: None,
-        retry: Retry::default(),
-        timeout_ms,
-        on_error: Some(OnError::Stop),
-        output: None,
-        stream: true,
-        pointer: String::new(),
-    };
-    Ok(Flow { format: FORMAT, name: name.to_owned(), steps: vec![step], max_parallel: 1, on_step_error: OnError::Stop, timeout_ms })
+    Ok(Flow::of_prompt(STEP, name, config, timeout_ms))
 }
 
 /// Where the settings stand in the document.

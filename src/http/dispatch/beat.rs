@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::batches::{self, Batch};
-use super::evals::{self, Eval};
+use super::evals::Eval;
 use super::schedules::{self, Schedule};
 use crate::error::Result;
 use crate::http::AppState;
@@ -24,7 +24,7 @@ pub async fn beat(state: AppState) {
     loop {
         each(&state, |tenant, kept: Kept<Schedule>| schedules::tick(&state, tenant, kept)).await;
         each(&state, |tenant, kept: Kept<Batch>| batches::tick(&state, tenant, kept)).await;
-        each(&state, |tenant, kept: Kept<Eval>| evals::tick(&state, tenant, kept)).await;
+        each(&state, |tenant, kept: Kept<Eval>| batches::tick(&state, tenant, kept)).await;
         state.clock.sleep(PAUSE).await;
     }
 }

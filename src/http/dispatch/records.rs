@@ -165,6 +165,29 @@ const MAX_BULK: usize = 1_000;
 /// How often a change is tried when others change the record meanwhile.
 const TRIES: usize = 5;
 
+/// The records of a type, page by page, the last changed first.
+pub(super) struct Pages {
+    next: Option<RecordQuery>,
+}
+
+impl Pages {
+    /// Records read at once.
+    const SIZE: u32 = 200;
+
+    pub fn of(kind: String, filter: Filter) -> Self {
+        Self { next: Some(RecordQuery { kind: Some(kind), name: None, filter, after: None, limit: Self::SIZE }) }
+    }
+
+    /// The next page; `None` after the last one.
+    pub async fn next(&mut self, store: &SharedStore, tenant: TenantId) -> Result<Option<Vec<Record>>> {
+        let Some(query) = self.next.take() else { return Ok(None) };
+        let page = store.list_records(tenant, query.clone()).await?;
+        let after = page.records.last().map(|record| (record.updated_at, record.id));
+        self.next = page.more.then_some(RecordQuery { after, ..query });
+        Ok(Some(page.records))
+    }
+}
+
 async fn list(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Params(query): Params<Query>) -> Result<Json<Page<Record>>> {
     let not_json = |error| Error::new(Kind::Malformed, "invalid_query", format!("`filter` is not JSON: {error}"));
     let filter = query.filter.as_deref().map(serde_json::from_str).transpose().map_err(not_json)?;

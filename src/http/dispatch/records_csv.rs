@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::about;
-use super::records::{Altered, alter, check};
+use super::records::{Altered, Pages, alter, check};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
@@ -24,7 +24,7 @@ use crate::http::scope::{RecordsRead, RecordsWrite, Scoped};
 use crate::id::RecordId;
 use crate::model::Record;
 use crate::model::filter::Filter;
-use crate::store::{RecordQuery, SharedStore, StoreError};
+use crate::store::{SharedStore, StoreError};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -36,7 +36,6 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 const MOST_IMPORTED: usize = 2_000;
 const MOST_EXPORTED: usize = 10_000;
 const MOST_COLUMNS: usize = 1_000;
-const PAGE: u32 = 200;
 /// Failures that are told.
 const TOLD: usize = 100;
 
@@ -192,18 +191,12 @@ async fn save(store: &SharedStore, clock: &Clock, caller: &crate::model::Caller,
 
 /// All records of a type, the last changed first: id, name, times, and a column for each key of their metadata.
 async fn export(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Params(query): Params<Export>) -> Result<Response> {
-    let (mut records, mut after) = (Vec::new(), None);
-    loop {
-        let wanted = RecordQuery { kind: Some(query.kind.clone()), name: None, filter: Filter::everything(), after, limit: PAGE };
-        let page = store.list_records(caller.tenant, wanted).await?;
-        after = page.records.last().map(|record| (record.updated_at, record.id));
-        records.extend(page.records);
+    let (mut records, mut pages) = (Vec::new(), Pages::of(query.kind, Filter::everything()));
+    while let Some(page) = pages.next(&store, caller.tenant).await? {
+        records.extend(page);
         if records.len() > MOST_EXPORTED {
             return Err(Error::new(Kind::Conflict, "too_many_records", format!("one export has {MOST_EXPORTED} records at most"))
                 .next("page through GET /v1/records"));
-        }
-        if !page.more {
-            break;
         }
     }
     let keys: BTreeSet<&String> = records.iter().flat_map(|record| record.metadata.keys()).collect();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::asking::Asking;
-use super::door::{Door, REFUSED};
+use super::door::Door;
 use super::{Listed, Place, Server};
 use crate::net::{self, Egress};
 use crate::tool::Effect;
@@ -256,11 +256,7 @@ async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, Servic
             let sent = error.code == ErrorCode::INTERNAL_ERROR;
             Err(Failure { sent, ..Failure::new("mcp_refused", format!("the MCP server refused: {}", error.message)) })
         }
-        Ok(Err(error)) => {
-            let message = cause(&error);
-            let refused = message.starts_with(REFUSED);
-            Err(Failure { sent: !refused, ..Failure::unreachable(message) })
-        }
+        Ok(Err(error)) => Err(Failure::unreachable(cause(&error))),
         Err(_) => Err(Failure::timeout(limit)),
     }
 }

@@ -58,15 +58,15 @@ impl Door {
         }
     }
 
-    /// See [`REFUSED`].
     fn refused(&self, status: StatusCode, body: &[u8]) -> Fault {
+        Fault::UnexpectedServerResponse(format!("the MCP server answered {}", self.words(status, body)).into())
+    }
+
+    fn words(&self, status: StatusCode, body: &[u8]) -> String {
         let words: String = self.scrub.text(&String::from_utf8_lossy(body)).chars().take(WORDS).collect();
-        Fault::UnexpectedServerResponse(format!("the MCP server answered {}: {}", status.as_u16(), words.trim()).into())
+        format!("{}: {}", status.as_u16(), words.trim())
     }
 }
-
-/// How the words begin of a server that refused by its status (4xx): it did nothing.
-pub(super) const REFUSED: &str = "the MCP server answered 4";
 
 impl StreamableHttpClient for Door {
     type Error = net::Error;
@@ -114,6 +114,11 @@ impl StreamableHttpClient for Door {
             }
             Ok(answer @ JsonRpcMessage::Error(_)) => Ok(StreamableHttpPostResponse::Json(answer, opened)),
             Err(error) if status.is_success() => Err(Fault::Deserialize(error)),
+            // It did nothing: an answer, like a refusal in the protocol's own words.
+            _ if status.is_client_error() => {
+                let error = ErrorData::invalid_request(self.words(status, &body), None);
+                Ok(StreamableHttpPostResponse::Json(ServerJsonRpcMessage::error(error, Some(asked.id.clone())), opened))
+            }
             _ => Err(self.refused(status, &body)),
         }
     }

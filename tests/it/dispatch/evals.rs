@@ -101,9 +101,12 @@ async fn wrong_evals_are_refused(world: Arc<World>) {
             json!({ "name": "x", "target": target, "cases": [{}], "variants": [{ "name": "a", "step": "none", "model": "local/echo" }] }),
             vec!["/variants/0/step"],
         ),
+        // Nothing would differ, and yet somebody means a step.
+        (json!({ "name": "x", "target": target, "cases": [{}], "variants": [{ "name": "a", "step": "none" }] }), vec!["/variants/0/step"]),
+        (json!({ "name": "x", "target": target, "cases": [{ "messages": 5 }] }), vec!["/cases/0/messages"]),
         (
             json!({ "name": "x", "target": target, "cases": [{}], "variants": [{ "name": "a", "model": "nobody/knows" }] }),
-            vec!["/variants/0/flow/steps/0/config/model"],
+            vec!["/variants/0/model"],
         ),
         (
             json!({ "name": "x", "target": target, "cases": [{}], "graders": [{ "type": "regex", "pattern": "(" }, { "type": "ai", "model": "nobody/knows", "criteria": "", "threshold": 2 }] }),

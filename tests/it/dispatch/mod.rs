@@ -6,6 +6,8 @@
 
 use serde_json::{Value, json};
 
+use crate::support::world::Node;
+
 /// Runs each case on SQLite and on PostgreSQL.
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
@@ -114,4 +116,14 @@ fn set(name: &str, value: Value) -> Value {
 /// A step that always fails: its script throws.
 fn fails(id: &str) -> Value {
     json!({ "id": id, "type": "transform-data", "config": { "script": "throw new Error('broken on purpose')", "outputVariable": id } })
+}
+
+/// Every one of these configurations is refused, each field of it that is wrong by its name.
+async fn refuses(node: &Node, wrong: &[(&str, Value, &[&str])]) {
+    for (kind, config, fields) in wrong {
+        let body = flow(json!([step("out", kind, config.clone())]));
+        let refused = node.post("/v1/dispatch").json(&body).refused(422, "validation_failed").await;
+        let pointers: Vec<String> = fields.iter().map(|field| format!("/flow/steps/0/config/{field}")).collect();
+        assert_eq!(refused.pointers(), pointers, "{}", refused.text());
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{flow, step};
+use super::{flow, refuses, step};
 use crate::support::sink::Reply;
 use crate::support::smtp::{CUT, REFUSED};
 use crate::support::world::{KEY, Node, World};
@@ -137,20 +137,12 @@ async fn what_cannot_be_sent_says_why(world: Arc<World>) {
         assert_eq!(told.step("out")["code"], code, "{config}: {}", told.step("out"));
     }
     assert!(world.smtp.received().is_empty());
-    let wrong = [
-        ("send-email", json!({ "to": "a@b.example", "subject": "x" }), vec!["html"]),
-        ("send-email", json!({ "to": "a@b.example", "subject": "{{secrets.x}}", "text": "x" }), vec!["subject"]),
-        ("send-event", json!({ "eventType": "x", "url": "http://h/{{" }), vec!["url"]),
+    let wrong: [(&str, Value, &[&str]); 3] = [
+        ("send-email", json!({ "to": "a@b.example", "subject": "x" }), &["html"]),
+        ("send-email", json!({ "to": "a@b.example", "subject": "{{secrets.x}}", "text": "x" }), &["subject"]),
+        ("send-event", json!({ "eventType": "x", "url": "http://h/{{" }), &["url"]),
     ];
-    for (kind, config, fields) in wrong {
-        let refused = node.post("/v1/dispatch").json(&flow(json!([step("out", kind, config)]))).refused(422, "validation_failed").await;
-        assert_eq!(
-            refused.pointers(),
-            fields.iter().map(|field| format!("/flow/steps/0/config/{field}")).collect::<Vec<_>>(),
-            "{}",
-            refused.text()
-        );
-    }
+    refuses(&node, &wrong).await;
 }
 
 async fn senders_are_the_operators(world: Arc<World>) {

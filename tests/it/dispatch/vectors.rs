@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{flow, set, step};
+use super::{flow, refuses, set, step};
 use crate::support::world::World;
 
 on_both!(
@@ -105,24 +105,25 @@ async fn what_is_no_vector_says_so(world: Arc<World>) {
         (json!([["a"]]), json!({ "vectorsSource": "v", "destination": "notes" }), "invalid_vectors"),
         (json!([{ "id": "", "vector": [1] }]), json!({ "vectorsSource": "v", "destination": "notes" }), "invalid_vectors"),
         (json!([1]), json!({ "vectorsSource": "v", "destination": "{{nothing}}" }), "invalid_collection"),
+        (json!([1]), json!({ "vectorsSource": "v", "destination": "of {{empty}}" }), "invalid_collection"),
         (json!([[1], [2]]), json!({ "vectorsSource": "v", "textsSource": "one", "destination": "notes" }), "invalid_vectors"),
     ] {
-        let told = node.dispatch(&flow(json!([set("v", value), set("one", json!("text")), step("out", "store-vector", config)]))).await;
+        let told = node
+            .dispatch(&flow(json!([
+                set("v", value),
+                set("one", json!("text")),
+                set("empty", json!(null)),
+                step("out", "store-vector", config)
+            ])))
+            .await;
         assert_eq!(told.step("out")["code"], code, "{}", told.step("out"));
     }
     let told = node.dispatch(&flow(json!([step("out", "generate-embedding", json!({ "text": "{{nothing}}" }))]))).await;
     assert_eq!(told.step("out")["code"], "invalid_embedding_input");
-    for (kind, config, fields) in [
-        ("generate-embedding", json!({ "dimensions": 0 }), vec!["text", "dimensions"]),
-        ("store-vector", json!({ "vectorsSource": " ", "destination": "x" }), vec!["vectorsSource"]),
-        ("vector-search", json!({ "collection": "x", "limit": 0, "threshold": 2 }), vec!["query", "limit", "threshold"]),
-    ] {
-        let refused = node.post("/v1/dispatch").json(&flow(json!([step("out", kind, config)]))).refused(422, "validation_failed").await;
-        assert_eq!(
-            refused.pointers(),
-            fields.iter().map(|field| format!("/flow/steps/0/config/{field}")).collect::<Vec<_>>(),
-            "{}",
-            refused.text()
-        );
-    }
+    let wrong: [(&str, Value, &[&str]); 3] = [
+        ("generate-embedding", json!({ "dimensions": 0 }), &["text", "dimensions"]),
+        ("store-vector", json!({ "vectorsSource": " ", "destination": "x" }), &["vectorsSource"]),
+        ("vector-search", json!({ "collection": "x", "limit": 0, "threshold": 2 }), &["query", "limit", "threshold"]),
+    ];
+    refuses(&node, &wrong).await;
 }

@@ -1,7 +1,8 @@
 //! `prompt`: one model call, or a loop of model calls and tool calls.
 //!
-//! [`config`](self::config) compiles the configuration, `messages` makes the conversation, `call` streams one model
-//! call into the log, `turns` is the loop, `rounds` counts it, `reflect` looks back on it, `remember` knows what was said before, `own_tools` are those that a prompt brings along. Each turn and each tool call is journaled under its own key.
+//! [`config`](self::config) compiles the configuration, `messages` makes the conversation, `call` streams one model call into the log, `turns` is
+//! the loop, `rounds` counts it, `reflect` looks back on it, `remember` knows what was said before, `own_tools` are those that a prompt brings
+//! along. Each turn and each tool call is journaled under its own key.
 
 mod call;
 mod config;

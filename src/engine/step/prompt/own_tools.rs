@@ -8,8 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::engine::step::Fields;
-use crate::model::flow::{FORMAT, OnError, Retry};
-use crate::model::{Flow, Step};
+use crate::model::Flow;
 use crate::tool::{Body, Definition, MAX_TIMEOUT_MS, OwnTool, Tool};
 
 /// The tool that hands a task to another agent.
@@ -203,21 +202,6 @@ impl Spawn {
             "loopConfig": { "maxTurns": turns.clamp(1, self.most_turns) },
         });
         let name = text("name").unwrap_or("subagent").chars().filter(|letter| !letter.is_control()).take(200).collect::<String>();
-        let step = Step {
-            id: "agent".into(),
-            name: name.clone(),
-            action: "prompt".into(),
-            config,
-            after: Vec::new(),
-            guard: None,
-            when: None,
-            retry: Retry::default(),
-            timeout_ms: self.timeout_ms(),
-            on_error: Some(OnError::Stop),
-            output: None,
-            stream: true,
-            pointer: String::new(),
-        };
-        Flow { format: FORMAT, name, steps: vec![step], max_parallel: 1, on_step_error: OnError::Stop, timeout_ms: self.timeout_ms() }
+        Flow::of_prompt("agent", &name, config, self.timeout_ms())
     }
 }

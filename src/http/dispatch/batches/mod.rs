@@ -1,10 +1,11 @@
 //! Batches: one execution for each of many things, started and watched to their ends without anybody waiting.
 //!
 //! A batch is a document that is due as long as there is something to do. [`advance`] does a little of it: starts what is not started, under keys
-//! of its own, and notes what has ended. Every server does so; whoever moves the document's time forward first has it for a while.
+//! of its own, and notes what has ended. Every server does so; `hold` sees to it that one does at a time.
 //!
 //! `records` makes batches over records; evals are batches too, and judge what ended.
 
+mod hold;
 mod records;
 mod work;
 
@@ -13,11 +14,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(super) use self::records::tick;
+pub(super) use self::hold::{Progress, Work, cancel, tick};
 pub(super) use self::work::{advance, outcome_of, start_one};
 use crate::clock::Timestamp;
+use crate::error::Result;
 use crate::http::AppState;
-use crate::id::{BatchId, FlowId, RecordId, RunId};
+use crate::id::{BatchId, FlowId, RecordId, RunId, TenantId};
 use crate::store::Document;
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -77,10 +79,8 @@ pub(super) struct Batch {
     pub record_type: String,
     pub inputs: serde_json::Map<String, Value>,
     pub items: Vec<Item>,
-    pub status: Status,
-    /// When somebody must look at it.
-    pub next: Option<Timestamp>,
-    pub completed_at: Option<Timestamp>,
+    #[serde(flatten)]
+    pub progress: Progress,
 }
 
 impl Document for Batch {
@@ -88,10 +88,38 @@ impl Document for Batch {
     type Id = BatchId;
 
     fn due_at(&self) -> Option<Timestamp> {
-        self.next.filter(|_| self.status == Status::Running)
+        self.progress.due_at()
     }
 
     fn parent(&self) -> Option<String> {
         Some(self.flow.to_string())
+    }
+}
+
+impl Work for Batch {
+    const NOUN: &'static str = "batch";
+
+    fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    fn set_progress(&mut self, progress: Progress) {
+        self.progress = progress;
+    }
+
+    fn at_work(&self) -> Vec<RunId> {
+        self.items.iter().filter_map(Item::at_work).collect()
+    }
+
+    async fn go_on(&mut self, state: &AppState, tenant: TenantId, id: BatchId) -> Result<bool> {
+        let (flow, inputs) = (self.flow, &self.inputs);
+        advance(state, tenant, &id.to_string(), &mut self.items, |_, item| records::request(flow, inputs, item.record)).await
+    }
+}
+
+impl Item {
+    /// Its execution, unless that is known to have ended.
+    pub fn at_work(&self) -> Option<RunId> {
+        self.run.filter(|_| self.ended.is_none())
     }
 }

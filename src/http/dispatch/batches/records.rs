@@ -1,7 +1,5 @@
 //! `POST /v1/flows/{flowId}/run-on-record-type` and `/v1/batches`: a flow for each record of a type.
 
-use std::time::Duration;
-
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
 use axum::Json;
@@ -10,13 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::work::advance;
-use super::{Batch, Item, MOST, Status};
+use super::{Batch, Item, MOST, Progress, Status, cancel};
 use crate::clock::Timestamp;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::http::dispatch::execute::{DispatchRequest, Lookup};
+use crate::http::dispatch::records::Pages;
 use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
@@ -24,7 +22,7 @@ use crate::http::scope::{FlowsExecute, FlowsRead, Scoped};
 use crate::id::{BatchId, FlowId, RecordId, RunId, TenantId};
 use crate::model::Record;
 use crate::model::filter::Filter;
-use crate::store::{Collection, Kept, RecordQuery, SharedStore, StoreError};
+use crate::store::{Collection, Kept, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -34,7 +32,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
         .api_route("/v1/batches", get_with(list, about("listBatches", "Batches", "List batches, newest first")))
         .api_route("/v1/batches/{batchId}", get_with(read, about("getBatch", "Batches", "Read a batch and what its executions came to")))
-        .api_route("/v1/batches/{batchId}/cancel", post_with(cancel, about("cancelBatch", "Batches", "Cancel a batch and its executions")))
+        .api_route("/v1/batches/{batchId}/cancel", post_with(stop, about("cancelBatch", "Batches", "Cancel a batch and its executions")))
 }
 
 /// What to run a flow for.
@@ -99,19 +97,19 @@ struct ItemRow {
 
 impl Row {
     fn of(kept: Kept<Batch>, whole: bool) -> Self {
-        let Batch { flow, record_type, items, status, completed_at, .. } = kept.body;
+        let Batch { flow, record_type, items, progress, .. } = kept.body;
         let count = |success: bool| items.iter().filter(|item| item.ended.as_ref().is_some_and(|ended| ended.success == success)).count();
         Self {
             batch_id: kept.id,
             flow_id: flow,
             record_type,
             record_count: items.len(),
-            status,
+            status: progress.status,
             executed_immediately: false,
             success_count: count(true),
             failure_count: count(false),
             created_at: kept.created_at,
-            completed_at,
+            completed_at: progress.completed_at,
             results: if whole { items.into_iter().map(ItemRow::from).collect() } else { Vec::new() },
         }
     }
@@ -135,32 +133,24 @@ impl From<Item> for ItemRow {
     }
 }
 
-/// Records read at once.
-const PAGE: u32 = 200;
-/// How long a batch is one server's, and how soon it is looked at again.
-const LEASE: Duration = Duration::from_secs(10);
-const SOON: Duration = Duration::from_millis(300);
-
 fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Batch> {
     Collection::of(&**store, tenant)
 }
 
-async fn records(store: &SharedStore, tenant: TenantId, kind: &str, filter: &Filter, most: usize) -> Result<Vec<Record>> {
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let query = RecordQuery { kind: Some(kind.to_owned()), name: None, filter: filter.clone(), after, limit: PAGE };
-        let page = store.list_records(tenant, query).await?;
-        after = page.records.last().map(|record| (record.updated_at, record.id));
-        found.extend(page.records);
-        if found.len() >= most || !page.more {
+async fn records(store: &SharedStore, tenant: TenantId, kind: &str, filter: Filter, most: usize) -> Result<Vec<Record>> {
+    let (mut found, mut pages) = (Vec::new(), Pages::of(kind.to_owned(), filter));
+    while let Some(page) = pages.next(store, tenant).await? {
+        found.extend(page);
+        if found.len() >= most {
             found.truncate(most);
-            return Ok(found);
+            break;
         }
     }
+    Ok(found)
 }
 
 /// What is asked for one record.
-fn request(flow: FlowId, inputs: &Map<String, Value>, record: Option<RecordId>) -> DispatchRequest {
+pub(super) fn request(flow: FlowId, inputs: &Map<String, Value>, record: Option<RecordId>) -> DispatchRequest {
     DispatchRequest {
         flow: Some(json!({ "id": flow })),
         inputs: Some(inputs.clone()).into(),
@@ -203,21 +193,13 @@ async fn create(
                 return Err(FlowId::missing());
             }
             Lookup::of(&state, tenant).resolve(request(flow, &input.inputs, None)).await?;
-            let found = records(&state.store, tenant, &input.record_type, &filter, most).await?;
+            let found = records(&state.store, tenant, &input.record_type, filter, most).await?;
             let items = found.into_iter().map(|record| Item { record: Some(record.id), name: record.name, run: None, ended: None });
             let now = state.clock.now();
             let items: Vec<Item> = items.collect();
-            let (status, completed_at) = if items.is_empty() { (Status::Completed, Some(now)) } else { (Status::Running, None) };
-            let batch = Batch { flow, record_type: input.record_type, inputs: input.inputs, items, status, next: Some(now), completed_at };
-            let id = BatchId::from_u128(seed);
-            match all(&state.store, tenant).create(id, batch, now).await {
-                Ok(kept) => Ok(Row::of(kept, true)),
-                // Taken by ourselves, in a try whose answer was lost.
-                Err(error @ StoreError::Exists(_)) => {
-                    all(&state.store, tenant).find(id).await?.map(|kept| Row::of(kept, true)).ok_or_else(|| error.into())
-                }
-                Err(error) => Err(error.into()),
-            }
+            let progress = if items.is_empty() { Progress::done(now) } else { Progress::begun(now) };
+            let batch = Batch { flow, record_type: input.record_type, inputs: input.inputs, items, progress };
+            Ok(Row::of(all(&state.store, tenant).create_once(BatchId::from_u128(seed), batch, now).await?, true))
         })
         .await
 }
@@ -234,51 +216,6 @@ async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id
     Ok(Json(Row::of(kept, true)))
 }
 
-async fn cancel(caller: Scoped<FlowsExecute>, State(state): State<AppState>, Id(id): Id<BatchId>) -> Result<Json<Row>> {
-    let batches = all(&state.store, caller.tenant);
-    let kept = batches.find(id).await?.ok_or_else(BatchId::missing)?;
-    let now = state.clock.now();
-    let stop = |batch: &mut Batch| -> Result<()> {
-        if batch.status == Status::Completed {
-            return Err(Error::new(Kind::Conflict, "batch_completed", "the batch has completed; there is nothing to cancel"));
-        }
-        batch.status = Status::Cancelled;
-        batch.next = None;
-        batch.completed_at = batch.completed_at.or(Some(now));
-        Ok(())
-    };
-    let kept = batches.amend(kept, now, stop).await?.ok_or_else(BatchId::missing)?;
-    stop_all(&state, caller.tenant, &kept.body).await?;
-    Ok(Json(Row::of(kept, true)))
-}
-
-async fn stop_all(state: &AppState, tenant: TenantId, batch: &Batch) -> Result<()> {
-    for run in batch.items.iter().filter(|item| item.ended.is_none()).filter_map(|item| item.run) {
-        state.workers.cancel(tenant, run).await?;
-    }
-    Ok(())
-}
-
-/// Does a little of a batch that is due, unless another server has it.
-pub(in crate::http::dispatch) async fn tick(state: &AppState, tenant: TenantId, kept: Kept<Batch>) -> Result<()> {
-    let batches = all(&state.store, tenant);
-    let now = state.clock.now();
-    let held = Batch { next: Some(now.after(LEASE)), ..kept.body.clone() };
-    let Some(kept) = batches.change(&kept, held, now).await? else { return Ok(()) };
-    let mut batch = kept.body.clone();
-    let (flow, inputs) = (batch.flow, batch.inputs.clone());
-    let done = advance(state, tenant, &kept.id.to_string(), &mut batch.items, |_, item| request(flow, &inputs, item.record)).await?;
-    let now = state.clock.now();
-    if done {
-        (batch.status, batch.completed_at) = (Status::Completed, Some(now));
-    }
-    batch.next = (!done).then(|| now.after(SOON));
-    if batches.change(&kept, batch.clone(), now).await?.is_none()
-        && batches.find(kept.id).await?.is_none_or(|now| now.body.status == Status::Cancelled)
-    {
-        // Whoever cancelled it meanwhile was right, and knew nothing of what was started now. Another server that only went on with it, because
-        // this one took so long, finds what was started here under the same keys.
-        stop_all(state, tenant, &batch).await?;
-    }
-    Ok(())
+async fn stop(caller: Scoped<FlowsExecute>, State(state): State<AppState>, Id(id): Id<BatchId>) -> Result<Json<Row>> {
+    cancel(&state, caller.tenant, id).await?.map(|kept| Json(Row::of(kept, true))).ok_or_else(BatchId::missing)
 }

@@ -7,13 +7,10 @@ use serde_json::Value;
 use super::{Ended, Item};
 use crate::error::{Kind, Result};
 use crate::http::AppState;
-use crate::http::dispatch::execute::{DispatchRequest, Fold, Lookup, Outcome};
+use crate::http::dispatch::execute::{DispatchRequest, Fold, Outcome, start_unattended};
 use crate::id::{RunId, TenantId};
 use crate::model::Run;
-use crate::store::{Created, RunKey};
 
-/// How long it is remembered that an execution was made: longer than any outage after which it would be tried again.
-const KEY_LIFE: Duration = Duration::from_secs(90 * 24 * 3_600);
 /// Executions at work at once, and started in one look.
 const AT_WORK: usize = 50;
 
@@ -54,17 +51,7 @@ pub async fn advance(
 
 /// Starts an execution, once for each key.
 pub async fn start_one(state: &AppState, tenant: TenantId, key: String, request: DispatchRequest) -> Result<RunId> {
-    let resolved = Lookup::of(state, tenant).resolve(request).await?;
-    let expires_at = state.clock.now().after(KEY_LIFE);
-    let mut start = resolved.start(tenant, Some(RunKey { route: "batch".into(), key, request_hash: String::new(), expires_at }));
-    start.input.options.source = "batch".into();
-    match state.engine.enqueue(start).await? {
-        (run, Created::New) => {
-            state.workers.nudge(run).await;
-            Ok(run)
-        }
-        (_, Created::Duplicate { run, .. }) => Ok(run),
-    }
+    start_unattended(state, tenant, "batch", Some(key), request).await
 }
 
 /// What an execution came to, if it has ended.

@@ -1,25 +1,25 @@
 //! Evals: a flow or an agent over cases, in variants, with every answer graded.
 //!
-//! An eval is a batch of executions, one for each case and variant; `grade` judges what they came to, `routes` keeps evals and compares them.
+//! An eval is a batch of executions, one for each case and variant; `work` starts them and has them judged, `grade` judges, `routes` keeps evals and
+//! compares them.
 //! Executions and judges are executions like any other: they are listed, streamed and paid like them.
 
 mod grade;
 mod routes;
 mod variant;
+mod work;
 
 use aide::axum::ApiRouter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::batches::{Item, Status};
+use super::batches::{Item, Progress};
 use crate::clock::Timestamp;
 use crate::http::AppState;
 use crate::id::{EvalId, RecordId};
 use crate::model::TargetKind;
 use crate::store::Document;
-
-pub(super) use self::routes::tick;
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     routes::routes()
@@ -169,9 +169,8 @@ pub(super) struct Eval {
     graders: Vec<Grader>,
     items: Vec<Item>,
     trials: Vec<Trial>,
-    status: Status,
-    next: Option<Timestamp>,
-    completed_at: Option<Timestamp>,
+    #[serde(flatten)]
+    progress: Progress,
 }
 
 impl Document for Eval {
@@ -179,6 +178,6 @@ impl Document for Eval {
     type Id = EvalId;
 
     fn due_at(&self) -> Option<Timestamp> {
-        self.next.filter(|_| self.status == Status::Running)
+        self.progress.due_at()
     }
 }

@@ -1,7 +1,6 @@
 //! `/v1/evals`: keeping, watching, reading and comparing evals. `/v1/eval/…` are other names of the same.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
@@ -9,23 +8,23 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::grade::Answer;
+use super::work::asked;
 use super::{Case, Eval, Grade, Grader, Target, Trial, Variant};
 use crate::clock::Timestamp;
-use crate::error::{Error, Kind, Problems, Result};
+use crate::error::{Error, Problems, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
-use crate::http::dispatch::batches::{Ended, Item, MOST, Status, advance, outcome_of, start_one};
-use crate::http::dispatch::execute::{DispatchRequest, Lookup};
+use crate::http::dispatch::batches::{Ended, Item, MOST, Progress, Status, cancel};
+use crate::http::dispatch::execute::Lookup;
 use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{FlowsExecute, FlowsRead, FlowsWrite, Scoped};
 use crate::id::{AgentId, EvalId, FlowId, RunId, TenantId};
 use crate::model::TargetKind;
-use crate::store::{Collection, Kept, SharedStore, StoreError};
+use crate::store::{Collection, Kept, SharedStore};
 
 const TAG: &str = "Evals";
 
@@ -44,7 +43,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
         .api_route("/v1/evals/{evalId}/results", get_with(results, about("listEvalResults", TAG, "List an eval's answers and grades")))
         .api_route("/v1/eval/{evalId}/results", get_with(results, about("getEvalResults", TAG, "List an eval's answers and grades")))
-        .api_route("/v1/evals/{evalId}/cancel", post_with(cancel, about("cancelEval", TAG, "Cancel an eval and its executions")))
+        .api_route("/v1/evals/{evalId}/cancel", post_with(stop, about("cancelEval", TAG, "Cancel an eval and its executions")))
         .api_route("/v1/evals/compare", post_with(compare, about("compareEvals", TAG, "Compare evals, case by case")))
         .api_route("/v1/eval/compare", post_with(compare, about("compareEvalRuns", TAG, "Compare evals, case by case")))
 }
@@ -205,20 +204,13 @@ const MOST_CASES: usize = 500;
 const MOST_VARIANTS: usize = 10;
 const MOST_GRADERS: usize = 10;
 const LONGEST_NAME: usize = 255;
-/// Bytes of an answer that is kept with its grades; the execution has the whole.
-const LONGEST_OUTPUT: usize = 8 * 1024;
-/// How long an eval is one server's, and how soon it is looked at again.
-const LEASE: Duration = Duration::from_secs(10);
-/// How long it is judged in one look: less than an eval is one server's, so that what was done is kept.
-const AT_A_TIME: Duration = Duration::from_secs(3);
-const SOON: Duration = Duration::from_millis(300);
-
 fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Eval> {
     Collection::of(&**store, tenant)
 }
 
 impl Trial {
-    fn grades(&self) -> Option<Vec<Grade>> {
+    /// The grades, once they are all there.
+    pub(super) fn grades(&self) -> Option<Vec<Grade>> {
         self.grades.iter().cloned().collect()
     }
 }
@@ -248,25 +240,6 @@ impl Eval {
     fn case_name(&self, case: usize) -> String {
         self.cases.get(case).and_then(|case| case.name.clone()).unwrap_or_else(|| format!("case {}", case + 1))
     }
-
-    /// What one execution is asked.
-    fn request(&self, place: usize) -> DispatchRequest {
-        let trial = self.trials.get(place);
-        let case = trial.and_then(|trial| self.cases.get(trial.case)).cloned().unwrap_or_default();
-        let variant = trial.and_then(|trial| self.variants.get(trial.variant)).cloned().unwrap_or_default();
-        asked(&self.target, &case, &variant)
-    }
-}
-
-fn asked(target: &Target, case: &Case, variant: &Variant) -> DispatchRequest {
-    let document = variant.document(target.kind, &target.document);
-    let messages = match &case.messages {
-        Some(Value::String(text)) => Some(json!([{ "role": "user", "content": text }])),
-        other => other.clone(),
-    };
-    let (flow, agent) = if target.kind == TargetKind::Flow { (document, None) } else { (None, document) };
-    let record = case.record_id.map(|id| [("id".to_owned(), json!(id))].into_iter().collect::<serde_json::Map<String, Value>>());
-    DispatchRequest { flow, agent, messages, inputs: Some(case.inputs.clone()).into(), record: record.into(), ..DispatchRequest::default() }
 }
 
 impl From<Kept<Eval>> for Row {
@@ -274,13 +247,13 @@ impl From<Kept<Eval>> for Row {
         let Kept { id, created_at, body, .. } = kept;
         Self {
             id,
-            status: body.status,
+            status: body.progress.status,
             target_type: body.target.kind.as_str().into(),
             target_id: body.target.id.clone(),
             case_count: body.cases.len(),
             variants: (0..body.variants.len()).map(|variant| body.summary(variant)).collect(),
             created_at,
-            completed_at: body.completed_at,
+            completed_at: body.progress.completed_at,
             name: body.name,
         }
     }
@@ -349,7 +322,8 @@ async fn checked(state: &AppState, tenant: TenantId, input: Input) -> Result<Eva
         Err(error) => return Err(error),
     };
     let as_it_is = || vec![Variant { name: "as it is".into(), ..Variant::default() }];
-    let variants = if input.variants.is_empty() { as_it_is() } else { input.variants };
+    let given = !input.variants.is_empty();
+    let variants = if given { input.variants } else { as_it_is() };
     if input.cases.len() * variants.len() > MOST {
         problems.add("/cases", format!("cases times variants come to more than {MOST} executions"));
     }
@@ -360,8 +334,8 @@ async fn checked(state: &AppState, tenant: TenantId, input: Input) -> Result<Eva
         if variant.document(target.kind, &target.document).is_none() {
             return Err(Error::invalid_at(format!("/variants/{index}/step"), "the flow has no prompt of this name"));
         }
-        let place = |error: Error| if error.problems().is_empty() { error } else { error.under(&format!("/variants/{index}")) };
-        Lookup::of(state, tenant).resolve(asked(&target, &sample, variant)).await.map_err(place)?;
+        let whose = if given { format!("/variants/{index}") } else { "/target".to_owned() };
+        Lookup::of(state, tenant).resolve(asked(&target, &sample, variant)).await.map_err(|error| at_home(error, &whose))?;
     }
     let graders = if input.graders.is_empty() { vec![Grader::NoError {}] } else { input.graders };
     let now = state.clock.now();
@@ -373,9 +347,7 @@ async fn checked(state: &AppState, tenant: TenantId, input: Input) -> Result<Eva
         graders,
         items: Vec::new(),
         trials: Vec::new(),
-        status: Status::Running,
-        next: Some(now),
-        completed_at: None,
+        progress: Progress::begun(now),
     };
     for case in 0..eval.cases.len() {
         for variant in 0..eval.variants.len() {
@@ -386,6 +358,21 @@ async fn checked(state: &AppState, tenant: TenantId, input: Input) -> Result<Eva
         }
     }
     Ok(eval)
+}
+
+/// A fault of what would be run, at the place in the eval that it comes from: of the first case, or of the target as a variant has it.
+fn at_home(error: Error, whose: &str) -> Error {
+    let mut problems = Problems::default();
+    for problem in error.problems() {
+        let place = match problem.pointer.as_str() {
+            own if own.starts_with("/messages") || own.starts_with("/inputs") => format!("/cases/0{own}"),
+            own if own.starts_with("/record") => "/cases/0/recordId".to_owned(),
+            own if own.ends_with("/model") && whose != "/target" => format!("{whose}/model"),
+            own => format!("{whose}{own}"),
+        };
+        problems.add(place, problem.message.clone());
+    }
+    problems.into_result().err().unwrap_or(error)
 }
 
 async fn create(
@@ -402,12 +389,7 @@ async fn create(
         .once(call, move |seed| async move {
             let eval = checked(&state, tenant, input).await?;
             let id = EvalId::from_u128(seed);
-            match all(&state.store, tenant).create(id, eval, state.clock.now()).await {
-                Ok(kept) => Ok(Row::from(kept)),
-                // Taken by ourselves, in a try whose answer was lost.
-                Err(error @ StoreError::Exists(_)) => all(&state.store, tenant).find(id).await?.map(Row::from).ok_or_else(|| error.into()),
-                Err(error) => Err(error.into()),
-            }
+            Ok(Row::from(all(&state.store, tenant).create_once(id, eval, state.clock.now()).await?))
         })
         .await
 }
@@ -456,7 +438,7 @@ async fn results(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id
         }
     };
     let data = eval.trials.iter().zip(&eval.items).map(row).collect();
-    Ok(Json(Results { id, status: eval.status, data }))
+    Ok(Json(Results { id, status: eval.progress.status, data }))
 }
 
 async fn compare(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, body: Body<Compare>) -> Result<Json<Comparison>> {
@@ -496,128 +478,6 @@ async fn compare(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, bo
     Ok(Json(Comparison { columns, rows }))
 }
 
-async fn cancel(caller: Scoped<FlowsExecute>, State(state): State<AppState>, Id(id): Id<EvalId>) -> Result<Json<Row>> {
-    let kept = find(&state.store, caller.tenant, id).await?;
-    let now = state.clock.now();
-    let stop = |eval: &mut Eval| -> Result<()> {
-        if eval.status == Status::Completed {
-            return Err(Error::new(Kind::Conflict, "batch_completed", "the eval has completed; there is nothing to cancel"));
-        }
-        eval.status = Status::Cancelled;
-        eval.next = None;
-        eval.completed_at = eval.completed_at.or(Some(now));
-        Ok(())
-    };
-    let kept = all(&state.store, caller.tenant).amend(kept, now, stop).await?.ok_or_else(EvalId::missing)?;
-    stop_all(&state, caller.tenant, &kept.body).await?;
-    Ok(Json(kept.into()))
-}
-
-async fn stop_all(state: &AppState, tenant: TenantId, eval: &Eval) -> Result<()> {
-    let at_work = eval.items.iter().filter(|item| item.ended.is_none()).filter_map(|item| item.run);
-    let judges = eval.trials.iter().flat_map(|trial| trial.judges.iter().zip(&trial.grades)).filter(|(_, grade)| grade.is_none());
-    for run in at_work.chain(judges.filter_map(|(judge, _)| *judge)) {
-        state.workers.cancel(tenant, run).await?;
-    }
-    Ok(())
-}
-
-/// Judges what has ended and was not judged. Whether all is.
-async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) -> Result<bool> {
-    let mut done = true;
-    let began = state.clock.now();
-    for place in 0..eval.trials.len() {
-        let (Some(trial), Some(item)) = (eval.trials.get(place), eval.items.get(place)) else { continue };
-        if state.clock.now().since(began) > AT_A_TIME {
-            return Ok(false);
-        }
-        let Some(ended) = item.ended.clone() else {
-            done = false;
-            continue;
-        };
-        if trial.grades().is_some() {
-            continue;
-        }
-        // Once every judge was asked, the answer need not be read again.
-        let asked = trial.grades.iter().zip(&trial.judges).all(|(grade, judge)| grade.is_some() || judge.is_some());
-        if asked {
-            done &= hear(state, tenant, eval, place).await?;
-            continue;
-        }
-        let outcome = match item.run {
-            Some(run) => outcome_of(state, tenant, run).await?.map(|(_, outcome)| outcome),
-            None => None,
-        };
-        let (output, events) = outcome.map_or((Value::Null, Vec::new()), |outcome| (outcome.final_output, outcome.events));
-        let names = events.iter().filter(|event| event["type"] == "tool_complete" && event["success"] == true);
-        let tools: Vec<String> = names.filter_map(|event| event["toolName"].as_str().map(str::to_owned)).collect();
-        let case = eval.cases.get(trial.case).cloned().unwrap_or_default();
-        let answer = Answer { case: &case, output: &output, ended: &ended, tools: &tools };
-        let (mut grades, mut judges) = (trial.grades.clone(), trial.judges.clone());
-        for (number, grader) in eval.graders.iter().enumerate() {
-            let (Some(grade), Some(asked)) = (grades.get_mut(number), judges.get_mut(number)) else { continue };
-            if grade.is_some() {
-                continue;
-            }
-            *grade = grader.judge(&answer);
-            if grade.is_some() {
-                continue;
-            }
-            if let (None, Some(question)) = (&asked, grader.question(&answer)) {
-                match start_one(state, tenant, format!("{id}:{place}:judge:{number}"), question).await {
-                    Ok(run) => *asked = Some(run),
-                    Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Limited) => return Err(error),
-                    // A judge that cannot be asked says nothing; the others go on.
-                    Err(error) => *grade = Some(grader.silent(error.message())),
-                }
-            }
-            if let Some(run) = *asked {
-                *grade = outcome_of(state, tenant, run).await?.map(|(_, said)| grader.verdict(&said.final_output, run));
-            }
-        }
-        done &= grades.iter().all(Option::is_some);
-        if let Some(trial) = eval.trials.get_mut(place) {
-            trial.output = if output.to_string().len() <= LONGEST_OUTPUT { output } else { json!("(too long; see the execution)") };
-            (trial.grades, trial.judges) = (grades, judges);
-        }
-    }
-    Ok(done)
-}
-
-/// Takes what the judges of one answer have said. Whether all have.
-async fn hear(state: &AppState, tenant: TenantId, eval: &mut Eval, place: usize) -> Result<bool> {
-    let Some(trial) = eval.trials.get_mut(place) else { return Ok(true) };
-    for ((grade, judge), grader) in trial.grades.iter_mut().zip(&trial.judges).zip(&eval.graders) {
-        if let (None, Some(run)) = (&grade, judge) {
-            *grade = outcome_of(state, tenant, *run).await?.map(|(_, said)| grader.verdict(&said.final_output, *run));
-        }
-    }
-    Ok(trial.grades.iter().all(Option::is_some))
-}
-
-/// Does a little of an eval that is due, unless another server has it.
-pub(in crate::http::dispatch) async fn tick(state: &AppState, tenant: TenantId, kept: Kept<Eval>) -> Result<()> {
-    let evals = all(&state.store, tenant);
-    let now = state.clock.now();
-    let held = Eval { next: Some(now.after(LEASE)), ..kept.body.clone() };
-    let Some(kept) = evals.change(&kept, held, now).await? else { return Ok(()) };
-    let mut eval = kept.body.clone();
-    let mut items = std::mem::take(&mut eval.items);
-    let asked = &eval;
-    advance(state, tenant, &kept.id.to_string(), &mut items, |place, _| asked.request(place)).await?;
-    eval.items = items;
-    let done = judge(state, tenant, kept.id, &mut eval).await?;
-    let now = state.clock.now();
-    if done {
-        (eval.status, eval.completed_at) = (Status::Completed, Some(now));
-    }
-    eval.next = (!done).then(|| now.after(SOON));
-    if evals.change(&kept, eval.clone(), now).await?.is_none()
-        && evals.find(kept.id).await?.is_none_or(|now| now.body.status == Status::Cancelled)
-    {
-        // Whoever cancelled it meanwhile was right, and knew nothing of what was started now. Another server that only went on with it, because
-        // this one took so long, finds what was started here under the same keys.
-        stop_all(state, tenant, &eval).await?;
-    }
-    Ok(())
+async fn stop(caller: Scoped<FlowsExecute>, State(state): State<AppState>, Id(id): Id<EvalId>) -> Result<Json<Row>> {
+    cancel(&state, caller.tenant, id).await?.map(|kept: Kept<Eval>| Json(kept.into())).ok_or_else(EvalId::missing)
 }

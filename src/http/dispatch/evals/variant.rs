@@ -7,9 +7,9 @@ use crate::http::dispatch::{agent_document, document};
 use crate::model::TargetKind;
 
 impl Variant {
-    /// Whether nothing differs.
-    pub(super) fn is_plain(&self) -> bool {
-        self.changes().is_empty()
+    /// Whether nothing differs, and nothing is named that could.
+    fn is_plain(&self) -> bool {
+        self.step.is_none() && self.changes().is_empty()
     }
 
     fn changes(&self) -> Map<String, Value> {
@@ -24,6 +24,9 @@ impl Variant {
     pub(super) fn document(&self, kind: TargetKind, whole: &Value) -> Option<Value> {
         let (mut changed, changes) = (whole.clone(), self.changes());
         if kind == TargetKind::Agent {
+            if self.step.is_some() {
+                return None;
+            }
             let settings = changed.pointer_mut(agent_document::place(whole))?.as_object_mut()?;
             // Another name of the same would hide it.
             if changes.contains_key("systemPrompt") {
@@ -61,6 +64,8 @@ mod tests {
         let changed = variant.document(TargetKind::Flow, &flow).unwrap();
         assert_eq!((&changed["steps"][0]["config"]["model"], &changed["steps"][2]["config"]["model"]), (&json!("a"), &json!("b")));
         assert_eq!(Variant { step: Some("none".into()), ..variant.clone() }.document(TargetKind::Flow, &flow), None);
+        let nothing = Variant { step: Some("none".into()), ..Variant::default() };
+        assert_eq!(nothing.document(TargetKind::Flow, &flow), None);
         let agent = json!({ "name": "a", "config": { "model": "a", "instructions": "x" } });
         let variant = Variant { system_prompt: Some("y".into()), ..Variant::default() };
         assert_eq!(variant.document(TargetKind::Agent, &agent).unwrap()["config"], json!({ "model": "a", "systemPrompt": "y" }));

@@ -10,6 +10,7 @@ mod request;
 mod resolve;
 mod routes;
 mod sse;
+mod unattended;
 
 pub(super) use answer::{Follow, follow};
 pub use outcome::{Fold, Outcome};
@@ -19,3 +20,4 @@ pub(super) use resolve::Lookup;
 pub(super) use routes::{Desk, Posted, may_be_accepted, routes, streamed};
 pub use sse::PublicEvent;
 pub(super) use sse::{EventPage, nothing_more, or_events, stream_response};
+pub(super) use unattended::start_unattended;

@@ -9,22 +9,19 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::http::AppState;
-use crate::http::dispatch::execute::{DispatchRequest, Lookup};
-use crate::id::{FiringId, RunId, TenantId};
+use crate::http::dispatch::execute::{DispatchRequest, start_unattended};
+use crate::http::dispatch::records::Pages;
+use crate::id::{FiringId, TenantId};
 use crate::model::Record;
 use crate::model::filter::Filter;
-use crate::store::{Collection, Created, Document, Kept, RecordQuery, RunKey, StoreError};
+use crate::store::{Collection, Document, Kept, StoreError};
 
-/// Records read at once.
-const PAGE: u32 = 200;
 /// Records that one firing runs for.
 const MOST_RECORDS: usize = 10_000;
 /// Executions that a firing names.
 const NAMED: usize = 1_000;
 /// How long a firing is kept.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// How long it is remembered that a slot's execution was made: longer than any outage after which it would be tried again.
-const KEY_LIFE: Duration = Duration::from_secs(90 * 24 * 3_600);
 
 /// Fires a schedule, for a slot or now, and keeps that it did. What cannot be started is told in the firing; only a store that is away is an error.
 pub(super) async fn fire(state: &AppState, tenant: TenantId, schedule: &Kept<Schedule>, slot: Option<Timestamp>) -> Result<Kept<Firing>> {
@@ -73,21 +70,16 @@ async fn start(state: &AppState, tenant: TenantId, schedule: &Kept<Schedule>, sl
     let Some(kind) = &schedule.body.target.record_type else {
         return one(state, tenant, schedule, slot, None, firing).await;
     };
-    let mut after = None;
-    loop {
-        let query = RecordQuery { kind: Some(kind.clone()), name: None, filter: Filter::everything(), after, limit: PAGE };
-        let page = state.store.list_records(tenant, query).await?;
-        for record in &page.records {
+    let mut pages = Pages::of(kind.clone(), Filter::everything());
+    while let Some(page) = pages.next(&state.store, tenant).await? {
+        for record in &page {
             if firing.execution_count >= MOST_RECORDS {
                 return Err(Error::new(Kind::Conflict, "too_many_records", format!("a schedule runs for {MOST_RECORDS} records at most")));
             }
             one(state, tenant, schedule, slot, Some(record), firing).await?;
         }
-        after = page.records.last().map(|record| (record.updated_at, record.id));
-        if !page.more {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 /// One execution of a slot. Its key is the slot's own, so that it is made once.
@@ -99,22 +91,9 @@ async fn one(
     record: Option<&Record>,
     firing: &mut Firing,
 ) -> Result<()> {
-    let resolved = Lookup::of(state, tenant).resolve(request(schedule, record)).await?;
-    let key = slot.map(|slot| RunKey {
-        route: "schedule".into(),
-        key: format!("{}:{}:{}", schedule.id, slot.as_millis(), record.map_or_else(String::new, |record| record.id.to_string())),
-        request_hash: String::new(),
-        expires_at: state.clock.now().after(KEY_LIFE),
-    });
-    let mut start = resolved.start(tenant, key);
-    start.input.options.source = "schedule".into();
-    let run: RunId = match state.engine.enqueue(start).await? {
-        (run, Created::New) => {
-            state.workers.nudge(run).await;
-            run
-        }
-        (_, Created::Duplicate { run, .. }) => run,
-    };
+    let record_id = record.map_or_else(String::new, |record| record.id.to_string());
+    let key = slot.map(|slot| format!("{}:{}:{record_id}", schedule.id, slot.as_millis()));
+    let run = start_unattended(state, tenant, "schedule", key, request(schedule, record)).await?;
     firing.execution_count += 1;
     if firing.execution_ids.len() < NAMED {
         firing.execution_ids.push(run);

@@ -28,7 +28,7 @@ use crate::http::paging::{Page, Paging};
 use crate::http::scope::{FlowsExecute, Scoped, ToolsRead, ToolsWrite};
 use crate::id::{TenantId, ToolId};
 use crate::model::TargetKind;
-use crate::store::{Collection, Document, Kept, SharedStore, StoreError};
+use crate::store::{Collection, Document, Kept, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -234,12 +234,7 @@ async fn create(
         .once(call, move |seed| async move {
             let definition = checked(&store, tenant, &engine, definition).await?;
             let id = ToolId::from_u128(seed);
-            match all(&store, tenant).create(id, SavedTool { definition }, clock.now()).await {
-                Ok(kept) => Ok(Row::from(kept)),
-                // Taken by ourselves, in a try whose answer was lost.
-                Err(error @ StoreError::Exists(_)) => all(&store, tenant).find(id).await?.map(Row::from).ok_or_else(|| error.into()),
-                Err(error) => Err(error.into()),
-            }
+            Ok(Row::from(all(&store, tenant).create_once(id, SavedTool { definition }, clock.now()).await?))
         })
         .await
 }
