@@ -46,6 +46,7 @@ pub struct Config {
     /// Programs that speak MCP and that tenants may have started, by name.
     pub mcp_commands: Commands,
     pub workers: queue::Options,
+    pub jobs: queue::jobs::Options,
     pub limits: LimitOptions,
     /// How long runs may take to end when the server shuts down.
     pub grace: std::time::Duration,
@@ -74,6 +75,7 @@ impl Config {
             public_url: None,
             mcp_commands: Commands::new(),
             workers: queue::Options::default(),
+            jobs: queue::jobs::Options::default(),
             limits: LimitOptions::default(),
             grace: std::time::Duration::from_secs(5),
             compact_after: Some(std::time::Duration::from_secs(24 * 3_600)),

@@ -73,6 +73,12 @@ pub const ALL: &[&str] = &[
     "http.repeated",
     "http.first_byte",
     "http.last_byte",
+    // Jobs.
+    "job.enqueue.before",
+    "job.enqueue.after",
+    "job.claimed",
+    "job.begin.before",
+    "job.begin.after",
     // Other creating calls.
     "receipt.begun",
     "receipt.done",

@@ -210,6 +210,14 @@ ids! {
     ScheduleId = "sched";
     /// One time that a schedule fired.
     FiringId = "firing";
+    /// A job.
+    JobId = "job";
+    /// A cron entry.
+    CronId = "cron";
+    /// An address at which webhooks arrive.
+    TriggerId = "trig";
+    /// A job that failed for the last time.
+    DeadLetterId = "dlq";
     /// A client token's row; never the token itself.
     ClientTokenId = "ctok";
     /// A page's session with a client token; never the text that the page holds.

@@ -26,7 +26,7 @@ use crate::http::{AppState, HttpOptions, router};
 use crate::id::NodeId;
 use crate::net::{Egress, Mailer, Policy};
 use crate::provider::{Catalogue, Models, Setup};
-use crate::queue::Workers;
+use crate::queue::{Jobs, Workers, crons};
 use crate::secret::{Secret, Vault};
 use crate::store::{self, SharedStore};
 use crate::tool::mcp::Clients;
@@ -80,8 +80,9 @@ impl App {
             node: NodeId::new(&clock),
         });
         let workers = Workers::start(engine.clone(), config.workers);
+        let jobs = Jobs::start(workers.clone(), dispatch::SavedFlows::new(engine.clone(), store.clone(), clock.clone()), config.jobs);
         let limits = Limits::new(config.limits, clock.clone());
-        let state = AppState { assets, auth, store, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers };
+        let state = AppState { assets, auth, store, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers, jobs };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
         let options = HttpOptions { cors, metrics: telemetry::metrics() };
         Ok(Self { state, new_key, options, grace: config.grace, compact_after: config.compact_after })
@@ -92,6 +93,7 @@ impl App {
         let state = self.state.clone();
         let tidy = tokio::spawn(tidy(state.clone(), self.compact_after));
         let beat = tokio::spawn(dispatch::beat(state.clone()));
+        let crons = tokio::spawn(crons::beat(state.jobs.clone()));
         let stop = CancellationToken::new();
         let draining = {
             let (state, stop, grace) = (state.clone(), stop.clone(), self.grace);
@@ -109,6 +111,7 @@ impl App {
         tokio::join!(serve(listener, router, state.clock.clone(), stop.clone(), options), draining);
         tidy.abort();
         beat.abort();
+        crons.abort();
         state.store.close().await;
     }
 }

@@ -7,6 +7,7 @@
 //! Must not know: HTTP types, routes, what a scope protects.
 
 mod cache;
+pub mod hook;
 pub mod identity;
 mod key;
 pub mod scope;

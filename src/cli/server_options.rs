@@ -66,6 +66,9 @@ pub struct ServerOptions {
     /// Seconds that a lease on a run lasts without being renewed.
     #[arg(long, env = "DISPATCH_LEASE_SECONDS", default_value_t = 10)]
     pub lease_seconds: u64,
+    /// Jobs that this server does at once.
+    #[arg(long, env = "DISPATCH_JOBS_AT_ONCE", default_value_t = 100)]
+    pub jobs_at_once: usize,
     /// Seconds that runs may take to end when the server stops.
     #[arg(long, env = "DISPATCH_GRACE_SECONDS", default_value_t = 5)]
     pub grace_seconds: u64,
@@ -106,6 +109,7 @@ impl ServerOptions {
             total: Duration::from_secs(self.model_total_seconds.max(1)),
         };
         config.workers.lease = Duration::from_secs(self.lease_seconds.max(1));
+        config.jobs.at_once = self.jobs_at_once.max(1);
         config.grace = Duration::from_secs(self.grace_seconds);
         config.compact_after = (self.compact_after_seconds > 0).then(|| Duration::from_secs(self.compact_after_seconds));
         config

@@ -17,8 +17,9 @@ use super::patience::patiently;
 use crate::clock::{Clock, Timestamp};
 use crate::failpoint;
 use crate::feed::Ring;
-use crate::id::{RunId, TenantId};
+use crate::id::{DeadLetterId, RunId, TenantId};
 use crate::model::event::{Event, EventRecord, Rest, Segment};
+use crate::model::job::Attempt;
 use crate::model::run::{Failure, Parent, Spent};
 use crate::model::wait::{Resolution, Wait};
 use crate::model::{Epoch, JournalEntry, RunState};
@@ -104,6 +105,7 @@ pub struct RunLog {
     pub tenant: TenantId,
     pub epoch: Epoch,
     parent: Option<Parent>,
+    job: Option<Attempt>,
     store: SharedStore,
     ring: Arc<Ring>,
     clock: Clock,
@@ -132,6 +134,7 @@ pub struct Start {
     pub tenant: TenantId,
     pub epoch: Epoch,
     pub parent: Option<Parent>,
+    pub job: Option<Attempt>,
     pub next_seq: u64,
     pub reserved: u64,
     pub spent: Spent,
@@ -158,6 +161,7 @@ impl RunLog {
             tenant: start.tenant,
             epoch: start.epoch,
             parent: start.parent,
+            job: start.job,
             store,
             ring,
             clock,
@@ -449,6 +453,9 @@ impl RunLog {
             (Some(parent), Some(resolution)) => Some(ChildEnd { parent, tenant: self.tenant, resolution }),
             _ => None,
         };
+        let (clock, failure) = (&self.clock, step.failure.as_ref());
+        let ended = |attempt: Attempt| attempt.end(self.tenant, state, failure, now, |most| clock.below(most), || DeadLetterId::new(clock));
+        let job_end = self.job.and_then(ended);
         let commit = Commit {
             run: self.run,
             epoch: self.epoch,
@@ -466,6 +473,7 @@ impl RunLog {
             segment,
             waits: std::mem::take(&mut pending.waits),
             child_end,
+            job_end,
             now,
         };
         Some((commit, pending.recorded, reserved))
@@ -486,6 +494,7 @@ impl RunLog {
             failure: None,
             finished_at: None,
             child_end: None,
+            job_end: None,
             segment: commit.segment.map(|segment| Segment { rest: Rest::None, ..segment }),
             ..commit
         };

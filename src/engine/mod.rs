@@ -25,6 +25,7 @@ mod node_lease;
 mod patience;
 pub mod plan;
 mod recover;
+mod replay;
 mod run_step;
 pub mod step;
 mod verbs;

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 use super::Engine;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::failpoint;
-use crate::id::{RunId, TenantId, WaitId};
+use crate::id::{DeadLetterId, RunId, TenantId, WaitId};
 use crate::model::event::{Event, EventRecord, Rest, Segment, Tokens};
+use crate::model::job::Attempt;
 use crate::model::run::Failure;
 use crate::model::wait::{Resolution, Wait, WaitKind};
 use crate::model::{Epoch, Run, RunState};
@@ -248,13 +249,18 @@ impl Engine {
             tenant: run.tenant,
             resolution: Resolution { answer: json!({ "error": failure }), by: "system".into(), timed_out: false },
         });
-        let commit = end(run, EventRecord::new(run.reserved, &event), failure, child_end, now);
+        let clock = &self.parts().clock;
+        let ended = |attempt: Attempt| {
+            attempt.end(run.tenant, RunState::Failed, Some(&failure), now, |most| clock.below(most), || DeadLetterId::new(clock))
+        };
+        let job_end = run.input.job.and_then(ended);
+        let commit = Commit { child_end, job_end, ..end(run, EventRecord::new(run.reserved, &event), failure, now) };
         self.parts().store.commit_run(commit).await?;
         Ok(())
     }
 }
 
-fn end(run: &Run, event: EventRecord, failure: Failure, child_end: Option<ChildEnd>, now: crate::clock::Timestamp) -> Commit {
+fn end(run: &Run, event: EventRecord, failure: Failure, now: crate::clock::Timestamp) -> Commit {
     Commit {
         run: run.id,
         epoch: run.epoch,
@@ -271,7 +277,8 @@ fn end(run: &Run, event: EventRecord, failure: Failure, child_end: Option<ChildE
         journal: Vec::new(),
         segment: Some(Segment { events: vec![event], rest: Rest::End }),
         waits: Vec::new(),
-        child_end,
+        child_end: None,
+        job_end: None,
         now,
     }
 }

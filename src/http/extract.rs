@@ -26,8 +26,8 @@ use super::AppState;
 use super::problem::Problem;
 use crate::error::{Error, Kind, Result, misfit};
 use crate::id::{
-    AgentId, AssetId, BatchId, ClientTokenId, ConversationId, EvalId, FlowId, FlowVersionId, KeyId, RecordId, RunId, ScheduleId, SecretId,
-    ToolId,
+    AgentId, AssetId, BatchId, ClientTokenId, ConversationId, CronId, DeadLetterId, EvalId, FlowId, FlowVersionId, JobId, KeyId, RecordId,
+    RunId, ScheduleId, SecretId, ToolId, TriggerId,
 };
 
 /// How much of a body that is too large is read and forgotten, and for how long.
@@ -193,7 +193,7 @@ fn token(segment: &Segment) -> Option<String> {
 }
 
 /// How deep the brackets of a JSON text go. Wrong texts get some number; the parser refuses them.
-fn depth(text: &[u8]) -> usize {
+pub fn depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
     for byte in text {
         if in_string {
@@ -255,6 +255,37 @@ pub trait InPath: FromStr + JsonSchema + Send {
     fn missing() -> Error {
         Error::missing(Self::NOUN)
     }
+
+    /// The refusal of a text that is no id, where a surface tells it from an id that nothing has.
+    fn malformed() -> Error {
+        Self::missing()
+    }
+}
+
+/// The refusal of a text that is no id.
+pub fn no_id(noun: &str) -> Error {
+    Error::new(Kind::Malformed, "invalid_id", format!("this is no {noun}'s id"))
+}
+
+/// Ids of the admin surface, which tells texts that are none from ids that nothing has.
+macro_rules! in_admin_path {
+    ($($id:ty = $param:literal, $noun:literal;)*) => {$(
+        impl InPath for $id {
+            const PARAM: &'static str = $param;
+            const NOUN: &'static str = $noun;
+
+            fn malformed() -> Error {
+                no_id(Self::NOUN)
+            }
+        }
+    )*};
+}
+
+in_admin_path! {
+    JobId = "jobId", "job";
+    CronId = "cronId", "cron entry";
+    DeadLetterId = "entryId", "dead letter";
+    TriggerId = "triggerId", "trigger";
 }
 
 macro_rules! in_path {
@@ -294,7 +325,7 @@ pub struct Ids<A, B>(pub A, pub B);
 async fn read<T: InPath, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T> {
     let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| T::missing())?;
     let text = params.iter().find_map(|(name, value)| (name == T::PARAM).then_some(value));
-    text.and_then(|text| text.parse().ok()).ok_or_else(T::missing)
+    text.ok_or_else(T::missing)?.parse().map_err(|_| T::malformed())
 }
 
 impl<T: InPath, S: Send + Sync> FromRequestParts<S> for Id<T> {

@@ -11,6 +11,7 @@
 //!
 //! Must not know: how a run moves, SQL, providers' wire formats.
 
+pub mod admin;
 pub mod cors;
 pub mod dispatch;
 pub mod docs;
@@ -27,6 +28,7 @@ pub mod schemas;
 pub mod scope;
 pub mod serve;
 
+use aide::transform::TransformOperation;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::middleware::from_fn_with_state;
@@ -38,7 +40,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::feed::Feed;
-use crate::queue::Workers;
+use crate::queue::{Jobs, Workers};
 use crate::secret::Vault;
 use crate::store::SharedStore;
 
@@ -55,6 +57,7 @@ pub struct AppState {
     pub engine: Engine,
     pub feed: Feed,
     pub workers: Workers,
+    pub jobs: Jobs,
 }
 
 impl std::fmt::Debug for AppState {
@@ -84,6 +87,7 @@ parts! {
     engine: Engine,
     feed: Feed,
     workers: Workers,
+    jobs: Jobs,
 }
 
 /// What the operator chooses about the front door.
@@ -108,6 +112,7 @@ pub fn router(state: AppState, options: HttpOptions) -> Router {
         router = router.merge(docs::metrics(handle));
     }
     router
+        .nest("/dispatch", Router::from(admin::routes()).route_layer(from_fn_with_state(state.clone(), guard::guard)))
         .merge(dispatch::mcp_routes(state.clone()).route_layer(from_fn_with_state(state.clone(), guard::guard)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
@@ -116,4 +121,9 @@ pub fn router(state: AppState, options: HttpOptions) -> Router {
         .layer(from_fn_with_state(state.clock.clone(), observe::observe))
         .layer(from_fn_with_state(state.clock.clone(), headers::stamp))
         .with_state(state)
+}
+
+/// An operation's name, group and one-line summary.
+fn about(id: &'static str, tag: &'static str, summary: &'static str) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
+    move |operation| operation.id(id).tag(tag).summary(summary)
 }

@@ -12,7 +12,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::{AppState, dispatch, docs};
+use super::{AppState, admin, dispatch, docs};
 use crate::error::{Envelope, Kind};
 
 const BEARER: &str = "bearer";
@@ -24,8 +24,10 @@ pub fn surfaces(guard: impl FnOnce(ApiRouter<AppState>) -> ApiRouter<AppState>) 
         let settings = SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = "/components/schemas".into());
         context.schema = SchemaGenerator::new(settings);
     });
-    let guarded = dispatch::routes().with_path_items(|item| item.security_requirement(BEARER).security_requirement(API_KEY));
-    let routes = ApiRouter::new().merge(guard(guarded)).merge(dispatch::public_routes()).merge(docs::routes());
+    let guarded =
+        dispatch::routes().merge(admin::routes()).with_path_items(|item| item.security_requirement(BEARER).security_requirement(API_KEY));
+    let routes =
+        ApiRouter::new().merge(guard(guarded)).merge(dispatch::public_routes()).merge(admin::public_routes()).merge(docs::routes());
     in_context(|context| context.schema.subschema_for::<Envelope<'static>>());
     let mut api = OpenApi { info: info(), ..OpenApi::default() };
     let router = routes.finish_api_with(&mut api, |api| api.security_scheme(BEARER, bearer()).security_scheme(API_KEY, api_key()));
@@ -115,7 +117,12 @@ fn complete(mut document: Value) -> Value {
         statuses.extend(WITH_BODY.iter().filter(|_| with_body).map(|(status, _)| *status));
         statuses.extend(is_of_pages(operation).then_some(StatusCode::GONE.as_u16()));
         statuses.sort_unstable();
+        let summary = operation.get("summary").cloned().unwrap_or_default();
         if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+            // A bare list has no words of its own.
+            for response in responses.values_mut().filter(|response| response.get("description").is_some_and(|text| text == "")) {
+                response["description"] = summary.clone();
+            }
             for status in statuses {
                 let reference = json!({ "$ref": format!("#/components/responses/{}", name(status)) });
                 responses.entry(status.to_string()).or_insert(reference);

@@ -51,6 +51,8 @@ scopes! {
     SchedulesWrite = "SCHEDULES:WRITE",
     ToolsRead = "TOOLS:READ",
     ToolsWrite = "TOOLS:WRITE",
+    JobsRead = "JOBS:READ",
+    JobsWrite = "JOBS:WRITE",
     AssetsRead = "ASSETS:READ",
     AssetsWrite = "ASSETS:WRITE",
     ClientTokensRead = "CLIENT_TOKENS:READ",

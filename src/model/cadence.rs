@@ -8,13 +8,22 @@ use croner::Cron;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
+use super::span;
 use crate::clock::Timestamp;
 
-/// A pattern of five fields, or of six with seconds in front, or `@hourly`, `@daily` and so on, read in a time zone.
+/// A pattern of five fields, or of six with seconds in front, or `@hourly`, `@daily` and so on, read in a time zone; or `@every 90s`: whenever so
+/// much time has passed since 1970, so that whoever asks is told the same.
 #[derive(Debug, Clone)]
 pub struct Cadence {
-    cron: Cron,
+    pattern: Pattern,
     zone: TimeZone,
+}
+
+#[derive(Debug, Clone)]
+enum Pattern {
+    Cron(Box<Cron>),
+    /// Milliseconds.
+    Every(i64),
 }
 
 /// What is wrong with a pattern or a zone.
@@ -26,16 +35,29 @@ pub enum Fault {
 
 impl Cadence {
     pub fn new(pattern: &str, zone: &str) -> Result<Self, Fault> {
-        let cron = Cron::from_str(pattern.trim()).map_err(|error| Fault::Pattern(format!("not a cron pattern: {error}")))?;
+        let pattern = match pattern.trim().strip_prefix("@every ") {
+            Some(length) => Pattern::Every(every(length.trim()).ok_or_else(|| Fault::Pattern(format!("`@every {length}`: {EVERY}")))?),
+            None => {
+                let cron = Cron::from_str(pattern.trim()).map_err(|error| Fault::Pattern(format!("not a cron pattern: {error}")))?;
+                Pattern::Cron(Box::new(cron))
+            }
+        };
         let zone =
             TimeZone::get(zone).map_err(|_| Fault::Zone(format!("no time zone `{zone}`; expected an IANA name such as Europe/Berlin")))?;
-        Ok(Self { cron, zone })
+        Ok(Self { pattern, zone })
     }
 
     /// The first time after `after`; none when there will never be one.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let cron = match &self.pattern {
+            Pattern::Cron(cron) => cron,
+            Pattern::Every(length) => {
+                let slot = after.as_millis().div_euclid(*length).checked_add(1)?.checked_mul(*length)?;
+                return Some(Timestamp::from_millis(slot)).filter(|slot| *slot > after && *slot < Timestamp::MAX);
+            }
+        };
         let from: Zoned = jiff::Timestamp::from_millisecond(after.as_millis()).ok()?.to_zoned(self.zone.clone());
-        let next = self.cron.find_next_occurrence(&from, false).ok()?;
+        let next = cron.find_next_occurrence(&from, false).ok()?;
         Some(Timestamp::from_millis(next.timestamp().as_millisecond())).filter(|next| *next > after)
     }
 
@@ -43,6 +65,13 @@ impl Cadence {
     pub fn following(&self, after: Timestamp) -> impl Iterator<Item = Timestamp> + '_ {
         std::iter::successors(self.next(after), |last| self.next(*last))
     }
+}
+
+const EVERY: &str = "expected a length of time of at least a second, as `90s`, `5m` or `1h30m`";
+
+/// A length of time in milliseconds.
+fn every(text: &str) -> Option<i64> {
+    span::parse(text).and_then(|length| i64::try_from(length.as_millis()).ok()).filter(|length| *length >= 1_000)
 }
 
 #[cfg(test)]
@@ -66,6 +95,15 @@ mod tests {
         );
         assert_eq!(following("*/20 * * * * *", "UTC", "2026-01-01T00:00:05Z", 2), ["2026-01-01T00:00:20.000Z", "2026-01-01T00:00:40.000Z"]);
         assert_eq!(following("@daily", "Asia/Kathmandu", "2026-01-01T00:00:00Z", 1), ["2026-01-01T18:15:00.000Z"]);
+    }
+
+    #[test]
+    fn every_so_often_is_the_same_whoever_asks() {
+        assert_eq!(following("@every 1h30m", "UTC", "2026-01-01T00:00:05Z", 2), ["2026-01-01T01:30:00.000Z", "2026-01-01T03:00:00.000Z"]);
+        assert_eq!(following("@every 90s", "UTC", "2026-01-01T00:01:29Z", 1), ["2026-01-01T00:01:30.000Z"]);
+        for wrong in ["", "5", "m", "1x", "0s", "-5m", "99999999999999999999h", "500ms"] {
+            assert!(matches!(Cadence::new(&format!("@every {wrong}"), "UTC"), Err(Fault::Pattern(_))), "{wrong}");
+        }
     }
 
     #[test]

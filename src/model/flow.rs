@@ -28,10 +28,15 @@ pub struct Flow {
 impl Flow {
     /// An agent: one prompt, and nothing after it.
     pub fn of_prompt(id: &str, name: &str, config: Value, timeout_ms: u64) -> Self {
+        Self::of_step(id, name, "prompt", config, timeout_ms)
+    }
+
+    /// One step, with which the flow fails.
+    pub fn of_step(id: &str, name: &str, action: &str, config: Value, timeout_ms: u64) -> Self {
         let step = Step {
             id: id.to_owned(),
             name: name.to_owned(),
-            action: "prompt".into(),
+            action: action.to_owned(),
             config,
             after: Vec::new(),
             guard: None,

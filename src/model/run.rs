@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::job::Attempt;
 use super::target::Target;
 use crate::clock::Timestamp;
-use crate::id::{ClientTokenId, KeyId, RunId, SessionId, TenantId, WaitId};
+use crate::id::{ClientTokenId, KeyId, RecordId, RunId, SessionId, TenantId, WaitId};
 
 /// Where a run is.
 ///
@@ -44,6 +45,11 @@ impl RunState {
     /// Reads what [`RunState::as_str`] wrote.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// Their names, as [`RunState::as_str`] writes them.
+    pub fn words(states: &[Self]) -> Vec<&'static str> {
+        states.iter().map(|state| state.as_str()).collect()
     }
 
     /// No way leads out of this state.
@@ -160,7 +166,17 @@ pub struct RunInput {
     /// The page's session that began the run; it may answer what the run asks of its end user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
+    /// The job whose attempt the run is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<Attempt>,
     pub options: RunOptions,
+}
+
+impl RunInput {
+    /// The saved record that the run is about.
+    pub fn record_id(&self) -> Option<RecordId> {
+        self.record.as_ref()?.get("id")?.as_str()?.parse().ok()
+    }
 }
 
 /// How one run behaves.

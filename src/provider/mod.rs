@@ -47,7 +47,7 @@ pub use chat::*;
 pub use citation::Citation;
 pub use completion::{AttemptReport, Completion, Finish, Usage};
 pub use echo::Echo;
-pub use embed::{EmbedCall, Embedded, MOST_TEXTS, cosine, to_value as vector_value};
+pub use embed::{EmbedCall, Embedded, MOST_TEXTS, to_value as vector_value};
 pub use error::{Class, Detail, ProviderError, Remedy, Summary, classify};
 pub use gemini::Gemini;
 pub use instance::instance;

@@ -6,10 +6,13 @@
 //!
 //! Must not know: HTTP, what a step does. Nobody else drives a run.
 
+pub mod crons;
+pub mod jobs;
 mod keeper;
 mod pulse;
 mod workers;
 
+pub use jobs::Jobs;
 pub use workers::{Options, Workers};
 
 /// Tells the metrics recorder what the numbers mean. Once, after the recorder is installed.

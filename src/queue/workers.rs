@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -62,6 +63,9 @@ pub(super) struct Inner {
     pub pulse: Pulse,
     /// Rings when there may be something to claim.
     pub look: Notify,
+    /// Attempts of jobs among the runs in hand, and what rings when one leaves.
+    jobs: AtomicUsize,
+    job_left: Notify,
     leave: CancellationToken,
     pub stop: CancellationToken,
     tasks: TaskTracker,
@@ -87,6 +91,8 @@ impl Workers {
             renewing: tokio::sync::Mutex::default(),
             pulse: Pulse::default(),
             look: Notify::new(),
+            jobs: AtomicUsize::new(0),
+            job_left: Notify::new(),
             leave: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -105,6 +111,25 @@ impl Workers {
 
     pub(super) fn inner(&self) -> &Inner {
         &self.0
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// How long a lease on a run lasts: what died is not noticed sooner.
+    pub(super) fn lease(&self) -> Duration {
+        self.0.options.lease
+    }
+
+    /// How many attempts of jobs are in this node's hands.
+    pub(super) fn jobs_in_hand(&self) -> usize {
+        self.0.jobs.load(Ordering::Relaxed)
+    }
+
+    /// Rings when one of them leaves.
+    pub(super) fn job_left(&self) -> &Notify {
+        &self.0.job_left
     }
 
     /// Whether this node takes new runs. Refusals: 503 `at_capacity`, `overloaded`.
@@ -153,7 +178,9 @@ impl Workers {
         }
         metrics::gauge!("dispatch_runs_active").increment(1);
         // Made here, so that a task that is aborted before its first poll leaves too.
-        let (leaving, tenant) = (Leaving { workers: self.clone(), run, epoch }, active.context.tenant);
+        let is_job = active.context.input.job.is_some();
+        self.0.jobs.fetch_add(usize::from(is_job), Ordering::Relaxed);
+        let (leaving, tenant) = (Leaving { workers: self.clone(), run, epoch, is_job }, active.context.tenant);
         let task = self.0.tasks.spawn(async move {
             let departure = active.drive(leaving.workers.0.leave.clone()).await;
             match departure {
@@ -387,6 +414,7 @@ struct Leaving {
     workers: Workers,
     run: RunId,
     epoch: Epoch,
+    is_job: bool,
 }
 
 impl Drop for Leaving {
@@ -397,6 +425,10 @@ impl Drop for Leaving {
         }
         drop(active);
         metrics::gauge!("dispatch_runs_active").decrement(1);
+        if self.is_job {
+            self.workers.0.jobs.fetch_sub(1, Ordering::Relaxed);
+            self.workers.0.job_left.notify_one();
+        }
         // It may be due again already: somebody answered while it was pausing.
         self.workers.0.look.notify_one();
     }

@@ -6,13 +6,16 @@
 use serde::Serialize;
 
 use super::payload::externalise;
-use super::{Blob, Commit, NewRun, Resolve};
+use super::{Blob, Commit, NewJob, NewRun, Resolve};
 use crate::clock::Timestamp;
-use crate::id::{RunId, WaitId};
+use crate::id::{JobId, RunId, WaitId};
 use crate::model::event::Segment;
+use crate::model::job::JobEnd;
 use crate::model::wait::hex;
 use crate::model::{JournalEntry, Wait};
 
+/// Tables that a group writes.
+pub(super) const TABLES: usize = 10;
 /// A batch with this many bytes is written before more is added to it.
 const HEAVY: usize = 8 * 1024 * 1024;
 
@@ -52,6 +55,7 @@ pub(super) struct RunRow {
     wake_at: i64,
     created_at: i64,
     spent: String,
+    record_id: Option<String>,
     key_route: Option<String>,
     key: Option<String>,
 }
@@ -121,6 +125,57 @@ pub(super) struct ResolutionRow {
     number: Option<i64>,
 }
 
+#[derive(Serialize)]
+pub(super) struct JobRow {
+    pub id: String,
+    pub tenant: String,
+    pub queue: String,
+    pub org: String,
+    pub name: String,
+    pub priority: i32,
+    /// 1: its time has come.
+    ready: i64,
+    pub run_at: i64,
+    key: Option<String>,
+    pub body: String,
+    pub created_at: i64,
+}
+
+impl JobRow {
+    pub fn of(new: &NewJob) -> Self {
+        let job = &new.job;
+        Self {
+            id: job.id.suffix(),
+            tenant: job.tenant.suffix(),
+            queue: job.queue.clone(),
+            org: job.order.scope.org.clone(),
+            name: job.order.name.clone(),
+            priority: job.priority,
+            ready: i64::from(job.run_at <= job.created_at),
+            run_at: job.run_at.as_millis(),
+            key: new.key.clone(),
+            body: json(&job.order),
+            created_at: job.created_at.as_millis(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct JobEndRow {
+    tenant: String,
+    job: String,
+    attempt: u32,
+    state: &'static str,
+    error: Option<String>,
+    run_at: Option<i64>,
+    dead: Option<String>,
+    now: i64,
+    /// The commit that it belongs to; absent for ends from outside.
+    run: Option<String>,
+    epoch: Option<i64>,
+    number: Option<i64>,
+}
+
 /// The rows of a group of writes.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -132,6 +187,8 @@ pub(super) struct Batch {
     pub events: Vec<EventRow>,
     pub waits: Vec<WaitRow>,
     pub resolutions: Vec<ResolutionRow>,
+    pub jobs: Vec<JobRow>,
+    pub job_ends: Vec<JobEndRow>,
     /// About how many bytes the large texts have.
     bytes: usize,
 }
@@ -142,6 +199,8 @@ pub(super) struct Won {
     pub created: Vec<String>,
     pub committed: Vec<String>,
     pub resolved: Vec<String>,
+    pub enqueued: Vec<String>,
+    pub ended: Vec<String>,
     /// Runs that became due through the group.
     pub nudged: Vec<String>,
 }
@@ -157,7 +216,7 @@ fn array<T: Serialize>(rows: &[T]) -> Option<String> {
 
 impl Batch {
     /// The arguments of the group statement, in its order; none for a table without rows.
-    pub fn arguments(&self) -> [Option<String>; 8] {
+    pub fn arguments(&self) -> [Option<String>; TABLES] {
         [
             array(&self.blobs),
             array(&self.keys),
@@ -167,6 +226,8 @@ impl Batch {
             array(&self.events),
             array(&self.waits),
             array(&self.resolutions),
+            array(&self.jobs),
+            array(&self.job_ends),
         ]
     }
 
@@ -230,6 +291,7 @@ impl Batch {
             wake_at: new.lease.map_or(new.created_at, |(_, until)| until).as_millis(),
             created_at: new.created_at.as_millis(),
             spent: "{}".into(),
+            record_id: new.input.record_id().map(|id| id.suffix()),
             key_route: new.key.as_ref().map(|key| key.route.clone()),
             key: new.key.as_ref().map(|key| key.key.clone()),
         });
@@ -271,7 +333,22 @@ impl Batch {
                 number: Some(number),
             });
         }
+        if let Some(end) = &commit.job_end {
+            self.job_ends.push(JobEndRow { run: Some(commit.run.suffix()), epoch: Some(epoch), number: Some(number), ..job_end(end) });
+        }
         self.keep(blobs, commit.now);
+    }
+
+    /// Adds a job.
+    pub fn enqueue(&mut self, new: &NewJob) {
+        let row = JobRow::of(new);
+        self.bytes += row.body.len();
+        self.jobs.push(row);
+    }
+
+    /// Adds an end of a job's attempt that no commit brings.
+    pub fn end_job(&mut self, end: &JobEnd) {
+        self.job_ends.push(job_end(end));
     }
 
     fn wait(&mut self, wait: &Wait, epoch: i64, number: i64, blobs: &mut Vec<Blob>) {
@@ -311,6 +388,22 @@ impl Batch {
     }
 }
 
+fn job_end(end: &JobEnd) -> JobEndRow {
+    JobEndRow {
+        tenant: end.tenant.suffix(),
+        job: end.job.suffix(),
+        attempt: end.attempt,
+        state: end.state.as_str(),
+        error: end.error.clone(),
+        run_at: end.run_at.map(Timestamp::as_millis),
+        dead: end.dead.map(|id| id.suffix()),
+        now: end.now.as_millis(),
+        run: None,
+        epoch: None,
+        number: None,
+    }
+}
+
 impl Won {
     /// Sorts a returned row by its tag.
     pub fn note(&mut self, tag: &str, id: String) {
@@ -318,6 +411,8 @@ impl Won {
             "created" => self.created.push(id),
             "committed" => self.committed.push(id),
             "resolved" => self.resolved.push(id),
+            "enqueued" => self.enqueued.push(id),
+            "ended" => self.ended.push(id),
             _ => self.nudged.push(id),
         }
     }
@@ -328,6 +423,14 @@ impl Won {
 
     pub fn has_committed(&self, run: RunId) -> bool {
         self.committed.contains(&run.suffix())
+    }
+
+    pub fn has_enqueued(&self, job: JobId) -> bool {
+        self.enqueued.contains(&job.suffix())
+    }
+
+    pub fn has_ended(&self, job: JobId) -> bool {
+        self.ended.contains(&job.suffix())
     }
 
     pub fn has_resolved(&self, wait: WaitId) -> bool {

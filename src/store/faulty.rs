@@ -14,13 +14,16 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::{
-    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, DocumentQuery, DocumentRow, Documents, FlowVersion,
-    Flows, Idempotency, Lease, Logs, NewRun, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary,
-    Rung, Runs, SavedFlow, Secrets, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Waits,
+    Accounts, Answer, ApiKey, Begun, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery, DocumentRow,
+    Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest, NewJob, NewRun,
+    Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow,
+    Secrets, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
+use crate::id::{DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
 use crate::model::event::Segment;
+use crate::model::job::{DeadLetter, Job, JobEnd, JobState};
+use crate::model::vector::Vector;
 use crate::model::{Epoch, JournalEntry, Record, Run, RunState, TargetKind, Wait};
 
 /// When an operation fails.
@@ -129,10 +132,31 @@ pass! {
         fn request_cancel(tenant: TenantId, run: RunId, now: Timestamp) -> Option<RunState>;
         fn find_run(tenant: TenantId, run: RunId) -> Option<Run>;
         fn list_runs(tenant: TenantId, filter: RunFilter) -> Vec<RunSummary>;
+        fn flow_of_run(tenant: TenantId, run: RunId) -> Option<String>;
+        fn count_runs(tenant: TenantId) -> Vec<(RunState, u64)>;
         fn read_log(tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> Vec<Segment>;
         fn read_journal(tenant: TenantId, run: RunId) -> Vec<JournalEntry>;
         fn stuck_runs(limit: u32) -> Vec<(TenantId, RunId)>;
         fn wake_run(tenant: TenantId, run: RunId, now: Timestamp) -> ();
+    }
+    Jobs {
+        fn enqueue_job(new: NewJob) -> Enqueued;
+        fn claim_jobs(claim: JobClaim) -> Claimed;
+        fn end_job(end: JobEnd) -> bool;
+        fn next_job(now: Timestamp) -> Option<Timestamp>;
+        fn find_job(tenant: TenantId, id: JobId) -> Option<Job>;
+        fn list_jobs(tenant: TenantId, filter: JobFilter) -> Vec<Job>;
+        fn count_jobs(tenant: TenantId) -> Vec<JobCount>;
+        fn move_job(tenant: TenantId, id: JobId, from: &[JobState], to: JobState, now: Timestamp) -> Option<JobState>;
+        fn delete_job(tenant: TenantId, id: JobId) -> Option<JobState>;
+        fn find_dead(tenant: TenantId, id: DeadLetterId) -> Option<DeadLetter>;
+        fn list_dead(tenant: TenantId, filter: DeadFilter) -> Vec<DeadLetter>;
+        fn count_dead(tenant: TenantId, filter: DeadFilter) -> u64;
+        fn replay_dead(tenant: TenantId, id: DeadLetterId, job: Job, now: Timestamp) -> bool;
+        fn purge_dead(tenant: TenantId, filter: DeadFilter) -> u64;
+        fn put_queue(tenant: TenantId, queue: Queue) -> ();
+        fn list_queues(tenant: TenantId) -> Vec<Queue>;
+        fn delete_queue(tenant: TenantId, name: &str) -> bool;
     }
     Logs {
         fn bulky_logs(before: Timestamp, limit: u32) -> Vec<(TenantId, RunId)>;
@@ -197,6 +221,11 @@ pass! {
         fn find_secret(tenant: TenantId, id: SecretId) -> Option<StoredSecret>;
         fn list_secrets(tenant: TenantId) -> Vec<StoredSecret>;
         fn delete_secret(tenant: TenantId, id: SecretId) -> bool;
+    }
+    Vectors {
+        fn put_vectors(tenant: TenantId, vectors: Vec<Vector>) -> Put;
+        fn nearest_vectors(tenant: TenantId, query: Nearest) -> Vec<Near>;
+        fn delete_vectors(tenant: TenantId, collection: &str, which: Option<Vec<String>>) -> u64;
     }
     Vaults {
         fn put_credential(tenant: TenantId, credential: Credential) -> Credential;

@@ -14,10 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Batch, Won};
 use super::text::Fit;
-use super::{Commit, Committed, Created, NewRun, Resolve, Resolved, StoreError, StoreResult};
+use super::{Commit, Committed, Created, Enqueued, NewJob, NewRun, Resolve, Resolved, StoreError, StoreResult};
 use crate::failpoint;
-use crate::id::{RunId, WaitId};
+use crate::id::{JobId, RunId, WaitId};
 use crate::model::RunState;
+use crate::model::job::JobEnd;
 
 /// Most writes that one group carries.
 const MAX_GROUP: usize = 256;
@@ -37,6 +38,8 @@ pub(super) trait Apply: Send + 'static {
     async fn explain_commit(&mut self, commit: &Commit) -> StoreResult<Committed>;
     /// The answer that stands in the way of one that did not win.
     async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved>;
+    /// Why a job that did not win was not put in its queue; [`Enqueued::New`] when an earlier try had won.
+    async fn explain_enqueue(&mut self, new: &NewJob) -> StoreResult<Enqueued>;
     /// Whether a flow's blob is known to be stored; noted after a group that carried it.
     fn knows_flow(&self, hash: &str) -> bool;
     fn note_flow(&mut self, hash: &str);
@@ -52,6 +55,8 @@ enum Write {
     Create(Box<NewRun>, Reply<Created>),
     Commit(Box<Commit>, Reply<Committed>),
     Resolve(Vec<Resolve>, Reply<Vec<Resolved>>),
+    Enqueue(Box<NewJob>, Reply<Enqueued>),
+    EndJob(Box<JobEnd>, Reply<bool>),
     Probe(Reply<()>),
 }
 
@@ -60,6 +65,7 @@ enum Write {
 enum Subject {
     Run(RunId),
     Wait(WaitId),
+    Job(JobId),
 }
 
 /// The sending end of a writer task.
@@ -102,6 +108,15 @@ impl Writer {
         self.ask(|reply| Write::Resolve(answers, reply)).await
     }
 
+    pub async fn enqueue(&self, new: NewJob) -> StoreResult<Enqueued> {
+        new.fit()?;
+        self.ask(|reply| Write::Enqueue(Box::new(new), reply)).await
+    }
+
+    pub async fn end_job(&self, end: JobEnd) -> StoreResult<bool> {
+        self.ask(|reply| Write::EndJob(Box::new(end), reply)).await
+    }
+
     /// Whether the database takes writes; tried only when it refused the last one.
     pub async fn probe(&self) -> StoreResult<()> {
         if self.falters.load(Ordering::Relaxed) { self.ask(Write::Probe).await } else { Ok(()) }
@@ -112,7 +127,12 @@ impl Write {
     fn subjects(&self) -> HashSet<Subject> {
         match self {
             Self::Create(new, _) => HashSet::from([Subject::Run(new.id)]),
-            Self::Commit(commit, _) => [Subject::Run(commit.run)].into_iter().chain(commit.child_wait().map(Subject::Wait)).collect(),
+            Self::Commit(commit, _) => {
+                let (wait, job) = (commit.child_wait().map(Subject::Wait), commit.job_end.as_ref().map(|end| Subject::Job(end.job)));
+                [Subject::Run(commit.run)].into_iter().chain(wait).chain(job).collect()
+            }
+            Self::Enqueue(new, _) => HashSet::from([Subject::Job(new.job.id)]),
+            Self::EndJob(end, _) => HashSet::from([Subject::Job(end.job)]),
             Self::Resolve(answers, _) => answers.iter().map(|answer| Subject::Wait(answer.wait)).collect(),
             Self::Probe(_) => HashSet::new(),
         }
@@ -123,6 +143,8 @@ impl Write {
             Self::Create(new, _) => batch.create(new, driver.knows_flow(&new.flow.hash)),
             Self::Commit(commit, _) => batch.commit(commit),
             Self::Resolve(answers, _) => answers.iter().for_each(|answer| batch.resolve(answer)),
+            Self::Enqueue(new, _) => batch.enqueue(new),
+            Self::EndJob(end, _) => batch.end_job(end),
             Self::Probe(_) => {}
         }
     }
@@ -132,6 +154,8 @@ impl Write {
             Self::Create(_, reply) => drop(reply.send(Err(error.again()))),
             Self::Commit(_, reply) => drop(reply.send(Err(error.again()))),
             Self::Resolve(_, reply) => drop(reply.send(Err(error.again()))),
+            Self::Enqueue(_, reply) => drop(reply.send(Err(error.again()))),
+            Self::EndJob(_, reply) => drop(reply.send(Err(error.again()))),
             Self::Probe(reply) => drop(reply.send(Err(error.again()))),
         }
     }
@@ -205,9 +229,15 @@ async fn answer(driver: &mut impl Apply, group: Vec<Write>, won: &Won) {
             Write::Create(new, reply) => drop(reply.send(created(driver, &new, won).await)),
             Write::Commit(commit, reply) => drop(reply.send(committed(driver, &commit, won).await)),
             Write::Resolve(answers, reply) => drop(reply.send(resolved(driver, &answers, won).await)),
+            Write::Enqueue(new, reply) => drop(reply.send(enqueued(driver, &new, won).await)),
+            Write::EndJob(end, reply) => drop(reply.send(Ok(won.has_ended(end.job)))),
             Write::Probe(reply) => drop(reply.send(Ok(()))),
         }
     }
+}
+
+async fn enqueued(driver: &mut impl Apply, new: &NewJob, won: &Won) -> StoreResult<Enqueued> {
+    if won.has_enqueued(new.job.id) { Ok(Enqueued::New) } else { driver.explain_enqueue(new).await }
 }
 
 async fn created(driver: &mut impl Apply, new: &NewRun, won: &Won) -> StoreResult<Created> {

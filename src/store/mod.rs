@@ -16,6 +16,7 @@ mod documents;
 mod flows;
 mod group;
 mod idempotency;
+mod jobs;
 mod leases;
 mod logs;
 mod payload;
@@ -25,6 +26,7 @@ mod runs;
 mod secrets;
 mod text;
 mod vault;
+mod vectors;
 mod waits;
 
 pub mod faulty;
@@ -42,11 +44,13 @@ pub use collection::{Collection, Document, Kept, due, forget};
 pub use documents::{DocumentQuery, DocumentRow, Documents};
 pub use flows::{FlowVersion, Flows, SavedFlow};
 pub use idempotency::{Answer, Begun, Idempotency, Receipt};
+pub use jobs::{Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, Jobs, MOST_CLAIMED, NewJob, Queue};
 pub use logs::{Logs, SmallLog};
 pub use records::{RecordPage, RecordQuery, Records};
 pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun, Renewed, RunFilter, RunKey, RunSummary, Runs};
 pub use secrets::{Secrets, StoredSecret};
 pub use vault::{Credential, Vaults};
+pub use vectors::{Near, Nearest, Put, Vectors};
 pub use waits::{Resolve, Resolved, Signal, Waits};
 
 use crate::clock::Clock;
@@ -135,7 +139,7 @@ impl Rung {
 /// Everything a database must be able to do.
 #[async_trait]
 pub trait Store:
-    Runs + Logs + Waits + Flows + Records + Documents + Accounts + Idempotency + Secrets + Vaults + Send + Sync + 'static
+    Runs + Jobs + Logs + Waits + Flows + Records + Documents + Accounts + Idempotency + Secrets + Vaults + Vectors + Send + Sync + 'static
 {
     /// Rings when a run became due or, where other nodes share the database, when its log grew there. A hint: it may be
     /// lost or late, so whoever listens also looks from time to time.

@@ -3,21 +3,27 @@
 //! A database says how it reads a column ([`Columns`]); what the columns mean is said here once. A value that this
 //! version cannot read is reported with its table, column and row.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 
 use serde::de::DeserializeOwned;
 
 use super::group::Stand;
 use super::idempotency::Filed;
+use super::jobs::Gate;
 use super::payload::reference;
 use super::{
-    ApiKey, Created, Credential, DocumentRow, FlowVersion, Renewed, RunSummary, SavedFlow, Signal, StoreError, StoreResult, StoredSecret,
-    Tenant,
+    ApiKey, Created, Credential, DocumentRow, FlowVersion, JobCount, Renewed, RunSummary, SavedFlow, Signal, StoreError, StoreResult,
+    StoredSecret, Tenant,
 };
 use crate::clock::Timestamp;
-use crate::id::{CredentialId, FlowId, FlowVersionId, KeyId, RecordId, RunId, SecretId, TenantId, WaitId};
+use crate::id::{
+    CredentialId, DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, VectorId, WaitId,
+};
 use crate::model::event::{Rest, Segment};
+use crate::model::job::{DeadLetter, Job, JobState};
 use crate::model::run::Parent;
+use crate::model::vector::Vector;
 use crate::model::wait::WaitKind;
 use crate::model::{Epoch, JournalEntry, Record, Run, RunState, Target, TargetKind, Wait};
 
@@ -293,6 +299,94 @@ pub(super) fn record(row: &impl Columns) -> StoreResult<Record> {
         messages: read.json("messages")?,
         created_at: read.time("created_at")?,
         updated_at: read.time("updated_at")?,
+    })
+}
+
+pub(super) fn vector_id(row: &impl Columns) -> StoreResult<VectorId> {
+    Reader::new(row, "vectors", "id")?.parsed("id", VectorId::from_suffix)
+}
+
+/// A vector of a collection, whose parts each database reads in its own way.
+pub(super) fn vector(row: &impl Columns, collection: &str, parts: Vec<f32>) -> StoreResult<Vector> {
+    let read = Reader::new(row, "vectors", "id")?;
+    Ok(Vector {
+        id: vector_id(row)?,
+        collection: collection.to_owned(),
+        name: row.text("name")?,
+        parts,
+        text: row.text("text")?,
+        metadata: read.json("metadata")?,
+    })
+}
+
+pub(super) fn job(row: &impl Columns) -> StoreResult<Job> {
+    let read = Reader::new(row, "jobs", "id")?;
+    Ok(Job {
+        id: read.parsed("id", JobId::from_suffix)?,
+        tenant: read.parsed("tenant", TenantId::from_suffix)?,
+        queue: read.text("queue")?,
+        priority: read.small("priority")?,
+        state: read.parsed("state", |text| JobState::parse(text).ok_or("unknown state"))?,
+        attempt: read.small("attempt")?,
+        retry_count: read.small("retry_count")?,
+        last_error: row.text("last_error")?,
+        worker: read.parsed_if("worker", NodeId::from_suffix)?,
+        run_at: read.time("run_at")?,
+        started_at: read.time_if("started_at")?,
+        completed_at: read.time_if("completed_at")?,
+        heartbeat_at: read.time_if("heartbeat_at")?,
+        created_at: read.time("created_at")?,
+        updated_at: read.time("updated_at")?,
+        order: read.json("body")?,
+    })
+}
+
+pub(super) fn job_id(row: &impl Columns) -> StoreResult<JobId> {
+    Reader::new(row, "jobs", "id")?.parsed("id", JobId::from_suffix)
+}
+
+pub(super) fn job_state(text: &str) -> StoreResult<JobState> {
+    JobState::parse(text).ok_or_else(|| broken("jobs", "state", text, "unknown state"))
+}
+
+pub(super) fn job_count(row: &impl Columns) -> StoreResult<JobCount> {
+    let read = Reader::new(row, "jobs", "queue")?;
+    let state = read.parsed("state", |text| JobState::parse(text).ok_or("unknown state"))?;
+    Ok(JobCount { queue: read.text("queue")?, state, count: read.small("count")? })
+}
+
+pub(super) fn run_count(row: &impl Columns) -> StoreResult<(RunState, u64)> {
+    let read = Reader::new(row, "runs", "state")?;
+    Ok((read.state()?, read.small("count")?))
+}
+
+/// How many jobs of a tenant, a queue and an organisation run.
+pub(super) fn running(row: &impl Columns) -> StoreResult<(TenantId, String, String, u64)> {
+    let read = Reader::new(row, "jobs", "queue")?;
+    Ok((read.parsed("tenant", TenantId::from_suffix)?, read.text("queue")?, read.text("org")?, read.small("count")?))
+}
+
+/// A queue's rules; who runs in it is another question.
+pub(super) fn gate(row: &impl Columns) -> StoreResult<(TenantId, String, Gate)> {
+    let read = Reader::new(row, "job_queues", "name")?;
+    let gate = Gate { rules: read.json("rules")?, buckets: read.json("buckets")?, running: HashMap::new(), changed: false };
+    Ok((read.parsed("tenant", TenantId::from_suffix)?, read.text("name")?, gate))
+}
+
+pub(super) fn dead_letter(row: &impl Columns) -> StoreResult<DeadLetter> {
+    let read = Reader::new(row, "dead_letters", "id")?;
+    Ok(DeadLetter {
+        id: read.parsed("id", DeadLetterId::from_suffix)?,
+        tenant: read.parsed("tenant", TenantId::from_suffix)?,
+        job: read.parsed("job", JobId::from_suffix)?,
+        queue: read.text("queue")?,
+        priority: read.small("priority")?,
+        order: read.json("body")?,
+        retry_count: read.small("retry_count")?,
+        error: read.text("error")?,
+        failed_at: read.time("failed_at")?,
+        replayed_at: read.time_if("replayed_at")?,
+        replayed_as: read.parsed_if("replayed_as", JobId::from_suffix)?,
     })
 }
 

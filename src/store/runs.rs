@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use super::StoreResult;
 use crate::clock::Timestamp;
-use crate::id::{NodeId, RunId, TenantId, WaitId};
+use crate::id::{NodeId, RecordId, RunId, TenantId, WaitId};
 use crate::model::event::Segment;
+use crate::model::job::JobEnd;
 use crate::model::run::{Failure, Parent, Spent};
 use crate::model::wait::{Resolution, Wait};
 use crate::model::{Epoch, JournalEntry, Run, RunInput, RunState, Target};
@@ -83,6 +84,8 @@ pub struct Commit {
     pub waits: Vec<Wait>,
     /// The run ends and answers its parent's wait.
     pub child_end: Option<ChildEnd>,
+    /// The run ends, and with it an attempt of a job.
+    pub job_end: Option<JobEnd>,
     pub now: Timestamp,
 }
 
@@ -141,13 +144,19 @@ pub struct Renewed {
 /// Which runs to list.
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
-    pub state: Option<RunState>,
+    /// Only runs in one of these states; in any when there are none.
+    pub states: Vec<RunState>,
     /// Only runs of this saved flow or agent.
     pub target: Option<Target>,
+    /// Only runs about this record.
+    pub record: Option<RecordId>,
     /// Only runs with a smaller id (older).
     pub before: Option<RunId>,
     /// Only runs with a greater id (newer).
     pub after: Option<RunId>,
+    /// Else newest first.
+    pub oldest_first: bool,
+    pub offset: u32,
     pub limit: u32,
 }
 
@@ -188,8 +197,13 @@ pub trait Runs {
     /// One run.
     async fn find_run(&self, tenant: TenantId, run: RunId) -> StoreResult<Option<Run>>;
 
-    /// Runs, newest first.
     async fn list_runs(&self, tenant: TenantId, filter: RunFilter) -> StoreResult<Vec<RunSummary>>;
+
+    /// The compiled flow that a run pins, as its JSON.
+    async fn flow_of_run(&self, tenant: TenantId, run: RunId) -> StoreResult<Option<String>>;
+
+    /// How many runs are in each state.
+    async fn count_runs(&self, tenant: TenantId) -> StoreResult<Vec<(RunState, u64)>>;
 
     /// The committed log after a sequence number, whole segments, at most `limit` of them. `after: None` reads from the start.
     async fn read_log(&self, tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> StoreResult<Vec<Segment>>;

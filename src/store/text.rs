@@ -4,8 +4,15 @@
 //! one are refused before they reach any database, with the same words everywhere. Documents are JSON texts, in
 //! which a NUL is written `\u0000`: they are kept as they are.
 
-use super::{ApiKey, Commit, Credential, DocumentRow, NewRun, Receipt, SavedFlow, Signal, StoreError, StoreResult, StoredSecret, Tenant};
+use serde_json::Value;
+
+use super::{
+    ApiKey, Commit, Credential, DocumentRow, NewJob, NewRun, Queue, Receipt, SavedFlow, Signal, StoreError, StoreResult, StoredSecret,
+    Tenant,
+};
 use crate::model::event::Segment;
+use crate::model::job::Job;
+use crate::model::vector::Vector;
 use crate::model::{JournalEntry, Record, Wait};
 
 /// Something that is checked before it is written.
@@ -123,5 +130,49 @@ impl Fit for DocumentRow {
     fn fit(&self) -> StoreResult<()> {
         plain("a document's place", self.place.as_deref().unwrap_or_default())?;
         plain("a document's parent", self.parent.as_deref().unwrap_or_default())
+    }
+}
+
+impl Fit for Job {
+    fn fit(&self) -> StoreResult<()> {
+        plain("a job's queue", &self.queue)?;
+        plain("a job's name", &self.order.name)?;
+        plain("a job's organisation", &self.order.scope.org)
+    }
+}
+
+impl Fit for NewJob {
+    fn fit(&self) -> StoreResult<()> {
+        self.job.fit()?;
+        plain("a job's key", self.key.as_deref().unwrap_or_default())
+    }
+}
+
+impl Fit for Queue {
+    fn fit(&self) -> StoreResult<()> {
+        plain("a queue's name", &self.name)
+    }
+}
+
+impl Fit for Vector {
+    fn fit(&self) -> StoreResult<()> {
+        plain("a vector's collection", &self.collection)?;
+        plain("a vector's name", self.name.as_deref().unwrap_or_default())?;
+        plain("a vector's text", self.text.as_deref().unwrap_or_default())?;
+        // Databases look into it, and PostgreSQL's `jsonb` has no NUL either.
+        if self.metadata.iter().any(|(name, value)| !is_plain(name) || holds_nul(value)) {
+            return Err(StoreError::Unfit { what: "a vector's metadata", why: "it holds a NUL character" });
+        }
+        Ok(())
+    }
+}
+
+/// Whether a NUL is in any of a value's texts and names.
+pub(super) fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !is_plain(text),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| !is_plain(name) || holds_nul(value)),
+        _ => false,
     }
 }

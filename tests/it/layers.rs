@@ -32,7 +32,7 @@ const TABLE: &[(&str, &str)] = &[
     ("engine", "asset clock error expr failpoint feed html id model net provider secret store tool"),
     // Work.
     ("auth", "clock error id model secret store"),
-    ("queue", "clock engine error failpoint feed id model net secret store"),
+    ("queue", "clock engine error failpoint feed id model net secret store tool"),
     // Surfaces.
     ("http", "asset auth clock engine error failpoint feed id model provider queue secret store tool"),
     // Roof.

@@ -1,8 +1,11 @@
 //! Every integration test, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-mod cli;
+#[macro_use]
 mod dispatch;
+
+mod admin;
+mod cli;
 mod docs;
 mod egress;
 mod examples;

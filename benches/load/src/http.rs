@@ -33,16 +33,16 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024), body: 0 })
     }
 
-    /// Sends a request and reads its whole answer, which must be a 200.
+    /// Sends a request and reads its whole answer, which must be a success.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<()> {
         self.begin(request).await?;
         self.finish().await
     }
 
-    /// Sends a request and reads the head of its answer, which must be a 200.
+    /// Sends a request and reads the head of its answer, which must be a success.
     pub async fn begin(&mut self, request: &[u8]) -> Result<()> {
         match self.ask(request).await? {
-            200 => Ok(()),
+            200..300 => Ok(()),
             _ => bail!("answered {}", String::from_utf8_lossy(self.buffer.get(..300).unwrap_or(&self.buffer))),
         }
     }

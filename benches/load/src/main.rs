@@ -4,6 +4,7 @@
 mod bench;
 mod cuts;
 mod http;
+mod jobs;
 mod overload;
 mod process;
 mod readers;
@@ -32,6 +33,8 @@ enum Scenario {
     Cuts(cuts::Arguments),
     /// Readers that take one byte a second.
     Readers(readers::Arguments),
+    /// Jobs put in their queue and done.
+    Jobs(jobs::Arguments),
     /// A mixed load for long: tasks, files, memory and the write-ahead log.
     Soak(soak::Arguments),
 }
@@ -44,6 +47,7 @@ async fn main() -> Result<()> {
         Scenario::Overload(arguments) => overload::run(&subject, arguments).await,
         Scenario::Cuts(arguments) => cuts::run(&subject, arguments).await,
         Scenario::Readers(arguments) => readers::run(&subject, arguments).await,
+        Scenario::Jobs(arguments) => jobs::run(&subject, arguments).await,
         Scenario::Soak(arguments) => soak::run(&subject, arguments).await,
     }
 }

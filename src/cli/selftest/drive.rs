@@ -39,6 +39,9 @@ impl Driver {
 
     /// Returns when the run has ended and its log is read.
     pub async fn drive(mut self) {
+        if self.story.manner == Manner::Job {
+            return self.drive_job().await;
+        }
         if self.story.saved {
             self.save_flow().await;
         }
@@ -53,11 +56,11 @@ impl Driver {
         self.repeat().await;
     }
 
-    fn fault(&self, breach: Breach, what: impl Into<String>) {
+    pub(super) fn fault(&self, breach: Breach, what: impl Into<String>) {
         self.told.lock().fault(breach, what);
     }
 
-    fn unexpected(&self, call: &str, answer: &Answer) {
+    pub(super) fn unexpected(&self, call: &str, answer: &Answer) {
         self.fault(Breach::Answer, format!("{call} was answered {}: {}", answer.status, answer.body));
     }
 
@@ -125,7 +128,7 @@ impl Driver {
         }
     }
 
-    fn named(&mut self, run: &str) {
+    pub(super) fn named(&mut self, run: &str) {
         run.clone_into(&mut self.run);
         self.told.lock().runs.insert(run.to_owned());
     }
@@ -203,7 +206,7 @@ impl Driver {
     }
 
     /// Looks how the run stands and answers what it waits for; whether it has ended.
-    async fn look(&mut self) -> bool {
+    pub(super) async fn look(&mut self) -> bool {
         let Some(answer) = self.caller.get(&format!("/v1/executions/{}", self.run)).await else {
             self.caller.pause().await;
             return false;
@@ -292,7 +295,7 @@ impl Driver {
         }
     }
 
-    async fn read_log(&mut self) {
+    pub(super) async fn read_log(&mut self) {
         let (mut log, mut after): (Vec<Value>, Option<u64>) = (Vec::new(), None);
         loop {
             let cursor = after.map(|after| format!("&after={after}")).unwrap_or_default();

@@ -9,6 +9,7 @@ mod blows;
 mod caller;
 mod dice;
 mod drive;
+mod job;
 mod kills;
 mod ledger;
 mod place;

@@ -20,6 +20,8 @@ pub enum Manner {
     Async,
     /// One stream from the first event on.
     Stream,
+    /// As a job in a queue; the body is the job.
+    Job,
 }
 
 /// One run. See the module.
@@ -56,7 +58,7 @@ type Make = fn(&Teller<'_>, String) -> Story;
 
 /// Every kind of story.
 const ALL: &[Make] =
-    &[chain, graph, agent, approval, client, flaky, lost, stream, cancelled, saved, expiry, failing, branch, lost_tool, signal];
+    &[chain, graph, agent, approval, client, flaky, lost, stream, cancelled, saved, expiry, failing, branch, lost_tool, signal, job];
 /// What takes longer than a walk through the failpoints should.
 const LONG: &[Make] = &[timer, graph, agent, chain];
 
@@ -267,6 +269,13 @@ fn signal(teller: &Teller<'_>, tag: String) -> Story {
     let wait = json!({ "id": "wait", "type": "wait-for-signal", "config": { "name": "go" } });
     let steps = json!([put("a", "ok"), wait, post("b", "ok"), put("z", "ok")]);
     teller.story("signal", tag, steps, "z").idempotent(&["a", "z"]).once(&["b"])
+}
+
+/// A job whose callee refuses it at first.
+fn job(teller: &Teller<'_>, tag: String) -> Story {
+    let url = format!("{}/put/flaky/{tag}/a", teller.sink);
+    let body = json!({ "name": "job", "callback": { "url": url }, "payload": { "tag": tag } });
+    Story { manner: Manner::Job, body, ..teller.story("job", tag, json!([]), "a").idempotent(&["a"]) }
 }
 
 /// A wait that outlives several servers.

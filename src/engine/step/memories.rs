@@ -47,7 +47,7 @@ const LONGEST_PROFILE: usize = 500;
 
 /// One memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Memory {
+pub struct Memory {
     profile: String,
     session: Option<String>,
     text: String,

@@ -36,6 +36,8 @@ mod vectors;
 mod wait_for_signal;
 mod wait_until;
 
+pub use memories::Memory;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

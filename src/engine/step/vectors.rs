@@ -1,11 +1,10 @@
 //! Vector steps: `generate-embedding`, `store-vector`, `vector-search`: texts found again by their meaning, as far as the model knows it.
 //!
-//! Vectors are kept with their texts, by collection; a search compares all of a collection, so it is exact and meant for some ten thousand of
-//! them. A step that is done again after a crash keeps nothing twice: what has no id of its own gets one of the step's, chosen once.
+//! Vectors are kept with their texts, by collection; a search compares all of a collection, so it is exact. A step that is done again after a crash keeps nothing twice: what has no id of its own gets one of the step's, chosen once.
 
 use async_trait::async_trait;
 use base64::Engine as _;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Fields, StepBody, StepOutput, StepType, config, own_name, text, text_of};
@@ -17,8 +16,9 @@ use crate::expr::{Template, TemplateTree};
 use crate::id::VectorId;
 use crate::model::Step;
 use crate::model::run::Spent;
-use crate::provider::{MOST_TEXTS, Usage, cosine, vector_value};
-use crate::store::{Collection, Document, Kept, StoreError};
+use crate::model::vector::Vector;
+use crate::provider::{MOST_TEXTS, Usage, vector_value};
+use crate::store::{Nearest, Put};
 use crate::tool::Effect;
 
 pub const EMBED: StepType = StepType {
@@ -44,9 +44,8 @@ pub const SEARCH: StepType = StepType {
 
 /// The model that needs no key.
 const OWN_MODEL: &str = "local/words";
-/// Vectors that one search compares, and how many are read at once.
-const MOST: usize = 20_000;
-const PAGE: u32 = 500;
+/// Vectors that one step keeps.
+const MOST: usize = 2_000;
 /// Components of a vector.
 const LONGEST: usize = 8_192;
 /// Characters of a collection's name.
@@ -56,30 +55,6 @@ const LONGEST_TEXT: usize = 32 * 1024;
 /// Found at most, and unless said otherwise.
 const MOST_FOUND: u32 = 100;
 const FOUND: u32 = 10;
-
-/// A vector as it is kept: its parts as little-endian floats, in base64.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Vector {
-    collection: String,
-    /// The owner's name of it, if it has one.
-    name: Option<String>,
-    parts: String,
-    text: Option<String>,
-    metadata: Map<String, Value>,
-}
-
-impl Document for Vector {
-    const KIND: &'static str = "vector";
-    type Id = VectorId;
-
-    fn place(&self) -> Option<String> {
-        self.name.as_ref().map(|name| format!("{}\n{name}", self.collection))
-    }
-
-    fn parent(&self) -> Option<String> {
-        Some(self.collection.clone())
-    }
-}
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -349,6 +324,9 @@ impl Store {
             Value::Object(_) => vec![value.clone()],
             _ => return Err(wrong("expected a vector, a list of vectors, or a list of {vector, id, text, metadata}").into()),
         };
+        if items.len() > MOST {
+            return Err(wrong(&format!("{} vectors at once: expected {MOST} at most", items.len())).into());
+        }
         let texts: Vec<Option<String>> = match self.texts.as_ref().and_then(|name| context.variable(name)) {
             Some(Value::Array(texts)) => texts.iter().map(|text| Some(text_of(text))).collect(),
             Some(text) => vec![Some(text_of(text))],
@@ -380,43 +358,26 @@ impl StepBody for Store {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let collection = collection(context, &self.collection)?;
         let metadata = context.fill_tree(&self.metadata)?.as_object().cloned().unwrap_or_default();
-        let mut vectors = Vec::new();
-        for given in self.given(context)? {
+        let given = self.given(context)?;
+        let count = given.len();
+        let new = || (0..count).map(|_| VectorId::new(&context.parts().clock)).collect::<Vec<_>>();
+        let ids = context.chosen(&format!("ids/{count}"), new).await;
+        let mut vectors = Vec::with_capacity(count);
+        for (id, given) in ids.into_iter().zip(given) {
             let parts = vector_of(&given.vector).ok_or_else(|| {
                 StepFailure::new("invalid_vectors", format!("`{}`: a vector is a list of 1 to {LONGEST} numbers", self.vectors))
             })?;
             let metadata = metadata.clone().into_iter().chain(given.metadata).collect();
-            vectors.push(Vector { collection: collection.clone(), name: given.id, parts: pack(&parts), text: given.text, metadata });
+            vectors.push(Vector { id, collection: collection.clone(), name: given.id, parts, text: given.text, metadata });
         }
-        let count = vectors.len();
-        let new = || (0..count).map(|_| VectorId::new(&context.parts().clock)).collect::<Vec<_>>();
-        let ids = context.chosen(&format!("ids/{count}"), new).await;
-        let (store, tenant, now) = (&context.parts().store, context.run.tenant, context.now());
-        let all = Collection::<Vector>::of(&**store, tenant);
-        let mut kept = Vec::with_capacity(vectors.len());
-        for (id, vector) in ids.into_iter().zip(vectors) {
-            let keep = || async {
-                match all.create(id, vector.clone(), now).await {
-                    Ok(_) => Ok(id),
-                    Err(StoreError::Exists(_)) => match vector.place() {
-                        // Kept by ourselves, before the step's end was.
-                        None => Ok(id),
-                        Some(place) => {
-                            let Some(known) = all.find_at(&place).await? else { return Ok(id) };
-                            let known_id = known.id;
-                            let replace = |stands: &mut Vector| -> Result<(), StoreError> {
-                                *stands = vector.clone();
-                                Ok(())
-                            };
-                            all.amend(known, now, replace).await?;
-                            Ok(known_id)
-                        }
-                    },
-                    Err(error) => Err(error),
-                }
-            };
-            kept.push(context.run.patiently(keep).await?);
-        }
+        let (store, tenant) = (&context.parts().store, context.run.tenant);
+        let kept = match context.run.patiently(|| store.put_vectors(tenant, vectors.clone())).await? {
+            Put::Kept(kept) => kept,
+            Put::TooMany(most) => {
+                let message = format!("the collection `{collection}` would have more than {most} vectors; none of these was kept");
+                return Err(StepFailure::new("collection_too_large", message).into());
+            }
+        };
         Ok(StepOutput::of(json!({ "collection": collection, "count": kept.len(), "ids": kept })))
     }
 }
@@ -433,38 +394,12 @@ impl StepBody for Search {
                 .and_then(vector_of)
                 .ok_or_else(|| StepFailure::new("invalid_vectors", format!("`{name}` is not a list of numbers")))?,
         };
-        let mut found: Vec<(f32, Kept<Vector>)> = Vec::new();
-        let (mut seen, mut before) = (0, None);
         let (store, tenant) = (&context.parts().store, context.run.tenant);
-        loop {
-            let page = || async { Collection::<Vector>::of(&**store, tenant).list(Some(&collection), before, PAGE).await };
-            let page = context.run.patiently(page).await?;
-            let last = page.len() < PAGE as usize;
-            before = page.last().map(|vector| vector.id);
-            seen += page.len();
-            for vector in page {
-                if !filter.iter().all(|(name, value)| vector.body.metadata.get(name) == Some(value)) {
-                    continue;
-                }
-                let near = unpack(&vector.body.parts).map_or(0.0, |parts| cosine(&query, &parts));
-                if self.threshold.is_none_or(|threshold| near >= threshold) {
-                    found.push((near, vector));
-                }
-            }
-            // Equals stay in their order: newest first.
-            found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-            found.truncate(self.limit as usize);
-            if last {
-                break;
-            }
-            if seen >= MOST {
-                let message = format!("the collection `{collection}` has more than {MOST} vectors, which one search does not compare");
-                return Err(StepFailure::new("collection_too_large", message).into());
-            }
-        }
-        let told = found.into_iter().map(|(near, kept)| {
-            let id = kept.body.name.unwrap_or_else(|| kept.id.to_string());
-            json!({ "id": id, "score": (f64::from(near) * 1e6).round() / 1e6, "text": kept.body.text, "metadata": kept.body.metadata })
+        let query = Nearest { collection, parts: query, filter, threshold: self.threshold, limit: self.limit };
+        let found = context.run.patiently(|| store.nearest_vectors(tenant, query.clone())).await?;
+        let told = found.into_iter().map(|found| {
+            let id = found.name.unwrap_or_else(|| found.id.to_string());
+            json!({ "id": id, "score": (f64::from(found.near) * 1e6).round() / 1e6, "text": found.text, "metadata": found.metadata })
         });
         Ok(StepOutput::of(Value::Array(told.collect())))
     }

@@ -145,7 +145,7 @@ async fn signal(
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Execution")]
-struct Row {
+pub(super) struct Row {
     id: RunId,
     status: RunState,
     kind: TargetKind,
@@ -358,7 +358,7 @@ async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Param
         return Err(Error::new(Kind::Malformed, "invalid_query", "expected either `flowId` or `agentId`"));
     }
     let target = flow.map(|id| Target::Flow(Some(id))).or(agent.map(|id| Target::Agent(Some(id))));
-    page(&store, caller.tenant, RunFilter { state: filter.status, target, ..RunFilter::default() }, &paging).await
+    page(&store, caller.tenant, RunFilter { states: filter.status.into_iter().collect(), target, ..RunFilter::default() }, &paging).await
 }
 
 async fn list_of_agent(
@@ -376,7 +376,7 @@ async fn list_of_agent(
     Ok(page)
 }
 
-async fn page(store: &SharedStore, tenant: TenantId, filter: RunFilter, paging: &Paging) -> Result<Json<Page<Row>>> {
+pub(super) async fn page(store: &SharedStore, tenant: TenantId, filter: RunFilter, paging: &Paging) -> Result<Json<Page<Row>>> {
     let (trail, limit) = (paging.trail::<RunId>()?, paging.limit());
     let runs = store.list_runs(tenant, RunFilter { before: trail.after(), limit: limit + 1, ..filter }).await?;
     let page = trail.page(runs, limit, false, |run| run.id);

@@ -19,7 +19,10 @@ mod execute;
 mod executions;
 mod flow_versions;
 mod flows;
+mod forget;
 mod mcp;
+mod named;
+mod record_runs;
 mod records;
 mod records_csv;
 mod releases;
@@ -37,7 +40,8 @@ pub(super) use self::client::{Door, TAG as PAGES, is_of_pages, takes_sessions};
 pub(super) use self::execute::{DispatchRequest, PublicEvent};
 pub use self::execute::{Fold, Outcome};
 pub(super) use self::mcp::routes as mcp_routes;
-use super::AppState;
+pub use self::named::SavedFlows;
+use super::{AppState, about};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::store::SharedStore;
@@ -63,6 +67,8 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(releases::routes())
         .merge(records_csv::routes())
         .merge(step_results::routes())
+        .merge(record_runs::routes())
+        .merge(forget::routes())
 }
 
 /// Every route of this surface that pages call without a key.
@@ -73,11 +79,6 @@ pub fn public_routes() -> ApiRouter<AppState> {
 /// Forgets what has expired; how many things.
 pub async fn tidy(store: &SharedStore, now: Timestamp) -> Result<u64> {
     Ok(client::tidy(store, now).await? + schedules::tidy(store, now).await?)
-}
-
-/// An operation's name, group and one-line summary.
-fn about(id: &'static str, tag: &'static str, summary: &'static str) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
-    move |operation| operation.id(id).tag(tag).summary(summary)
 }
 
 /// Marks an operation's body as one that may be left out.

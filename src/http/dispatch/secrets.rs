@@ -1,7 +1,7 @@
 //! `/v1/secrets`: values that flows name as `{{secret:KEY}}`, sealed before they are stored and never shown again.
 
 use aide::axum::ApiRouter;
-use aide::axum::routing::get_with;
+use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
@@ -27,12 +27,19 @@ pub(super) fn routes() -> ApiRouter<AppState> {
                 .post_with(create, about("createSecret", "Secrets", "Keep a new managed secret")),
         )
         .api_route(
+            "/v1/secrets/check",
+            post_with(which, about("checkSecrets", "Secrets", "Say which keys have a value, without the values")),
+        )
+        .api_route(
             "/v1/secrets/{secretId}",
             get_with(read, about("getSecret", "Secrets", "Read a managed secret, without its value"))
                 .put_with(update, about("updateSecret", "Secrets", "Give a managed secret another value or description"))
                 .delete_with(delete, about("deleteSecret", "Secrets", "Delete a managed secret")),
         )
 }
+
+/// Keys that one call asks about.
+const MOST_CHECKED: usize = 1_000;
 
 /// A managed secret to keep.
 #[derive(Deserialize, JsonSchema)]
@@ -49,6 +56,35 @@ struct Input {
     #[serde(default)]
     #[schemars(length(max = 500))]
     description: Option<String>,
+}
+
+/// Keys that a flow is going to name.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "SecretCheck")]
+struct Check {
+    /// At most 1,000.
+    #[schemars(length(max = 1_000))]
+    keys: Vec<String>,
+}
+
+/// Whether a key has a value.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SecretChecked")]
+struct Checked {
+    key: String,
+    exists: bool,
+    /// Also false while it is pending.
+    has_value: bool,
+}
+
+/// Which keys have a value.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SecretsChecked")]
+struct AllChecked {
+    data: Vec<Checked>,
+    /// Keys without a value.
+    missing: Vec<String>,
 }
 
 /// What changes about a managed secret.
@@ -247,4 +283,18 @@ async fn delete(caller: Scoped<SecretsWrite>, State(store): State<SharedStore>, 
         return Err(SecretId::missing());
     }
     Ok(Json(Deleted { id, deleted: true }))
+}
+
+async fn which(caller: Scoped<SecretsRead>, State(store): State<SharedStore>, body: Body<Check>) -> Result<Json<AllChecked>> {
+    if body.value.keys.len() > MOST_CHECKED {
+        return Err(Error::invalid_at("/keys", format!("expected {MOST_CHECKED} at most")));
+    }
+    let kept = store.list_secrets(caller.tenant).await?;
+    let checked = |key: String| {
+        let found = kept.iter().find(|secret| secret.key == key);
+        Checked { exists: found.is_some(), has_value: found.is_some_and(|secret| secret.sealed.is_some()), key }
+    };
+    let data: Vec<Checked> = body.value.keys.into_iter().map(checked).collect();
+    let missing = data.iter().filter(|checked| !checked.has_value).map(|checked| checked.key.clone()).collect();
+    Ok(Json(AllChecked { data, missing }))
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/flows/{flowId}/step-results`: what the steps of a flow's latest executions came to, newest execution first.
+//! `GET /v1/flows/{flowId}/step-results`, and the same of a record: what the steps of its latest executions came to, newest execution first.
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::get_with;
@@ -12,16 +12,24 @@ use super::executions::{StepRow, steps_of};
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::http::extract::{Id, InPath, Params};
-use crate::http::scope::{FlowsRead, Scoped};
-use crate::id::{FlowId, RunId};
+use crate::http::scope::{FlowsRead, RecordsRead, Scoped};
+use crate::id::{FlowId, RecordId, RunId, TenantId};
 use crate::model::{Target, TargetKind};
 use crate::store::{RunFilter, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
-    ApiRouter::new().api_route(
-        "/v1/flows/{flowId}/step-results",
-        get_with(list, about("listStepResults", "Flows", "List what the steps of a flow's latest executions came to")),
-    )
+    ApiRouter::new()
+        .api_route(
+            "/v1/flows/{flowId}/step-results",
+            get_with(list, about("listStepResults", "Flows", "List what the steps of a flow's latest executions came to")),
+        )
+        .api_route(
+            "/v1/records/{recordId}/step-results",
+            get_with(
+                list_of_record,
+                about("listRecordStepResults", "Records", "List what the steps of a record's latest executions came to"),
+            ),
+        )
 }
 
 /// Which rows.
@@ -80,25 +88,42 @@ async fn list(
     Id(flow): Id<FlowId>,
     Params(query): Params<Query>,
 ) -> Result<Json<Rows>> {
+    if store.find_flow(caller.tenant, TargetKind::Flow, flow).await?.is_none() {
+        return Err(FlowId::missing());
+    }
+    rows(&store, caller.tenant, RunFilter { target: Some(Target::Flow(Some(flow))), ..RunFilter::default() }, query).await
+}
+
+async fn list_of_record(
+    caller: Scoped<RecordsRead>,
+    State(store): State<SharedStore>,
+    Id(record): Id<RecordId>,
+    Params(query): Params<Query>,
+) -> Result<Json<Rows>> {
+    if store.find_record(caller.tenant, record).await?.is_none() {
+        return Err(RecordId::missing());
+    }
+    rows(&store, caller.tenant, RunFilter { record: Some(record), ..RunFilter::default() }, query).await
+}
+
+/// The steps of the executions that a filter names, newest executions first.
+async fn rows(store: &SharedStore, tenant: TenantId, of: RunFilter, query: Query) -> Result<Json<Rows>> {
     let (limit, offset) = (query.limit.unwrap_or(LIMIT), query.offset.unwrap_or(0));
     if !(1..=MOST).contains(&limit) || offset > DEEPEST {
         let message = format!("expected a `limit` of 1 to {MOST} and an `offset` of at most {DEEPEST}");
         return Err(Error::new(Kind::Malformed, "invalid_query", message));
     }
-    if store.find_flow(caller.tenant, TargetKind::Flow, flow).await?.is_none() {
-        return Err(FlowId::missing());
-    }
     let (mut data, mut passed, mut looked_at, mut before) = (Vec::new(), 0, 0, None);
     let mut has_more = false;
     while !has_more && looked_at < MOST_RUNS {
-        let filter = RunFilter { target: Some(Target::Flow(Some(flow))), before, limit: RUNS, ..RunFilter::default() };
-        let runs = store.list_runs(caller.tenant, filter).await?;
+        let filter = RunFilter { before, limit: RUNS, ..of.clone() };
+        let runs = store.list_runs(tenant, filter).await?;
         let Some(last) = runs.last() else { break };
         before = Some(last.id);
         for run in &runs {
             looked_at += 1;
             // Of what is passed over nothing is kept.
-            for step in steps_of(&store, caller.tenant, run.id, run.state).await? {
+            for step in steps_of(store, tenant, run.id, run.state).await? {
                 if passed < offset {
                     passed += 1;
                 } else if data.len() < limit {

@@ -43,7 +43,7 @@ impl Apply for Fake {
             created: ids(json(&batch.runs), "id"),
             committed: ids(json(&batch.commits), "run"),
             resolved: ids(json(&batch.resolutions), "wait"),
-            nudged: Vec::new(),
+            ..Won::default()
         })
     }
 
@@ -61,6 +61,10 @@ impl Apply for Fake {
 
     async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved> {
         Ok(Resolved::Before(answer.resolution.clone()))
+    }
+
+    async fn explain_enqueue(&mut self, _: &NewJob) -> StoreResult<Enqueued> {
+        Err(StoreError::unavailable("nothing loses here"))
     }
 
     fn knows_flow(&self, _: &str) -> bool {
@@ -114,6 +118,7 @@ fn commit(run: RunId, number: i64, entries: usize) -> Commit {
         segment: None,
         waits: Vec::new(),
         child_end: None,
+        job_end: None,
         now: Timestamp::from_millis(0),
     }
 }

@@ -137,7 +137,8 @@ impl MemoryStore {
     pub(super) fn commit(&self, commit: Commit) -> StoreResult<Committed> {
         commit.fit()?;
         let mut tables = self.tables();
-        let (run, due, end, now) = (commit.run, commit.leaves_due(), commit.child_end.clone(), commit.now);
+        let (run, due, now) = (commit.run, commit.leaves_due(), commit.now);
+        let (end, job_end) = (commit.child_end.clone(), commit.job_end.clone());
         let fresh = tables.runs.get(run).is_some_and(|row| row.run.commit != commit.number);
         let committed = tables.commit(commit);
         if committed != Committed::Done || !fresh {
@@ -145,6 +146,9 @@ impl MemoryStore {
         }
         if due {
             self.ring(run);
+        }
+        if let Some(end) = job_end {
+            tables.end_job(&end);
         }
         if let Some(end) = end
             && let Some(parent) = tables.resolve(end.tenant, end.parent.wait, end.resolution, now)

@@ -8,11 +8,13 @@ mod commits;
 mod documents;
 mod flows;
 mod idempotency;
+mod jobs;
 mod logs;
 mod records;
 mod runs;
 mod secrets;
 mod vault;
+mod vectors;
 mod waits;
 
 use async_trait::async_trait;
@@ -35,10 +37,12 @@ struct Tables {
     credentials: vault::Credentials,
     documents: documents::Documents,
     flows: flows::Flows,
+    jobs: jobs::Jobs,
     records: records::Records,
     secrets: secrets::Secrets,
     receipts: idempotency::Receipts,
     runs: runs::Runs,
+    vectors: vectors::Vectors,
     waits: waits::Waits,
 }
 

@@ -198,15 +198,33 @@ impl crate::store::Runs for MemoryStore {
 
     async fn list_runs(&self, tenant: TenantId, filter: RunFilter) -> StoreResult<Vec<RunSummary>> {
         let tables = self.tables();
-        let wanted = tables.runs.rows.values().rev().filter(|row| {
+        let mut all: Vec<&Row> = tables.runs.rows.values().collect();
+        if !filter.oldest_first {
+            all.reverse();
+        }
+        let wanted = all.into_iter().filter(|row| {
             let run = &row.run;
             run.tenant == tenant
-                && filter.state.is_none_or(|state| state == run.state)
+                && (filter.states.is_empty() || filter.states.contains(&run.state))
+                && (filter.record.is_none() || filter.record == run.input.record_id())
                 && filter.target.is_none_or(|target| target == run.target)
                 && filter.before.is_none_or(|before| run.id < before)
                 && filter.after.is_none_or(|after| run.id > after)
         });
-        Ok(wanted.take(filter.limit as usize).map(Row::summary).collect())
+        Ok(wanted.skip(filter.offset as usize).take(filter.limit as usize).map(Row::summary).collect())
+    }
+
+    async fn flow_of_run(&self, tenant: TenantId, run: RunId) -> StoreResult<Option<String>> {
+        let tables = self.tables();
+        Ok(tables.runs.owned(tenant, run).and_then(|row| tables.runs.flows.get(&row.run.flow_hash).cloned()))
+    }
+
+    async fn count_runs(&self, tenant: TenantId) -> StoreResult<Vec<(RunState, u64)>> {
+        let mut counts: BTreeMap<&'static str, (RunState, u64)> = BTreeMap::new();
+        for run in self.tables().runs.rows.values().map(|row| &row.run).filter(|run| run.tenant == tenant) {
+            counts.entry(run.state.as_str()).or_insert((run.state, 0)).1 += 1;
+        }
+        Ok(counts.into_values().collect())
     }
 
     async fn read_log(&self, tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> StoreResult<Vec<Segment>> {

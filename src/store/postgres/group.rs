@@ -17,13 +17,13 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions, Connection, Row};
 use tokio::sync::broadcast;
 
-use super::{durable, failed, runs, waits};
+use super::{durable, failed, jobs, runs, waits};
 use crate::clock::Clock;
 use crate::id::RunId;
 use crate::model::Wait;
-use crate::store::batch::{Batch, Won};
+use crate::store::batch::{Batch, TABLES, Won};
 use crate::store::group::Apply;
-use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, Rung, StoreError, StoreResult};
+use crate::store::{Commit, Committed, Created, Enqueued, NewJob, NewRun, Resolve, Resolved, Rung, StoreError, StoreResult};
 
 /// Flows whose blob is known to be stored.
 const KNOWN_FLOWS: u64 = 10_000;
@@ -39,6 +39,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 const TRIES: u32 = 3;
 
 const GROUP: &str = "select tag, id from dispatch_group($1::json, $2::json, $3::json, $4::json, $5::json, $6::json, $7::json, $8::json)";
+/// With what is about jobs, which comes behind.
+const GROUP_WITH_JOBS: &str = "select tag, id from dispatch_group($1::json, $2::json, $3::json, $4::json, $5::json, $6::json, $7::json, $8::json) \
+     union all select tag, id from dispatch_jobs($9::json, $10::json)";
+/// The arguments of the first of these.
+const WITHOUT_JOBS: usize = 8;
 
 /// The writer's driver on PostgreSQL.
 pub(super) struct Driver {
@@ -120,9 +125,11 @@ impl Driver {
         }
     }
 
-    async fn send(&mut self, arguments: &[Option<String>; 8]) -> Result<Vec<PgRow>, Fault> {
+    async fn send(&mut self, arguments: &[Option<String>; TABLES]) -> Result<Vec<PgRow>, Fault> {
         let mut connection = self.connected().await.map_err(Fault::Refused)?;
-        let query = arguments.iter().fold(sqlx::query(GROUP), |query, argument| query.bind(argument.as_deref().unwrap_or("[]")));
+        let with_jobs = arguments.iter().skip(WITHOUT_JOBS).any(Option::is_some);
+        let (text, count) = if with_jobs { (GROUP_WITH_JOBS, TABLES) } else { (GROUP, WITHOUT_JOBS) };
+        let query = arguments.iter().take(count).fold(sqlx::query(text), |query, argument| query.bind(argument.as_deref().unwrap_or("[]")));
         let Some(sent) = within(&self.clock, PATIENCE, query.fetch_all(&mut connection)).await else {
             return Err(Fault::Lost(StoreError::unavailable("the database did not answer in time")));
         };
@@ -198,6 +205,10 @@ impl Apply for Driver {
         let Some(wait) = found else { return Ok(Resolved::Closed) };
         let ours = self.repeated && wait.resolved_at == Some(answer.now) && wait.resolution.as_ref() == Some(&answer.resolution);
         Ok(if ours { Resolved::First } else { wait.resolution.map_or(Resolved::Closed, Resolved::Before) })
+    }
+
+    async fn explain_enqueue(&mut self, new: &NewJob) -> StoreResult<Enqueued> {
+        ask!(self, connection => jobs::explain_enqueue(connection, new))
     }
 
     fn knows_flow(&self, hash: &str) -> bool {

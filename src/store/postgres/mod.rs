@@ -10,6 +10,7 @@ mod documents;
 mod flows;
 mod group;
 mod idempotency;
+mod jobs;
 mod listen;
 mod logs;
 mod records;
@@ -17,6 +18,7 @@ mod runs;
 pub mod schema;
 mod secrets;
 mod vault;
+mod vectors;
 mod waits;
 
 use std::future::Future;
@@ -52,6 +54,9 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "agents", include_str!("../../../migrations/postgres/0003_agents.sql")),
     (4, "secrets", include_str!("../../../migrations/postgres/0004_secrets.sql")),
     (5, "documents", include_str!("../../../migrations/postgres/0005_documents.sql")),
+    (6, "vectors", include_str!("../../../migrations/postgres/0006_vectors.sql")),
+    (7, "jobs", include_str!("../../../migrations/postgres/0007_jobs.sql")),
+    (8, "runs_of_records", include_str!("../../../migrations/postgres/0008_runs_of_records.sql")),
 ];
 
 /// See the module.
@@ -61,6 +66,8 @@ pub struct PostgresStore {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     stop: CancellationToken,
     bell: broadcast::Sender<Rung>,
+    /// The schema of pgvector, where the database has it.
+    pgvector: Option<String>,
 }
 
 impl PostgresStore {
@@ -71,7 +78,7 @@ impl PostgresStore {
         let named = options.get_application_name().is_some();
         let options = if named { options } else { options.application_name("dispatch") };
         let options = plain_if_near(options).statement_cache_capacity(STATEMENTS).disable_statement_logging();
-        migrate(&options).await?;
+        let pgvector = migrate(&options).await?;
 
         let (bell, _) = broadcast::channel(1_024);
         let (stop, own) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
@@ -79,7 +86,7 @@ impl PostgresStore {
         let listener = ears.start(stop.clone()).await?;
         let pool = pool(options.clone(), connections);
         let (writer, task) = Writer::start(group::Driver::new(options, bell.clone(), own, clock));
-        Ok(Self { pool, writer: Mutex::new(Some(writer)), tasks: Mutex::new(vec![task, listener]), stop, bell })
+        Ok(Self { pool, writer: Mutex::new(Some(writer)), tasks: Mutex::new(vec![task, listener]), stop, bell, pgvector })
     }
 
     fn writer(&self) -> StoreResult<Writer> {
@@ -121,7 +128,8 @@ async fn durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         .map(drop)
 }
 
-async fn migrate(options: &PgConnectOptions) -> StoreResult<()> {
+/// Brings the schema up to date; the schema of pgvector, where there is one.
+async fn migrate(options: &PgConnectOptions) -> StoreResult<Option<String>> {
     let mut connection = options.connect().await.map_err(failed)?;
     let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
     let there: bool =
@@ -142,7 +150,9 @@ async fn migrate(options: &PgConnectOptions) -> StoreResult<()> {
         MigrateError::VersionMissing(found) if found > known => StoreError::Newer { found, known },
         other => StoreError::unavailable(other),
     })?;
-    connection.close().await.map_err(failed)
+    let pgvector = vectors::extension(&mut connection).await?;
+    connection.close().await.map_err(failed)?;
+    Ok(pgvector)
 }
 
 /// Whether the server, not the statement, is at fault: connection, resources, shutdown, conflict with others, standby.

@@ -1,6 +1,7 @@
 //! Runs on PostgreSQL. Creations and commits go through the group writer.
 
 use async_trait::async_trait;
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgPool, PgRow};
 
 use super::{PostgresStore, failed, waits};
@@ -8,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::id::{NodeId, RunId, TenantId};
 use crate::model::event::Segment;
 use crate::model::{Epoch, JournalEntry, Run, RunState, Target};
+use crate::store::batch::json;
 use crate::store::leases::{Claimed, ids};
 use crate::store::payload::payload;
 use crate::store::row::run_columns;
@@ -180,21 +182,44 @@ impl Runs for PostgresStore {
     }
 
     async fn list_runs(&self, tenant: TenantId, filter: RunFilter) -> StoreResult<Vec<RunSummary>> {
-        let rows = sqlx::query(
+        // A plain condition: an index is of no use to one that may be none.
+        let record = if filter.record.is_some() { " and record_id = $8" } else { " and cast($8 as text) is null" };
+        let order = if filter.oldest_first { "asc" } else { "desc" };
+        let rows = sqlx::query(AssertSqlSafe(format!(
             "select id, state, flow_id, flow_name, created_at, finished_at, failure, spent from runs \
-             where tenant = $1 and ($2 is null or state = $2) and ($3 is null or flow_id = $3) \
-                and ($4 is null or id < $4) and ($5 is null or id > $5) order by id desc limit $6",
-        )
+             where tenant = $1 and (cast($2 as text) is null or state in (select json_array_elements_text($2::json))) and ($3 is null or flow_id = $3) \
+                and ($4 is null or id < $4) and ($5 is null or id > $5){record} order by id {order} limit $6 offset $7"
+        )))
         .bind(tenant.suffix())
-        .bind(filter.state.map(RunState::as_str))
+        .bind((!filter.states.is_empty()).then(|| json(&RunState::words(&filter.states))))
         .bind(filter.target.and_then(Target::stored))
         .bind(filter.before.map(|id| id.suffix()))
         .bind(filter.after.map(|id| id.suffix()))
         .bind(i64::from(filter.limit))
+        .bind(i64::from(filter.offset))
+        .bind(filter.record.map(|id| id.suffix()))
         .fetch_all(&self.pool)
         .await
         .map_err(failed)?;
         rows.iter().map(row::summary).collect()
+    }
+
+    async fn flow_of_run(&self, tenant: TenantId, run: RunId) -> StoreResult<Option<String>> {
+        sqlx::query_scalar("select b.body from runs r join blobs b on b.hash = r.flow_hash where r.id = $1 and r.tenant = $2")
+            .bind(run.suffix())
+            .bind(tenant.suffix())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)
+    }
+
+    async fn count_runs(&self, tenant: TenantId) -> StoreResult<Vec<(RunState, u64)>> {
+        let rows = sqlx::query("select state, count(*) as count from runs where tenant = $1 group by state order by state")
+            .bind(tenant.suffix())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        rows.iter().map(row::run_count).collect()
     }
 
     async fn read_log(&self, tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> StoreResult<Vec<Segment>> {

@@ -14,11 +14,11 @@ use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::broadcast;
 
 use super::pen::Pen;
-use super::{failed, runs, waits};
+use super::{failed, jobs, runs, waits};
 use crate::id::RunId;
-use crate::store::batch::{Batch, Won};
+use crate::store::batch::{Batch, TABLES, Won};
 use crate::store::group::Apply;
-use crate::store::{Commit, Committed, Created, NewRun, Resolve, Resolved, Rung, StoreResult};
+use crate::store::{Commit, Committed, Created, Enqueued, NewJob, NewRun, Resolve, Resolved, Rung, StoreResult};
 
 /// Flows whose blob is known to be stored.
 const KNOWN_FLOWS: u64 = 10_000;
@@ -26,7 +26,7 @@ const KNOWN_FLOWS: u64 = 10_000;
 const KNOWN_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// The statements in their order, each with the number of the argument that it reads. One whose argument has no rows is left out.
-const STATEMENTS: [(usize, &str); 10] = [
+const STATEMENTS: [(usize, &str); 13] = [
     (
         1,
         r"
@@ -51,10 +51,11 @@ where idempotency.expires_at <= excluded.lease_until;
         3,
         r"
 insert into runs (id, tenant, state, flow_hash, flow_id, flow_name, input, sealed, parent_run, parent_wait, owner, epoch, commit_no,
-    nudges, reserved, cancel_requested, recoveries, wake_at, created_at, spent)
+    nudges, reserved, cancel_requested, recoveries, wake_at, created_at, spent, record_id)
 select value->>'id', value->>'tenant', value->>'state', value->>'flow_hash', value->>'flow_id', value->>'flow_name', value->>'input',
     unhex(value->>'sealed'), value->>'parent_run', value->>'parent_wait', value->>'owner', value->>'epoch', 0,
-    0, value->>'reserved', 0, 0, value->>'wake_at', value->>'created_at', value->>'spent'
+    0, value->>'reserved', 0, 0, value->>'wake_at', value->>'created_at', value->>'spent',
+    value->>'record_id'
 from json_each($3)
 where value->>'key' is null or exists (
     select 1 from idempotency i where i.tenant = value->>'tenant' and i.route = value->>'key_route' and i.key = value->>'key'
@@ -153,9 +154,51 @@ where waits.id = a.wait and waits.tenant = a.tenant and waits.state = 'open'
 returning 'resolved' as tag, waits.id;
 ",
     ),
+    (
+        9,
+        r"
+insert into jobs (id, tenant, queue, org, name, priority, state, ready, attempt, retry_count, run_at, key, body, created_at, updated_at)
+select value->>'id', value->>'tenant', value->>'queue', value->>'org', value->>'name', value->>'priority', 'pending', value->>'ready', 0, 0,
+    value->>'run_at', value->>'key', value->>'body', value->>'created_at', value->>'created_at'
+from json_each($9) where true
+on conflict do nothing
+returning 'enqueued' as tag, id;
+",
+    ),
+    (
+        10,
+        r"
+insert into dead_letters (id, tenant, job, queue, priority, body, retry_count, error, failed_at)
+select value->>'dead', j.tenant, j.id, j.queue, j.priority, j.body, j.retry_count + 1, coalesce(value->>'error', ''), value->>'now'
+from json_each($10)
+join jobs j on j.id = value->>'job' and j.tenant = value->>'tenant' and j.attempt = value->>'attempt' and j.state = 'running'
+where value->>'dead' is not null and (value->>'run' is null or exists (
+    select 1 from runs r where r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number'))
+on conflict do nothing;
+",
+    ),
+    (
+        10,
+        r"
+update jobs set
+    state = e.state, ready = 0, check_at = null, worker = null, updated_at = e.now,
+    -- An attempt that could not begin is not counted.
+    attempt = jobs.attempt - (e.state = 'pending'),
+    retry_count = jobs.retry_count + (e.state in ('retrying', 'failed')),
+    last_error = coalesce(e.error, jobs.last_error),
+    run_at = coalesce(e.run_at, jobs.run_at),
+    completed_at = case when e.state in ('completed', 'failed', 'cancelled') then e.now end
+from (select value->>'tenant' as tenant, value->>'job' as job, value->>'attempt' as attempt, value->>'state' as state, value->>'error' as error,
+        value->>'run_at' as run_at, value->>'now' as now, value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number
+    from json_each($10)) as e
+where jobs.id = e.job and jobs.tenant = e.tenant and jobs.attempt = e.attempt and jobs.state = 'running'
+    and (e.run is null or exists (select 1 from runs r where r.id = e.run and r.epoch = e.epoch and r.commit_no = e.number))
+returning 'ended' as tag, jobs.id;
+",
+    ),
 ];
 
-fn group(filled: [bool; 8]) -> String {
+fn group(filled: [bool; TABLES]) -> String {
     let statements = STATEMENTS.iter().filter(|(argument, _)| filled.get(argument - 1).is_some_and(|filled| *filled)).map(|(_, sql)| *sql);
     std::iter::once("begin immediate;").chain(statements).chain(["commit;"]).collect()
 }
@@ -164,7 +207,7 @@ fn group(filled: [bool; 8]) -> String {
 pub(super) struct Driver {
     pen: Arc<Pen>,
     /// By the tables that they write.
-    texts: HashMap<[bool; 8], Arc<str>>,
+    texts: HashMap<[bool; TABLES], Arc<str>>,
     flows: Cache<String, ()>,
     bell: broadcast::Sender<Rung>,
 }
@@ -175,7 +218,7 @@ impl Driver {
         Self { pen, texts: HashMap::new(), flows, bell }
     }
 
-    fn text(&mut self, filled: [bool; 8]) -> Arc<str> {
+    fn text(&mut self, filled: [bool; TABLES]) -> Arc<str> {
         self.texts.entry(filled).or_insert_with(|| group(filled).into()).clone()
     }
 }
@@ -221,6 +264,10 @@ impl Apply for Driver {
 
     async fn explain_resolve(&mut self, answer: &Resolve) -> StoreResult<Resolved> {
         waits::explain_resolve(&mut *self.pen.take().await?, answer).await
+    }
+
+    async fn explain_enqueue(&mut self, new: &NewJob) -> StoreResult<Enqueued> {
+        jobs::explain_enqueue(&mut *self.pen.take().await?, new).await
     }
 
     fn knows_flow(&self, hash: &str) -> bool {

@@ -8,6 +8,7 @@ mod documents;
 mod flows;
 mod group;
 mod idempotency;
+mod jobs;
 mod logs;
 mod owner;
 mod pen;
@@ -15,6 +16,7 @@ mod records;
 mod runs;
 mod secrets;
 mod vault;
+mod vectors;
 mod waits;
 mod wal;
 
@@ -68,6 +70,9 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "agents", include_str!("../../../migrations/sqlite/0003_agents.sql")),
     (4, "secrets", include_str!("../../../migrations/sqlite/0004_secrets.sql")),
     (5, "documents", include_str!("../../../migrations/sqlite/0005_documents.sql")),
+    (6, "vectors", include_str!("../../../migrations/sqlite/0006_vectors.sql")),
+    (7, "jobs", include_str!("../../../migrations/sqlite/0007_jobs.sql")),
+    (8, "runs_of_records", include_str!("../../../migrations/sqlite/0008_runs_of_records.sql")),
 ];
 
 /// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,

@@ -12,6 +12,7 @@ use crate::support::world::{Kind, Node, World};
 on_both!(
     records_come_and_go_as_csv,
     a_flow_runs_for_each_record,
+    what_was_executed_for_a_record_is_told,
     a_batch_outlives_its_server,
     a_batch_is_cancelled,
     wrong_batches_are_refused,
@@ -171,4 +172,32 @@ async fn records_come_and_go_as_csv(world: Arc<World>) {
     let some = node.get(&format!("{at}?limit=1&offset=2")).ok().await;
     assert_eq!((&some["data"][0]["id"], &some["pagination"]["hasMore"]), (&json!("a"), &json!(true)));
     node.get(&format!("{at}?limit=0")).refused(400, "invalid_query").await;
+}
+
+async fn what_was_executed_for_a_record_is_told(world: Arc<World>) {
+    let node = world.node();
+    leads(&node, 2).await;
+    let records = node.get("/v1/records").ok().await;
+    let id = |place: usize| records["data"][place]["id"].as_str().unwrap().to_owned();
+    let prompt = json!({ "id": "p", "type": "prompt", "config": { "model": "openai/fake-ok", "userPrompt": "{{_record.name}}" } });
+    for (name, record) in [("Ask", Some(id(0))), ("Ask", Some(id(0))), ("Once", Some(id(0))), ("Ask", Some(id(1))), ("Ask", None)] {
+        let mut body = json!({ "flow": { "name": name, "steps": [prompt] } });
+        if let Some(record) = record {
+            body["record"] = json!({ "id": record });
+        }
+        node.result(&body).await;
+    }
+    let at = |what: &str| format!("/v1/records/{}/{what}", id(0));
+    let results = node.get(&at("results?limit=2")).ok().await;
+    assert_eq!((results["data"].as_array().unwrap().len(), &results["data"][0]["flowName"]), (2, &json!("Once")), "{results}");
+    let rest = node.get(&at(&format!("results?cursor={}", results["pagination"]["nextCursor"].as_str().unwrap()))).ok().await;
+    assert_eq!(rest["data"].as_array().unwrap().len(), 1);
+    let steps = node.get(&at("step-results")).ok().await;
+    assert_eq!((&steps["pagination"]["returned"], &steps["data"][0]["stepType"]), (&json!(3), &json!("prompt")), "{steps}");
+    let costs = node.get(&at("costs")).ok().await;
+    assert_eq!((&costs["total"]["executions"], &costs["byTarget"]["Ask"]["executions"]), (&json!(3), &json!(2)), "{costs}");
+    let tokens = |of: &Value| of["inputTokens"].as_u64().unwrap() + of["outputTokens"].as_u64().unwrap();
+    assert!(tokens(&costs["total"]) > 0, "{costs}");
+    assert_eq!(tokens(&costs["total"]), tokens(&costs["byTarget"]["Ask"]) + tokens(&costs["byTarget"]["Once"]), "{costs}");
+    node.get("/v1/records/record_01h455vb4pex5vsknk084sn02q/costs").refused(404, "not_found").await;
 }

@@ -104,7 +104,7 @@ fn external(name: &str, url: &str, method: &str) -> Value {
 }
 
 /// A step of a type, with its id as its output's name.
-fn step(id: &str, kind: &str, config: Value) -> Value {
+pub fn step(id: &str, kind: &str, config: Value) -> Value {
     json!({ "id": id, "type": kind, "config": config, "outputVariable": id })
 }
 

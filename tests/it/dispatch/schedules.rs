@@ -77,6 +77,8 @@ async fn a_schedule_fires_at_its_times(world: Arc<World>) {
             .await;
     assert_eq!((&made["status"], &made["trigger"]["timezone"]), (&json!("active"), &json!("UTC")));
     let fired = firings(&node, &made["id"], 2).await;
+    let stats = call(&node, Method::GET, &format!("/v1/schedules/{}/stats", made["id"].as_str().unwrap())).ok().await;
+    assert!(stats["runs"].as_u64() >= Some(2) && stats["executions"] == stats["runs"] && stats["failedRuns"] == 0, "{stats}");
     let slots: Vec<&str> = fired.iter().map(|firing| firing["slot"].as_str().unwrap()).collect();
     assert!(slots.windows(2).all(|pair| pair[0] > pair[1]) && slots.iter().all(|slot| slot.ends_with(".000Z")), "{slots:?}");
     assert_eq!(said(&node, &runs(&fired[0])[0]).await, "* * * * * * UTC hi");

@@ -124,6 +124,10 @@ async fn a_managed_secret_is_named_by_its_key(world: Arc<World>) {
     for wrong in [json!({ "key": "a b", "value": CANARY }), json!({ "key": "ab", "value": "short" }), json!({ "key": "a" })] {
         node.post("/v1/secrets").json(&wrong).refused(422, "validation_failed").await;
     }
+    let checked = node.post("/v1/secrets/check").json(&json!({ "keys": ["crm.key", "later", "nowhere"] })).ok().await;
+    let of = |key: &str, exists: bool, has: bool| json!({ "key": key, "exists": exists, "hasValue": has });
+    assert_eq!(checked["data"], json!([of("crm.key", true, true), of("later", true, false), of("nowhere", false, false)]));
+    assert_eq!(checked["missing"], json!(["later", "nowhere"]));
     world.sink.on("/mirror", [Reply::Mirror]);
     let url = world.sink.url("/mirror");
     let call = |id: &str, key: &str| json!({ "id": id, "type": "api-call", "config": { "url": url, "method": "PUT", "headers": { "x-key": format!("{{{{secret:{key}}}}}") } } });

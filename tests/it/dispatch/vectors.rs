@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{flow, refuses, set, step};
-use crate::support::world::World;
+use crate::support::world::{KEY, World};
 
 on_both!(
     texts_are_found_by_what_they_say,
     a_store_that_is_repeated_keeps_nothing_twice,
     a_provider_is_asked_and_paid,
+    what_is_kept_is_forgotten_when_it_is_asked,
     what_is_no_vector_says_so,
 );
 
@@ -67,6 +68,31 @@ async fn a_store_that_is_repeated_keeps_nothing_twice(world: Arc<World>) {
     let found = node.result(&flow(steps)).await["finalOutput"].clone();
     let ids: Vec<&str> = found.as_array().unwrap().iter().map(|item| item["text"].as_str().unwrap()).collect();
     assert_eq!((ids, &found[0]["id"]), (vec!["first", "second", "second"], &json!("a")), "{found}");
+}
+
+async fn what_is_kept_is_forgotten_when_it_is_asked(world: Arc<World>) {
+    let node = world.node();
+    let steps = json!([
+        set("items", json!([{ "id": "a b", "vector": [1, 0] }, { "vector": [0, 1] }, { "vector": [0, 2] }])),
+        step("kept", "store-vector", json!({ "vectorsSource": "items", "destination": "notes of Ada" })),
+        set("likes", json!("likes tea")),
+        step("saved", "save-memory", json!({ "profileTemplate": "user:ada", "contentVariable": "likes" })),
+    ]);
+    node.result(&flow(steps)).await;
+    let forget = async |path: &str, key: Option<&str>| {
+        node.bare(reqwest::Method::DELETE, path).bearer(key.unwrap_or(KEY)).ok().await["deleted"].as_u64().unwrap()
+    };
+    let stranger = world.strangers_key().await;
+    for path in ["/v1/vectors?collection=notes%20of%20Ada", "/v1/memories?profile=user:ada"] {
+        assert_eq!(forget(path, Some(&stranger)).await, 0, "{path}");
+    }
+    assert_eq!(forget("/v1/vectors?collection=notes%20of%20Ada&id=a%20b", None).await, 1);
+    assert_eq!(forget("/v1/vectors?collection=notes%20of%20Ada", None).await, 2);
+    assert_eq!(forget("/v1/vectors?collection=notes%20of%20Ada", None).await, 0);
+    assert_eq!(forget("/v1/memories?profile=user:ada", None).await, 1);
+    let summary = json!([step("said", "memory-summary", json!({ "profileTemplate": "user:ada" }))]);
+    assert_eq!(node.result(&flow(summary)).await["finalOutput"], "");
+    node.bare(reqwest::Method::DELETE, "/v1/vectors").bearer(KEY).refused(400, "invalid_query").await;
 }
 
 async fn a_provider_is_asked_and_paid(world: Arc<World>) {

@@ -49,13 +49,16 @@ fn every_operation_is_named_and_its_parts_are_documented() {
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.keys().any(|status| status.starts_with('2')), "{at}");
             assert!(responses.contains_key("500"), "{at}");
-            let proves = operation.get("security").is_some() || path.starts_with("/v1/client/");
+            let proves = operation.get("security").is_some() || path.starts_with("/v1/client/") || path.starts_with("/hooks/");
             assert_eq!(responses.contains_key("401"), proves, "{at}");
             assert_eq!(responses.contains_key("422"), operation.get("requestBody").is_some(), "{at}");
             for (status, response) in responses {
                 let at = format!("{at} {status}");
                 let response = response["$ref"].as_str().map_or(response, |name| document.pointer(&name[1..]).unwrap());
                 assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{at}");
+                if status == "204" {
+                    continue;
+                }
                 let content = response["content"].as_object().unwrap_or_else(|| panic!("{at} says nothing of its body"));
                 assert!(!content.is_empty() && content.values().all(|media| media["schema"].is_object()), "{at}: {content:?}");
                 let json = content.get("application/json").map_or(&Value::Null, |media| &media["schema"]["$ref"]);

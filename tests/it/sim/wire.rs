@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dispatch::clock::Timestamp;
-use dispatch::id::{FlowId, FlowVersionId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
+use dispatch::id::{DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
 use dispatch::model::event::Segment;
+use dispatch::model::job::{DeadLetter, Job, JobEnd, JobState};
+use dispatch::model::vector::Vector;
 use dispatch::model::{Epoch, JournalEntry, Record, Run, RunState, TargetKind, Wait};
 use dispatch::store::memory::MemoryStore;
 use dispatch::store::{
-    Accounts, Answer, ApiKey, Begun, Claim, Commit, Committed, Created, Credential, DocumentQuery, DocumentRow, Documents, FlowVersion,
-    Flows, Idempotency, Lease, Logs, NewRun, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary,
-    Rung, Runs, SavedFlow, Secrets, SharedStore, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Waits,
+    Accounts, Answer, ApiKey, Begun, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery, DocumentRow,
+    Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest, NewJob, NewRun,
+    Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow,
+    Secrets, SharedStore, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
@@ -142,6 +145,25 @@ macro_rules! pass_the_rest {
                 fn bulky_logs(before: Timestamp, limit: u32) -> Vec<(TenantId, RunId)>;
                 fn shrink_logs(logs: Vec<SmallLog>) -> u64;
             }
+            Jobs {
+                fn enqueue_job(new: NewJob) -> Enqueued;
+                fn claim_jobs(claim: JobClaim) -> Claimed;
+                fn end_job(end: JobEnd) -> bool;
+                fn next_job(now: Timestamp) -> Option<Timestamp>;
+                fn find_job(tenant: TenantId, id: JobId) -> Option<Job>;
+                fn list_jobs(tenant: TenantId, filter: JobFilter) -> Vec<Job>;
+                fn count_jobs(tenant: TenantId) -> Vec<JobCount>;
+                fn move_job(tenant: TenantId, id: JobId, from: &[JobState], to: JobState, now: Timestamp) -> Option<JobState>;
+                fn delete_job(tenant: TenantId, id: JobId) -> Option<JobState>;
+                fn find_dead(tenant: TenantId, id: DeadLetterId) -> Option<DeadLetter>;
+                fn list_dead(tenant: TenantId, filter: DeadFilter) -> Vec<DeadLetter>;
+                fn count_dead(tenant: TenantId, filter: DeadFilter) -> u64;
+                fn replay_dead(tenant: TenantId, id: DeadLetterId, job: Job, now: Timestamp) -> bool;
+                fn purge_dead(tenant: TenantId, filter: DeadFilter) -> u64;
+                fn put_queue(tenant: TenantId, queue: Queue) -> ();
+                fn list_queues(tenant: TenantId) -> Vec<Queue>;
+                fn delete_queue(tenant: TenantId, name: &str) -> bool;
+            }
             Flows {
                 fn create_flow(tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> ();
                 fn update_flow(tenant: TenantId, flow: SavedFlow, version: Option<FlowVersion>, expected: Option<FlowVersionId>) -> Option<SavedFlow>;
@@ -194,6 +216,11 @@ macro_rules! pass_the_rest {
                 fn list_secrets(tenant: TenantId) -> Vec<StoredSecret>;
                 fn delete_secret(tenant: TenantId, id: SecretId) -> bool;
             }
+            Vectors {
+                fn put_vectors(tenant: TenantId, vectors: Vec<Vector>) -> Put;
+                fn nearest_vectors(tenant: TenantId, query: Nearest) -> Vec<Near>;
+                fn delete_vectors(tenant: TenantId, collection: &str, which: Option<Vec<String>>) -> u64;
+            }
             Vaults {
                 fn put_credential(tenant: TenantId, credential: Credential) -> Credential;
                 fn list_credentials(tenant: TenantId) -> Vec<Credential>;
@@ -230,6 +257,8 @@ pass! { Line;
         fn request_cancel(tenant: TenantId, run: RunId, now: Timestamp) -> Option<RunState>;
         fn find_run(tenant: TenantId, run: RunId) -> Option<Run>;
         fn list_runs(tenant: TenantId, filter: RunFilter) -> Vec<RunSummary>;
+        fn flow_of_run(tenant: TenantId, run: RunId) -> Option<String>;
+        fn count_runs(tenant: TenantId) -> Vec<(RunState, u64)>;
         fn read_log(tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> Vec<Segment>;
         fn read_journal(tenant: TenantId, run: RunId) -> Vec<JournalEntry>;
         fn stuck_runs(limit: u32) -> Vec<(TenantId, RunId)>;
@@ -252,6 +281,8 @@ pass! { Watched;
         fn request_cancel(tenant: TenantId, run: RunId, now: Timestamp) -> Option<RunState>;
         fn find_run(tenant: TenantId, run: RunId) -> Option<Run>;
         fn list_runs(tenant: TenantId, filter: RunFilter) -> Vec<RunSummary>;
+        fn flow_of_run(tenant: TenantId, run: RunId) -> Option<String>;
+        fn count_runs(tenant: TenantId) -> Vec<(RunState, u64)>;
         fn read_log(tenant: TenantId, run: RunId, after: Option<u64>, limit: u32) -> Vec<Segment>;
         fn read_journal(tenant: TenantId, run: RunId) -> Vec<JournalEntry>;
         fn wake_run(tenant: TenantId, run: RunId, now: Timestamp) -> ();

@@ -216,6 +216,7 @@ impl Lookup<'_> {
             context: request.context,
             client_tools,
             session: None,
+            job: None,
             options: RunOptions { source: if saved_agent { Mode::Existing } else { mode }.as_str().into(), ..run_options },
         };
         let stream = options.stream_response.or(stream);

@@ -48,7 +48,7 @@ pub(super) async fn fire(state: &AppState, tenant: TenantId, schedule: &Kept<Sch
 
 /// What one schedule asks for, as a caller would.
 pub(super) fn request(schedule: &Kept<Schedule>, record: Option<&Record>) -> DispatchRequest {
-    let Schedule { name, target, trigger, messages, inputs, next, last, .. } = &schedule.body;
+    let Schedule { name, target, trigger, messages, inputs, next, last, execution_options, .. } = &schedule.body;
     let (cron, timezone) = match trigger {
         Trigger::Recurring { cron, timezone } => (Some(cron), Some(timezone)),
         Trigger::OneTime { .. } => (None, None),
@@ -56,7 +56,10 @@ pub(super) fn request(schedule: &Kept<Schedule>, record: Option<&Record>) -> Dis
     let about = json!({ "id": schedule.id, "name": name, "cron": cron, "timezone": timezone, "lastRunAt": last, "nextRunAt": next });
     let mut inputs = inputs.clone().unwrap_or_default();
     inputs.insert("_schedule".into(), about);
+    let limit = execution_options.and_then(|options| options.timeout_ms);
+    let options = limit.map(|limit| [("budget".to_owned(), json!({ "maxDurationMs": limit }))].into_iter().collect::<Map<String, Value>>());
     DispatchRequest {
+        options: options.into(),
         flow: target.flow_id.map(|id| json!({ "id": id })),
         agent: target.agent_id.map(|id| json!({ "agentId": id })),
         messages: messages.clone(),

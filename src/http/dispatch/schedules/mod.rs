@@ -70,6 +70,17 @@ enum Status {
     Completed,
 }
 
+/// How a schedule's executions are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ScheduleExecutionOptions")]
+struct ExecutionOptions {
+    /// The time of one execution in milliseconds, pauses not counted; that of the flow when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    timeout_ms: Option<u64>,
+}
+
 /// A schedule as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +90,8 @@ pub(super) struct Schedule {
     trigger: Trigger,
     messages: Option<Value>,
     inputs: Option<Map<String, Value>>,
+    #[serde(default)]
+    execution_options: Option<ExecutionOptions>,
     status: Status,
     /// The next time it fires, while it is active.
     next: Option<Timestamp>,

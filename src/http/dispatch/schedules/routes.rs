@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::fire::{fire, request};
-use super::{Firing, Schedule, Status, Target, Trigger};
+use super::{ExecutionOptions, Firing, Schedule, Status, Target, Trigger};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problem, Problems, Result};
 use crate::http::AppState;
@@ -20,6 +20,7 @@ use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{SchedulesRead, SchedulesWrite, Scoped};
 use crate::id::{FiringId, ScheduleId, TenantId};
+use crate::model::RunState;
 use crate::model::cadence::Fault;
 use crate::store::{Collection, Kept, SharedStore};
 
@@ -47,6 +48,10 @@ pub(super) fn routes() -> ApiRouter<AppState> {
             get_with(runs, about("listScheduleRuns", "Schedules", "List when it fired, newest first")),
         )
         .api_route(
+            "/v1/schedules/{scheduleId}/stats",
+            get_with(stats, about("getScheduleStats", "Schedules", "Count what became of its latest executions")),
+        )
+        .api_route(
             "/v1/schedules/{scheduleId}/preview",
             get_with(preview, about("previewSchedule", "Schedules", "List the next ten times")),
         )
@@ -69,6 +74,8 @@ struct Input {
     messages: Option<Value>,
     /// Variables at the root of templates, beside `_schedule`.
     inputs: Option<Map<String, Value>>,
+    /// How its executions are made.
+    execution_options: Option<ExecutionOptions>,
 }
 
 /// A schedule.
@@ -82,6 +89,7 @@ struct Row {
     trigger: Trigger,
     messages: Option<Value>,
     inputs: Option<Map<String, Value>>,
+    execution_options: Option<ExecutionOptions>,
     status: Status,
     next_run_at: Option<Timestamp>,
     last_run_at: Option<Timestamp>,
@@ -98,6 +106,26 @@ struct FiringRow {
     fired_at: Timestamp,
     #[serde(flatten)]
     firing: Firing,
+}
+
+/// What became of a schedule's latest executions.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ScheduleStats")]
+struct Stats {
+    /// Firings of the last month; the latest two hundred.
+    runs: u64,
+    /// Firings that could not start all they should.
+    failed_runs: u64,
+    /// Executions that they started.
+    executions: u64,
+    /// Of the latest thousand of these.
+    completed: u64,
+    failed: u64,
+    cancelled: u64,
+    running: u64,
+    last_run_at: Option<Timestamp>,
+    next_run_at: Option<Timestamp>,
 }
 
 /// The times to come.
@@ -119,9 +147,22 @@ struct Deleted {
 impl From<Kept<Schedule>> for Row {
     fn from(kept: Kept<Schedule>) -> Self {
         let Kept { id, created_at, updated_at, body, .. } = kept;
-        let Schedule { name, target, trigger, messages, inputs, status, next, last } = body;
+        let Schedule { name, target, trigger, messages, inputs, execution_options, status, next, last } = body;
         let next_run_at = next.filter(|_| status == Status::Active);
-        Self { id, name, target, trigger, messages, inputs, status, next_run_at, last_run_at: last, created_at, updated_at }
+        Self {
+            id,
+            name,
+            target,
+            trigger,
+            messages,
+            inputs,
+            execution_options,
+            status,
+            next_run_at,
+            last_run_at: last,
+            created_at,
+            updated_at,
+        }
     }
 }
 
@@ -134,6 +175,9 @@ impl From<Kept<Firing>> for FiringRow {
 /// How many times a preview shows.
 const PREVIEW: usize = 10;
 const LONGEST_NAME: usize = 255;
+/// Firings, and executions of theirs, that statistics look at.
+const COUNTED: u32 = 200;
+const LOOKED_AT: usize = 1_000;
 
 fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Schedule> {
     Collection::of(&**store, tenant)
@@ -160,6 +204,9 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
         && (name.trim().is_empty() || name.chars().count() > LONGEST_NAME || name.contains(char::is_control))
     {
         problems.add("/name", format!("expected 1 to {LONGEST_NAME} characters, none of them a control character"));
+    }
+    if input.execution_options.is_some_and(|options| options.timeout_ms == Some(0)) {
+        problems.add("/executionOptions/timeoutMs", "expected at least 1");
     }
     if let Some(target) = &target {
         if target.flow_id.is_some() == target.agent_id.is_some() {
@@ -188,7 +235,8 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
         target,
         trigger,
         messages: input.messages.or(old.as_ref().and_then(|old| old.messages.clone())),
-        inputs: input.inputs.or(old.and_then(|old| old.inputs)),
+        inputs: input.inputs.or(old.as_ref().and_then(|old| old.inputs.clone())),
+        execution_options: input.execution_options.or(old.and_then(|old| old.execution_options)),
         status,
         next,
         last,
@@ -328,6 +376,28 @@ async fn runs(
     let found = Collection::<Firing>::of(&*store, caller.tenant).list(Some(&id.to_string()), trail.after(), limit + 1).await?;
     let page = trail.page(found, limit, false, |firing| firing.id);
     Ok(Json(Page { data: page.data.into_iter().map(FiringRow::from).collect(), pagination: page.pagination }))
+}
+
+async fn stats(caller: Scoped<SchedulesRead>, State(store): State<SharedStore>, Id(id): Id<ScheduleId>) -> Result<Json<Stats>> {
+    let schedule = find(&store, caller.tenant, id).await?;
+    let firings = Collection::<Firing>::of(&*store, caller.tenant).list(Some(&id.to_string()), None, COUNTED).await?;
+    let mut stats = Stats { last_run_at: schedule.body.last, next_run_at: Row::from(schedule).next_run_at, ..Stats::default() };
+    for firing in &firings {
+        stats.runs += 1;
+        stats.failed_runs += u64::from(firing.body.error.is_some());
+        stats.executions += firing.body.execution_count as u64;
+    }
+    for run in firings.iter().flat_map(|firing| &firing.body.execution_ids).take(LOOKED_AT) {
+        let Some(run) = store.find_run(caller.tenant, *run).await? else { continue };
+        let count = match run.state {
+            RunState::Completed => &mut stats.completed,
+            RunState::Failed => &mut stats.failed,
+            RunState::Cancelled => &mut stats.cancelled,
+            _ => &mut stats.running,
+        };
+        *count += 1;
+    }
+    Ok(Json(stats))
 }
 
 async fn preview(caller: Scoped<SchedulesRead>, State(state): State<AppState>, Id(id): Id<ScheduleId>) -> Result<Json<Preview>> {

@@ -35,6 +35,7 @@ pub async fn nobody_else_sees_a_run(site: Site) {
     assert!(store.find_run(world.stranger, run).await.unwrap().is_none());
     assert!(store.read_log(world.stranger, run, None, 10).await.unwrap().is_empty());
     assert!(store.read_journal(world.stranger, run).await.unwrap().is_empty());
+    assert_eq!(store.flow_of_run(world.stranger, run).await.unwrap(), None);
     assert!(store.list_runs(world.stranger, dispatch::store::RunFilter { limit: 10, ..Default::default() }).await.unwrap().is_empty());
 }
 

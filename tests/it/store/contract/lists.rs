@@ -1,19 +1,21 @@
 //! Lists: their order, their pages, and the runs that nobody can wake.
 
-use dispatch::id::{FlowId, RunId};
+use dispatch::id::{FlowId, RecordId, RunId};
 use dispatch::model::event::Segment;
-use dispatch::model::{Event, EventRecord, RunState, Target};
+use dispatch::model::{Event, EventRecord, RunInput, RunState, Target};
 use dispatch::store::{Commit, NewRun, RunFilter, SmallLog};
+use serde_json::json;
 
 use super::Site;
 use super::world::{done, world};
 
 pub async fn runs_are_listed_newest_first_in_pages(site: Site) {
     let (world, store) = (world(), &site.store);
-    let flow = FlowId::from_u128(world.next());
+    let (flow, record) = (FlowId::from_u128(world.next()), RecordId::from_u128(world.next()));
     let mut runs = Vec::new();
     for turn in 0..10 {
-        let run = world.create(store, NewRun { target: Target::Flow((turn % 2 == 0).then_some(flow)), ..world.leased() }).await;
+        let input = RunInput { record: (turn == 3).then(|| json!({ "id": record })), ..RunInput::default() };
+        let run = world.create(store, NewRun { target: Target::Flow((turn % 2 == 0).then_some(flow)), input, ..world.leased() }).await;
         if turn % 5 == 0 {
             world.done(store, world.commit(run, 1, RunState::Completed)).await;
         }
@@ -31,7 +33,11 @@ pub async fn runs_are_listed_newest_first_in_pages(site: Site) {
     assert_eq!(list(RunFilter { after: Some(runs[3]), ..all.clone() }).await, runs[..3]);
     assert_eq!(list(RunFilter { after: Some(runs[8]), before: Some(runs[3]), ..all.clone() }).await, runs[4..8]);
     assert_eq!(list(RunFilter { target: Some(Target::Flow(Some(flow))), ..all.clone() }).await.len(), 5);
-    let done = store.list_runs(world.tenant, RunFilter { state: Some(RunState::Completed), ..all }).await.unwrap();
+    assert_eq!(list(RunFilter { record: Some(record), ..all.clone() }).await, runs[6..7]);
+    assert_eq!(list(RunFilter { oldest_first: true, offset: 8, ..all.clone() }).await, [runs[1], runs[0]]);
+    assert_eq!(list(RunFilter { states: vec![RunState::Completed, RunState::Running], ..all.clone() }).await, runs);
+    assert_eq!(store.count_runs(world.tenant).await.unwrap(), [(RunState::Completed, 2), (RunState::Running, 8)]);
+    let done = store.list_runs(world.tenant, RunFilter { states: vec![RunState::Completed], ..all }).await.unwrap();
     assert_eq!(done.len(), 2);
     assert_eq!((done[0].state, done[0].finished_at, done[0].spent.cost), (RunState::Completed, Some(world.now), 5));
     assert_eq!((done[0].flow_name.as_str(), done[0].created_at, done[0].failure.clone()), ("test", world.now, None));

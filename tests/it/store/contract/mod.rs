@@ -11,6 +11,7 @@ pub mod commits;
 pub mod creations;
 pub mod documents;
 pub mod flows;
+pub mod jobs;
 pub mod lists;
 pub mod payloads;
 pub mod races;
@@ -20,6 +21,7 @@ pub mod secrets;
 pub mod signals;
 pub mod text;
 pub mod vault;
+pub mod vectors;
 pub mod waits;
 
 /// What every case takes.

@@ -98,6 +98,7 @@ impl World {
             segment: Some(segment(u64::try_from(number).unwrap() * 2, Rest::None)),
             waits: vec![],
             child_end: None,
+            job_end: None,
             now: self.now,
         }
     }

@@ -1,0 +1,53 @@
+//! The admin surface: jobs, dead letters, crons, queues, runs.
+
+mod crons;
+mod dlq;
+mod jobs;
+mod queues;
+mod triggers;
+mod workflows;
+
+use serde_json::{Value, json};
+
+use crate::support::app::within;
+use crate::support::call::Call;
+use crate::support::world::{KEY, Node};
+
+/// A call with a method that has no short form.
+fn call(node: &Node, method: reqwest::Method, path: &str) -> Call {
+    node.bare(method, path).bearer(KEY)
+}
+
+/// Saves a flow under a name.
+async fn flow(node: &Node, name: &str, steps: Value) {
+    node.post("/v1/flows").json(&json!({ "name": name, "steps": steps })).ok().await;
+}
+
+/// Puts a job in its queue; its id.
+async fn enqueue(node: &Node, body: Value) -> String {
+    node.post("/v1/jobs").json(&body).ok().await["id"].as_str().unwrap().to_owned()
+}
+
+/// A job that the sink does.
+fn called(url: String) -> Value {
+    json!({ "name": "call", "payload": { "n": 1 }, "callback": { "url": url } })
+}
+
+/// A job, once it is as wanted.
+async fn job_is(node: &Node, id: &str, state: &str) -> Value {
+    until(node, &format!("/v1/jobs/{id}"), |job| job["state"] == state).await
+}
+
+/// Reads until it is as wanted.
+async fn until(node: &Node, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let look = async {
+        loop {
+            let found = node.get(path).ok().await;
+            if wanted(&found) {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    within(look).await
+}
