@@ -64,13 +64,19 @@ impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Body<T> {
 
 /// The body's bytes: right type, within limits, inflated.
 async fn receive(request: Request, state: &AppState) -> std::result::Result<Bytes, Problem> {
-    let limits = state.limits.body();
     let gzipped = coding(request.headers())?;
     require_json(request.headers())?;
-    let too_long = declared(request.headers()).is_some_and(|length| length > limits.raw as u64);
+    let (parts, body) = request.into_parts();
+    let bytes = as_sent(&parts.headers, body, state).await?;
+    if gzipped { Ok(inflate(&bytes, state.limits.body().inflated)?) } else { Ok(bytes) }
+}
+
+/// A body's bytes of whatever type, as they were sent, within the limits of size and time.
+pub async fn as_sent(headers: &HeaderMap, mut body: axum::body::Body, state: &AppState) -> std::result::Result<Bytes, Problem> {
+    let limits = state.limits.body();
+    let too_long = declared(headers).is_some_and(|length| length > limits.raw as u64);
     // Who asks before sending has sent nothing yet.
-    let unsent = too_long && request.headers().contains_key(EXPECT);
-    let mut body = request.into_body();
+    let unsent = too_long && headers.contains_key(EXPECT);
     let bytes = if too_long {
         Err(too_large(limits.raw))
     } else {
@@ -85,8 +91,7 @@ async fn receive(request: Request, state: &AppState) -> std::result::Result<Byte
     if bytes.as_ref().is_err_and(|refused| refused.kind() == Kind::TooLarge) && !unsent {
         tokio::select! { () = discard(&mut body) => {}, () = state.clock.sleep(DISCARD_TIME) => {} }
     }
-    let bytes = bytes?;
-    if gzipped { Ok(inflate(&bytes, limits.inflated)?) } else { Ok(bytes) }
+    Ok(bytes?)
 }
 
 async fn collect(body: &mut axum::body::Body, limit: usize) -> Result<Bytes> {
@@ -162,9 +167,7 @@ fn parse_object<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T>
 
 /// Reads JSON: 400 when it is none, 413 when it is too deep, 422 with a pointer when it does not fit.
 pub fn parse<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
-    if depth(text) > max_depth {
-        return Err(Error::new(Kind::TooLarge, "body_too_deep", format!("the JSON is nested more than {max_depth} levels deep")));
-    }
+    not_deeper(text, max_depth)?;
     // JSON is UTF-8 (RFC 8259, section 8.1), also in members that nobody reads.
     let text = std::str::from_utf8(text).map_err(|cause| {
         Error::new(Kind::Malformed, "invalid_json", format!("the request body is not valid JSON: it is not UTF-8: {cause}"))
@@ -190,6 +193,14 @@ fn token(segment: &Segment) -> Option<String> {
         Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
         Segment::Enum { .. } | Segment::Unknown => None,
     }
+}
+
+/// Refuses (413) a JSON text that is nested deeper.
+pub fn not_deeper(text: &[u8], max_depth: usize) -> Result<()> {
+    if depth(text) > max_depth {
+        return Err(Error::new(Kind::TooLarge, "body_too_deep", format!("the JSON is nested more than {max_depth} levels deep")));
+    }
+    Ok(())
 }
 
 /// How deep the brackets of a JSON text go. Wrong texts get some number; the parser refuses them.

@@ -127,3 +127,11 @@ pub fn router(state: AppState, options: HttpOptions) -> Router {
 fn about(id: &'static str, tag: &'static str, summary: &'static str) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
     move |operation| operation.id(id).tag(tag).summary(summary)
 }
+
+/// Marks an operation's body as one that may be left out.
+fn body_optional(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
+    if let Some(body) = operation.inner_mut().request_body.as_mut().and_then(|body| body.as_item_mut()) {
+        body.required = false;
+    }
+    operation
+}

@@ -138,6 +138,14 @@ pub struct Order {
     pub replay_of: Option<DeadLetterId>,
 }
 
+/// An order, the queue it goes to, and its priority there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Placed {
+    pub queue: String,
+    pub priority: i32,
+    pub order: Order,
+}
+
 /// What a run knows of the job whose attempt it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -166,7 +174,8 @@ pub struct JobEnd {
 
 impl Job {
     /// One that waits for its first attempt.
-    pub fn new(id: JobId, tenant: TenantId, queue: String, priority: i32, order: Order, now: Timestamp) -> Self {
+    pub fn new(id: JobId, tenant: TenantId, placed: Placed, now: Timestamp) -> Self {
+        let Placed { queue, priority, order } = placed;
         Self {
             id,
             tenant,

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::id::{CronId, JobId, TenantId};
 use crate::model::Cadence;
 use crate::model::cadence::Fault;
-use crate::model::job::{Job, Order};
+use crate::model::job::{Job, Order, Placed};
 use crate::store::{Collection, Document, Enqueued, Kept, SharedStore, due};
 
 /// How often it is looked for entries whose time has come: about as late a slot may be.
@@ -58,10 +58,9 @@ pub struct Cron {
     pub schedule: String,
     pub timezone: String,
     pub enabled: bool,
-    pub queue: String,
-    pub priority: i32,
     /// What its jobs are to do.
-    pub order: Order,
+    #[serde(flatten)]
+    pub placed: Placed,
     pub catch_up: CatchUp,
     /// The most slots that are caught up with.
     pub catch_up_max: u32,
@@ -123,9 +122,10 @@ impl Cron {
     }
 
     fn job(&self, id: CronId, job: JobId, tenant: TenantId, slot: Option<Timestamp>, now: Timestamp, jitter: u64) -> Job {
-        let order = Order { cron: Some(id), ..self.order.clone() };
+        let order = Order { cron: Some(id), ..self.placed.order.clone() };
+        let placed = Placed { order, ..self.placed.clone() };
         let run_at = slot.unwrap_or(now).after(Duration::from_millis(jitter));
-        Job { run_at, ..Job::new(job, tenant, self.queue.clone(), self.priority, order, now) }
+        Job { run_at, ..Job::new(job, tenant, placed, now) }
     }
 }
 
@@ -207,9 +207,7 @@ mod tests {
             schedule: schedule.into(),
             timezone: "UTC".into(),
             enabled: true,
-            queue: "default".into(),
-            priority: 0,
-            order,
+            placed: Placed { queue: "default".into(), priority: 0, order },
             catch_up,
             catch_up_max,
             overlap: Overlap::Allow,

@@ -65,6 +65,12 @@ pub trait Vectors {
     async fn delete_vectors(&self, tenant: TenantId, collection: &str, which: Option<Vec<String>>) -> StoreResult<u64>;
 }
 
+/// What words for vectors may mean: ids, as they are kept, and names.
+pub(super) fn ids_and_names(which: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let ids = which.iter().filter_map(|word| word.parse().ok()).map(|id: VectorId| id.suffix()).collect();
+    (ids, which.into_iter().filter(|word| is_plain(word)).collect())
+}
+
 /// Gathers the nearest of what it is shown.
 pub(super) struct Gather {
     query: Nearest,

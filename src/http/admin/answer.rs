@@ -1,4 +1,4 @@
-//! Answers that are no plain JSON: nothing at all (204), and something that was made (201).
+//! The answer that something was made (201).
 
 use aide::OperationOutput;
 use aide::generate::GenContext;
@@ -8,28 +8,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
-
-/// It is done, and there is nothing to say.
-#[derive(Debug)]
-pub(super) struct Done;
-
-impl IntoResponse for Done {
-    fn into_response(self) -> Response {
-        StatusCode::NO_CONTENT.into_response()
-    }
-}
-
-impl OperationOutput for Done {
-    type Inner = ();
-
-    fn operation_response(_: &mut GenContext, _: &mut Operation) -> Option<Documented> {
-        Some(Documented { description: "It is done".into(), ..Documented::default() })
-    }
-
-    fn inferred_responses(context: &mut GenContext, operation: &mut Operation) -> Vec<(Option<Code>, Documented)> {
-        Self::operation_response(context, operation).map(|response| (Some(Code::Code(204)), response)).into_iter().collect()
-    }
-}
 
 /// Something that was made.
 #[derive(Debug)]

@@ -4,13 +4,14 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::extract::State;
+use axum::response::NoContent;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::answer::{Done, Made};
+use super::answer::Made;
 use super::jobs::Row as JobRow;
-use super::order::{OrderInput, Placed, fit};
+use super::order::{OrderInput, fit};
 use super::{Window, about};
 use crate::clock::Timestamp;
 use crate::engine::Engine;
@@ -21,6 +22,7 @@ use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};
 use crate::id::{CronId, JobId, TenantId};
 use crate::model::cadence::Fault;
+use crate::model::job::Placed;
 use crate::queue::crons::{CatchUp, Cron, MOST_SLOTS, Overlap, fire_now};
 use crate::store::{Collection, Kept, SharedStore, StoreError};
 
@@ -127,7 +129,7 @@ struct Preview {
 impl From<Kept<Cron>> for Row {
     fn from(kept: Kept<Cron>) -> Self {
         let Kept { id, created_at, updated_at, body, .. } = kept;
-        let order = body.order;
+        let Placed { queue, priority, order } = body.placed;
         Self {
             id,
             name: body.name,
@@ -135,9 +137,9 @@ impl From<Kept<Cron>> for Row {
             timezone: body.timezone,
             enabled: body.enabled,
             job_name: order.name,
-            queue: body.queue,
+            queue,
             payload: order.payload,
-            priority: body.priority,
+            priority,
             max_retries: order.max_retries,
             timeout_ms: order.timeout_ms,
             callback: order.callback,
@@ -171,7 +173,7 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
     }
     let name = input.name.or(old.as_ref().map(|old| old.name.clone())).unwrap_or_else(|| "?".into());
     fit(&name, 1, "/name", &mut problems);
-    let job_name = input.job_name.or(old.as_ref().map(|old| old.order.name.clone())).unwrap_or_else(|| name.clone());
+    let job_name = input.job_name.or(old.as_ref().map(|old| old.placed.order.name.clone())).unwrap_or_else(|| name.clone());
     fit(&job_name, 1, "/job_name", &mut problems);
     let jitter_ms = input.jitter_ms.or(old.as_ref().map(|old| old.jitter_ms)).unwrap_or(0);
     if jitter_ms > MOST_JITTER {
@@ -181,8 +183,7 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
     if !(1..=MOST_SLOTS).contains(&catch_up_max) {
         problems.add("/catch_up_max", format!("expected 1 to {MOST_SLOTS}"));
     }
-    let placed = old.as_ref().map(|old| Placed { queue: old.queue.clone(), priority: old.priority, order: old.order.clone() });
-    let Placed { queue, priority, order } = input.order.place(engine, job_name, placed, &mut problems);
+    let placed = input.order.place(engine, job_name, old.as_ref().map(|old| &old.placed), &mut problems);
     let differs = |new: &Option<String>, old: Option<&String>| new.as_ref().is_some_and(|new| Some(new) != old);
     let moved =
         differs(&input.schedule, old.as_ref().map(|old| &old.schedule)) || differs(&input.timezone, old.as_ref().map(|old| &old.timezone));
@@ -191,9 +192,7 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
         schedule: input.schedule.or(old.as_ref().map(|old| old.schedule.clone())).unwrap_or_else(|| "@daily".into()),
         timezone: input.timezone.or(old.as_ref().map(|old| old.timezone.clone())).unwrap_or_else(|| "UTC".into()),
         enabled: input.enabled.or(old.as_ref().map(|old| old.enabled)).unwrap_or(true),
-        queue,
-        priority,
-        order,
+        placed,
         catch_up: input.catch_up.or(old.as_ref().map(|old| old.catch_up)).unwrap_or_default(),
         catch_up_max,
         overlap: input.overlap.or(old.as_ref().map(|old| old.overlap)).unwrap_or_default(),
@@ -277,11 +276,11 @@ async fn update(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id)
     })
 }
 
-async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(id): Id<CronId>) -> Result<Done> {
+async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(id): Id<CronId>) -> Result<NoContent> {
     if !all(&store, caller.tenant).delete(id).await? {
         return Err(CronId::missing());
     }
-    Ok(Done)
+    Ok(NoContent)
 }
 
 /// Turns an entry on or off; what it catches up with then is its own policy.

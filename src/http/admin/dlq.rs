@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::jobs::Row as JobRow;
-use super::{Window, about, given};
+use super::{Window, about, body_optional, given};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::http::AppState;
@@ -40,21 +40,13 @@ pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route("/v1/dlq", get_with(list, about("listDeadLetters", TAG, "List dead letters, the one that failed first at the head")))
         .api_route("/v1/dlq/count", get_with(count, about("countDeadLetters", TAG, "Count dead letters")))
-        .api_route("/v1/dlq/purge", post_with(purge, |op| optional(about("purgeDeadLetters", TAG, "Delete old dead letters")(op))))
+        .api_route("/v1/dlq/purge", post_with(purge, |op| body_optional(about("purgeDeadLetters", TAG, "Delete old dead letters")(op))))
         .api_route(
             "/v1/dlq/replay-all",
-            post_with(replay_all, |op| optional(about("replayDeadLetters", TAG, "Make jobs of all dead letters that are open")(op))),
+            post_with(replay_all, |op| body_optional(about("replayDeadLetters", TAG, "Make jobs of all dead letters that are open")(op))),
         )
         .api_route("/v1/dlq/{entryId}", get_with(read, about("getDeadLetter", TAG, "Read a dead letter")))
         .api_route("/v1/dlq/{entryId}/replay", post_with(replay, about("replayDeadLetter", TAG, "Make a new job of a dead letter")))
-}
-
-/// Marks an operation's body as one that may be left out.
-fn optional(mut operation: aide::transform::TransformOperation<'_>) -> aide::transform::TransformOperation<'_> {
-    if let Some(body) = operation.inner_mut().request_body.as_mut().and_then(|body| body.as_item_mut()) {
-        body.required = false;
-    }
-    operation
 }
 
 /// A job that failed for the last time, as it was.

@@ -4,12 +4,12 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::extract::State;
+use axum::response::NoContent;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::answer::Done;
-use super::order::{OrderInput, Placed};
+use super::order::{OrderInput, fit};
 use super::{Window, about, given, word};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
@@ -236,10 +236,11 @@ async fn create(
     receipts
         .once(call, move |seed| async move {
             let mut problems = Problems::default();
-            let Placed { queue, priority, order } = order.place(&state.engine, name, None, &mut problems);
+            fit(&name, 1, "/name", &mut problems);
+            let placed = order.place(&state.engine, name, None, &mut problems);
             problems.into_result()?;
             let now = state.clock.now();
-            let job = Job::new(JobId::from_u128(seed), tenant, queue, priority, order, now);
+            let job = Job::new(JobId::from_u128(seed), tenant, placed, now);
             let job = Job { run_at: run_at.unwrap_or(now), ..job };
             state.jobs.enqueue(job.clone(), None).await?;
             Ok(Row::from(job))
@@ -261,10 +262,10 @@ async fn read(caller: Scoped<JobsRead>, State(state): State<AppState>, Id(id): I
     Ok(Json(Row { execution_id, ..Row::from(job) }))
 }
 
-async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(id): Id<JobId>) -> Result<Done> {
+async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(id): Id<JobId>) -> Result<NoContent> {
     match store.delete_job(caller.tenant, id).await? {
         None => Err(JobId::missing()),
-        Some(state) if state.is_over() => Ok(Done),
+        Some(state) if state.is_over() => Ok(NoContent),
         Some(state) => {
             let message = format!("the job is {}; only jobs that are over can be deleted", state.as_str());
             Err(Error::new(Kind::Malformed, "job_state", message).next("cancel it first"))
@@ -272,12 +273,12 @@ async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(
     }
 }
 
-async fn cancel(caller: Scoped<JobsWrite>, State(jobs): State<Jobs>, Id(id): Id<JobId>) -> Result<Done> {
-    jobs.cancel(caller.tenant, id).await.map(|()| Done)
+async fn cancel(caller: Scoped<JobsWrite>, State(jobs): State<Jobs>, Id(id): Id<JobId>) -> Result<NoContent> {
+    jobs.cancel(caller.tenant, id).await.map(|()| NoContent)
 }
 
-async fn retry(caller: Scoped<JobsWrite>, State(jobs): State<Jobs>, Id(id): Id<JobId>) -> Result<Done> {
-    jobs.retry(caller.tenant, id).await.map(|()| Done)
+async fn retry(caller: Scoped<JobsWrite>, State(jobs): State<Jobs>, Id(id): Id<JobId>) -> Result<NoContent> {
+    jobs.retry(caller.tenant, id).await.map(|()| NoContent)
 }
 
 /// What is done to many jobs.

@@ -20,7 +20,7 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AppState, about};
+use super::{AppState, about, body_optional};
 use crate::error::{Error, Kind, Result};
 
 /// Every route of this surface.

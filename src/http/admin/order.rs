@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::error::{Problems, Result};
-use crate::model::job::{DEFAULT_QUEUE, DEFAULT_RETRIES, DEFAULT_TIMEOUT, JobScope, Order};
+use crate::model::job::{DEFAULT_QUEUE, DEFAULT_RETRIES, DEFAULT_TIMEOUT, JobScope, Order, Placed};
 use crate::queue::jobs::Callback;
 
 const LONGEST_NAME: usize = 255;
@@ -51,35 +51,24 @@ pub(super) struct OrderInput {
     pub scope_org_id: Option<String>,
 }
 
-/// An order, the queue it goes to, and its priority there.
-pub(super) struct Placed {
-    pub queue: String,
-    pub priority: i32,
-    pub order: Order,
-}
-
 impl OrderInput {
-    /// Reads what is given about `name`; what is absent stays as in `old`. Faults are noted with their places.
-    pub fn place(self, engine: &Engine, name: String, old: Option<Placed>, problems: &mut Problems) -> Placed {
-        let (old_queue, old_priority, old) = match old {
-            Some(Placed { queue, priority, order }) => (Some(queue), Some(priority), Some(order)),
-            None => (None, None, None),
-        };
-        let queue = self.queue.or(old_queue).unwrap_or_else(|| DEFAULT_QUEUE.to_owned());
-        for (at, text) in [("/name", &name), ("/queue", &queue)] {
-            fit(text, 1, at, problems);
-        }
-        let scope = old.as_ref().map(|old| old.scope.clone()).unwrap_or_default();
+    /// Reads what is given about `name`, which the caller judges; what is absent stays as in `old`. Faults are noted with their places.
+    pub fn place(self, engine: &Engine, name: String, old: Option<&Placed>, problems: &mut Problems) -> Placed {
+        let queue = self.queue.or(old.map(|old| old.queue.clone())).unwrap_or_else(|| DEFAULT_QUEUE.to_owned());
+        fit(&queue, 1, "/queue", problems);
+        let priority = self.priority.or(old.map(|old| old.priority)).unwrap_or(0);
+        let old = old.map(|old| &old.order);
+        let scope = old.map(|old| old.scope.clone()).unwrap_or_default();
         let scope = JobScope { app: self.scope_app_id.unwrap_or(scope.app), org: self.scope_org_id.unwrap_or(scope.org) };
         for (at, text) in [("/scope_app_id", &scope.app), ("/scope_org_id", &scope.org)] {
             fit(text, 0, at, problems);
         }
-        let max_retries = self.max_retries.or(old.as_ref().map(|old| old.max_retries)).unwrap_or(DEFAULT_RETRIES);
+        let max_retries = self.max_retries.or(old.map(|old| old.max_retries)).unwrap_or(DEFAULT_RETRIES);
         if max_retries > MOST_RETRIES {
             problems.add("/max_retries", format!("expected {MOST_RETRIES} at most"));
         }
         let longest = millis(LONGEST_ATTEMPT);
-        let timeout_ms = self.timeout_ms.or(old.as_ref().and_then(|old| old.timeout_ms)).unwrap_or(millis(DEFAULT_TIMEOUT));
+        let timeout_ms = self.timeout_ms.or(old.and_then(|old| old.timeout_ms)).unwrap_or(millis(DEFAULT_TIMEOUT));
         if !(1..=longest).contains(&timeout_ms) {
             problems.add("/timeout_ms", format!("expected 1 to {longest}"));
         }
@@ -91,10 +80,10 @@ impl OrderInput {
                 problems.add(format!("/callback{}", problem.pointer), problem.message);
             }
         }
-        let payload = if self.payload.is_null() { old.as_ref().map(|old| old.payload.clone()).unwrap_or_default() } else { self.payload };
-        let callback = callback.or(old.and_then(|old| old.callback));
+        let payload = if self.payload.is_null() { old.map(|old| old.payload.clone()).unwrap_or_default() } else { self.payload };
+        let callback = callback.or(old.and_then(|old| old.callback.clone()));
         let order = Order { name, payload, callback, max_retries, timeout_ms: Some(timeout_ms), scope, cron: None, replay_of: None };
-        Placed { queue, priority: self.priority.or(old_priority).unwrap_or(0), order }
+        Placed { queue, priority, order }
     }
 }
 

@@ -6,10 +6,10 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, put_with};
 use axum::Json;
 use axum::extract::State;
+use axum::response::NoContent;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::answer::Done;
 use super::jobs::Counts;
 use super::order::fit;
 use super::{MOST_ROWS, about};
@@ -132,11 +132,11 @@ async fn put(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(nam
     Ok(Json(row(queue.name, queue.rules, &counts)))
 }
 
-async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(name): Id<QueueName>) -> Result<Done> {
+async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(name): Id<QueueName>) -> Result<NoContent> {
     if !store.delete_queue(caller.tenant, &name.0).await? {
         return Err(QueueName::missing());
     }
-    Ok(Done)
+    Ok(NoContent)
 }
 
 async fn workers(caller: Scoped<JobsRead>, State(store): State<SharedStore>) -> Result<Json<Vec<Worker>>> {

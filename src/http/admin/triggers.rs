@@ -6,27 +6,28 @@ use aide::axum::routing::{get_with, post_with};
 use aide::openapi::{MediaType, ReferenceOr, RequestBody, SchemaObject, StatusCode as OpenApiStatus};
 use aide::transform::TransformOperation;
 use axum::Json;
-use axum::body::{Body as Raw, to_bytes};
+use axum::body::Body as Raw;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, NoContent, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::answer::{Done, Made};
-use super::order::{OrderInput, Placed, fit};
+use super::answer::Made;
+use super::order::{OrderInput, fit};
 use super::{Window, about};
 use crate::auth::{hook, ticket};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
-use crate::http::extract::{Body, Id, InPath, Params, depth};
+use crate::http::extract::{Body, Id, InPath, Params, as_sent, not_deeper};
+use crate::http::problem::Problem;
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};
 use crate::id::{JobId, TenantId, TriggerId};
-use crate::model::job::{Job, Order};
+use crate::model::job::{Job, Order, Placed};
 use crate::secret::Secret;
 use crate::store::{Collection, Document, Enqueued, Kept, SharedStore, StoreError};
 
@@ -112,9 +113,8 @@ struct Trigger {
     /// Of the address.
     hash: String,
     enabled: bool,
-    queue: String,
-    priority: i32,
-    order: Order,
+    #[serde(flatten)]
+    placed: Placed,
 }
 
 impl Document for Trigger {
@@ -193,20 +193,21 @@ struct Challenge {
 impl Row {
     fn of(kept: Kept<Trigger>, address: Option<&Secret>) -> Self {
         let Kept { id, created_at, updated_at, body, .. } = kept;
+        let Placed { queue, priority, order } = body.placed;
         Self {
             id,
             name: body.name,
             scheme: body.scheme.unwrap_or_else(|| "none".into()),
             has_secret: body.sealed.is_some(),
             enabled: body.enabled,
-            job_name: body.order.name,
-            queue: body.queue,
-            priority: body.priority,
-            max_retries: body.order.max_retries,
-            timeout_ms: body.order.timeout_ms,
-            callback: body.order.callback,
-            scope_app_id: body.order.scope.app,
-            scope_org_id: body.order.scope.org,
+            job_name: order.name,
+            queue,
+            priority,
+            max_retries: order.max_retries,
+            timeout_ms: order.timeout_ms,
+            callback: order.callback,
+            scope_app_id: order.scope.app,
+            scope_org_id: order.scope.org,
             created_at,
             updated_at,
             path: address.map(|address| format!("/hooks/{}", address.expose())),
@@ -231,7 +232,7 @@ fn checked(state: &AppState, (tenant, id): (TenantId, TriggerId), input: Input, 
     }
     let name = input.name.or(old.map(|old| old.name.clone())).unwrap_or_else(|| "?".into());
     fit(&name, 1, "/name", &mut problems);
-    let job_name = input.job_name.or(old.map(|old| old.order.name.clone())).unwrap_or_else(|| name.clone());
+    let job_name = input.job_name.or(old.map(|old| old.placed.order.name.clone())).unwrap_or_else(|| name.clone());
     fit(&job_name, 1, "/job_name", &mut problems);
     let scheme = match input.scheme.as_deref() {
         None => old.and_then(|old| old.scheme.clone()),
@@ -257,15 +258,14 @@ fn checked(state: &AppState, (tenant, id): (TenantId, TriggerId), input: Input, 
     if known.is_some() && input.secret.is_none() && old.and_then(|old| old.sealed.as_ref()).is_none() {
         problems.add("/secret", "expected, since the scheme signs");
     }
-    let placed = old.map(|old| Placed { queue: old.queue.clone(), priority: old.priority, order: old.order.clone() });
-    let Placed { queue, priority, order } = input.order.place(&state.engine, job_name, placed, &mut problems);
+    let placed = input.order.place(&state.engine, job_name, old.map(|old| &old.placed), &mut problems);
     problems.into_result()?;
     let sealed = match &input.secret {
         Some(secret) => Some(STANDARD.encode(state.vault.seal(secret.expose().as_bytes(), &context(tenant, id))?)),
         None => old.and_then(|old| old.sealed.clone()),
     };
     let enabled = input.enabled.or(old.map(|old| old.enabled)).unwrap_or(true);
-    Ok(Trigger { name, scheme, sealed, hash, enabled, queue, priority, order })
+    Ok(Trigger { name, scheme, sealed, hash, enabled, placed })
 }
 
 async fn list(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Params(window): Params<Window>) -> Result<Json<Vec<Row>>> {
@@ -310,33 +310,23 @@ async fn rotate(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id)
     changed.map(|kept| Json(Row::of(kept, Some(&address)))).ok_or_else(TriggerId::missing)
 }
 
-async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(id): Id<TriggerId>) -> Result<Done> {
+async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(id): Id<TriggerId>) -> Result<NoContent> {
     if !all(&store, caller.tenant).delete(id).await? {
         return Err(TriggerId::missing());
     }
-    Ok(Done)
+    Ok(NoContent)
 }
 
-async fn receive(State(state): State<AppState>, Id(address): Id<Address>, headers: HeaderMap, body: Raw) -> Result<Response> {
+async fn receive(State(state): State<AppState>, Id(address): Id<Address>, headers: HeaderMap, body: Raw) -> Result<Response, Problem> {
     let ticket = ticket::read(&Secret::new(address.0), &[PREFIX]).ok_or_else(Address::missing)?;
     let tenant = ticket.tenant;
     let kept = all(&state.store, tenant).find(TriggerId::from_u128(ticket.id)).await?;
     let kept = kept.filter(|kept| ticket.is(&kept.body.hash) && kept.body.enabled).ok_or_else(Address::missing)?;
     // Nothing is read for an address that leads nowhere.
-    let limits = state.limits.body();
-    let read = tokio::select! {
-        read = to_bytes(body, limits.raw) => read,
-        () = state.clock.sleep(limits.time) => {
-            return Err(Error::new(Kind::Malformed, "body_incomplete", "the request body did not come in time"));
-        }
-    };
-    let too_large =
-        |_| Error::new(Kind::TooLarge, "body_too_large", format!("the request body is larger than {} bytes, or broke off", limits.raw));
-    let body = read.map_err(too_large)?;
+    let body = as_sent(&headers, body, &state).await?;
     let delivery = believed(&state, tenant, &kept, &headers, &body)?;
-    if !delivery.body.is_string() && depth(&body) > limits.depth {
-        let message = format!("the JSON is nested more than {} levels deep", limits.depth);
-        return Err(Error::new(Kind::TooLarge, "body_too_deep", message));
+    if !delivery.body.is_string() {
+        not_deeper(&body, state.limits.body().depth)?;
     }
     if let Some(challenge) = delivery.challenge {
         return Ok((StatusCode::OK, Json(Challenge { challenge })).into_response());
@@ -345,8 +335,8 @@ async fn receive(State(state): State<AppState>, Id(address): Id<Address>, header
     let key = id.as_ref().map(|id| format!("hook/{}/{id}", kept.id));
     let trigger = kept.body;
     let payload = json!({ "trigger": trigger.name, "delivery": id, "event": delivery.event, "body": delivery.body });
-    let order = Order { payload, ..trigger.order };
-    let job = Job::new(JobId::new(&state.clock), tenant, trigger.queue, trigger.priority, order, state.clock.now());
+    let order = Order { payload, ..trigger.placed.order };
+    let job = Job::new(JobId::new(&state.clock), tenant, Placed { order, ..trigger.placed }, state.clock.now());
     let new = job.id;
     let (job_id, duplicate) = match state.jobs.enqueue(job, key).await? {
         Enqueued::New => (new, false),

@@ -6,11 +6,11 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::extract::State as Part;
+use axum::response::NoContent;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::answer::Done;
 use super::{Window, about, word};
 use crate::clock::Timestamp;
 use crate::engine::StepRecord;
@@ -294,14 +294,14 @@ async fn read(caller: Scoped<FlowsRead>, Part(store): Part<SharedStore>, Id(id):
     row(&store, run).await.map(Json)
 }
 
-async fn cancel(caller: Scoped<FlowsExecute>, Part(jobs): Part<Jobs>, Id(id): Id<WorkflowRunId>) -> Result<Done> {
+async fn cancel(caller: Scoped<FlowsExecute>, Part(jobs): Part<Jobs>, Id(id): Id<WorkflowRunId>) -> Result<NoContent> {
     match jobs.cancel_run(caller.tenant, id.0).await? {
         None => Err(WorkflowRunId::missing()),
         Some(state) if state.is_terminal() => {
             let message = format!("the run is {}; it cannot be cancelled", state.as_str());
             Err(Error::new(Kind::Malformed, "run_over", message))
         }
-        Some(_) => Ok(Done),
+        Some(_) => Ok(NoContent),
     }
 }
 

@@ -33,7 +33,6 @@ mod step_results;
 mod tools;
 
 use aide::axum::ApiRouter;
-use aide::transform::TransformOperation;
 
 pub use self::beat::beat;
 pub(super) use self::client::{Door, TAG as PAGES, is_of_pages, takes_sessions};
@@ -41,7 +40,7 @@ pub(super) use self::execute::{DispatchRequest, PublicEvent};
 pub use self::execute::{Fold, Outcome};
 pub(super) use self::mcp::routes as mcp_routes;
 pub use self::named::SavedFlows;
-use super::{AppState, about};
+use super::{AppState, about, body_optional};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::store::SharedStore;
@@ -79,12 +78,4 @@ pub fn public_routes() -> ApiRouter<AppState> {
 /// Forgets what has expired; how many things.
 pub async fn tidy(store: &SharedStore, now: Timestamp) -> Result<u64> {
     Ok(client::tidy(store, now).await? + schedules::tidy(store, now).await?)
-}
-
-/// Marks an operation's body as one that may be left out.
-fn body_optional(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
-    if let Some(body) = operation.inner_mut().request_body.as_mut().and_then(|body| body.as_item_mut()) {
-        body.required = false;
-    }
-    operation
 }

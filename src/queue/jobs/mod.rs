@@ -24,7 +24,7 @@ use crate::engine::StartRun;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::id::{DeadLetterId, JobId, RunId, TenantId};
-use crate::model::job::{DeadLetter, Job, Order};
+use crate::model::job::{DeadLetter, Job, Order, Placed};
 use crate::model::{JobState, RunState};
 use crate::store::{Created, Enqueued, NewJob, RunKey, SharedStore};
 
@@ -171,9 +171,14 @@ impl Jobs {
     pub async fn replay(&self, letter: &DeadLetter, id: JobId) -> Result<Job> {
         let now = self.now();
         let order = Order { replay_of: Some(letter.id), ..letter.order.clone() };
-        let job = Job::new(id, letter.tenant, letter.queue.clone(), letter.priority, order, now);
-        if !self.store().replay_dead(letter.tenant, letter.id, job.clone(), now).await? {
-            return Err(Error::missing("dead letter"));
+        let placed = Placed { queue: letter.queue.clone(), priority: letter.priority, order };
+        let job = Job::new(id, letter.tenant, placed, now);
+        if !self.store().replay_dead(letter.tenant, letter, job.clone(), now).await? {
+            return Err(match self.store().find_dead(letter.tenant, letter.id).await? {
+                None => Error::missing("dead letter"),
+                Some(_) => Error::new(Kind::Conflict, "already_replayed", "the dead letter was made a job at the same time")
+                    .next("GET /v1/dlq/{entryId} names that job in `replayed_as`"),
+            });
         }
         self.0.look.notify_one();
         Ok(job)

@@ -153,12 +153,13 @@ pub trait Jobs {
     /// `offset`, `limit` and `after` do not matter.
     async fn count_dead(&self, tenant: TenantId, filter: DeadFilter) -> StoreResult<u64>;
 
-    /// Puts the job in that a dead letter was made into, and notes it there, in one. `false`: there is no such letter.
-    async fn replay_dead(&self, tenant: TenantId, id: DeadLetterId, job: Job, now: Timestamp) -> StoreResult<bool>;
+    /// Puts the job in that a dead letter is made into, and notes it there, in one. `false`: the letter is gone, or was replayed since it was read.
+    async fn replay_dead(&self, tenant: TenantId, letter: &DeadLetter, job: Job, now: Timestamp) -> StoreResult<bool>;
 
     /// Deletes the letters that a filter names (`offset`, `limit` and `after` do not matter); how many.
     async fn purge_dead(&self, tenant: TenantId, filter: DeadFilter) -> StoreResult<u64>;
 
+    /// Gives a queue its rules; what its rates still allow stays.
     async fn put_queue(&self, tenant: TenantId, queue: Queue) -> StoreResult<()>;
 
     /// By name.

@@ -2,6 +2,14 @@
 //!
 //! A job whose time has come is `ready`, so that a claim looks at no more rows than it takes, in the order of their priority.
 
+use crate::model::Job;
+use crate::store::row::{self, Columns};
+
+/// A job that can be read. Others are passed over: they must not stop those behind them.
+pub(in crate::store) fn readable(row: &impl Columns) -> Option<Job> {
+    row::job(row).inspect_err(|error| tracing::error!(%error, "a job cannot be read; it is passed over")).ok()
+}
+
 /// Implements [`super::Jobs`]. `list` is how the database reads the JSON array of its first argument.
 macro_rules! in_sql {
     ($store:ty, $connection:ty, list: $list:literal, |$this:ident| read: $read:expr, write: $write:expr, unit: |$work:ident| $unit:expr) => {
@@ -23,8 +31,9 @@ macro_rules! in_sql {
             .await
             .map_err(failed)?
             .iter()
-            .map(|row| Ok(ClaimedJob { job: row::job(row)?, begun_before: true }))
-            .collect::<StoreResult<_>>()?;
+            .filter_map(readable)
+            .map(|job| ClaimedJob { job, begun_before: true })
+            .collect();
             let whole = claimed.len() + max as usize;
             let mut gates = gates(open).await?;
             let shut: Vec<String> = gates.shut(claim.now).iter().map(|(tenant, name)| format!("{} {name}", tenant.suffix())).collect();
@@ -41,8 +50,7 @@ macro_rules! in_sql {
                 .fetch_all(&mut *open)
                 .await
                 .map_err(failed)?;
-                for row in &rows {
-                    let job = row::job(row)?;
+                for job in rows.iter().filter_map(readable) {
                     if claimed.len() < whole && gates.admit(job.tenant, &job.queue, &job.order.scope.org, claim.now) {
                         claimed.push(ClaimedJob { job, begun_before: false });
                     }
@@ -113,6 +121,16 @@ macro_rules! in_sql {
                 }
             }
             Ok(gates)
+        }
+
+        async fn state_of(open: &mut $connection, tenant: TenantId, id: JobId) -> StoreResult<Option<JobState>> {
+            let found: Option<String> = sqlx::query_scalar("select state from jobs where id = $1 and tenant = $2")
+                .bind(id.suffix())
+                .bind(tenant.suffix())
+                .fetch_optional(&mut *open)
+                .await
+                .map_err(failed)?;
+            found.as_deref().map(row::job_state).transpose()
         }
 
         #[async_trait]
@@ -192,13 +210,7 @@ macro_rules! in_sql {
             ) -> StoreResult<Option<JobState>> {
                 let from: Vec<&'static str> = from.iter().map(|state| state.as_str()).collect();
                 let $work = async move |open: &mut $connection| {
-                    let found: Option<String> = sqlx::query_scalar("select state from jobs where id = $1 and tenant = $2")
-                        .bind(id.suffix())
-                        .bind(tenant.suffix())
-                        .fetch_optional(&mut *open)
-                        .await
-                        .map_err(failed)?;
-                    let Some(before) = found else { return Ok(None) };
+                    let Some(before) = state_of(open, tenant, id).await? else { return Ok(None) };
                     let again = to == JobState::Pending;
                     let moved = sqlx::query(concat!(
                         "update jobs set state = $2, ready = $3, check_at = null, worker = null, updated_at = $4, \
@@ -215,7 +227,7 @@ macro_rules! in_sql {
                     .bind(now.as_millis())
                     .bind(id.suffix())
                     .bind(tenant.suffix())
-                    .bind(before.clone())
+                    .bind(before.as_str())
                     .execute(&mut *open)
                     .await
                     .map_err(failed)?;
@@ -228,26 +240,21 @@ macro_rules! in_sql {
                             .await
                             .map_err(failed)?;
                     }
-                    row::job_state(&before).map(Some)
+                    Ok(Some(before))
                 };
                 $unit
             }
 
             async fn delete_job(&$this, tenant: TenantId, id: JobId) -> StoreResult<Option<JobState>> {
                 let $work = async move |open: &mut $connection| {
-                    let found: Option<String> = sqlx::query_scalar("select state from jobs where id = $1 and tenant = $2")
-                        .bind(id.suffix())
-                        .bind(tenant.suffix())
-                        .fetch_optional(&mut *open)
-                        .await
-                        .map_err(failed)?;
+                    let before = state_of(open, tenant, id).await?;
                     sqlx::query("delete from jobs where id = $1 and tenant = $2 and state in ('completed', 'failed', 'cancelled')")
                         .bind(id.suffix())
                         .bind(tenant.suffix())
                         .execute(&mut *open)
                         .await
                         .map_err(failed)?;
-                    found.as_deref().map(row::job_state).transpose()
+                    Ok(before)
                 };
                 $unit
             }
@@ -299,15 +306,18 @@ macro_rules! in_sql {
                 Ok(u64::try_from(count).unwrap_or(0))
             }
 
-            async fn replay_dead(&$this, tenant: TenantId, id: DeadLetterId, job: Job, now: Timestamp) -> StoreResult<bool> {
+            async fn replay_dead(&$this, tenant: TenantId, letter: &DeadLetter, job: Job, now: Timestamp) -> StoreResult<bool> {
                 job.fit()?;
                 let new = JobRow::of(&NewJob { job, key: None });
+                let (id, seen) = (letter.id, letter.replayed_as);
                 let $work = async move |open: &mut $connection| {
-                    let noted = sqlx::query("update dead_letters set replayed_at = $3, replayed_as = $4 where id = $1 and tenant = $2")
+                    let noted = sqlx::query("update dead_letters set replayed_at = $3, replayed_as = $4 \
+                        where id = $1 and tenant = $2 and coalesce(replayed_as, '') = $5")
                         .bind(id.suffix())
                         .bind(tenant.suffix())
                         .bind(now.as_millis())
                         .bind(new.id.clone())
+                        .bind(seen.map(|job| job.suffix()).unwrap_or_default())
                         .execute(&mut *open)
                         .await
                         .map_err(failed)?;
@@ -354,7 +364,7 @@ macro_rules! in_sql {
                 queue.fit()?;
                 sqlx::query(
                     "insert into job_queues (tenant, name, rules, buckets) values ($1, $2, $3, '{}') \
-                     on conflict (tenant, name) do update set rules = excluded.rules, buckets = excluded.buckets",
+                     on conflict (tenant, name) do update set rules = excluded.rules",
                 )
                 .bind(tenant.suffix())
                 .bind(queue.name)

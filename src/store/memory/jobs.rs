@@ -243,10 +243,11 @@ impl crate::store::Jobs for MemoryStore {
         Ok(self.tables().jobs.dead_of(tenant, &filter).len() as u64)
     }
 
-    async fn replay_dead(&self, tenant: TenantId, id: DeadLetterId, job: Job, now: Timestamp) -> StoreResult<bool> {
+    async fn replay_dead(&self, tenant: TenantId, seen: &DeadLetter, job: Job, now: Timestamp) -> StoreResult<bool> {
         job.fit()?;
         let jobs = &mut self.tables().jobs;
-        let Some(letter) = jobs.dead.values_mut().find(|letter| letter.tenant == tenant && letter.id == id) else { return Ok(false) };
+        let as_seen = |kept: &&mut DeadLetter| kept.tenant == tenant && kept.id == seen.id && kept.replayed_as == seen.replayed_as;
+        let Some(letter) = jobs.dead.values_mut().find(as_seen) else { return Ok(false) };
         (letter.replayed_at, letter.replayed_as) = (Some(now), Some(job.id));
         jobs.rows.entry(job.id).or_insert(Row { job, check_at: None });
         Ok(true)
@@ -262,7 +263,7 @@ impl crate::store::Jobs for MemoryStore {
 
     async fn put_queue(&self, tenant: TenantId, queue: Queue) -> StoreResult<()> {
         queue.fit()?;
-        self.tables().jobs.queues.insert((tenant, queue.name), (queue.rules, HashMap::new()));
+        self.tables().jobs.queues.entry((tenant, queue.name)).or_default().0 = queue.rules;
         Ok(())
     }
 

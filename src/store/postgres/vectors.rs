@@ -6,11 +6,11 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::{PostgresStore, failed, unit};
-use crate::id::{TenantId, VectorId};
+use crate::id::TenantId;
 use crate::model::vector::Vector;
 use crate::store::batch::json;
 use crate::store::text::{Fit, is_plain};
-use crate::store::vectors::{Gather, MOST_READ, Near, Nearest, Put, Vectors};
+use crate::store::vectors::{Gather, MOST_READ, Near, Nearest, Put, Vectors, ids_and_names};
 use crate::store::{StoreResult, row};
 
 /// Vectors in one collection where the database compares them.
@@ -138,9 +138,7 @@ impl Vectors for PostgresStore {
         if !is_plain(collection) {
             return Ok(0);
         }
-        let ids =
-            which.as_ref().map(|which| which.iter().filter_map(|id| id.parse().ok()).map(|id: VectorId| id.suffix()).collect::<Vec<_>>());
-        let names = which.map(|which| which.into_iter().filter(|name| is_plain(name)).collect::<Vec<_>>());
+        let (ids, names) = which.map(ids_and_names).unzip();
         sqlx::query("delete from vectors where tenant = $1 and collection = $2 and ($3::text[] is null or id = any($3) or name = any($4))")
             .bind(tenant.suffix())
             .bind(collection.to_owned())

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::id::{DeadLetterId, JobId, TenantId};
 use crate::model::job::{DeadLetter, Job, JobEnd, JobState};
 use crate::store::batch::{JobRow, json};
-use crate::store::jobs::sql::{dead_where, explain, in_sql};
+use crate::store::jobs::sql::{dead_where, explain, in_sql, readable};
 use crate::store::jobs::{
     Claimed, ClaimedJob, DeadFilter, Enqueued, Gates, JobClaim, JobCount, JobFilter, Jobs, MOST_CLAIMED, MOST_PASSED, NewJob, Queue,
 };

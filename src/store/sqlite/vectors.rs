@@ -5,11 +5,11 @@ use futures_util::TryStreamExt;
 use sqlx::{Connection, Row};
 
 use super::{SqliteStore, failed};
-use crate::id::{TenantId, VectorId};
+use crate::id::TenantId;
 use crate::model::vector::Vector;
 use crate::store::batch::json;
-use crate::store::text::{Fit, is_plain};
-use crate::store::vectors::{Gather, MOST_READ, Near, Nearest, Put, Vectors};
+use crate::store::text::Fit;
+use crate::store::vectors::{Gather, MOST_READ, Near, Nearest, Put, Vectors, ids_and_names};
 use crate::store::{StoreResult, row};
 
 #[async_trait]
@@ -71,9 +71,7 @@ impl Vectors for SqliteStore {
     }
 
     async fn delete_vectors(&self, tenant: TenantId, collection: &str, which: Option<Vec<String>>) -> StoreResult<u64> {
-        let ids =
-            which.as_ref().map(|which| which.iter().filter_map(|id| id.parse().ok()).map(|id: VectorId| id.suffix()).collect::<Vec<_>>());
-        let names = which.map(|which| which.into_iter().filter(|name| is_plain(name)).collect::<Vec<_>>());
+        let (ids, names) = which.map(ids_and_names).unzip();
         sqlx::query(
             "delete from vectors where tenant = $1 and collection = $2 and ($3 is null \
                 or id in (select value from json_each($3)) or name in (select value from json_each($4)))",

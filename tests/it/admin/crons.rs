@@ -131,6 +131,7 @@ async fn wrong_entries_are_refused(world: Arc<World>) {
     let node = world.node();
     for (body, pointers) in [
         (json!({}), vec!["/name", "/schedule"]),
+        (json!({ "name": "x", "schedule": "@daily", "job_name": "" }), vec!["/job_name"]),
         (json!({ "name": "x", "schedule": "61 * * * *" }), vec!["/schedule"]),
         (json!({ "name": "x", "schedule": "@every 1ms" }), vec!["/schedule"]),
         (json!({ "name": "x", "schedule": "0 0 30 2 *" }), vec!["/schedule"]),

@@ -9,9 +9,8 @@ mod workflows;
 
 use serde_json::{Value, json};
 
-use crate::support::app::within;
 use crate::support::call::Call;
-use crate::support::world::{KEY, Node};
+use crate::support::world::{KEY, Node, until};
 
 /// A call with a method that has no short form.
 fn call(node: &Node, method: reqwest::Method, path: &str) -> Call {
@@ -36,18 +35,4 @@ fn called(url: String) -> Value {
 /// A job, once it is as wanted.
 async fn job_is(node: &Node, id: &str, state: &str) -> Value {
     until(node, &format!("/v1/jobs/{id}"), |job| job["state"] == state).await
-}
-
-/// Reads until it is as wanted.
-async fn until(node: &Node, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let look = async {
-        loop {
-            let found = node.get(path).ok().await;
-            if wanted(&found) {
-                return found;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    within(look).await
 }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::step;
-use crate::support::app::within;
 use crate::support::sink::Reply;
-use crate::support::world::{Kind, Node, World};
+use crate::support::world::{Kind, Node, World, until};
 
 on_both!(
     records_come_and_go_as_csv,
@@ -17,20 +16,6 @@ on_both!(
     a_batch_is_cancelled,
     wrong_batches_are_refused,
 );
-
-/// Reads until it is as wanted.
-pub async fn until(node: &Node, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let look = async {
-        loop {
-            let found = node.get(path).ok().await;
-            if wanted(&found) {
-                return found;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    within(look).await
-}
 
 async fn leads(node: &Node, count: usize) {
     for number in 0..count {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::ask;
-use super::batches::until;
-use crate::support::world::{Node, World};
+use crate::support::world::{Node, World, until};
 
 on_both!(variants_are_graded_and_compared, a_model_judges, an_eval_is_cancelled_and_deleted, wrong_evals_are_refused,);
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::batches::until;
 use super::{ask, ask_with, external, flow, local};
 use crate::support::sink::Reply;
-use crate::support::world::{KEY, Node, World};
+use crate::support::world::{KEY, Node, World, until};
 
 on_both!(
     a_saved_tool_is_called_by_id_and_by_name,

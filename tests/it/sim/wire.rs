@@ -158,7 +158,7 @@ macro_rules! pass_the_rest {
                 fn find_dead(tenant: TenantId, id: DeadLetterId) -> Option<DeadLetter>;
                 fn list_dead(tenant: TenantId, filter: DeadFilter) -> Vec<DeadLetter>;
                 fn count_dead(tenant: TenantId, filter: DeadFilter) -> u64;
-                fn replay_dead(tenant: TenantId, id: DeadLetterId, job: Job, now: Timestamp) -> bool;
+                fn replay_dead(tenant: TenantId, letter: &DeadLetter, job: Job, now: Timestamp) -> bool;
                 fn purge_dead(tenant: TenantId, filter: DeadFilter) -> u64;
                 fn put_queue(tenant: TenantId, queue: Queue) -> ();
                 fn list_queues(tenant: TenantId) -> Vec<Queue>;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dispatch::clock::Clock;
+use dispatch::id::JobId;
 use dispatch::model::RunState;
+use dispatch::model::job::{Job, Placed};
 use dispatch::store::sqlite::{MIGRATIONS, SqliteStore};
-use dispatch::store::{Commit, Options, SharedStore, StoreError};
+use dispatch::store::{Commit, JobClaim, NewJob, Options, SharedStore, StoreError};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
@@ -102,6 +104,26 @@ async fn a_run_that_cannot_be_read_does_not_stop_the_others() {
     assert!(store.claim_runs(world.claim()).await.unwrap().is_empty(), "it is held back");
     let error = store.find_run(world.tenant, broken).await.unwrap_err();
     assert!(matches!(&error, StoreError::Broken { table: "runs", column: "spent", row, .. } if *row == broken.suffix()), "{error}");
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_read_does_not_stop_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let store = open(&path).await;
+    let world = world();
+    let mut ids = Vec::new();
+    for name in ["broken", "sound"] {
+        let order = serde_json::from_value(serde_json::json!({ "name": name, "payload": null, "maxRetries": 0 })).unwrap();
+        let job = Job::new(JobId::from_u128(world.next()), world.tenant, Placed { queue: "default".into(), priority: 0, order }, world.now);
+        ids.push(job.id);
+        store.enqueue_job(NewJob { job, key: None }).await.unwrap();
+    }
+    let mut outsider = outsider(&path).await;
+    sqlx::query("update jobs set body = '{' where id = $1").bind(ids[0].suffix()).execute(&mut outsider).await.unwrap();
+    let claim = JobClaim { node: world.node, now: world.now, check_at: world.at(30), max: 10 };
+    let claimed = store.claim_jobs(claim).await.unwrap();
+    assert_eq!(claimed.jobs.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), ids[1..]);
 }
 
 #[tokio::test]

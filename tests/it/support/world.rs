@@ -449,3 +449,17 @@ impl Reader {
         (Transcript::of(self.frames), hint)
     }
 }
+
+/// Reads until it is as wanted.
+pub async fn until(node: &Node, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let look = async {
+        loop {
+            let found = node.get(path).ok().await;
+            if wanted(&found) {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    within(look).await
+}

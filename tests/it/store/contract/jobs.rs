@@ -167,6 +167,8 @@ pub async fn an_organisation_and_a_rate_have_limits_too(site: Site) {
     assert_eq!((first.len(), &first[1..]), (3, &free[..2]), "one of the organisation, and as many as the burst allows");
     let refused = store.claim_jobs(claim(&world, world.now, 10)).await.unwrap();
     assert_eq!((refused.jobs.len(), refused.again_at), (0, Some(world.now.after(Duration::from_millis(1_001)))));
+    store.put_queue(world.tenant, Queue { name: "default".into(), rules: rules.clone() }).await.unwrap();
+    assert!(claimed(store, claim(&world, world.now, 10)).await.is_empty(), "the same rules again are no new burst");
     assert_eq!(store.next_job(world.now).await.unwrap(), Some(world.at(30)), "an attempt is looked after");
     assert_eq!(claimed(store, claim(&world, world.at(1), 10)).await, free[2..3]);
     store.put_queue(world.tenant, Queue { name: "default".into(), rules: QueueRules { paused: true, ..rules.clone() } }).await.unwrap();
@@ -309,9 +311,13 @@ pub async fn a_dead_job_rises_by_itself_or_as_another(site: Site) {
     assert_eq!(list(open()).await, [letters[1].0, letters[2].0]);
     // Another job in its place.
     let fresh = job(&world);
-    assert!(!store.replay_dead(world.stranger, letters[1].0, fresh.clone(), world.at(21)).await.unwrap());
+    let seen = store.find_dead(world.tenant, letters[1].0).await.unwrap().unwrap();
+    assert!(!store.replay_dead(world.stranger, &seen, fresh.clone(), world.at(21)).await.unwrap());
     assert_eq!(store.find_job(world.tenant, fresh.id).await.unwrap(), None);
-    assert!(store.replay_dead(world.tenant, letters[1].0, fresh.clone(), world.at(21)).await.unwrap());
+    assert!(store.replay_dead(world.tenant, &seen, fresh.clone(), world.at(21)).await.unwrap());
+    let late = job(&world);
+    assert!(!store.replay_dead(world.tenant, &seen, late.clone(), world.at(21)).await.unwrap(), "it was replayed since it was read");
+    assert_eq!(store.find_job(world.tenant, late.id).await.unwrap(), None);
     let letter = store.find_dead(world.tenant, letters[1].0).await.unwrap().unwrap();
     assert_eq!((letter.replayed_at, letter.replayed_as, letter.priority), (Some(world.at(21)), Some(fresh.id), 7));
     assert_eq!(
