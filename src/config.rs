@@ -45,6 +45,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Programs that speak MCP and that tenants may have started, by name.
     pub mcp_commands: Commands,
+    /// The program whose processes run scripts that must be killed to be stopped: this one.
+    pub script_program: Option<PathBuf>,
     pub workers: queue::Options,
     pub jobs: queue::jobs::Options,
     pub limits: LimitOptions,
@@ -74,6 +76,7 @@ impl Config {
             assets: None,
             public_url: None,
             mcp_commands: Commands::new(),
+            script_program: std::env::current_exe().ok(),
             workers: queue::Options::default(),
             jobs: queue::jobs::Options::default(),
             limits: LimitOptions::default(),

@@ -216,6 +216,12 @@ ids! {
     CronId = "cron";
     /// An address at which webhooks arrive.
     TriggerId = "trig";
+    /// A workflow, found by its name.
+    WorkflowId = "wf";
+    /// The first half of a session's beginning.
+    HandshakeId = "hs";
+    /// A session of the workflows' API; never its token.
+    ApiSessionId = "apisess";
     /// A job that failed for the last time.
     DeadLetterId = "dlq";
     /// A client token's row; never the token itself.

@@ -6,6 +6,7 @@ pub mod telemetry;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,7 @@ use crate::asset::{self, Assets};
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::engine::{Engine, Mailing, Parts};
+use crate::engine::{Engine, Mailing, Parts, StartRun};
 use crate::error::{Error, Result};
 use crate::expr::script::{Limits as ScriptLimits, Sandbox};
 use crate::feed::Feed;
@@ -22,10 +23,11 @@ use crate::http::dispatch;
 use crate::http::docs::Readiness;
 use crate::http::limits::Limits;
 use crate::http::serve::{ServeOptions, serve};
-use crate::http::{AppState, HttpOptions, router};
-use crate::id::NodeId;
+use crate::http::{AppState, HttpOptions, router, workflows};
+use crate::id::{NodeId, TenantId};
 use crate::net::{Egress, Mailer, Policy};
 use crate::provider::{Catalogue, Models, Setup};
+use crate::queue::jobs::NamedFlows;
 use crate::queue::{Jobs, Workers, crons};
 use crate::secret::{Secret, Vault};
 use crate::store::{self, SharedStore};
@@ -40,6 +42,22 @@ pub struct App {
     options: HttpOptions,
     grace: Duration,
     compact_after: Option<Duration>,
+}
+
+/// The flows of all surfaces, by name.
+struct Flows {
+    saved: dispatch::SavedFlows,
+    workflows: workflows::Workflows,
+}
+
+#[async_trait::async_trait]
+impl NamedFlows for Flows {
+    async fn run_of(&self, tenant: TenantId, name: &str, inputs: Map<String, Value>) -> Result<Option<StartRun>> {
+        if name.starts_with(workflows::JOB_PREFIX) {
+            return self.workflows.run_of(tenant, name, inputs).await;
+        }
+        self.saved.run_of(tenant, name, inputs).await
+    }
 }
 
 /// How often forgotten things are tidied away, and how often at most.
@@ -74,13 +92,17 @@ impl App {
             assets: assets.clone(),
             mcp: Clients::new(egress.clone(), config.mcp_commands.clone()),
             egress,
-            sandbox: Sandbox::new(ScriptLimits::default(), clock.clone()),
+            sandbox: sandbox(config, &clock),
             vault: vault.clone(),
             clock: clock.clone(),
             node: NodeId::new(&clock),
         });
         let workers = Workers::start(engine.clone(), config.workers);
-        let jobs = Jobs::start(workers.clone(), dispatch::SavedFlows::new(engine.clone(), store.clone(), clock.clone()), config.jobs);
+        let flows = Flows {
+            saved: dispatch::SavedFlows::new(engine.clone(), store.clone(), clock.clone()),
+            workflows: workflows::Workflows::new(engine.clone(), store.clone(), vault.clone(), clock.clone()),
+        };
+        let jobs = Jobs::start(workers.clone(), flows, config.jobs);
         let limits = Limits::new(config.limits, clock.clone());
         let state = AppState { assets, auth, store, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers, jobs };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
@@ -124,6 +146,9 @@ async fn tidy(state: AppState, compact_after: Option<Duration>) {
         if let Err(error) = dispatch::tidy(&state.store, state.clock.now()).await {
             tracing::warn!(%error, "expired sessions stay for now");
         }
+        if let Err(error) = workflows::tidy(&state.store, state.clock.now()).await {
+            tracing::warn!(%error, "expired sessions of workflows stay for now");
+        }
         if let Some(after) = compact_after
             && let Err(error) = state.feed.shrink(state.clock.now().before(after)).await
         {
@@ -144,6 +169,14 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<SharedStore> {
 
 fn database(config: &Config) -> String {
     config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", database_file(config).display()))
+}
+
+fn sandbox(config: &Config, clock: &Clock) -> Sandbox {
+    let sandbox = Sandbox::new(ScriptLimits::default(), clock.clone());
+    match &config.script_program {
+        Some(program) => sandbox.with_workers(program.clone()),
+        None => sandbox,
+    }
 }
 
 fn policy(config: &Config) -> Policy {

@@ -126,6 +126,14 @@ impl Auth {
         Ok(Caller { tenant: row.tenant, who: Who::Key(row.id), scopes: row.scopes.clone() })
     }
 
+    /// The caller that a key stands for, found by its row; `None` when it is good no more.
+    pub async fn holder(&self, tenant: TenantId, id: KeyId) -> Result<Option<Caller>> {
+        let now = self.clock.now();
+        let found = self.store.list_keys(tenant).await?.into_iter().find(|row| row.id == id);
+        let good = found.filter(|row| row.revoked_at.is_none() && row.expires_at.is_none_or(|at| at > now));
+        Ok(good.map(|row| Caller { tenant, who: Who::Key(id), scopes: row.scopes }))
+    }
+
     async fn find(&self, hash: &str) -> Result<Option<Arc<ApiKey>>> {
         if let Some(row) = self.cache.get(hash, self.clock.instant()) {
             return Ok(Some(row));

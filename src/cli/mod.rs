@@ -14,6 +14,7 @@ mod output;
 mod request;
 mod run;
 mod schema;
+mod script_worker;
 mod selftest;
 mod serve;
 mod server_options;
@@ -57,6 +58,9 @@ enum Command {
     FakeProvider(fake_provider::Arguments),
     /// Try this binary on this machine.
     Selftest(selftest::Arguments),
+    /// Run scripts of workflows for another process of this program.
+    #[command(hide = true)]
+    ScriptWorker,
 }
 
 /// Runs the command line of this process.
@@ -76,6 +80,7 @@ pub async fn main() -> ExitCode {
         Command::Schema(arguments) => done(schema::run(arguments, &output)),
         Command::Completion(arguments) => done(completion::run(arguments, &output)),
         Command::FakeProvider(arguments) => done(fake_provider::run(arguments, &output).await),
+        Command::ScriptWorker => done(script_worker::run()),
         Command::Selftest(arguments) => selftest::run(arguments, &output).await.map(|passed| ExitCode::from(u8::from(!passed))),
     };
     result.unwrap_or_else(|error| output.fail(&error))

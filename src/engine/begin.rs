@@ -14,6 +14,7 @@ use super::memory::Memory;
 use super::meter::Meter;
 use super::node_lease::RunLease;
 use super::plan::Plan;
+use super::step::SIGNING_SECRET;
 use super::{Engine, KEYS_FOR, recover};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -28,6 +29,8 @@ use crate::store::{Created, Lease, NewRun, RunKey, StoreResult};
 
 /// What a new run is made of.
 pub struct StartRun {
+    /// Chosen by whoever tells the run's own texts of it; a new one when there is none.
+    pub id: Option<RunId>,
     pub tenant: TenantId,
     pub plan: Arc<Plan>,
     pub target: Target,
@@ -80,7 +83,7 @@ impl Engine {
     /// Begins a new run that is advanced here, born under this node's lease.
     pub async fn begin(&self, start: StartRun, lease: Arc<RunLease>) -> Result<Started> {
         let parts = self.parts();
-        let run = RunId::new(&parts.clock);
+        let run = start.id.unwrap_or_else(|| RunId::new(&parts.clock));
         let now = parts.clock.now();
         let sealed = self.seal(&start.secrets, start.tenant, run)?;
         let new = NewRun {
@@ -113,6 +116,7 @@ impl Engine {
             spent: Spent::default(),
             lease,
             before: Before::Nothing,
+            compensating: false,
         };
         let memory = Memory::load(&start.plan, Vec::new(), Vec::new(), 0);
         let beginning = Beginning { target: start.target, plan: start.plan, input: start.input, secrets: start.secrets };
@@ -126,7 +130,7 @@ impl Engine {
 
     /// Creates a run that any node takes up, as soon as it is nudged or looks.
     pub async fn enqueue(&self, start: StartRun) -> Result<(RunId, Created)> {
-        let run = RunId::new(&self.parts().clock);
+        let run = start.id.unwrap_or_else(|| RunId::new(&self.parts().clock));
         let created = self.parts().store.create_run(self.queued(run, &start)?).await?;
         Ok((run, created))
     }
@@ -170,6 +174,7 @@ impl Engine {
             spent: run.spent,
             lease,
             before: if run.state == RunState::Paused { Before::Rested } else { Before::CutShort },
+            compensating: run.state == RunState::Compensating,
         };
         let memory = Memory::load(&plan, taken.journal, taken.waits, run.nudges);
         let context = self.context(log, Beginning { target: run.target, plan, input: run.input, secrets }, memory).await?;
@@ -241,11 +246,12 @@ impl Engine {
     /// opened is an error, for another server may have the key.
     async fn managed_secrets(&self, tenant: TenantId, plan: &Plan) -> Result<BTreeMap<String, Secret>> {
         let text = &plan.blob.body;
-        if !text.contains(MANAGED) {
+        if plan.workflow.is_none() && !text.contains(MANAGED) {
             return Ok(BTreeMap::new());
         }
         let kept = self.parts().store.list_secrets(tenant).await?;
-        let named = kept.into_iter().filter(|secret| text.contains(&secret.key));
+        let signs = |key: &str| plan.workflow.is_some() && key == SIGNING_SECRET;
+        let named = kept.into_iter().filter(|secret| text.contains(&secret.key) || signs(&secret.key));
         let opened = named.filter_map(|secret| Some((secret.id, secret.key, secret.sealed?)));
         opened
             .map(|(id, key, sealed)| {

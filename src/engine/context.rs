@@ -258,6 +258,18 @@ impl<'a> StepContext<'a> {
         self.scope().with_secrets(&self.run.known_secrets)
     }
 
+    /// What texts that leave with calls, and conditions, see besides: the workflow's values that read secrets.
+    pub async fn open_vars(&self) -> StepResult<Map<String, Value>> {
+        let mut layer = Map::new();
+        if let Some(tree) = self.run.plan.workflow.as_ref().and_then(|workflow| workflow.open_vars.as_ref()) {
+            let mut vars = self.variable("vars").and_then(Value::as_object).cloned().unwrap_or_default();
+            let rendered = tree.fill(&self.scope_with_secrets(), &self.parts().sandbox).await?;
+            vars.extend(rendered.value.as_object().cloned().unwrap_or_default());
+            layer.insert("vars".into(), Value::Object(vars));
+        }
+        Ok(layer)
+    }
+
     /// One variable.
     pub fn variable(&self, name: &str) -> Option<&Value> {
         self.variables.get(name).or_else(|| self.run.base.get(name))

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::context::RunContext;
 use super::decide::{self, Ready};
 use super::log::{Lost, MAX_EVENTS, Move};
-use super::memory::{Standing, StepRecord};
+use super::memory::{EndOrder, Standing, StepRecord};
 use super::plan::Plan;
 use super::run_step::{Ended, dollars, run_step};
 use crate::clock::Timestamp;
@@ -61,12 +61,18 @@ impl RunContext {
     pub(super) async fn walk(&self, leave: &tokio_util::sync::CancellationToken) -> Departure {
         loop {
             let started = self.parts().clock.instant();
-            let walk = self.steps(leave, started).await;
+            let walk = match self.begin_workflow().await {
+                Ok(()) => self.steps(leave, started).await,
+                Err(failure) => Walk::Failed(failure),
+            };
             let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.log.spend(&Spent { duration_ms: elapsed, ..Spent::default() });
             let departure = match walk {
-                Walk::Finished => Some(self.finish(None).await),
-                Walk::Failed(failure) => Some(self.finish(Some(failure)).await),
+                Walk::Finished => Some(match self.output().await {
+                    Ok(output) => self.finish(output).await,
+                    Err(failure) => self.failed(failure).await,
+                }),
+                Walk::Failed(failure) => Some(self.failed(failure).await),
                 Walk::Cancelled => Some(self.cancelled().await),
                 Walk::HandBack => Some(self.hand_back().await),
                 Walk::Pause => self.pause().await,
@@ -98,8 +104,18 @@ impl RunContext {
             } else if !self.awaits_an_effect() {
                 return Walk::HandBack;
             }
+            if running.is_empty()
+                && let Some(why) = self.failing()
+            {
+                return Walk::Failed(why);
+            }
             if self.cancel.is_cancelled() {
                 return Walk::Cancelled;
+            }
+            match self.memory.lock().orders.end {
+                Some(EndOrder::Complete) => return Walk::Finished,
+                Some(EndOrder::Cancel) => return Walk::Cancelled,
+                None => {}
             }
             if running.is_empty() {
                 return if self.waiting_keys().is_empty() { Walk::Finished } else { Walk::Pause };
@@ -126,7 +142,11 @@ impl RunContext {
                     Ended::Settled(record) => self.settle(index, record),
                     Ended::Fatal(record, why) => {
                         self.settle(index, record);
-                        return Walk::Failed(why);
+                        if self.plan.workflow.is_none() {
+                            return Walk::Failed(why);
+                        }
+                        // What runs beside it comes to its end first, so that it is known what there is to undo.
+                        self.begin_to_fail(why);
                     }
                 },
                 () = self.poke.notified(), if looking.is_terminated() => looking.set(self.look_again().fuse()),
@@ -159,6 +179,9 @@ impl RunContext {
             let ready = decide::ready(&self.plan, &self.memory.lock().steps);
             let mut passed_over = false;
             for step in ready {
+                if !self.may_begin(step) {
+                    continue;
+                }
                 match step {
                     Ready::PassOver(index) => {
                         self.stand(index, StepState::Skipped);
@@ -307,6 +330,9 @@ impl RunContext {
         failpoint::hit("cancel.seen");
         self.cancel_children().await;
         let why = failure("cancelled", "the run was cancelled");
+        if self.is_undone_when_cancelled().await {
+            self.compensate(&why).await;
+        }
         self.emit(self.error_event(&why));
         let step = Move {
             state: Some(RunState::Cancelled),
@@ -334,28 +360,37 @@ impl RunContext {
         }
     }
 
-    async fn finish(&self, why: Option<Failure>) -> Departure {
+    async fn failed(&self, why: Failure) -> Departure {
         failpoint::hit("finish.before");
-        let state = if why.is_some() { RunState::Failed } else { RunState::Completed };
-        let mut step = Move { state: Some(state), rest: Rest::End, ..Move::default() };
-        match why {
-            Some(why) => {
-                self.cancel_children().await;
-                self.emit(self.error_event(&why));
-                step.answer = Some(answer(&why));
-                step.failure = Some(why);
-            }
-            None => {
-                let output = self.final_output();
-                self.emit(self.complete_event(output.clone()));
-                let answer = serde_json::json!({ "ok": output, "spent": self.log.spent() });
-                step.answer = Some(Resolution { answer, by: "system".into(), timed_out: false });
-                step.output = output;
-            }
+        self.cancel_children().await;
+        if self.plan.workflow.is_some() {
+            self.compensate(&why).await;
         }
+        self.emit(self.error_event(&why));
+        let answer = Some(answer(&why));
+        let step = Move { state: Some(RunState::Failed), rest: Rest::End, failure: Some(why), answer, ..Move::default() };
         self.log.depart(step).await;
         failpoint::hit("finish.after");
-        Departure::Ended(state)
+        Departure::Ended(RunState::Failed)
+    }
+
+    async fn finish(&self, output: Option<Value>) -> Departure {
+        failpoint::hit("finish.before");
+        self.emit(self.complete_event(output.clone()));
+        let answer = serde_json::json!({ "ok": output, "spent": self.log.spent() });
+        let answer = Some(Resolution { answer, by: "system".into(), timed_out: false });
+        let step = Move { state: Some(RunState::Completed), rest: Rest::End, output, answer, ..Move::default() };
+        self.log.depart(step).await;
+        failpoint::hit("finish.after");
+        Departure::Ended(RunState::Completed)
+    }
+
+    /// What a run that has come to its end gives.
+    async fn output(&self) -> Result<Option<Value>, Failure> {
+        let Some(tree) = self.plan.workflow.as_ref().and_then(|workflow| workflow.output.as_ref()) else { return Ok(self.final_output()) };
+        let mut output = self.computed(tree).await.map_err(|error| failure("response_failed", format!("`response` failed: {error}")))?;
+        self.redactor.value(&mut output);
+        Ok(Some(output))
     }
 
     /// The output of the last step, in display order, that completed with one.
@@ -427,7 +462,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn failure(code: &str, message: impl Into<String>) -> Failure {
+pub(super) fn failure(code: &str, message: impl Into<String>) -> Failure {
     Failure { code: code.into(), message: message.into(), step: None, retryable: false }
 }
 

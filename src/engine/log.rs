@@ -91,6 +91,8 @@ struct Pending {
     /// The count that somebody waits for.
     wanted: u64,
     last_move: Option<Move>,
+    /// A run that undoes what it did goes on doing so.
+    compensating: bool,
 }
 
 impl Pending {
@@ -140,6 +142,8 @@ pub struct Start {
     pub spent: Spent,
     pub lease: Arc<RunLease>,
     pub before: Before,
+    /// It was undoing what it did.
+    pub compensating: bool,
 }
 
 /// How the run stood when this owner took it.
@@ -155,7 +159,8 @@ pub enum Before {
 
 impl RunLog {
     pub fn new(start: Start, store: SharedStore, ring: Arc<Ring>, clock: Clock) -> Self {
-        let pending = Pending { next_seq: start.next_seq, reserved: start.reserved, spent: start.spent, ..Pending::default() };
+        let (next_seq, reserved, spent) = (start.next_seq, start.reserved, start.spent);
+        let pending = Pending { next_seq, reserved, spent, compensating: start.compensating, ..Pending::default() };
         Self {
             run: start.run,
             tenant: start.tenant,
@@ -251,6 +256,11 @@ impl RunLog {
         let mut pending = self.pending.lock();
         pending.recorded += 1;
         pending.spent.add(more);
+    }
+
+    /// From now on the run undoes what it did; durable with the next commit.
+    pub fn begin_to_compensate(&self) {
+        self.pending.lock().compensating = true;
     }
 
     /// Asks for a commit without waiting for it.
@@ -433,7 +443,8 @@ impl RunLog {
             return None;
         }
         let step = step.unwrap_or_default();
-        let state = step.state.unwrap_or(RunState::Running);
+        let going_on = if pending.compensating { RunState::Compensating } else { RunState::Running };
+        let state = step.state.unwrap_or(going_on);
         let as_before = self.before == Before::Rested && pending.next_seq == self.first_seq;
         if state == RunState::Paused && pending.events.is_empty() && !as_before {
             // A rest is told with an event; readers who saw all others must learn of it too.
@@ -444,7 +455,7 @@ impl RunLog {
             pending.events.push(event);
         }
         // Whoever stops writing leaves no gap: nothing beyond the last event was shown to anyone.
-        let reserved = if state == RunState::Running { pending.next_seq + RESERVE } else { pending.next_seq };
+        let reserved = if state == going_on { pending.next_seq + RESERVE } else { pending.next_seq };
         let events = std::mem::take(&mut pending.events);
         pending.in_flight = pending.barrier.take();
         pending.taken = pending.recorded;
@@ -463,7 +474,7 @@ impl RunLog {
             seen_nudges: step.seen_nudges,
             state,
             advances: std::mem::take(&mut pending.advances),
-            wake_at: if state == RunState::Running { Some(self.lease.promised()) } else { step.wake_at },
+            wake_at: if state == going_on { Some(self.lease.promised()) } else { step.wake_at },
             reserved,
             spent: pending.spent,
             output: step.output,

@@ -10,6 +10,7 @@ use super::budget::{Reserved, Worst};
 use super::plan::Plan;
 use crate::clock::Timestamp;
 use crate::expr::bounds;
+use crate::model::run::Failure;
 use crate::model::{JournalEntry, Outcome, StepState, Wait};
 
 /// A settled step, as the journal keeps it.
@@ -48,11 +49,58 @@ pub struct StepRecord {
     pub cost: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: u32,
+    /// What it says of the rest of the run.
+    #[serde(default, skip_serializing_if = "Orders::is_none")]
+    pub orders: Orders,
+}
+
+/// What a step may say of the rest of its run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Orders {
+    /// Steps that are passed over if they have not begun.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<EndOrder>,
+}
+
+/// How a step ends its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndOrder {
+    /// Well, as if nothing came after it.
+    Complete,
+    /// Cancelled, and what was done is undone.
+    Cancel,
+}
+
+impl Orders {
+    const fn is_none(&self) -> bool {
+        self.skip.is_empty() && self.end.is_none()
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// Under which name a workflow's texts see what its steps came to.
+const STEPS: &str = "steps";
+/// Where the journal keeps a workflow's computed values, why it fails, and what became of undoing.
+pub const VARS: &str = "workflow/vars";
+pub const FAILURE: &str = "workflow/failure";
+pub const COMPENSATION: &str = "workflow/compensation";
+
+/// A step as the texts of later ones see it.
+fn seen(record: &StepRecord) -> Value {
+    let mut seen = record.output.as_object().cloned().unwrap_or_default();
+    seen.insert("status".into(), serde_json::to_value(record.state).unwrap_or_default());
+    if let Some(error) = &record.error {
+        seen.insert("error".into(), serde_json::json!({ "code": record.code, "message": error }));
+    }
+    Value::Object(seen)
 }
 
 /// About what an entry of the journal takes in memory.
@@ -85,6 +133,10 @@ pub struct Memory {
     pub steps: Vec<Standing>,
     pub records: HashMap<usize, StepRecord>,
     pub settled: u32,
+    /// Of the records.
+    pub orders: Orders,
+    /// Why a workflow fails, once it does: nothing new begins.
+    pub failing: Option<Failure>,
     /// The steps that this owner has entered.
     pub entered: HashSet<usize>,
     /// Of everything in the journal, by [`crate::expr::bounds::weight`].
@@ -109,6 +161,8 @@ impl Memory {
             steps: vec![Standing::default(); plan.steps.len()],
             records: HashMap::new(),
             settled: 0,
+            orders: Orders::default(),
+            failing: None,
             entered: HashSet::new(),
             weight: 0,
             reserved: Reserved::default(),
@@ -130,7 +184,18 @@ impl Memory {
         for (index, record) in records {
             memory.settle(plan, index, record);
         }
+        if let Some(Outcome::Done(vars)) = memory.journal.get(VARS).cloned() {
+            memory.set("vars", vars);
+        }
+        if let Some(Outcome::Done(failure)) = memory.journal.get(FAILURE).cloned() {
+            memory.failing = serde_json::from_value(failure).ok();
+        }
         memory
+    }
+
+    /// Sets a variable.
+    pub fn set(&mut self, name: &str, value: Value) {
+        Arc::make_mut(&mut self.variables).insert(name.to_owned(), value);
     }
 
     /// Notes a settled step and what it leaves to later ones.
@@ -146,7 +211,21 @@ impl Memory {
             variables.insert(name, record.output.clone());
         }
         variables.extend(record.variables.clone());
+        if let Some(planned) = plan.steps.get(index).filter(|_| plan.workflow.is_some()) {
+            let all = variables.entry(STEPS).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(all) = all {
+                all.insert(planned.step.id.clone(), seen(&record));
+            }
+        }
+        self.orders.skip.extend(record.orders.skip.iter().cloned());
+        self.orders.end = self.orders.end.or(record.orders.end);
         self.records.insert(index, record);
+    }
+
+    /// Whether a step has left something in the journal and waits for nothing.
+    pub fn was_under_way(&self, key: &str) -> bool {
+        let below = format!("{key}/");
+        self.journal.keys().any(|entry| entry.starts_with(&below)) && self.open_below(std::slice::from_ref(&below)).next().is_none()
     }
 
     /// Takes in what the store knows of the waits now.

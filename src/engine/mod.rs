@@ -15,6 +15,7 @@
 
 mod begin;
 mod budget;
+mod compensate;
 mod context;
 mod decide;
 mod drive;
@@ -35,11 +36,13 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 
+pub use crate::expr::RUN_SESSION;
 pub use begin::{Active, StartRun, Started, secret_context};
+pub use compensate::{Compensation, UNDO_WHEN_CANCELLED};
 pub use context::{Interrupt, RunContext, StepContext, StepFailure, StepResult};
 pub use drive::Departure;
 pub use log::Lost;
-pub use memory::StepRecord;
+pub use memory::{COMPENSATION, StepRecord};
 pub use meter::describe;
 pub use node_lease::{NodeLease, RunLease};
 pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, is_signal_name, no_paused_run};

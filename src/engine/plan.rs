@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
+use serde_json::{Map, Value};
+
 use super::step::{SECRETS, StepBody, StepType};
 use crate::error::{Problems, Result};
-use crate::expr::Condition;
+use crate::expr::script::Sandbox;
+use crate::expr::{Block, Condition, Language, Reads, Scope, TemplateTree};
+use crate::model::flow::Workflow;
 use crate::model::{Flow, Step};
 use crate::store::Blob;
 
@@ -17,6 +21,40 @@ pub struct Plan {
     /// The flow as it is stored.
     pub blob: Blob,
     pub steps: Vec<PlannedStep>,
+    /// There for workflows.
+    pub workflow: Option<PlannedWorkflow>,
+}
+
+/// What a workflow has besides its steps.
+pub struct PlannedWorkflow {
+    /// Values that are computed once.
+    pub vars: Option<TemplateTree>,
+    /// Those that read secrets: computed wherever a call or a condition sees them, and never stored.
+    pub open_vars: Option<TemplateTree>,
+    pub output: Option<TemplateTree>,
+}
+
+/// What a step's texts read: those that leave with its calls, and those whose results are stored.
+#[derive(Debug, Clone, Default)]
+pub struct StepReads {
+    pub sent: Reads,
+    pub stored: Reads,
+}
+
+/// A step's condition.
+pub enum When {
+    Script(Condition),
+    Block(Block),
+}
+
+impl When {
+    /// Whether it holds.
+    pub async fn holds(&self, scope: &Scope<'_>, sandbox: &Sandbox) -> Result<bool> {
+        match self {
+            Self::Script(condition) => condition.eval(scope, sandbox).await,
+            Self::Block(block) => block.holds(scope, sandbox).await,
+        }
+    }
 }
 
 /// One step, with its predecessors as positions in [`Plan::steps`].
@@ -26,8 +64,10 @@ pub struct PlannedStep {
     pub after: Vec<usize>,
     /// Runs only when that step chose that branch.
     pub guard: Option<(usize, bool)>,
-    pub when: Option<Condition>,
+    pub when: Option<When>,
     pub body: Box<dyn StepBody>,
+    /// What undoes it: a step of its own, below this one in the journal.
+    pub undo: Option<Box<PlannedStep>>,
 }
 
 impl PlannedStep {
@@ -53,16 +93,106 @@ impl Plan {
         }
         let places = places(&flow, &mut problems);
         let mut steps = Vec::with_capacity(flow.steps.len());
+        let workflow = flow.workflow.as_ref().map(|workflow| compile_workflow(workflow, &mut problems));
         for (index, step) in flow.steps.iter().enumerate() {
-            if let Some(planned) = compile_step(step, index, &places, types, &mut problems) {
+            if let Some(planned) = compile_step(step, index, &places, workflow.is_some(), types, &mut problems) {
                 steps.push(planned);
             }
+        }
+        if let Some(workflow) = &workflow {
+            check_reads(&flow, workflow, &steps, &mut problems);
         }
         if problems.0.is_empty() {
             find_cycle(&steps, &mut problems);
         }
-        (Self { flow, blob, steps }, problems)
+        (Self { flow, blob, steps, workflow }, problems)
     }
+}
+
+/// Where a workflow's values and its answer stand in its document, for faults.
+const VARS: &str = "/vars";
+const OUTPUT: &str = "/response";
+
+/// The names that a workflow's texts may begin with, those of strategies and of undoing included.
+const ROOTS: [&str; 11] = ["trigger", "steps", "vars", "run", "item", "index", "batch", "acc", "result", "error", "self"];
+/// Those that are there before the first step.
+const FIRST_ROOTS: [&str; 2] = ["trigger", "run"];
+
+fn parse_tree(value: &Value, at: &str, problems: &mut Problems) -> Option<TemplateTree> {
+    let parsed = TemplateTree::parse_in(value, Language::Paths);
+    parsed.map_err(|faults| faults.0.into_iter().for_each(|fault| problems.add(format!("{at}{}", fault.pointer), fault.message))).ok()
+}
+
+fn compile_workflow(workflow: &Workflow, problems: &mut Problems) -> PlannedWorkflow {
+    let (mut vars, mut open_vars) = (Map::new(), Map::new());
+    for (name, value) in &workflow.vars {
+        let at = format!("{VARS}/{}", name.replace('~', "~0").replace('/', "~1"));
+        let Some(tree) = parse_tree(value, &at, problems) else { continue };
+        if let Some(root) = tree.roots().iter().find(|root| !FIRST_ROOTS.contains(&root.as_str())) {
+            problems.add(&at, format!("`{root}` is not there when the run begins; `vars` may read trigger, run and secrets"));
+        }
+        if tree.uses_secrets() { &mut open_vars } else { &mut vars }.insert(name.clone(), value.clone());
+    }
+    let output = workflow.output.as_ref().and_then(|output| parse_tree(output, OUTPUT, problems));
+    if output.as_ref().is_some_and(TemplateTree::uses_secrets) {
+        problems.add(OUTPUT, SECRETS);
+    }
+    let mut tree = |vars: Map<String, Value>| (!vars.is_empty()).then(|| parse_tree(&Value::Object(vars), VARS, problems)).flatten();
+    PlannedWorkflow { vars: tree(vars), open_vars: tree(open_vars), output }
+}
+
+/// Names that lead nowhere, and secrets on their way to where they would be stored.
+fn check_reads(flow: &Flow, workflow: &PlannedWorkflow, steps: &[PlannedStep], problems: &mut Problems) {
+    let own = flow.workflow.as_ref().map(|workflow| &workflow.vars);
+    let known_var = |name: &str| own.is_some_and(|vars| vars.contains_key(name));
+    let is_open = |name: &str| {
+        let value = own.and_then(|vars| vars.get(name)).and_then(|value| TemplateTree::parse_in(value, Language::Paths).ok());
+        value.is_some_and(|tree| tree.uses_secrets())
+    };
+    let mut check = |reads: &Reads, stored: bool, at: &str| {
+        for root in reads.roots.iter().filter(|root| !ROOTS.contains(&root.as_str())) {
+            problems.add(at, format!("`{root}` means nothing here; texts begin with trigger, steps, vars, secrets or run"));
+        }
+        for (root, name) in &reads.members {
+            match root.as_str() {
+                "steps" if !flow.steps.iter().any(|step| step.id == *name) => {
+                    problems.add(at, format!("`steps.{name}` is not a step of this workflow"));
+                }
+                "vars" if !known_var(name) => problems.add(at, format!("`vars.{name}` is not one of this workflow's `vars`")),
+                "vars" if stored && is_open(name) => problems.add(at, format!("`vars.{name}` reads secrets: {SECRETS}")),
+                _ => {}
+            }
+        }
+    };
+    for planned in steps {
+        for (body, at) in [(Some(&planned.body), ""), (planned.undo.as_ref().map(|undo| &undo.body), "/compensate")] {
+            let at = format!("{}{at}", planned.step.pointer);
+            let reads = body.map(|body| body.reads()).unwrap_or_default();
+            check(&reads.sent, false, &at);
+            check(&reads.stored, true, &at);
+        }
+        if let Some(When::Block(when)) = &planned.when {
+            check(when.reads(), false, &format!("{}/when", planned.step.pointer));
+        }
+    }
+    if let Some(output) = &workflow.output {
+        check(output.reads(), true, OUTPUT);
+    }
+}
+
+fn compile_when(source: &str, step: &Step, is_workflow: bool, problems: &mut Problems) -> Option<When> {
+    let at = format!("{}/when", step.pointer);
+    let parsed = if is_workflow || step.when_in.is_some() {
+        Block::parse(source, step.when_in.as_deref()).map(When::Block)
+    } else {
+        Condition::parse(source).map(When::Script)
+    };
+    match parsed {
+        Ok(When::Script(when)) if when.uses_secrets() => problems.add(at, SECRETS),
+        Ok(when) => return Some(when),
+        Err(error) => problems.add(at, error.to_string()),
+    }
+    None
 }
 
 fn places<'a>(flow: &'a Flow, problems: &mut Problems) -> HashMap<&'a str, usize> {
@@ -79,6 +209,7 @@ fn compile_step(
     step: &Step,
     index: usize,
     places: &HashMap<&str, usize>,
+    is_workflow: bool,
     types: &HashMap<&'static str, StepType>,
     problems: &mut Problems,
 ) -> Option<PlannedStep> {
@@ -96,17 +227,7 @@ fn compile_step(
         // Whatever a step of a branch waits for, the branch must be chosen first.
         after.push(chooser);
     }
-    let when = step.when.as_deref().and_then(|source| match Condition::parse(source) {
-        Ok(when) if when.uses_secrets() => {
-            problems.add(format!("{at}/when"), SECRETS);
-            None
-        }
-        Ok(when) => Some(when),
-        Err(error) => {
-            problems.add(format!("{at}/when"), error.to_string());
-            None
-        }
-    });
+    let when = step.when.as_deref().and_then(|source| compile_when(source, step, is_workflow, problems));
     let Some(kind) = types.get(step.action.as_str()) else {
         let nearest = types.keys().min_by_key(|known| strsim::levenshtein(known, &step.action)).copied().unwrap_or_default();
         problems.add(
@@ -115,15 +236,32 @@ fn compile_step(
         );
         return None;
     };
-    match (kind.compile)(step) {
-        Ok(body) => Some(PlannedStep { step: step.clone(), index: u32::try_from(index).unwrap_or(u32::MAX), after, guard, when, body }),
-        Err(faults) => {
-            for fault in faults.0 {
-                problems.add(format!("{at}/config{}", fault.pointer), fault.message);
-            }
-            None
-        }
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    let undo = step.undo.as_ref().and_then(|config| {
+        let undo = Step { id: format!("{}/undo", step.id), config: config.clone(), undo: None, when: None, when_in: None, ..step.clone() };
+        let body = compiled(kind, &undo, Some("/compensate"), problems)?;
+        Some(Box::new(PlannedStep { step: undo, index, after: Vec::new(), guard: None, when: None, body, undo: None }))
+    });
+    // The members of a workflow's step are its configuration.
+    let body = compiled(kind, step, is_workflow.then_some("/request"), problems)?;
+    Some(PlannedStep { step: step.clone(), index, after, guard, when, body, undo })
+}
+
+/// `call`: where a workflow's document has the call that the configuration has under `request`.
+fn compiled(kind: &StepType, step: &Step, call: Option<&str>, problems: &mut Problems) -> Option<Box<dyn StepBody>> {
+    let faults = match (kind.compile)(step) {
+        Ok(body) => return Some(body),
+        Err(faults) => faults,
+    };
+    for fault in faults.0 {
+        let pointer = match (call, fault.pointer.strip_prefix("/request")) {
+            (Some(call), Some(rest)) => format!("{call}{rest}"),
+            (Some(_), None) => fault.pointer,
+            (None, _) => format!("/config{}", fault.pointer),
+        };
+        problems.add(format!("{}{pointer}", step.pointer), fault.message);
     }
+    None
 }
 
 /// Names the steps of a cycle, if there is one.

@@ -41,7 +41,7 @@ impl Engine {
         }
         let input = RunInput { job: None, ..run.input.clone() };
         let new = RunId::new(&self.parts().clock);
-        let start = StartRun { tenant, plan, target: run.target, input, secrets: BTreeMap::new(), key, parent: None };
+        let start = StartRun { id: None, tenant, plan, target: run.target, input, secrets: BTreeMap::new(), key, parent: None };
         let queued = self.queued(new, &start)?;
         let told = Event::Custom { name: "dispatch.replay".into(), value: json!({ "of": id, "fromStep": from, "kept": kept.len() }) };
         let mut events: Vec<EventRecord> = queued.segment.into_iter().flat_map(|segment| segment.events).collect();

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::context::{Entry, Interrupt, RunContext, StepContext, StepFailure};
 use super::log::Before;
-use super::memory::StepRecord;
-use super::plan::PlannedStep;
+use super::memory::{Orders, StepRecord};
+use super::plan::{PlannedStep, When};
 use super::step::StepOutput;
 use crate::clock::Timestamp;
 use crate::expr::bounds::Misfit;
@@ -134,29 +134,49 @@ fn start_event(run: &RunContext, planned: &PlannedStep, at: Timestamp) -> Event 
 
 /// Judges the step's condition. `None`: it runs.
 async fn skip(run: &RunContext, planned: &PlannedStep, now: Timestamp) -> Option<Ended> {
-    let when = planned.when.as_ref()?;
     let entry = Entry::default();
     let context = StepContext::new(run, planned, &entry, 1);
-    match when.eval(&context.scope(), &run.parts().sandbox).await {
+    if run.memory.lock().orders.skip.contains(&planned.step.id) {
+        return Some(skipped(&context, None, now));
+    }
+    let when = planned.when.as_ref()?;
+    match holds(&context, when).await {
         Ok(true) => None,
-        Ok(false) => {
-            run.emit(Event::StepSkip {
-                id: planned.step.id.clone(),
-                name: planned.step.name.clone(),
-                step_type: planned.step.action.clone(),
-                index: planned.index,
-                total_steps: u32::try_from(run.plan.steps.len()).unwrap_or(u32::MAX),
-                when: planned.step.when.clone(),
-                skipped_at: now,
-            });
-            Some(Ended::Settled(StepRecord { state: StepState::Skipped, ..record(&context, now, 0) }))
-        }
+        Ok(false) => Some(skipped(&context, planned.step.when.clone(), now)),
         Err(error) => {
             run.emit(start_event(run, planned, now));
-            let failure = StepFailure::new("condition_failed", format!("`when` failed: {}", error.message()));
+            let failure = StepFailure::new("condition_failed", format!("`when` failed: {error}"));
             Some(fail(&context, failure, now, 1))
         }
     }
+}
+
+async fn holds(context: &StepContext<'_>, when: &When) -> Result<bool, String> {
+    let sandbox = &context.parts().sandbox;
+    let told = |error: crate::error::Error| error.message().to_owned();
+    if context.run.plan.workflow.is_none() {
+        return when.holds(&context.scope(), sandbox).await.map_err(told);
+    }
+    // What a condition of a workflow reads stays in it: all that comes out is whether it holds.
+    let vars = context.open_vars().await.map_err(|interrupt| match interrupt {
+        Interrupt::Fail(failure) => failure.message,
+        Interrupt::Suspend => "it waits".into(),
+    })?;
+    when.holds(&context.scope_with_secrets().within(&vars), sandbox).await.map_err(told)
+}
+
+fn skipped(context: &StepContext<'_>, when: Option<String>, now: Timestamp) -> Ended {
+    let (run, planned) = (context.run, context.planned);
+    run.emit(Event::StepSkip {
+        id: planned.step.id.clone(),
+        name: planned.step.name.clone(),
+        step_type: planned.step.action.clone(),
+        index: planned.index,
+        total_steps: u32::try_from(run.plan.steps.len()).unwrap_or(u32::MAX),
+        when,
+        skipped_at: now,
+    });
+    Ended::Settled(StepRecord { state: StepState::Skipped, ..record(context, now, 0) })
 }
 
 /// Steps are what flows are made of; an agent's log has none.
@@ -184,6 +204,7 @@ fn record(context: &StepContext<'_>, started_at: Timestamp, retries: u32) -> Ste
         tokens,
         cost,
         retries,
+        orders: Orders::default(),
     }
 }
 
@@ -202,6 +223,7 @@ fn complete(context: &StepContext<'_>, mut output: StepOutput, started_at: Times
         branch: output.branch,
         stop_reason: output.stop_reason.clone().filter(|_| run.is_agent()),
         turns: output.turns,
+        orders: output.orders,
         ..record(context, started_at, retries)
     };
     tell(

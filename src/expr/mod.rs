@@ -2,16 +2,18 @@
 //!
 //! - [`Template`] and [`TemplateTree`]: the `{{ }}` of ordinary fields.
 //! - [`Condition`]: the JavaScript subset of `when` and `condition`.
+//! - [`Block`]: an expression of a workflow that says its language: a path, JSONPath, or Lua.
 //! - [`Document`]: the Liquid of the `template` step.
 //! - [`script::Sandbox`]: JavaScript of `transform-data`, without any access to the host.
 //!
-//! Three rules hold for all four. Source is parsed once, when a flow is compiled; rendering is one pass, so data that
+//! Three rules hold for all of them. Source is parsed once, when a flow is compiled; rendering is one pass, so data that
 //! holds `{{` is only text. A missing name is empty and reported, never an error here; whoever renders
 //! secrets makes one of it. Work is bounded by counting it (fuel,
 //! nodes, bytes written), so that a limit strikes at the same place on every machine; only scripts also watch the clock.
 //!
 //! Must not know: steps, runs, storage, who asked. Secrets stay [`Secret`](crate::secret::Secret)s until a template names one.
 
+mod block;
 pub mod bounds;
 mod condition;
 mod core;
@@ -25,12 +27,24 @@ mod value;
 
 use crate::error::{Error, Kind};
 
+pub use block::Block;
 pub use condition::Condition;
 pub use document::{Document, Escape};
-pub use scope::{Scope, secret_named};
+pub use native::Reads;
+pub use scope::{RUN_SESSION, Scope, secret_named};
 pub use template::{Insert, Missing, Piece, Rendered, Template};
 pub use tree::TemplateTree;
 pub use value::truthy;
+
+/// The language that a flow's texts are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Language {
+    /// Fields of flows: paths, fallbacks, and what lies beyond them in the larger template language.
+    #[default]
+    Fields,
+    /// Workflows: paths and comparisons, and blocks that say their language.
+    Paths,
+}
 
 /// Bounds of this module; each is tested at the limit and one above.
 pub mod limits {

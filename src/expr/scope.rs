@@ -8,6 +8,8 @@ use crate::secret::Secret;
 
 /// The root under which a request's secrets are read.
 pub const SECRETS: &str = "secrets";
+/// A workflow's name for the token of its run.
+pub const RUN_SESSION: &str = "run.session";
 /// The root that no text of a flow may read.
 const INTERNAL: &str = "_internal";
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::core::Core;
 use super::native::{Dialect, Eval, Expr, Fault, Reads, Val};
 use super::value::{Text, json_inside, weight};
-use super::{ParseError, Scope, limits, scope, secret_named, too_large};
+use super::{Language, ParseError, Scope, limits, scope, secret_named, too_large};
 use crate::error::Result;
 
 /// A compiled template. Cheap to clone, made to be rendered many times.
@@ -91,6 +91,11 @@ pub enum Insert {
 impl Template {
     /// Compiles a source. Only `{{ }}` means anything; `{% %}` and `{# #}` are plain text.
     pub fn parse(source: &str) -> Result<Self, ParseError> {
+        Self::parse_in(source, Language::Fields)
+    }
+
+    /// [`Template::parse`] in a language.
+    pub fn parse_in(source: &str, language: Language) -> Result<Self, ParseError> {
         if source.len() > limits::SOURCE {
             return Err(ParseError::new(format!("the template is longer than {} bytes", limits::SOURCE)));
         }
@@ -108,7 +113,7 @@ impl Template {
             if !text.is_empty() {
                 parts.push(Part::Text(text.to_owned()));
             }
-            let body = Body::parse(slot[2..end - 2].trim()).map_err(|fault| fault.at(source, offset))?;
+            let body = Body::parse(slot[2..end - 2].trim(), language).map_err(|fault| fault.at(source, offset))?;
             parts.push(Part::Slot(Slot { source: slot.to_owned(), body, quoted: quotes.inside }));
             rest = after;
         }
@@ -155,7 +160,8 @@ impl Template {
         &self.0.reads.roots
     }
 
-    pub(crate) fn reads(&self) -> &Reads {
+    /// Everything it reads.
+    pub fn reads(&self) -> &Reads {
         &self.0.reads
     }
 
@@ -254,20 +260,23 @@ impl Slot {
 }
 
 impl Body {
-    fn parse(source: &str) -> Result<Self, ParseError> {
+    fn parse(source: &str, language: Language) -> Result<Self, ParseError> {
         if source.is_empty() {
             return Err(ParseError::new("`{{ }}` is empty; name a variable"));
         }
         if source.len() > limits::EXPRESSION {
             return Err(ParseError::new(format!("the expression is longer than {} bytes", limits::EXPRESSION)));
         }
-        match Expr::parse(source, Dialect::Field) {
+        let unreadable = |why: &str| {
+            let shown: String = source.chars().take(60).collect();
+            ParseError::new(format!("cannot read `{{{{ {shown} }}}}`: {why}"))
+        };
+        let dialect = if language == Language::Paths { Dialect::Path } else { Dialect::Field };
+        match Expr::parse(source, dialect) {
             Ok(expr) => Ok(Self::Native(expr)),
             Err(Fault::Refused(fault)) => Err(fault),
-            Err(Fault::Foreign(_)) => Core::parse(source).map(Self::Core).map_err(|fault| {
-                let shown: String = source.chars().take(60).collect();
-                ParseError::new(format!("cannot read `{{{{ {shown} }}}}`: {}", fault.message))
-            }),
+            Err(Fault::Foreign(why)) if language == Language::Paths => Err(unreadable(&why)),
+            Err(Fault::Foreign(_)) => Core::parse(source).map(Self::Core).map_err(|fault| unreadable(&fault.message)),
         }
     }
 

@@ -3,14 +3,16 @@
 use serde_json::{Map, Value};
 
 use super::native::Reads;
+use super::script::Sandbox;
 use super::value::weight;
-use super::{Insert, Missing, Rendered, Scope, Template, limits, too_large};
+use super::{Block, Insert, Language, Missing, Rendered, Scope, Template, limits, too_large};
 use crate::error::{Problems, Result};
 
 /// A compiled document. Object keys stay as they are; strings without a placeholder cost nothing to render.
 #[derive(Debug, Clone)]
 pub struct TemplateTree {
     root: Node,
+    blocks: Vec<Block>,
     reads: Reads,
 }
 
@@ -18,6 +20,8 @@ pub struct TemplateTree {
 enum Node {
     Fixed(Value),
     Text(Template),
+    /// A position in [`TemplateTree::blocks`].
+    Block(usize),
     List(Vec<Node>),
     Fields(Vec<(String, Node)>),
 }
@@ -28,14 +32,43 @@ const DEPTH: usize = 64;
 impl TemplateTree {
     /// Compiles every string of `value`; each fault is reported with the JSON pointer to it.
     pub fn parse(value: &Value) -> Result<Self, Problems> {
-        let mut compiler = Compiler { problems: Problems::default(), reads: Reads::default(), pointer: String::new() };
+        Self::parse_in(value, Language::Fields)
+    }
+
+    /// [`TemplateTree::parse`] in a language. In that of workflows, objects `{expr, lang}` are blocks.
+    pub fn parse_in(value: &Value, language: Language) -> Result<Self, Problems> {
+        let mut compiler =
+            Compiler { language, problems: Problems::default(), reads: Reads::default(), blocks: Vec::new(), pointer: String::new() };
         let root = compiler.node(value, 0);
-        if compiler.problems.0.is_empty() { Ok(Self { root, reads: compiler.reads }) } else { Err(compiler.problems) }
+        if compiler.problems.0.is_empty() {
+            Ok(Self { root, blocks: compiler.blocks, reads: compiler.reads })
+        } else {
+            Err(compiler.problems)
+        }
     }
 
     /// Fills every placeholder in. What it copies is bounded over the whole document.
     pub fn render(&self, scope: &Scope) -> Result<Rendered> {
-        let mut filler = Filler { scope, left: limits::COPIED, unresolved: Vec::new() };
+        self.render_around(scope, &[])
+    }
+
+    /// [`TemplateTree::render`], blocks and all.
+    pub async fn fill(&self, scope: &Scope<'_>, sandbox: &Sandbox) -> Result<Rendered> {
+        self.render_around(scope, &self.blocks(scope, sandbox).await?)
+    }
+
+    /// What its blocks come to, in their order.
+    pub async fn blocks(&self, scope: &Scope<'_>, sandbox: &Sandbox) -> Result<Vec<Value>> {
+        let mut values = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            values.push(block.eval(scope, sandbox).await?);
+        }
+        Ok(values)
+    }
+
+    /// [`TemplateTree::render`] with what the blocks came to.
+    pub fn render_around(&self, scope: &Scope, blocks: &[Value]) -> Result<Rendered> {
+        let mut filler = Filler { scope, blocks, left: limits::COPIED, unresolved: Vec::new() };
         let value = filler.node(&self.root)?;
         let mut seen = std::collections::BTreeSet::new();
         filler.unresolved.retain(|name| seen.insert(name.clone()));
@@ -57,6 +90,11 @@ impl TemplateTree {
         self.reads.managed.iter().map(String::as_str)
     }
 
+    /// Everything it reads.
+    pub const fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
     /// The variables it starts from.
     pub fn roots(&self) -> &std::collections::BTreeSet<String> {
         &self.reads.roots
@@ -64,6 +102,8 @@ impl TemplateTree {
 }
 
 struct Compiler {
+    language: Language,
+    blocks: Vec<Block>,
     problems: Problems,
     reads: Reads,
     pointer: String,
@@ -75,8 +115,23 @@ impl Compiler {
             self.problems.add(self.pointer.clone(), format!("the document nests deeper than {DEPTH}"));
             return Node::Fixed(Value::Null);
         }
+        if self.language == Language::Paths
+            && let Some(block) = Block::of(value)
+        {
+            return match block {
+                Ok(block) => {
+                    self.reads.add(block.reads());
+                    self.blocks.push(block);
+                    Node::Block(self.blocks.len() - 1)
+                }
+                Err(fault) => {
+                    self.problems.add(format!("{}/expr", self.pointer), fault.to_string());
+                    Node::Fixed(Value::Null)
+                }
+            };
+        }
         match value {
-            Value::String(text) if text.contains("{{") => match Template::parse(text) {
+            Value::String(text) if text.contains("{{") => match Template::parse_in(text, self.language) {
                 Ok(template) if template.is_literal() => Node::Fixed(value.clone()),
                 Ok(template) => {
                     self.reads.add(template.reads());
@@ -119,25 +174,30 @@ impl Node {
 }
 
 struct Filler<'s, 'a> {
+    blocks: &'s [Value],
     scope: &'s Scope<'a>,
     left: usize,
     unresolved: Vec<String>,
 }
 
 impl Filler<'_, '_> {
+    fn weighed(&mut self, value: Value) -> Result<Value> {
+        self.left = self.left.saturating_sub(weight(&value, self.left));
+        if self.left == 0 {
+            return Err(too_large("the rendered document", limits::COPIED));
+        }
+        Ok(value)
+    }
+
     fn node(&mut self, node: &Node) -> Result<Value> {
         match node {
             Node::Fixed(value) => Ok(value.clone()),
             Node::Text(template) => {
                 let rendered = template.render_with(self.scope, Missing::Empty, Insert::Text)?;
-                let size = weight(&rendered.value, self.left);
-                self.left = self.left.saturating_sub(size);
-                if self.left == 0 {
-                    return Err(too_large("the rendered document", limits::COPIED));
-                }
                 self.unresolved.extend(rendered.unresolved);
-                Ok(rendered.value)
+                self.weighed(rendered.value)
             }
+            Node::Block(place) => self.weighed(self.blocks.get(*place).cloned().unwrap_or_default()),
             Node::List(items) => items.iter().map(|item| self.node(item)).collect::<Result<_>>().map(Value::Array),
             Node::Fields(fields) => {
                 fields.iter().map(|(name, item)| Ok((name.clone(), self.node(item)?))).collect::<Result<Map<_, _>>>().map(Value::Object)

@@ -1,16 +1,17 @@
 //! The guard before every route of a secret key: who calls, and how often.
 //!
-//! A middleware rather than an extractor, so that a new route is shut unless it is put outside on purpose. On a few routes a page's session
-//! stands in the place of a key; which ones, and whose it is, the pages' own module says.
+//! A middleware rather than an extractor, so that a new route is shut unless it is put outside on purpose. On a few routes a page's session,
+//! and on those of workflows theirs, stands in the place of a key; which ones, and whose it is, their own modules say.
 
 use axum::extract::{FromRef, MatchedPath, Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HeaderName};
+use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::AppState;
 use super::dispatch::{Door, takes_sessions};
+use super::workflows;
 use crate::auth::Credentials;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -21,7 +22,7 @@ pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Proves the caller, counts the call against its rate, and hands the caller on.
 pub async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let caller = match prove(&state, request.headers(), route).await {
+    let caller = match prove(&state, request.headers(), request.uri(), route).await {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
@@ -38,7 +39,10 @@ pub async fn guard(State(state): State<AppState>, mut request: Request, next: Ne
     response
 }
 
-async fn prove(state: &AppState, headers: &HeaderMap, route: Option<&str>) -> Result<crate::model::Caller> {
+async fn prove(state: &AppState, headers: &HeaderMap, uri: &Uri, route: Option<&str>) -> Result<crate::model::Caller> {
+    if let Some(session) = workflows::session_of(route.unwrap_or_default(), headers, uri)? {
+        return workflows::prove(state, &session).await;
+    }
     let credentials = Credentials { authorization: read(headers, &AUTHORIZATION)?, api_key: read(headers, &API_KEY)? };
     if route.is_some_and(takes_sessions)
         && let Ok(key) = credentials.key()

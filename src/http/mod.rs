@@ -27,6 +27,7 @@ pub mod problem;
 pub mod schemas;
 pub mod scope;
 pub mod serve;
+pub mod workflows;
 
 use aide::transform::TransformOperation;
 use axum::Router;

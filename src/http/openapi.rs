@@ -12,11 +12,12 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::{AppState, admin, dispatch, docs};
+use super::{AppState, admin, dispatch, docs, workflows};
 use crate::error::{Envelope, Kind};
 
 const BEARER: &str = "bearer";
 const API_KEY: &str = "apiKey";
+const SESSION: &str = "session";
 
 /// Every route with its documentation. `guard` wraps the routes that need a secret key.
 pub fn surfaces(guard: impl FnOnce(ApiRouter<AppState>) -> ApiRouter<AppState>) -> (Router<AppState>, Value) {
@@ -24,13 +25,22 @@ pub fn surfaces(guard: impl FnOnce(ApiRouter<AppState>) -> ApiRouter<AppState>) 
         let settings = SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = "/components/schemas".into());
         context.schema = SchemaGenerator::new(settings);
     });
-    let guarded =
-        dispatch::routes().merge(admin::routes()).with_path_items(|item| item.security_requirement(BEARER).security_requirement(API_KEY));
-    let routes =
-        ApiRouter::new().merge(guard(guarded)).merge(dispatch::public_routes()).merge(admin::public_routes()).merge(docs::routes());
+    let of_workflows = workflows::routes().with_path_items(|item| item.security_requirement(SESSION));
+    let guarded = dispatch::routes()
+        .merge(admin::routes())
+        .merge(of_workflows)
+        .with_path_items(|item| item.security_requirement(BEARER).security_requirement(API_KEY));
+    let routes = ApiRouter::new()
+        .merge(guard(guarded))
+        .merge(dispatch::public_routes())
+        .merge(admin::public_routes())
+        .merge(workflows::public_routes())
+        .merge(docs::routes());
     in_context(|context| context.schema.subschema_for::<Envelope<'static>>());
     let mut api = OpenApi { info: info(), ..OpenApi::default() };
-    let router = routes.finish_api_with(&mut api, |api| api.security_scheme(BEARER, bearer()).security_scheme(API_KEY, api_key()));
+    let router = routes.finish_api_with(&mut api, |api| {
+        api.security_scheme(BEARER, bearer()).security_scheme(API_KEY, api_key()).security_scheme(SESSION, session())
+    });
     (router, complete(serde_json::to_value(&api).unwrap_or_default()))
 }
 
@@ -71,6 +81,15 @@ fn api_key() -> SecurityScheme {
     }
 }
 
+fn session() -> SecurityScheme {
+    SecurityScheme::ApiKey {
+        location: ApiKeyLocation::Header,
+        name: "Dispatched-Session".into(),
+        description: Some("A session begun at POST /api/session, or a run's token.".into()),
+        extensions: Default::default(),
+    }
+}
+
 /// The statuses that any operation may answer with.
 const ALWAYS: &[(u16, &str)] = &[
     (Kind::Malformed.status(), "The request is not well-formed"),
@@ -87,6 +106,8 @@ const GUARDED: &[(u16, &str)] = &[
 ];
 /// Those of pages.
 const OF_PAGES: &[(u16, &str)] = &[(StatusCode::GONE.as_u16(), "It was there, and was deleted")];
+/// Those of calls that wait for what may fail elsewhere.
+const OF_OTHERS: &[(u16, &str)] = &[(StatusCode::BAD_GATEWAY.as_u16(), "What was waited for failed; details say what")];
 /// Those of operations that take a body.
 const WITH_BODY: &[(u16, &str)] = &[
     (408, "The body came too slowly"),
@@ -97,7 +118,7 @@ const WITH_BODY: &[(u16, &str)] = &[
 
 /// Adds the error answers to every operation.
 fn complete(mut document: Value) -> Value {
-    let all = [ALWAYS, GUARDED, OF_PAGES, WITH_BODY].concat();
+    let all = [ALWAYS, GUARDED, OF_PAGES, OF_OTHERS, WITH_BODY].concat();
     let mut answers: Map<String, Value> = all.iter().map(|(status, text)| (name(*status), error_answer(text))).collect();
     answers.sort_keys();
     if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {

@@ -140,7 +140,8 @@ impl<P: Position> Trail<P> {
         Page { data: rows, pagination }
     }
 
-    fn and(&self, position: P) -> Self {
+    /// The way on from here.
+    pub fn and(&self, position: P) -> Self {
         let skip = (self.0.len() + 1).saturating_sub(LONGEST_TRAIL);
         Self(self.0.iter().skip(skip).copied().chain([position]).collect())
     }

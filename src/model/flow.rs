@@ -3,7 +3,7 @@
 //! A graph of steps. Ordered documents arrive here as a chain, branches as guards; nothing is interpreted twice.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The format of the compiled form; a stored flow outlives its compiler.
 pub const FORMAT: u32 = 1;
@@ -23,6 +23,22 @@ pub struct Flow {
     pub on_step_error: OnError,
     /// The run's time budget in milliseconds, pauses not counted.
     pub timeout_ms: u64,
+    /// Makes a workflow of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<Workflow>,
+}
+
+/// What makes a workflow of a flow. Its texts are in the language of paths, what its steps came to stands in the one variable `steps`, and when a
+/// step fails the others that run come to their end and what was done is undone.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Workflow {
+    /// Computed once, when the run begins, and seen as `vars`; strings in them are templates.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub vars: Map<String, Value>,
+    /// The output, a template over everything; that of the last step when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
 }
 
 impl Flow {
@@ -41,14 +57,17 @@ impl Flow {
             after: Vec::new(),
             guard: None,
             when: None,
+            when_in: None,
             retry: Retry::default(),
             timeout_ms,
             on_error: Some(OnError::Stop),
+            undo: None,
             output: None,
             stream: true,
             pointer: String::new(),
         };
-        Self { format: FORMAT, name: name.to_owned(), steps: vec![step], max_parallel: 1, on_step_error: OnError::Stop, timeout_ms }
+        let (steps, on_step_error) = (vec![step], OnError::Stop);
+        Self { format: FORMAT, name: name.to_owned(), steps, max_parallel: 1, on_step_error, timeout_ms, workflow: None }
     }
 }
 
@@ -73,12 +92,18 @@ pub struct Step {
     /// A condition; false means skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
+    /// In which language that is, where it is not the flow's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_in: Option<String>,
     #[serde(default)]
     pub retry: Retry,
     /// Time budget of one attempt in milliseconds.
     pub timeout_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+    /// What undoes the step when a later one fails: the parameters of its executor for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Value>,
     /// The variable that later templates read the result from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,

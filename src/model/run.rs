@@ -106,6 +106,8 @@ pub enum Who {
     ClientToken(ClientTokenId),
     /// A page with a session.
     Session(SessionId),
+    /// A run of a workflow, or whoever it gave its token to.
+    Run(RunId),
 }
 
 impl std::fmt::Display for Who {
@@ -114,6 +116,7 @@ impl std::fmt::Display for Who {
             Self::Key(id) => id.fmt(f),
             Self::ClientToken(id) => id.fmt(f),
             Self::Session(id) => id.fmt(f),
+            Self::Run(id) => id.fmt(f),
         }
     }
 }
@@ -133,6 +136,7 @@ impl Caller {
             Who::Key(_) => true,
             Who::ClientToken(_) => false,
             Who::Session(session) => run.input.session == Some(session),
+            Who::Run(id) => run.id == id,
         }
     }
 

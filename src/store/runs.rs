@@ -148,6 +148,8 @@ pub struct RunFilter {
     pub states: Vec<RunState>,
     /// Only runs of this saved flow or agent.
     pub target: Option<Target>,
+    /// Only runs of workflows.
+    pub workflows: bool,
     /// Only runs about this record.
     pub record: Option<RecordId>,
     /// Only runs with a smaller id (older).

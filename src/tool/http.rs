@@ -12,14 +12,19 @@ use serde_json::{Map, Value};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Problems, Result};
-use crate::expr::{Insert, Missing, Scope, Template, TemplateTree, bounds, secret_named};
+use crate::expr::script::Sandbox;
+use crate::expr::{Insert, Language, Missing, Reads, Scope, Template, TemplateTree, bounds, secret_named};
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
-use crate::secret::{Redactor, Secret};
+use crate::secret::{REDACTED, Redactor, Secret};
 use crate::tool::Effect;
 use crate::tool::url::{Joined, join};
 
 /// Largest answer, in bytes after inflation.
 pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;
+/// Largest answer to a workflow.
+pub const MAX_REPLY: u64 = 5 * 1024 * 1024;
+/// Longest body that is shown.
+const LONGEST_SHOWN: usize = 8 * 1024;
 
 /// A call as documents write it. Every text is a template.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -64,6 +69,14 @@ pub enum Mode {
     Step,
     /// A tool: `{{param}}` in a body enters as JSON; a missing one stays as it was written.
     Tool,
+    /// A workflow's step: texts are in the language of paths, a body keeps the type that it comes to, redirects are answers.
+    Workflow,
+}
+
+impl Mode {
+    fn language(self) -> Language {
+        if self == Self::Workflow { Language::Paths } else { Language::Fields }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -98,6 +111,8 @@ pub struct HttpCall {
     pub unresolved: Vec<String>,
     /// What secrets became on their way into the call: a callee that says it back is not repeated.
     scrub: Redactor,
+    /// An answer that is no text is kept whole, in base64.
+    binary: bool,
 }
 
 /// What came back. Anything that is not such an object is read as the body of a good answer: so a person who settles
@@ -110,6 +125,9 @@ pub struct HttpAnswer {
     pub headers: Map<String, Value>,
     pub media_type: String,
     pub body: String,
+    /// The body is no text: it is in base64.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub binary: bool,
     /// How long the callee asks to wait, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
@@ -126,6 +144,8 @@ enum Kept {
         media_type: String,
         body: String,
         #[serde(default)]
+        binary: bool,
+        #[serde(default)]
         retry_after_ms: Option<u64>,
     },
     Told(Value),
@@ -134,8 +154,8 @@ enum Kept {
 impl From<Kept> for HttpAnswer {
     fn from(kept: Kept) -> Self {
         match kept {
-            Kept::Answer { status, headers, media_type, body, retry_after_ms } => {
-                Self { status, headers, media_type, body, retry_after_ms }
+            Kept::Answer { status, headers, media_type, body, binary, retry_after_ms } => {
+                Self { status, headers, media_type, body, binary, retry_after_ms }
             }
             Kept::Told(value) => {
                 let (media_type, body) = match value {
@@ -143,7 +163,7 @@ impl From<Kept> for HttpAnswer {
                     Value::Null => ("text/plain", String::new()),
                     other => ("application/json", other.to_string()),
                 };
-                Self { status: 200, headers: Map::new(), media_type: media_type.into(), body, retry_after_ms: None }
+                Self { status: 200, headers: Map::new(), media_type: media_type.into(), body, binary: false, retry_after_ms: None }
             }
         }
     }
@@ -161,13 +181,14 @@ impl HttpTemplate {
         if config.url.trim().is_empty() {
             problems.add("/url", "expected an http or https URL");
         }
-        let url = parse(&mut problems, "/url", &config.url);
-        let headers = parse_map(&mut problems, "/headers", &config.headers);
-        let query = parse_map(&mut problems, "/query", &config.query);
-        let takes_body = !matches!(method, Method::GET | Method::HEAD | Method::DELETE);
+        let language = mode.language();
+        let url = parse(&mut problems, "/url", &config.url, language);
+        let headers = parse_map(&mut problems, "/headers", &config.headers, language);
+        let query = parse_map(&mut problems, "/query", &config.query, language);
+        let takes_body = !matches!(method, Method::GET | Method::HEAD) && (mode == Mode::Workflow || method != Method::DELETE);
         let body = config.body.as_ref().filter(|body| takes_body && !body.is_null()).and_then(|body| match body {
-            Value::String(text) => parse(&mut problems, "/body", text).map(BodyTemplate::Text),
-            other => match TemplateTree::parse(other) {
+            Value::String(text) if mode != Mode::Workflow => parse(&mut problems, "/body", text, language).map(BodyTemplate::Text),
+            other => match TemplateTree::parse_in(other, language) {
                 Ok(tree) => Some(BodyTemplate::Json(tree)),
                 Err(faults) => {
                     faults.0.into_iter().for_each(|fault| problems.add(format!("/body{}", fault.pointer), fault.message));
@@ -178,6 +199,9 @@ impl HttpTemplate {
         let auth = config.auth.as_ref().and_then(|auth| compile_auth(auth, &mut problems));
         let effect =
             config.effect.unwrap_or(if matches!(method, Method::POST | Method::PATCH) { Effect::Once } else { Effect::Idempotent });
+        if mode == Mode::Workflow && !takes_body && config.body.is_some() {
+            problems.add("/body", format!("{method} takes no body"));
+        }
         match url {
             Some(url) if problems.0.is_empty() => Ok(Self { method, url, headers, query, body, auth, effect, mode }),
             _ => Err(problems),
@@ -189,10 +213,36 @@ impl HttpTemplate {
         self.effect
     }
 
+    /// Everything that its templates read.
+    pub fn reads(&self) -> Reads {
+        let mut reads = Reads::default();
+        let texts = self.headers.iter().chain(&self.query).map(|(_, template)| template);
+        texts.chain([&self.url]).for_each(|template| reads.add(template.reads()));
+        match &self.body {
+            Some(BodyTemplate::Text(template)) => reads.add(template.reads()),
+            Some(BodyTemplate::Json(tree)) => reads.add(tree.reads()),
+            None => {}
+        }
+        reads
+    }
+
+    /// What the blocks in its body come to, for [`HttpTemplate::render_around`].
+    pub async fn blocks(&self, scope: &Scope<'_>, sandbox: &Sandbox) -> Result<Vec<Value>> {
+        match &self.body {
+            Some(BodyTemplate::Json(tree)) => tree.blocks(scope, sandbox).await,
+            Some(BodyTemplate::Text(_)) | None => Ok(Vec::new()),
+        }
+    }
+
     /// Fills the templates in. Error `secret_missing`: a secret that it names is not there. `key` goes out as `Idempotency-Key` with everything but GET and HEAD.
     pub fn render(&self, scope: &Scope<'_>, key: &str, budget: Duration) -> Result<HttpCall> {
+        self.render_around(scope, key, budget, &[])
+    }
+
+    /// [`HttpTemplate::render`] with what the blocks in the body came to.
+    pub fn render_around(&self, scope: &Scope<'_>, key: &str, budget: Duration, blocks: &[Value]) -> Result<HttpCall> {
         let (missing, insert) = match self.mode {
-            Mode::Step => (Missing::Empty, Insert::Text),
+            Mode::Step | Mode::Workflow => (Missing::Empty, Insert::Text),
             Mode::Tool => (Missing::KeepPlaceholder, Insert::Json),
         };
         let (pieces, mut unresolved) = self.url.pieces(scope, missing)?;
@@ -218,6 +268,10 @@ impl HttpTemplate {
         }
         let mut request = Request::new(self.method.clone(), url, Trust::Judged);
         request.max_bytes = MAX_ANSWER;
+        if self.mode == Mode::Workflow {
+            request.max_bytes = MAX_REPLY;
+            request.max_redirects = 0;
+        }
         request.deadlines = Deadlines { first_byte: budget, total: budget, ..request.deadlines };
         for (name, value) in &self.headers {
             let secret = value.uses_secrets();
@@ -242,13 +296,22 @@ impl HttpTemplate {
             }
             None => {}
         }
+        let mut is_json = matches!(self.body, Some(BodyTemplate::Json(_)));
         let body = match &self.body {
             Some(BodyTemplate::Text(template)) => Some(text(template, insert)?),
             Some(BodyTemplate::Json(tree)) => {
-                let rendered = tree.render(scope)?;
+                let rendered = tree.render_around(scope, blocks)?;
                 unresolved.extend(rendered.unresolved);
                 let form = request.headers.iter().any(|(name, value)| is_form(name, value));
-                Some(if form { urlencoded(&rendered.value) } else { rendered.value.to_string() })
+                match rendered.value {
+                    Value::Null if self.mode == Mode::Workflow => None,
+                    Value::String(text) if self.mode == Mode::Workflow => {
+                        is_json = false;
+                        Some(text)
+                    }
+                    value if form => Some(urlencoded(&value)),
+                    value => Some(value.to_string()),
+                }
             }
             None => None,
         };
@@ -256,7 +319,7 @@ impl HttpTemplate {
         let has = |request: &Request, name: &str| request.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
         if let Some(body) = body {
             if !has(&request, "content-type") {
-                let json = matches!(self.body, Some(BodyTemplate::Json(_))) || body.trim_start().starts_with(['{', '[']);
+                let json = is_json || self.mode != Mode::Workflow && body.trim_start().starts_with(['{', '[']);
                 request = request.header("content-type", if json { "application/json" } else { "text/plain; charset=utf-8" });
             }
             request.body = Some(Bytes::from(body));
@@ -267,7 +330,7 @@ impl HttpTemplate {
         if !has(&request, "user-agent") {
             request = request.header("user-agent", concat!("dispatch/", env!("CARGO_PKG_VERSION")));
         }
-        Ok(HttpCall { request, unresolved, scrub: Redactor::new(derived) })
+        Ok(HttpCall { request, unresolved, scrub: Redactor::new(derived), binary: self.mode == Mode::Workflow })
     }
 }
 
@@ -303,7 +366,7 @@ fn secrets_are_there(unresolved: &[String]) -> Result<()> {
         return Ok(());
     }
     let names = missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let message = format!("the call needs the secrets {names}, which the request did not bring; send them in `secrets`");
+    let message = format!("the call needs the secrets {names}, which are not there: neither sent in `secrets` nor kept");
     Err(Error::new(Kind::Invalid, "secret_missing", message))
 }
 
@@ -350,6 +413,55 @@ impl HttpCall {
         }
     }
 
+    pub fn method(&self) -> &str {
+        self.request.method.as_str()
+    }
+
+    pub fn url(&self) -> &str {
+        &self.request.url
+    }
+
+    pub fn body(&self) -> &[u8] {
+        self.request.body.as_deref().unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&HeaderText> {
+        self.request.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Sets a header, unless the call has one of this name.
+    pub fn add_header(&mut self, name: &str, value: impl Into<HeaderText>) {
+        if !self.request.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            self.request.headers.push((name.to_owned(), value.into()));
+        }
+    }
+
+    /// Sets a header, whatever the call had of this name.
+    pub fn set_header(&mut self, name: &str, value: impl Into<HeaderText>) {
+        self.request.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self.request.headers.push((name.to_owned(), value.into()));
+    }
+
+    /// The call as it may be shown: method, URL, headers and a body that is not too long, without credentials.
+    pub fn shown(&self) -> Value {
+        let headers = self.request.headers.iter().map(|(name, value)| {
+            let shown = match value {
+                HeaderText::Plain(text) if !is_credential(name) => self.scrub.text(text),
+                HeaderText::Plain(_) | HeaderText::Secret(_) => REDACTED.to_owned(),
+            };
+            (name.to_ascii_lowercase(), Value::String(shown))
+        });
+        let mut shown = Map::new();
+        shown.insert("method".into(), self.request.method.as_str().into());
+        shown.insert("url".into(), self.scrub.text(&self.request.url).into());
+        shown.insert("headers".into(), Value::Object(headers.collect()));
+        if let Some(body) = self.request.body.as_ref().filter(|body| body.len() <= LONGEST_SHOWN) {
+            let body = serde_json::from_slice(body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()));
+            shown.insert("body".into(), body);
+        }
+        Value::Object(shown)
+    }
+
     /// For what speaks a protocol of its own to the same place.
     pub fn into_head(self) -> Head {
         Head { url: self.request.url, headers: self.request.headers, scrub: self.scrub }
@@ -363,8 +475,13 @@ impl HttpCall {
         let mut headers = Value::Object(headers(&response.headers));
         self.scrub.value(&mut headers);
         let headers = headers.as_object().cloned().unwrap_or_default();
-        let body = self.scrub.text(&String::from_utf8_lossy(&response.bytes().await?));
-        Ok(HttpAnswer { status, headers, media_type, body, retry_after_ms })
+        let bytes = response.bytes().await?;
+        let (body, binary) = match std::str::from_utf8(&bytes) {
+            Ok(text) => (self.scrub.text(text), false),
+            Err(_) if self.binary => (base64::engine::general_purpose::STANDARD.encode(&bytes), true),
+            Err(_) => (self.scrub.text(&String::from_utf8_lossy(&bytes)), false),
+        };
+        Ok(HttpAnswer { status, headers, media_type, body, binary, retry_after_ms })
     }
 }
 
@@ -405,11 +522,16 @@ fn headers(map: &HeaderMap) -> Map<String, Value> {
         .collect()
 }
 
-fn parse(problems: &mut Problems, at: &str, source: &str) -> Option<Template> {
-    Template::parse(source).map_err(|error| problems.add(at, error.to_string())).ok()
+/// Headers whose values are nobody's to see.
+fn is_credential(name: &str) -> bool {
+    ["authorization", "x-api-key", "cookie", "set-cookie", "proxy-authorization"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-fn parse_map(problems: &mut Problems, at: &str, map: &Map<String, Value>) -> Vec<(String, Template)> {
+fn parse(problems: &mut Problems, at: &str, source: &str, language: Language) -> Option<Template> {
+    Template::parse_in(source, language).map_err(|error| problems.add(at, error.to_string())).ok()
+}
+
+fn parse_map(problems: &mut Problems, at: &str, map: &Map<String, Value>, language: Language) -> Vec<(String, Template)> {
     let mut parsed = Vec::with_capacity(map.len());
     for (name, value) in map {
         let text = match value {
@@ -421,7 +543,7 @@ fn parse_map(problems: &mut Problems, at: &str, map: &Map<String, Value>) -> Vec
                 continue;
             }
         };
-        if let Some(template) = parse(problems, &format!("{at}/{name}"), &text) {
+        if let Some(template) = parse(problems, &format!("{at}/{name}"), &text, language) {
             parsed.push((name.clone(), template));
         }
     }
@@ -431,14 +553,15 @@ fn parse_map(problems: &mut Problems, at: &str, map: &Map<String, Value>) -> Vec
 fn compile_auth(auth: &AuthConfig, problems: &mut Problems) -> Option<AuthTemplate> {
     match auth.kind.as_str() {
         "" | "none" => None,
-        "bearer" => parse(problems, "/auth/token", &auth.token).map(AuthTemplate::Bearer),
+        "bearer" => parse(problems, "/auth/token", &auth.token, Language::Fields).map(AuthTemplate::Bearer),
         "basic" => {
-            let user = parse(problems, "/auth/username", &auth.username);
-            user.zip(parse(problems, "/auth/password", &auth.password)).map(|(user, password)| AuthTemplate::Basic(user, password))
+            let user = parse(problems, "/auth/username", &auth.username, Language::Fields);
+            user.zip(parse(problems, "/auth/password", &auth.password, Language::Fields))
+                .map(|(user, password)| AuthTemplate::Basic(user, password))
         }
         "api_key" | "apiKey" | "header" => {
             let name = auth.header_name.clone().unwrap_or_else(|| "x-api-key".into());
-            parse(problems, "/auth/token", &auth.token).map(|token| AuthTemplate::Header(name, token))
+            parse(problems, "/auth/token", &auth.token, Language::Fields).map(|token| AuthTemplate::Header(name, token))
         }
         other => {
             problems.add("/auth/type", format!("unknown `{other}`; one of none, bearer, basic, api_key"));

@@ -8,6 +8,7 @@
 pub mod http;
 pub mod mcp;
 pub mod services;
+pub mod signature;
 mod url;
 
 use std::sync::Arc;

@@ -112,6 +112,7 @@ fn the_statuses_are_those_of_the_source() {
         ("unsupported_content_encoding", "415"),
         ("method_not_allowed", "405"),
         ("conversation_deleted", "410"),
+        ("invalid_response", "502"),
     ];
     let page = read("docs/errors.md");
     let answers = page.split("\n## ").find(|section| section.starts_with("Answers to a call")).unwrap();
@@ -211,7 +212,15 @@ fn the_readme_s_first_call_is_the_first_example() {
 #[test]
 fn links_between_pages_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for page in ["README.md", "ARCHITECTURE.md", "docs/configuration.md", "docs/compatibility.md", "docs/guarantees.md", "docs/steps.md"] {
+    for page in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/configuration.md",
+        "docs/compatibility.md",
+        "docs/guarantees.md",
+        "docs/steps.md",
+        "docs/workflows.md",
+    ] {
         let folder = root.join(page).parent().unwrap().to_owned();
         for target in read(page).split("](").skip(1).map(|rest| rest.split(')').next().unwrap_or_default().to_owned()) {
             let file = target.split('#').next().unwrap_or_default();

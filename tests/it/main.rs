@@ -19,3 +19,4 @@ mod sim;
 mod ssrf;
 mod store;
 mod support;
+mod workflows;

@@ -114,6 +114,7 @@ impl Child<'_> {
         options.source = "child".into();
         let input = RunInput { record: run.input.record.clone(), options, ..input()? };
         let start = StartRun {
+            id: None,
             tenant: run.tenant,
             plan: plan.clone(),
             target: self.target,

@@ -19,6 +19,7 @@ mod paginate_api;
 mod prompt;
 mod records;
 mod repeat;
+mod request;
 mod run_flow;
 mod search;
 mod send_email;
@@ -37,6 +38,7 @@ mod wait_for_signal;
 mod wait_until;
 
 pub use memories::Memory;
+pub use request::SIGNING_SECRET;
 
 use std::time::Duration;
 
@@ -45,6 +47,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::context::{LONGEST_WAIT, StepContext, StepResult};
+use super::memory::Orders;
+use super::plan::StepReads;
 use crate::error::Problems;
 use crate::expr::{Missing, Piece, Template, TemplateTree};
 use crate::model::{Flow, Step};
@@ -84,6 +88,11 @@ pub trait StepBody: Send + Sync {
         &[]
     }
 
+    /// What its texts read, for workflows.
+    fn reads(&self) -> StepReads {
+        StepReads::default()
+    }
+
     /// Where its configuration names the first model.
     fn model_field(&self) -> &'static str {
         "model"
@@ -105,6 +114,8 @@ pub struct StepOutput {
     /// How many turns an agent took.
     pub turns: Option<u32>,
     pub fallback: Option<Value>,
+    /// What it says of the rest of the run.
+    pub orders: Orders,
 }
 
 impl StepOutput {
@@ -141,6 +152,7 @@ pub const ALL: &[StepType] = &[
     vectors::STORE,
     vectors::SEARCH,
     repeat::TYPE,
+    request::TYPE,
     crawl::TYPE,
     search::TYPE,
     fetch_github::TYPE,

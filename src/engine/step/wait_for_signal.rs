@@ -64,7 +64,7 @@ impl StepBody for Body {
             return Err(StepFailure::new("invalid_signal_name", NAME).into());
         }
         let wait_key = context.key("wait");
-        if let Some(signal) = first_kept(context, &name).await? {
+        if let Some(signal) = first_kept(context, &[&name]).await? {
             // Taken once in the whole run, whichever steps wait for the name.
             context.record(&used(&signal), Outcome::Done(Value::String(context.step_id().to_owned())));
             context.record(&taken, Outcome::Done(signal.payload.clone()));
@@ -88,12 +88,14 @@ impl StepBody for Body {
     }
 }
 
-fn used(signal: &Signal) -> String {
+/// Where the journal keeps that a signal was taken.
+pub(super) fn used(signal: &Signal) -> String {
     format!("signals/{}/{}", signal.name, signal.id)
 }
 
-async fn first_kept(context: &StepContext<'_>, name: &str) -> StepResult<Option<Signal>> {
+/// The first signal with one of these names that no step has taken.
+pub(super) async fn first_kept(context: &StepContext<'_>, names: &[&str]) -> StepResult<Option<Signal>> {
     let run = context.run;
     let kept = run.patiently(|| context.parts().store.kept_signals(run.tenant, run.run)).await?;
-    Ok(kept.into_iter().find(|signal| signal.name == name && context.recall(&used(signal)).is_none()))
+    Ok(kept.into_iter().find(|signal| names.contains(&signal.name.as_str()) && context.recall(&used(signal)).is_none()))
 }

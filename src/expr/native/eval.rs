@@ -339,6 +339,13 @@ fn compare(op: Op, left: &Val<'_>, right: &Val<'_>) -> bool {
         Op::Equal => equal(left, right),
         Op::Unequal => !equal(left, right),
         Op::In => contains(right, left),
+        Op::Same => same(left, right),
+        Op::Differ => !same(left, right),
+        Op::Within => within(right, left),
+        Op::Below => strict_order(left, right) == Some(Ordering::Less),
+        Op::AtMost => matches!(strict_order(left, right), Some(Ordering::Less | Ordering::Equal)),
+        Op::Above => strict_order(left, right) == Some(Ordering::Greater),
+        Op::AtLeast => matches!(strict_order(left, right), Some(Ordering::Greater | Ordering::Equal)),
         _ => matches!(
             (op, order(left, right)),
             (Op::Less, Some(Ordering::Less))
@@ -396,6 +403,53 @@ fn order(left: &Val<'_>, right: &Val<'_>) -> Option<Ordering> {
     match (left.as_str(), right.as_str()) {
         (Some(a), Some(b)) => Some(a.encode_utf16().cmp(b.encode_utf16())),
         _ => left.number().partial_cmp(&right.number()),
+    }
+}
+
+/// Equal without any conversion, containers member by member; nothing is null.
+fn same(left: &Val<'_>, right: &Val<'_>) -> bool {
+    match (left.is_nullish(), right.is_nullish()) {
+        (false, false) => {}
+        (left, right) => return left && right,
+    }
+    if left.type_of() == "number" && right.type_of() == "number" {
+        return same_number(left, right);
+    }
+    match (left.as_value(), right.as_value()) {
+        (Some(left), Some(right)) => alike(left, right),
+        _ => false,
+    }
+}
+
+/// JSON is at most so deep that this ends.
+fn alike(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| alike(left, right))
+        }
+        (Value::Object(left), Value::Object(right)) => {
+            left.len() == right.len() && left.iter().all(|(name, value)| right.get(name).is_some_and(|other| alike(value, other)))
+        }
+        (Value::Number(_), Value::Number(_)) => same_number(&Val::Ref(left), &Val::Ref(right)),
+        _ => left == right,
+    }
+}
+
+fn strict_order(left: &Val<'_>, right: &Val<'_>) -> Option<Ordering> {
+    match (left.as_str(), right.as_str()) {
+        (Some(left), Some(right)) => Some(left.cmp(right)),
+        (None, None) if left.type_of() == "number" && right.type_of() == "number" => left.number().partial_cmp(&right.number()),
+        _ => None,
+    }
+}
+
+/// [`contains`] without any conversion.
+fn within(whole: &Val<'_>, part: &Val<'_>) -> bool {
+    match (whole.as_value(), part.as_str()) {
+        (Some(Value::Array(items)), _) => items.iter().any(|item| same(&Val::Ref(item), part)),
+        (Some(Value::Object(fields)), Some(name)) => fields.contains_key(name),
+        (Some(Value::String(text)), Some(part)) => text.contains(part),
+        _ => false,
     }
 }
 

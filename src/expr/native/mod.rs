@@ -1,9 +1,10 @@
 //! The expressions that need no engine: paths, literals, fallbacks, and the common operators of JavaScript.
 //!
-//! Two dialects share one grammar. In [`Dialect::Field`] (inside `{{ }}`) an unspaced hyphen belongs to a name and
+//! Three dialects share one grammar. In [`Dialect::Field`] (inside `{{ }}`) an unspaced hyphen belongs to a name and
 //! `secret:NAME` is a managed secret; in [`Dialect::Script`] (conditions) a hyphen subtracts, `input.x` and
-//! `variables.x` mean `x`, and `{{ }}` may stand for a value. What the grammar does not know is reported as
-//! [`Fault::Foreign`], so that the caller can hand the text to a larger engine.
+//! `variables.x` mean `x`, and `{{ }}` may stand for a value. [`Dialect::Path`] is the language of workflows: paths as in fields, the words
+//! `and`, `or`, `not`, comparisons that never convert, no arithmetic, and `secrets.NAME` is a managed secret. What the grammar does not know is
+//! reported as [`Fault::Foreign`], so that the caller can hand the text to a larger engine.
 
 mod eval;
 mod parse;
@@ -17,11 +18,19 @@ use super::{ParseError, Template};
 
 pub use eval::{Eval, Val};
 
-/// Which of the two spellings is read.
+/// Which of the spellings is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     Field,
     Script,
+    Path,
+}
+
+impl Dialect {
+    /// Whether a hyphen within a name belongs to it.
+    const fn has_hyphens(self) -> bool {
+        matches!(self, Self::Field | Self::Path)
+    }
 }
 
 /// Why a text is not one of these expressions.
@@ -66,6 +75,16 @@ pub enum Op {
     More,
     MoreEqual,
     In,
+    /// Equal in type and value, containers member by member; nothing is equal to null.
+    Same,
+    Differ,
+    /// Orders, of two numbers or two texts; false for everything else.
+    Below,
+    AtMost,
+    Above,
+    AtLeast,
+    /// A member of a list, a name in an object, a part of a text; nothing is converted.
+    Within,
     Add,
     Subtract,
     Multiply,
@@ -116,6 +135,8 @@ pub struct Reads {
     pub secrets: BTreeSet<String>,
     /// Managed secrets, `secret:NAME`.
     pub managed: BTreeSet<String>,
+    /// The first two names of each path that has two.
+    pub members: BTreeSet<(String, String)>,
 }
 
 impl Reads {
@@ -123,6 +144,7 @@ impl Reads {
         self.roots.extend(other.roots.iter().cloned());
         self.secrets.extend(other.secrets.iter().cloned());
         self.managed.extend(other.managed.iter().cloned());
+        self.members.extend(other.members.iter().cloned());
     }
 
     /// Whether any secret is read, managed or of the request.
@@ -142,6 +164,9 @@ impl Expr {
             Self::Literal(_) | Self::Undefined => {}
             Self::Path(path) => {
                 reads.roots.insert(path.variable());
+                if let Some(key) = path.keys.first().filter(|_| !path.prefixed) {
+                    reads.members.insert((path.root.clone(), key.name().into_owned()));
+                }
             }
             Self::Secret { name, managed: true } => {
                 reads.managed.insert(name.clone());

@@ -9,7 +9,7 @@ pub(super) type Parsed<T> = Result<T, Fault>;
 
 pub fn expression(source: &str, dialect: Dialect) -> Parsed<Expr> {
     let mut parser = Parser { source, rest: source, dialect, depth: 0, nodes: 0 };
-    let expr = parser.choice()?;
+    let expr = parser.whole()?;
     parser.space();
     if parser.rest.is_empty() { Ok(expr) } else { parser.foreign() }
 }
@@ -22,6 +22,18 @@ const LEVELS: &[&[(&str, Op)]] = &[
     &[("<=", Op::LessEqual), (">=", Op::MoreEqual), ("<", Op::Less), (">", Op::More), ("in", Op::In)],
     &[("+", Op::Add), ("-", Op::Subtract)],
     &[("*", Op::Multiply), ("/", Op::Divide), ("%", Op::Remainder)],
+];
+
+/// Those of [`Dialect::Path`], above and below `not`.
+const WORDS: &[&[(&str, Op)]] = &[&[("or", Op::Or)], &[("and", Op::And)]];
+const COMPARISONS: &[(&str, Op)] = &[
+    ("==", Op::Same),
+    ("!=", Op::Differ),
+    ("<=", Op::AtMost),
+    (">=", Op::AtLeast),
+    ("<", Op::Below),
+    (">", Op::Above),
+    ("in", Op::Within),
 ];
 
 /// Spellings that begin like a known operator and are something else.
@@ -83,6 +95,50 @@ impl<'s> Parser<'s> {
         Ok(())
     }
 
+    /// A whole expression of the dialect.
+    fn whole(&mut self) -> Parsed<Expr> {
+        if self.dialect == Dialect::Path {
+            self.enter()?;
+            let expr = self.words(0)?;
+            self.leave();
+            return Ok(expr);
+        }
+        self.choice()
+    }
+
+    /// `or` and `and`, which give true or false, whatever stands beside them.
+    fn words(&mut self, level: usize) -> Parsed<Expr> {
+        let Some(operators) = WORDS.get(level) else {
+            return self.negation();
+        };
+        let mut left = self.words(level + 1)?;
+        while let Some(op) = self.operator(operators) {
+            self.count()?;
+            let right = self.words(level + 1)?;
+            let both = Expr::Binary(op, Box::new(left), Box::new(right));
+            left = Expr::Not(Box::new(Expr::Not(Box::new(both))));
+        }
+        Ok(left)
+    }
+
+    /// `not` binds looser than a comparison.
+    fn negation(&mut self) -> Parsed<Expr> {
+        self.space();
+        let rest = self.rest.strip_prefix("not").filter(|rest| rest.starts_with([' ', '(', '\t', '\n']));
+        let Some(rest) = rest else {
+            let left = self.unary()?;
+            let Some(op) = self.operator(COMPARISONS) else { return Ok(left) };
+            self.count()?;
+            let right = self.unary()?;
+            return Ok(Expr::Binary(op, Box::new(left), Box::new(right)));
+        };
+        self.rest = rest;
+        self.enter()?;
+        let inner = self.negation()?;
+        self.leave();
+        Ok(Expr::Not(Box::new(inner)))
+    }
+
     fn choice(&mut self) -> Parsed<Expr> {
         self.enter()?;
         let test = self.binary(0)?;
@@ -119,7 +175,8 @@ impl<'s> Parser<'s> {
         }
         for (text, op) in operators {
             let Some(rest) = self.rest.strip_prefix(text) else { continue };
-            if *op == Op::In && rest.starts_with(|next: char| next.is_alphanumeric() || next == '_') {
+            let word = text.starts_with(char::is_alphabetic);
+            if word && rest.starts_with(|next: char| next.is_alphanumeric() || matches!(next, '_' | '-' | '.')) {
                 continue;
             }
             self.rest = rest;
@@ -133,7 +190,10 @@ impl<'s> Parser<'s> {
         if self.rest.starts_with("--") || self.rest.starts_with("++") {
             return self.foreign();
         }
-        let wrap: fn(Expr) -> Expr = if self.eat("!") {
+        let bare = self.dialect == Dialect::Path;
+        let wrap: fn(Expr) -> Expr = if bare && !self.rest.starts_with('-') {
+            return self.postfix();
+        } else if self.eat("!") {
             |inner| Expr::Not(Box::new(inner))
         } else if self.eat("-") {
             negated
@@ -193,9 +253,12 @@ impl<'s> Parser<'s> {
         let Expr::Path(mut path) = expr else { return Ok(expr) };
         if path.root == scope::SECRETS {
             return match path.keys.as_slice() {
-                [key] => Ok(Expr::Secret { name: key.name().into_owned(), managed: false }),
+                [key] => Ok(Expr::Secret { name: key.name().into_owned(), managed: self.dialect == Dialect::Path }),
                 _ => self.refused("name one secret: `secrets.name`"),
             };
+        }
+        if self.dialect == Dialect::Path && path.root == "run" && path.keys == [Key::Name("session".into())] {
+            return Ok(Expr::Secret { name: scope::RUN_SESSION.into(), managed: false });
         }
         if self.dialect == Dialect::Script && (path.root == "input" || path.root == "variables") {
             if path.keys.is_empty() {
@@ -209,7 +272,7 @@ impl<'s> Parser<'s> {
     fn item(&mut self, target: Expr) -> Parsed<Expr> {
         self.rest = &self.rest[1..];
         self.enter()?;
-        let index = self.choice()?;
+        let index = self.whole()?;
         self.leave();
         self.expect("]")?;
         let key = match &index {
@@ -220,18 +283,18 @@ impl<'s> Parser<'s> {
         match key {
             Some(key) => Ok(attach(target, key)),
             // Computed positions, and those counted from the end, mean different things in different languages.
-            None if self.dialect == Dialect::Field => Err(Fault::Foreign("a computed position".into())),
+            None if self.dialect.has_hyphens() => Err(Fault::Foreign("a computed position".into())),
             None => Ok(Expr::Item(Box::new(self.finish(target)?), Box::new(index))),
         }
     }
 
     fn member(&mut self, target: Expr) -> Parsed<Expr> {
-        let name = match self.dialect {
-            Dialect::Field => self.segment()?,
-            Dialect::Script => self.name()?,
-        };
+        let name = if self.dialect.has_hyphens() { self.segment()? } else { self.name()? };
         if !self.rest.starts_with('(') {
             return Ok(attach(target, Key::from_text(name)));
+        }
+        if self.dialect == Dialect::Path {
+            return Err(Fault::Foreign(format!("the method `{name}`")));
         }
         let method = match name {
             "includes" => Method::Includes,
@@ -260,7 +323,7 @@ impl<'s> Parser<'s> {
                     break;
                 }
             }
-            items.push(self.choice()?);
+            items.push(self.whole()?);
         }
         Ok(items)
     }
@@ -272,7 +335,7 @@ impl<'s> Parser<'s> {
         match first {
             '(' => {
                 self.rest = &self.rest[1..];
-                let inner = self.choice()?;
+                let inner = self.whole()?;
                 self.expect(")")?;
                 Ok(inner)
             }

@@ -65,10 +65,7 @@ const FIELD_WORDS: &[&str] = &["and", "else", "if", "in", "is", "not", "or"];
 
 impl<'s> Parser<'s> {
     pub(super) fn word(&mut self) -> Parsed<Expr> {
-        let word = match self.dialect {
-            Dialect::Field => self.segment()?,
-            Dialect::Script => self.name()?,
-        };
+        let word = if self.dialect.has_hyphens() { self.segment()? } else { self.name()? };
         if self.dialect == Dialect::Field && self.rest.starts_with(':') {
             match word {
                 "secret" => return self.managed_secret(),
@@ -82,11 +79,11 @@ impl<'s> Parser<'s> {
             ("true", _) | ("True", Dialect::Field) => return Ok(Expr::Literal(Value::Bool(true))),
             ("false", _) | ("False", Dialect::Field) => return Ok(Expr::Literal(Value::Bool(false))),
             ("null", _) | ("none" | "None", Dialect::Field) => return Ok(Expr::Literal(Value::Null)),
-            ("undefined", _) => return Ok(Expr::Undefined),
+            ("undefined", Dialect::Field | Dialect::Script) => return Ok(Expr::Undefined),
             _ => {}
         }
         let foreign = match self.dialect {
-            Dialect::Field => FIELD_WORDS.contains(&word),
+            Dialect::Field | Dialect::Path => FIELD_WORDS.contains(&word),
             Dialect::Script => SCRIPT_WORDS.contains(&word),
         };
         if foreign || self.rest.starts_with('(') {

@@ -10,6 +10,7 @@
 mod engine;
 #[cfg(feature = "js")]
 mod fault;
+pub mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,11 +112,28 @@ pub struct Sandbox {
     limits: Limits,
     clock: Clock,
     turns: Arc<Semaphore>,
+    /// Not there: this process cannot make others of its kind.
+    workers: Option<worker::Workers>,
 }
 
 impl Sandbox {
     pub fn new(limits: Limits, clock: Clock) -> Self {
-        Self { limits, clock, turns: Arc::new(Semaphore::new(limits.concurrent.max(1))) }
+        Self { limits, clock, turns: Arc::new(Semaphore::new(limits.concurrent.max(1))), workers: None }
+    }
+
+    /// The same sandbox, with workers that are processes of `program` for what must be killed to be stopped.
+    #[must_use]
+    pub fn with_workers(self, program: std::path::PathBuf) -> Self {
+        let workers = worker::Workers::new(program, self.limits, self.clock.clone());
+        Self { workers: Some(workers), ..self }
+    }
+
+    /// Runs a script of another language over `scope`, in a process of its own, and gives its value.
+    pub async fn outside(&self, lang: worker::Lang, code: &str, scope: Map<String, Value>) -> Result<Value, ScriptError> {
+        match &self.workers {
+            Some(workers) => workers.run(lang, code, scope).await,
+            None => Err(ScriptError::Unavailable),
+        }
     }
 
     /// Runs a script over `scope` and gives its value.

@@ -115,7 +115,7 @@ pub fn compile_with(document: &Value, step_timeout_ms: u64) -> Result<Flow> {
         }
     };
     let steps = compiler.finish()?;
-    Ok(Flow { format: FORMAT, name: name.to_owned(), steps, max_parallel, on_step_error, timeout_ms })
+    Ok(Flow { format: FORMAT, name: name.to_owned(), steps, max_parallel, on_step_error, timeout_ms, workflow: None })
 }
 
 struct Compiler {
@@ -210,6 +210,8 @@ impl Compiler {
             after,
             guard: guard.cloned(),
             when: self.text(map, "when", at),
+            when_in: None,
+            undo: None,
             retry,
             timeout_ms,
             on_error: self.on_error(map, &handling, at),

@@ -69,7 +69,7 @@ impl Callback {
         let plan = engine.check(&self.flow(&job.order.name, job.order.timeout_ms.unwrap_or(LONGEST_CALL)))?;
         let tenant: TenantId = job.tenant;
         let input = RunInput { inputs: inputs(job), ..RunInput::default() };
-        Ok(StartRun { tenant, plan, target: Target::default(), input, secrets: BTreeMap::new(), key: None, parent: None })
+        Ok(StartRun { id: None, tenant, plan, target: Target::default(), input, secrets: BTreeMap::new(), key: None, parent: None })
     }
 
     fn flow(&self, name: &str, timeout_ms: u64) -> Flow {

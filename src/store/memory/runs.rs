@@ -8,7 +8,7 @@ use super::{MemoryStore, Tables};
 use crate::clock::Timestamp;
 use crate::id::{NodeId, RunId, TenantId, WaitId};
 use crate::model::event::Segment;
-use crate::model::{Epoch, JournalEntry, Outcome, Run, RunState};
+use crate::model::{Epoch, JournalEntry, Outcome, Run, RunState, Target};
 use crate::store::{
     Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, Signal, StoreError, StoreResult,
 };
@@ -208,6 +208,7 @@ impl crate::store::Runs for MemoryStore {
                 && (filter.states.is_empty() || filter.states.contains(&run.state))
                 && (filter.record.is_none() || filter.record == run.input.record_id())
                 && filter.target.is_none_or(|target| target == run.target)
+                && (!filter.workflows || matches!(run.target, Target::Workflow(_)))
                 && filter.before.is_none_or(|before| run.id < before)
                 && filter.after.is_none_or(|after| run.id > after)
         });

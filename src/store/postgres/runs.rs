@@ -185,10 +185,11 @@ impl Runs for PostgresStore {
         // A plain condition: an index is of no use to one that may be none.
         let record = if filter.record.is_some() { " and record_id = $8" } else { " and cast($8 as text) is null" };
         let order = if filter.oldest_first { "asc" } else { "desc" };
+        let workflows = if filter.workflows { " and substr(flow_id, 1, 3) = 'wf_'" } else { "" };
         let rows = sqlx::query(AssertSqlSafe(format!(
             "select id, state, flow_id, flow_name, created_at, finished_at, failure, spent from runs \
              where tenant = $1 and (cast($2 as text) is null or state in (select json_array_elements_text($2::json))) and ($3 is null or flow_id = $3) \
-                and ($4 is null or id < $4) and ($5 is null or id > $5){record} order by id {order} limit $6 offset $7"
+                and ($4 is null or id < $4) and ($5 is null or id > $5){record}{workflows} order by id {order} limit $6 offset $7"
         )))
         .bind(tenant.suffix())
         .bind((!filter.states.is_empty()).then(|| json(&RunState::words(&filter.states))))

@@ -49,7 +49,10 @@ fn every_operation_is_named_and_its_parts_are_documented() {
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.keys().any(|status| status.starts_with('2')), "{at}");
             assert!(responses.contains_key("500"), "{at}");
-            let proves = operation.get("security").is_some() || path.starts_with("/v1/client/") || path.starts_with("/hooks/");
+            let proves = operation.get("security").is_some()
+                || path.starts_with("/v1/client/")
+                || path.starts_with("/hooks/")
+                || path.starts_with("/api/session");
             assert_eq!(responses.contains_key("401"), proves, "{at}");
             assert_eq!(responses.contains_key("422"), operation.get("requestBody").is_some(), "{at}");
             for (status, response) in responses {

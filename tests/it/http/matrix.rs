@@ -55,6 +55,9 @@ fn anywhere(path: &str) -> String {
         .replace("{triggerId}", &format!("trig_{suffix}"))
         .replace("{queueName}", "nowhere")
         .replace("{workflowName}", "nobody")
+        .replace("{workflow}", "nobody")
+        .replace("{run}", &format!("run_{suffix}"))
+        .replace("{secret}", "NOBODY")
         .replace("{signal}", "go")
         .replace("{alias}", "next")
         .replace("{provider}", "openai")
@@ -117,6 +120,8 @@ struct Property {
     letter: String,
     cron: String,
     trigger: String,
+    /// Runs of a workflow: one that waits, and one that could not be undone.
+    workflow_runs: [String; 2],
     /// Has ended.
     ended: Value,
     /// Waits for an approval, to be cancelled.
@@ -183,6 +188,16 @@ impl Property {
         app.put("/v1/queues/q").json(&json!({ "paused": true })).ok().await;
         let cron = app.post("/v1/crons").json(&json!({ "name": "c", "schedule": "@daily" })).ok().await["id"].as_str().unwrap().to_owned();
         let trigger = app.post("/v1/triggers").json(&json!({ "name": "h" })).ok().await["id"].as_str().unwrap().to_owned();
+        app.put("/api/secrets/OWNERS").json(&json!({ "value": "canary-of-the-owner" })).ok().await;
+        let mine = json!({ "name": "mine", "version": 1, "steps": { "w": { "wait": { "signal": "end" } } } });
+        app.put("/api/workflows/mine").json(&mine).ok().await;
+        sink.on("/bad", [Reply::status(400, json!({}))]);
+        let (good, bad) = (json!({ "url": sink.url("/good") }), json!({ "url": sink.url("/bad") }));
+        let stuck = json!({ "a": { "request": good, "compensate": bad }, "b": { "after": ["a"], "request": bad } });
+        app.put("/api/workflows/stuck").json(&json!({ "name": "stuck", "version": 1, "steps": stuck })).ok().await;
+        let begun = app.post("/workflows/mine").json(&json!({})).ok().await["run_id"].as_str().unwrap().to_owned();
+        let failed = app.post("/workflows/stuck").json(&json!({})).send().await.json()["details"]["run_id"].as_str().unwrap().to_owned();
+        let workflow_runs = [begun, failed];
         let said = json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false });
         let spoken = app.post(&format!("/v1/agents/{}/execute", agent["id"].as_str().unwrap())).json(&said).ok().await;
         Self {
@@ -197,6 +212,7 @@ impl Property {
             letter,
             cron,
             trigger,
+            workflow_runs,
             ended: json!({ "id": kept["executionId"] }),
             waits: paused(
                 app,
@@ -235,6 +251,11 @@ impl Property {
         of["id"].as_str().unwrap()
     }
 
+    /// The run of a workflow that an operation can do something to.
+    fn workflow_run(&self, operation: &str) -> &str {
+        if operation.ends_with("/compensation") { &self.workflow_runs[1] } else { &self.workflow_runs[0] }
+    }
+
     /// The job that an operation can do something to.
     fn job(&self, operation: &str) -> &str {
         match operation {
@@ -266,6 +287,9 @@ impl Property {
             .replace("{triggerId}", &self.trigger)
             .replace("{queueName}", "q")
             .replace("{workflowName}", "f")
+            .replace("{workflow}", "mine")
+            .replace("{run}", self.workflow_run(operation))
+            .replace("{secret}", "OWNERS")
             .replace("{signal}", "go")
             .replace("{alias}", "preview")
             .replace("{provider}", "openai")
@@ -296,6 +320,11 @@ impl Property {
             "POST /v1/executions/{executionId}/settle" => Some(
                 json!({ "waitId": self.unsettled["waits"][0]["id"], "outcome": "succeeded", "result": { "status": 200, "headers": {}, "body": "x" } }),
             ),
+            "PUT /api/workflows/{workflow}" => {
+                Some(json!({ "name": "mine", "version": 1, "steps": { "w": { "wait": { "signal": "end" } } } }))
+            }
+            "PUT /api/secrets/{secret}" => Some(json!({ "value": "another-canary" })),
+            "POST /workflows/{workflow}" | "POST /api/runs/{run}/signal/{signal}" => Some(json!({})),
             "POST /v1/executions/{executionId}/signals/{signal}" => Some(json!({ "paid": true })),
             _ => None,
         }
@@ -362,7 +391,20 @@ impl Property {
         state.push(app.get("/v1/tools").ok().await);
         state.push(app.get(&format!("/v1/batches/{}", self.batch)).ok().await);
         state.push(app.get(&format!("/v1/evals/{}", self.eval)).ok().await);
-        for list in ["/v1/jobs", "/v1/dlq", "/v1/crons", "/v1/queues", "/v1/triggers", "/v1/workflows/runs", "/v1/stats"] {
+        for run in &self.workflow_runs {
+            state.push(app.get(&format!("/api/runs/{run}")).ok().await);
+        }
+        for list in [
+            "/api/workflows",
+            "/api/secrets",
+            "/v1/jobs",
+            "/v1/dlq",
+            "/v1/crons",
+            "/v1/queues",
+            "/v1/triggers",
+            "/v1/workflows/runs",
+            "/v1/stats",
+        ] {
             state.push(app.get(list).ok().await);
         }
         let assets = app.get("/v1/assets").ok().await;
@@ -408,7 +450,9 @@ async fn what_belongs_to_another_tenant_is_not_there() {
     let mut operations: Vec<Operation> = guarded().into_iter().filter(|operation| operation.path.contains('{')).collect();
     for Operation { method, path, .. } in &operations {
         let name = format!("{method} {path}");
-        if ["PUT /v1/credentials/{provider}", "PUT /v1/queues/{queueName}"].contains(&name.as_str()) {
+        let own =
+            ["PUT /v1/credentials/{provider}", "PUT /v1/queues/{queueName}", "PUT /api/workflows/{workflow}", "PUT /api/secrets/{secret}"];
+        if own.contains(&name.as_str()) {
             continue; // Keeps something of the stranger's own; checked below.
         }
         if by_body(&name) {
@@ -434,6 +478,10 @@ async fn what_belongs_to_another_tenant_is_not_there() {
                 app.bare(method.clone(), &none).bearer(&stranger).refused(400, "invalid_id").await;
                 continue;
             }
+            if path.contains("{secret}") {
+                app.bare(method.clone(), &none).bearer(&stranger).refused(400, "invalid_name").await;
+                continue;
+            }
             assert_eq!(foreign, ask(&none, accept).await, "{name} tells a foreign id from no id");
         }
     }
@@ -457,6 +505,9 @@ async fn what_belongs_to_another_tenant_is_not_there() {
     assert_eq!(edited, json!({ "updated": 0, "missing": [property.record["id"]], "conflicts": [] }));
     let deleted = app.bare(Method::POST, "/v1/records/bulk-delete").bearer(&stranger).json(&ids).ok().await;
     assert_eq!(deleted["deleted"], 0);
+    let theirs = json!({ "name": "mine", "version": 9, "steps": { "w": { "wait": { "signal": "x" } } } });
+    app.bare(Method::PUT, "/api/workflows/mine").bearer(&stranger).json(&theirs).ok().await;
+    app.bare(Method::PUT, "/api/secrets/OWNERS").bearer(&stranger).json(&json!({ "value": "theirs" })).ok().await;
     app.bare(Method::PUT, "/v1/credentials/openai").bearer(&stranger).json(&json!({ "apiKey": "sk-stranger-9999" })).ok().await;
     assert_eq!(property.state(&app).await, before, "nothing came of any of it");
     // The very same calls succeed for the owner: it was the tenant that was refused. Those that end something come last.

@@ -127,6 +127,7 @@ pub fn draw(dice: &Dice, number: usize, horizon: Duration) -> Case {
         max_parallel: usize::try_from(dice.within(1, 4)).unwrap_or(1),
         on_step_error: policy(dice, 80),
         timeout_ms: EVER,
+        workflow: None,
     };
     let inputs = Map::from_iter([("n".to_owned(), json!(n))]);
     Case {
@@ -228,6 +229,8 @@ fn step(dice: &Dice, case: &str, plot: &Plot, after: &[usize], plots: &[Plot]) -
         after: after.iter().map(|before| plots[*before].id.clone()).collect(),
         guard: plot.guard.map(|(chooser, branch)| Guard { step: plots[chooser].id.clone(), branch }),
         when: plot.when.is_some().then(|| "n > 3".into()),
+        when_in: None,
+        undo: None,
         retry,
         timeout_ms,
         on_error: dice.percent(40).then(|| policy(dice, 70)),

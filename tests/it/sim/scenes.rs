@@ -36,6 +36,8 @@ fn step(id: &str, action: &str, config: Value, after: &[&str]) -> Step {
         after: after.iter().map(|id| (*id).to_owned()).collect(),
         guard: None,
         when: None,
+        when_in: None,
+        undo: None,
         retry: dispatch::model::flow::Retry::default(),
         timeout_ms: 3_600_000 * 100,
         on_error: None,
@@ -112,8 +114,15 @@ impl Scene {
 fn scene(nodes: usize, trouble: Trouble, steps: Vec<(Plot, Step)>, play: impl AsyncFnOnce(&Scene)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let (plots, steps): (Vec<Plot>, Vec<Step>) = steps.into_iter().unzip();
-    let flow =
-        Flow { format: FORMAT, name: "scene".into(), steps, max_parallel: 4, on_step_error: OnError::Stop, timeout_ms: 3_600_000_000 };
+    let flow = Flow {
+        format: FORMAT,
+        name: "scene".into(),
+        steps,
+        max_parallel: 4,
+        on_step_error: OnError::Stop,
+        timeout_ms: 3_600_000_000,
+        workflow: None,
+    };
     let case =
         Case { name: "scene".into(), flow, input: RunInput::default(), plots, keyed: false, starts: Duration::ZERO, cancelled: None };
     runtime.block_on(async {

@@ -286,6 +286,7 @@ impl World {
     fn start_run(&self, case: &Case, node: &Node) -> dispatch::error::Result<StartRun> {
         let key = RunKey { route: "simulated".into(), key: case.name.clone(), request_hash: case.name.clone(), expires_at: Timestamp::MAX };
         Ok(StartRun {
+            id: None,
             tenant: self.tenant,
             plan: node.engine.check(&case.flow)?,
             target: dispatch::model::Target::default(),

@@ -141,6 +141,11 @@ impl Drop for TestApp {
     }
 }
 
+/// [`within`], for what takes its time.
+pub async fn within_minutes<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(120), what).await.expect("took too long")
+}
+
 /// Fails a test that would otherwise hang.
 pub async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), what).await.expect("took too long")

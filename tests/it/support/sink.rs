@@ -123,6 +123,11 @@ impl Sink {
         self.0.seen.lock().iter().filter(|seen| seen.path == path).cloned().collect()
     }
 
+    /// Everything that came, in order.
+    pub fn everything(&self) -> Vec<Seen> {
+        self.0.seen.lock().clone()
+    }
+
     /// Path and query of everything that came, in order.
     pub fn all(&self) -> Vec<String> {
         self.0.asked.lock().clone()

@@ -140,6 +140,7 @@ impl World {
         config.allow_private = vec!["127.0.0.1/32".parse().unwrap()];
         config.workers.lease = Duration::from_secs(2);
         config.limits.rate = None;
+        config.script_program = Some(env!("CARGO_BIN_EXE_dispatch").into());
         let urls = [("OPENAI", "/v1"), ("ANTHROPIC", ""), ("GEMINI", "")];
         for (name, path) in urls {
             config.env.insert(format!("{name}_API_KEY"), PROVIDER_KEY.into());

@@ -37,7 +37,7 @@ impl Resolved {
     /// What the engine starts.
     pub fn start(self, tenant: TenantId, key: Option<RunKey>) -> StartRun {
         let Self { plan, target, input, secrets, .. } = self;
-        StartRun { tenant, plan, target, input, secrets, key, parent: None }
+        StartRun { id: None, tenant, plan, target, input, secrets, key, parent: None }
     }
 }
 

@@ -1,0 +1,254 @@
+//! One call of a service, with its attempts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::reply::{Directives, Made, Reply, body};
+use super::{Again, Fields, LONGEST_CALL, Request, duration};
+use crate::clock::Timestamp;
+use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
+use crate::engine::step::http::net_failure;
+use crate::expr::Reads;
+use crate::failpoint;
+use crate::model::event::Event;
+use crate::tool::Effect;
+use crate::tool::http::{HttpConfig, HttpTemplate, Mode};
+use crate::tool::signature;
+
+/// The managed secret that calls are signed with, if the tenant keeps one of this name.
+pub const SIGNING_SECRET: &str = "DISPATCHED_SIGNING_SECRET";
+/// Attempts after the first when a service asks for another one and the document says nothing.
+const ASKED_RETRIES: u32 = 3;
+
+/// What all calls of a step have in common.
+pub(super) struct Maker {
+    pub timeout: Duration,
+    pub schema: Option<Arc<jsonschema::Validator>>,
+    pub again: Option<Again>,
+}
+
+/// A compiled call.
+#[derive(Clone)]
+pub(super) struct Call {
+    http: HttpTemplate,
+    timeout: Duration,
+    schema: Option<Arc<jsonschema::Validator>>,
+    again: Option<Again>,
+}
+
+/// Where a call stands in its step.
+pub(super) struct Place<'p> {
+    /// In the journal, below the step.
+    pub at: String,
+    /// Behind the run's id, what services tell it by.
+    pub key: String,
+    /// The step that services are told of.
+    pub step: &'p str,
+    /// What its texts see besides what everybody sees.
+    pub own: &'p Map<String, Value>,
+    /// Waits between attempts do not pause the run.
+    pub in_hand: bool,
+    /// Each attempt is told in the log.
+    pub told: bool,
+}
+
+/// How an attempt is judged.
+enum Verdict {
+    Good,
+    /// Made again after that wait, or the longer one of the document's.
+    Again(Option<Duration>, StepFailure),
+    Failed(StepFailure),
+}
+
+impl Maker {
+    pub fn call(&self, fields: &mut Fields, name: &str, request: &Request) -> Option<Call> {
+        let config = HttpConfig {
+            url: request.url.clone(),
+            method: request.method.clone().unwrap_or_default(),
+            headers: request.headers.clone(),
+            query: request.query.clone(),
+            body: request.body.clone(),
+            auth: None,
+            effect: Some(request.effect.unwrap_or(Effect::Idempotent)),
+        };
+        let timeout = duration(fields, &format!("{name}/timeout"), request.timeout.as_deref(), LONGEST_CALL).unwrap_or(self.timeout);
+        match HttpTemplate::compile(&config, Mode::Workflow) {
+            Ok(http) => Some(Call { http, timeout, schema: self.schema.clone(), again: self.again.clone() }),
+            Err(faults) => {
+                faults.0.into_iter().for_each(|fault| fields.0.add(format!("/{name}{}", fault.pointer), fault.message));
+                None
+            }
+        }
+    }
+}
+
+impl Call {
+    pub fn reads(&self) -> Reads {
+        self.http.reads()
+    }
+
+    /// Makes the call until it is answered well or given up.
+    pub async fn make(&self, context: &StepContext<'_>, place: &Place<'_>) -> StepResult<Reply> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let at = format!("{}/attempt/{attempts}", place.at);
+            let made = self.attempt(context, place, &at, attempts).await?;
+            let (verdict, directives) = self.judge(&made);
+            if let Some(told) = directives.told() {
+                self.tell_once(context, place, &at, told);
+            }
+            let (asked, failure) = match (verdict, made) {
+                (Verdict::Good, Made::Replied(answer)) => return Ok(Reply { answer, attempts, directives }),
+                (Verdict::Good, Made::Broke { .. }) => return Err(StepFailure::new("no_reply", "there was no reply").into()),
+                (Verdict::Failed(failure), _) => return Err(failure.into()),
+                (Verdict::Again(asked, failure), _) => (asked, failure),
+            };
+            let most = self.again.as_ref().map_or(ASKED_RETRIES, |again| again.max);
+            if attempts > most {
+                return Err(failure.into());
+            }
+            let due = context.chosen(&format!("{at}/due"), || self.due(context, attempts, asked)).await;
+            self.tell_of_retry(context, place, &at, (attempts, most), &failure, due);
+            if place.in_hand {
+                context.outside(context.parts().clock.sleep_until(due)).await;
+            } else {
+                context.sleep_until(&context.key(&format!("{at}/retry")), due).await?;
+            }
+        }
+    }
+
+    /// One attempt, made or recalled.
+    async fn attempt(&self, context: &StepContext<'_>, place: &Place<'_>, at: &str, number: u32) -> StepResult<Made> {
+        let class = self.http.effect();
+        context
+            .effect(&context.key(at), class, || async {
+                let call = self.render(context, place, number).await?;
+                if place.told {
+                    let mut value = call.shown();
+                    if let Value::Object(map) = &mut value {
+                        map.insert("stepId".into(), place.step.into());
+                        map.insert("attempt".into(), number.into());
+                    }
+                    context.emit(Event::Custom { name: "dispatch.request".into(), value });
+                }
+                failpoint::hit("tool.before");
+                let answer = call.send(&context.parts().egress, &context.parts().clock).await;
+                failpoint::hit("tool.after");
+                match answer {
+                    Ok(answer) => Ok(Made::Replied(answer)),
+                    Err(error) => {
+                        let failure = net_failure(&error);
+                        if class == Effect::Once && failure.fate_unknown {
+                            return Err(Interrupt::Fail(failure));
+                        }
+                        Ok(Made::Broke { broke: failure.code, message: failure.message, retryable: failure.retryable })
+                    }
+                }
+            })
+            .await
+    }
+
+    async fn render(&self, context: &StepContext<'_>, place: &Place<'_>, number: u32) -> StepResult<crate::tool::http::HttpCall> {
+        let scope = context.scope_with_secrets();
+        let scope = scope.within(place.own);
+        let blocks = self.http.blocks(&scope, &context.parts().sandbox).await?;
+        let run = run_id(context);
+        let key = format!("{run}/{}", place.key);
+        let mut call = self.http.render_around(&scope, &key, self.timeout, &blocks)?;
+        context.unresolved(std::mem::take(&mut call.unresolved));
+        call.add_header("idempotency-key", key);
+        call.set_header("dispatched-run", run);
+        call.set_header("dispatched-step", place.step);
+        call.set_header("dispatched-attempt", number.to_string());
+        call.set_header("dispatched-workflow", context.run.plan.flow.name.as_str());
+        if let Some(secret) = context.run.known_secrets.get(SIGNING_SECRET) {
+            signature::sign(&mut call, secret, &context.run.tenant.to_string(), context.now())?;
+        }
+        Ok(call)
+    }
+
+    fn judge(&self, made: &Made) -> (Verdict, Directives) {
+        let answer = match made {
+            Made::Broke { broke, message, retryable } => {
+                let failure = StepFailure { retryable: *retryable, ..StepFailure::new(broke.as_str(), message.as_str()) };
+                let again = *retryable && self.again.as_ref().is_some_and(|again| again.network);
+                return (if again { Verdict::Again(None, failure) } else { Verdict::Failed(failure) }, Directives::default());
+            }
+            Made::Replied(answer) => answer,
+        };
+        let directives = Directives::read(answer);
+        let verdict = self.judge_reply(answer, &directives);
+        (verdict, directives)
+    }
+
+    fn judge_reply(&self, answer: &crate::tool::http::HttpAnswer, directives: &Directives) -> Verdict {
+        if let Some(text) = &directives.fail {
+            return Verdict::Failed(StepFailure::new("failed_by_service", if text.is_empty() { "the service said so" } else { text }));
+        }
+        let good = (200..300).contains(&answer.status);
+        let failure = StepFailure { retryable: answer.is_transient(), ..StepFailure::new("http_status", answer.complaint()) };
+        if let Some(wait) = directives.retry.filter(|_| !directives.cancel && !directives.complete) {
+            let asked = if good { StepFailure::new("retry_asked", "the service asked to be called again") } else { failure };
+            return Verdict::Again(Some(wait), asked);
+        }
+        if !good {
+            let again = self.again.as_ref().is_some_and(|again| again.statuses.contains(&answer.status));
+            let wait = answer.retry_after_ms.map(Duration::from_millis);
+            return if again { Verdict::Again(wait, failure) } else { Verdict::Failed(failure) };
+        }
+        let body = body(answer);
+        if let Some(fault) = self.schema.as_ref().and_then(|schema| schema.iter_errors(&body).next().map(|fault| fault.to_string())) {
+            return Verdict::Failed(StepFailure::new("response_schema", format!("the reply does not keep to its schema: {fault}")));
+        }
+        Verdict::Good
+    }
+
+    fn due(&self, context: &StepContext<'_>, made: u32, asked: Option<Duration>) -> Timestamp {
+        let own = self.again.as_ref().map_or(0, |again| {
+            let most = again.retry.delay_after(made);
+            if again.jitter { context.parts().clock.below(most + 1) } else { most }
+        });
+        let own = Duration::from_millis(own);
+        context.now().after(asked.map_or(own, |asked| asked.max(own)))
+    }
+
+    fn tell_of_retry(
+        &self,
+        context: &StepContext<'_>,
+        place: &Place<'_>,
+        at: &str,
+        (made, of): (u32, u32),
+        failure: &StepFailure,
+        due: Timestamp,
+    ) {
+        let value = json!({
+            "stepId": place.step, "attempt": made, "of": of + 1, "error": failure.message, "code": failure.code, "retryAt": due,
+        });
+        self.once(context, &format!("{at}/told_retry"), Event::Custom { name: "dispatch.retrying".into(), value });
+    }
+
+    fn tell_once(&self, context: &StepContext<'_>, place: &Place<'_>, at: &str, mut told: Value) {
+        if let Value::Object(map) = &mut told {
+            map.insert("stepId".into(), place.step.into());
+        }
+        self.once(context, &format!("{at}/told"), Event::Custom { name: "dispatch.directive".into(), value: told });
+    }
+
+    /// Tells something that is told again by no later entry into the step.
+    fn once(&self, context: &StepContext<'_>, at: &str, event: Event) {
+        let key = context.key(at);
+        if context.recall(&key).is_none() {
+            context.emit(event);
+            context.record_done(&key, &true);
+        }
+    }
+}
+
+/// The run's id as its own texts name it.
+fn run_id(context: &StepContext<'_>) -> String {
+    let own = context.variable("run").and_then(|run| run.get("id")).and_then(Value::as_str);
+    own.map_or_else(|| context.run.run.to_string(), str::to_owned)
+}

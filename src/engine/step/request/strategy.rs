@@ -1,0 +1,440 @@
+//! Many calls in one step: for each element of a list, for each chunk of it, all at once, in a race, or one after the other into one value.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::StreamExt;
+use futures_util::stream::{self, FuturesUnordered};
+use indexmap::IndexMap;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::call::{Call, Maker, Place};
+use super::reply::Reply;
+use super::{Fields, Request, Requests, Several, shown_tree};
+use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
+use crate::engine::plan::StepReads;
+use crate::expr::{Block, TemplateTree};
+use crate::model::Outcome;
+use crate::model::event::Event;
+
+/// Elements of one strategy.
+const MOST_ELEMENTS: usize = 10_000;
+/// Calls of one step at once.
+const MOST_AT_ONCE: u32 = 100;
+/// Contenders, and requests that stand in the document.
+const MOST_REQUESTS: usize = 100;
+
+/// How a step makes many calls.
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(rename = "WorkflowStrategy")]
+pub(super) enum Config {
+    /// The step's request for each element, so many at once.
+    FanOut {
+        /// A list: a template, or a block `{expr, lang}`.
+        over: Value,
+        /// Calls at once; 5 when absent, 100 at most.
+        #[serde(default)]
+        concurrency: Option<u32>,
+        /// The element's name in texts, besides `item`.
+        #[serde(default, rename = "as")]
+        name: Option<String>,
+        /// What a failed element does to the step.
+        #[serde(default)]
+        on_error: OnError,
+    },
+    /// The same all at once; or several requests.
+    Scatter {
+        #[serde(default)]
+        over: Option<Value>,
+        #[serde(default, rename = "as")]
+        name: Option<String>,
+        #[serde(default)]
+        requests: Option<Several>,
+        #[serde(default)]
+        on_error: OnError,
+    },
+    /// Several requests at once; the first good reply is the step's.
+    Race {
+        requests: Several,
+        /// Whether the others are cut off then; true when absent.
+        #[serde(default)]
+        cancel_losers: Option<bool>,
+    },
+    /// The step's request for each chunk, which texts see as `batch`.
+    Batch {
+        over: Value,
+        /// Elements of a chunk.
+        size: u32,
+        /// Chunks at once; 1 when absent, 100 at most.
+        #[serde(default)]
+        concurrency: Option<u32>,
+        #[serde(default)]
+        on_error: OnError,
+    },
+    /// One element after the other, into one value.
+    Reduce {
+        over: Value,
+        /// What `acc` is at first.
+        #[serde(default)]
+        initial: Value,
+        /// The next `acc`, of `acc`, `item`, `index` and, when there is a request, `result`.
+        expr: String,
+        /// `path`, `jsonpath` or `lua`; a path when absent.
+        #[serde(default)]
+        lang: Option<String>,
+    },
+}
+
+/// What a failed element does to the step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "WorkflowOnError")]
+pub(super) enum OnError {
+    /// The step fails, when the calls that are under way have ended.
+    #[default]
+    Fail,
+    /// The element's result is `{error}`, and the others go on.
+    Continue,
+}
+
+/// Compiled.
+pub(super) enum Strategy {
+    Each { over: TemplateTree, at_once: usize, name: Option<String>, on_error: OnError },
+    All { requests: Requests, named: bool, on_error: OnError },
+    Race { requests: Requests, cancel_losers: bool },
+    Batch { over: TemplateTree, size: usize, at_once: usize, on_error: OnError },
+    Reduce { over: TemplateTree, initial: TemplateTree, next: Block },
+}
+
+impl Config {
+    pub fn compile(self, fields: &mut Fields, make: &Maker, has_call: bool) -> Option<Strategy> {
+        let needs_call = |fields: &mut Fields| {
+            if !has_call {
+                fields.problem("request", "expected, since the strategy makes it for each element");
+            }
+        };
+        let at_once = |fields: &mut Fields, given: Option<u32>, default: u32| {
+            let at_once = given.unwrap_or(default);
+            if !(1..=MOST_AT_ONCE).contains(&at_once) {
+                fields.problem("strategy/concurrency", format!("expected 1 to {MOST_AT_ONCE}"));
+            }
+            at_once as usize
+        };
+        let alone = |fields: &mut Fields| {
+            if has_call {
+                fields.problem("request", "the strategy has requests of its own");
+            }
+        };
+        match self {
+            Self::FanOut { over, concurrency, name, on_error } => {
+                needs_call(fields);
+                let at_once = at_once(fields, concurrency, 5);
+                Some(Strategy::Each { over: shown_tree(fields, "strategy/over", &over)?, at_once, name: name_of(fields, name), on_error })
+            }
+            Self::Scatter { over: Some(over), name, requests: None, on_error } => {
+                needs_call(fields);
+                let over = shown_tree(fields, "strategy/over", &over)?;
+                Some(Strategy::Each { over, at_once: MOST_AT_ONCE as usize, name: name_of(fields, name), on_error })
+            }
+            Self::Scatter { over: None, requests: Some(several), on_error, .. } => {
+                alone(fields);
+                let named = matches!(several, Several::Named(_));
+                Some(Strategy::All { requests: requests(fields, make, several, 1)?, named, on_error })
+            }
+            Self::Scatter { .. } => {
+                fields.problem("strategy", "expected either `over` or `requests`");
+                None
+            }
+            Self::Race { requests: several, cancel_losers } => {
+                alone(fields);
+                Some(Strategy::Race { requests: requests(fields, make, several, 2)?, cancel_losers: cancel_losers.unwrap_or(true) })
+            }
+            Self::Batch { over, size, concurrency, on_error } => {
+                needs_call(fields);
+                if size == 0 {
+                    fields.problem("strategy/size", "expected 1 or more");
+                }
+                let at_once = at_once(fields, concurrency, 1);
+                Some(Strategy::Batch { over: shown_tree(fields, "strategy/over", &over)?, size: size.max(1) as usize, at_once, on_error })
+            }
+            Self::Reduce { over, initial, expr, lang } => {
+                let next = Block::parse(&expr, lang.as_deref()).map_err(|fault| fields.problem("strategy/expr", fault.to_string())).ok();
+                if next.as_ref().is_some_and(|next| next.reads().uses_secrets()) {
+                    fields.problem("strategy/expr", super::SECRETS);
+                }
+                let (over, initial) = (shown_tree(fields, "strategy/over", &over), shown_tree(fields, "strategy/initial", &initial));
+                Some(Strategy::Reduce { over: over?, initial: initial?, next: next? })
+            }
+        }
+    }
+}
+
+fn name_of(fields: &mut Fields, name: Option<String>) -> Option<String> {
+    let name = name.filter(|name| name != "item")?;
+    let taken = ["trigger", "steps", "vars", "secrets", "run", "index", "batch"];
+    let plain = name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        && name.starts_with(|first: char| first.is_ascii_alphabetic());
+    if !plain || taken.contains(&name.as_str()) {
+        fields.problem("strategy/as", "expected a name of letters, digits and `_` that means nothing else");
+    }
+    Some(name)
+}
+
+fn requests(fields: &mut Fields, make: &Maker, several: Several, least: usize) -> Option<Requests> {
+    let listed: Vec<(String, Request)> = match several {
+        Several::Named(map) => map.into_iter().collect(),
+        Several::Listed(list) => list.into_iter().enumerate().map(|(index, request)| (index.to_string(), request)).collect(),
+    };
+    if !(least..=MOST_REQUESTS).contains(&listed.len()) {
+        fields.problem("strategy/requests", format!("expected {least} to {MOST_REQUESTS}"));
+    }
+    let mut requests = IndexMap::with_capacity(listed.len());
+    for (name, request) in listed {
+        let call = make.call(fields, &format!("strategy/requests/{}", name.replace('~', "~0").replace('/', "~1")), &request);
+        requests.insert(name, call?);
+    }
+    Some(requests)
+}
+
+/// What came of one element.
+type Came = (usize, Result<Value, Interrupt>);
+
+impl Strategy {
+    /// Adds what its texts read, but for the name that it gives elements.
+    pub fn reads(&self, reads: &mut StepReads) {
+        match self {
+            Self::Each { over, name, .. } => {
+                if let Some(name) = name {
+                    reads.sent.roots.remove(name);
+                }
+                reads.stored.add(over.reads());
+            }
+            Self::Batch { over, .. } => reads.stored.add(over.reads()),
+            Self::All { requests, .. } | Self::Race { requests, .. } => requests.values().for_each(|call| reads.sent.add(&call.reads())),
+            Self::Reduce { over, initial, next } => {
+                [over.reads(), initial.reads(), next.reads()].into_iter().for_each(|read| reads.stored.add(read));
+            }
+        }
+    }
+
+    /// Makes the calls, and puts what they came to into the step's `value`.
+    pub async fn run(
+        &self,
+        context: &StepContext<'_>,
+        call: Option<&Call>,
+        own: &Map<String, Value>,
+        value: &mut Map<String, Value>,
+    ) -> StepResult<()> {
+        let no_call = || Interrupt::Fail(StepFailure::new("no_request", "the step has no request"));
+        match self {
+            Self::Each { over, at_once, name, on_error } => {
+                let call = call.ok_or_else(no_call)?;
+                let items = elements(context, over, own).await?;
+                let one = |index: usize, item: Value| async move {
+                    let mut own = own.clone();
+                    own.insert("index".into(), json!(index));
+                    if let Some(name) = name {
+                        own.insert(name.clone(), item.clone());
+                    }
+                    own.insert("item".into(), item);
+                    element(context, call, index, &index.to_string(), &own).await
+                };
+                value.insert("items".into(), Value::Array(many(items, *at_once, *on_error, one).await?));
+            }
+            Self::Batch { over, size, at_once, on_error } => {
+                let call = call.ok_or_else(no_call)?;
+                let items = elements(context, over, own).await?;
+                let chunks = items.chunks(*size).map(|chunk| Value::Array(chunk.to_vec())).collect();
+                let one = |index: usize, batch: Value| async move {
+                    let mut own = own.clone();
+                    own.insert("index".into(), json!(index));
+                    own.insert("batch".into(), batch);
+                    element(context, call, index, &index.to_string(), &own).await
+                };
+                value.insert("items".into(), Value::Array(many(chunks, *at_once, *on_error, one).await?));
+            }
+            Self::All { requests, named, on_error } => {
+                let names: Vec<Value> = requests.keys().map(|name| Value::String(name.clone())).collect();
+                let one = |index: usize, name: Value| async move {
+                    let call = requests.get_index(index).map(|(_, call)| call).ok_or_else(no_call)?;
+                    element(context, call, index, name.as_str().unwrap_or_default(), own).await
+                };
+                let items = many(names, MOST_AT_ONCE as usize, *on_error, one).await?;
+                let items = if *named { Value::Object(requests.keys().cloned().zip(items).collect()) } else { Value::Array(items) };
+                value.insert("items".into(), items);
+            }
+            Self::Race { requests, cancel_losers } => race(context, requests, own, *cancel_losers, value).await?,
+            Self::Reduce { over, initial, next } => {
+                let items = elements(context, over, own).await?;
+                value.insert("result".into(), reduce(context, items, initial, next, call, own).await?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The elements, computed once.
+async fn elements(context: &StepContext<'_>, over: &TemplateTree, own: &Map<String, Value>) -> StepResult<Vec<Value>> {
+    let key = context.key("elements");
+    if let Some(items) = context.recall_as(&key) {
+        return Ok(items);
+    }
+    let scope = context.scope();
+    let rendered = over.fill(&scope.within(own), &context.parts().sandbox).await?;
+    let Value::Array(items) = rendered.value else {
+        return Err(StepFailure::new("over_not_a_list", "`strategy.over` came to something else than a list").into());
+    };
+    if items.len() > MOST_ELEMENTS {
+        let message = format!("`strategy.over` came to {} elements; {MOST_ELEMENTS} are possible", items.len());
+        return Err(StepFailure::new("too_many_elements", message).into());
+    }
+    context.record_done(&key, &items);
+    Ok(items)
+}
+
+/// One element's call; its result as later steps see it.
+async fn element(context: &StepContext<'_>, call: &Call, index: usize, name: &str, own: &Map<String, Value>) -> StepResult<Value> {
+    let step = context.step_id();
+    let place = Place { at: format!("call/{index}"), key: format!("{step}/{name}"), step, own, in_hand: false, told: false };
+    let made = call.make(context, &place).await;
+    let told = context.key(&format!("call/{index}/ended"));
+    if !matches!(made, Err(Interrupt::Suspend)) && context.recall(&told).is_none() {
+        let mut value = json!({ "stepId": step, "index": index, "name": name });
+        match &made {
+            Ok(reply) => value["status"] = json!(reply.answer.status),
+            Err(Interrupt::Fail(failure)) => value["error"] = json!({ "code": failure.code, "message": failure.message }),
+            Err(Interrupt::Suspend) => {}
+        }
+        context.emit(Event::Custom { name: "dispatch.item".into(), value });
+        context.record_done(&told, &true);
+    }
+    made.map(|reply| json!({ "status": reply.answer.status, "response": reply.value() }))
+}
+
+/// Does something for each item, so many at once, and gives what came of them in their order. When one fails and that matters, no more begin, and those
+/// under way come to their end.
+async fn many<F: Future<Output = StepResult<Value>>>(
+    items: Vec<Value>,
+    at_once: usize,
+    on_error: OnError,
+    one: impl Fn(usize, Value) -> F,
+) -> StepResult<Vec<Value>> {
+    let count = items.len();
+    let stop = AtomicBool::new(false);
+    let stopped = &stop;
+    let one = &one;
+    let begun = items.into_iter().enumerate().take_while(|_| !stopped.load(Ordering::Relaxed));
+    let mut running =
+        stream::iter(begun.map(|(index, item)| async move { (index, one(index, item).await) })).buffer_unordered(at_once.max(1));
+    let mut results: Vec<Value> = vec![Value::Null; count];
+    let (mut failed, mut suspended): (Option<(usize, StepFailure)>, bool) = (None, false);
+    while let Some((index, came)) = { running.next().await as Option<Came> } {
+        match came {
+            Ok(value) => results[index] = value,
+            Err(Interrupt::Suspend) => suspended = true,
+            Err(Interrupt::Fail(failure)) if on_error == OnError::Continue && !failure.fatal => {
+                results[index] = json!({ "error": { "code": failure.code, "message": failure.message } });
+            }
+            Err(Interrupt::Fail(failure)) => {
+                stop.store(true, Ordering::Relaxed);
+                if failed.as_ref().is_none_or(|(first, _)| index < *first) {
+                    failed = Some((index, failure));
+                }
+            }
+        }
+    }
+    drop(running);
+    match failed {
+        Some((index, failure)) => {
+            let message = format!("element {index}: {}", failure.message);
+            Err(StepFailure { message, ..failure }.into())
+        }
+        None if suspended => Err(Interrupt::Suspend),
+        None => Ok(results),
+    }
+}
+
+/// The first good reply wins.
+async fn race(
+    context: &StepContext<'_>,
+    requests: &Requests,
+    own: &Map<String, Value>,
+    cancel_losers: bool,
+    value: &mut Map<String, Value>,
+) -> StepResult<()> {
+    let won = context.key("winner");
+    if let Some(Outcome::Done(winner)) = context.recall(&won) {
+        value.extend(winner.as_object().cloned().unwrap_or_default());
+        return Ok(());
+    }
+    let step = context.step_id();
+    let places: Vec<Place<'_>> = requests
+        .keys()
+        .enumerate()
+        .map(|(index, name)| Place { at: format!("call/{index}"), key: format!("{step}/{name}"), step, own, in_hand: false, told: true })
+        .collect();
+    let mut running: FuturesUnordered<_> =
+        requests.iter().zip(&places).map(|((name, call), place)| async move { (name, call.make(context, place).await) }).collect();
+    let (mut winner, mut suspended): (Option<(&String, Reply)>, bool) = (None, false);
+    let mut failures = Vec::new();
+    while let Some((name, came)) = running.next().await {
+        match came {
+            Ok(reply) if winner.is_none() => {
+                winner = Some((name, reply));
+                if cancel_losers {
+                    break;
+                }
+            }
+            Ok(_) => {}
+            Err(Interrupt::Suspend) => suspended = true,
+            Err(Interrupt::Fail(failure)) => failures.push(format!("{name}: {}", failure.message)),
+        }
+    }
+    // The losers' connections close here.
+    drop(running);
+    let Some((name, reply)) = winner else {
+        if suspended {
+            return Err(Interrupt::Suspend);
+        }
+        return Err(StepFailure::new("race_lost", format!("every request failed: {}", failures.join("; "))).into());
+    };
+    let result = json!({ "winner": name, "response": reply.value(), "attempts": reply.attempts });
+    context.record_done(&won, &result);
+    value.extend(result.as_object().cloned().unwrap_or_default());
+    Ok(())
+}
+
+async fn reduce(
+    context: &StepContext<'_>,
+    items: Vec<Value>,
+    initial: &TemplateTree,
+    next: &Block,
+    call: Option<&Call>,
+    own: &Map<String, Value>,
+) -> StepResult<Value> {
+    let scope = context.scope();
+    let mut acc = initial.fill(&scope.within(own), &context.parts().sandbox).await?.value;
+    for (index, item) in items.into_iter().enumerate() {
+        let key = context.key(&format!("reduce/{index}"));
+        if let Some(Outcome::Done(known)) = context.recall(&key) {
+            acc = known;
+            continue;
+        }
+        let mut own = own.clone();
+        own.insert("acc".into(), acc);
+        own.insert("item".into(), item);
+        own.insert("index".into(), json!(index));
+        if let Some(call) = call {
+            let result = element(context, call, index, &index.to_string(), &own).await?;
+            own.insert("result".into(), result.get("response").cloned().unwrap_or_default());
+        }
+        acc = next.eval(&scope.within(&own), &context.parts().sandbox).await?;
+        if let Some(misfit) = crate::expr::bounds::Misfit::of(&acc) {
+            return Err(StepFailure::from(misfit).into());
+        }
+        context.record(&key, Outcome::Done(acc.clone()));
+    }
+    Ok(acc)
+}

@@ -1,0 +1,300 @@
+//! `/api/workflows`: documents registered under their names.
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::{get_with, put_with};
+use aide::openapi::{MediaType, ReferenceOr, RequestBody, SchemaObject};
+use aide::transform::TransformOperation;
+use axum::Json;
+use axum::body::Body as Raw;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, NoContent, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::document::{self, Document, Trigger};
+use super::{Name, about};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
+use crate::http::AppState;
+use crate::http::extract::{Id, InPath, as_sent, not_deeper, parse};
+use crate::http::problem::Problem;
+use crate::http::scope::{FlowsRead, FlowsWrite, Scoped};
+use crate::id::{CronId, TenantId, WorkflowId};
+use crate::model::job::{DEFAULT_QUEUE, JobScope, Order, Placed};
+use crate::queue::crons::{CatchUp, Cron, Overlap};
+use crate::store::{self, Collection, Kept, SharedStore, StoreError};
+
+const TAG: &str = "HTTP workflows";
+/// Workflows of a list.
+const PAGE: u32 = 500;
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new().api_route("/api/workflows", get_with(list, about("listHttpWorkflows", TAG, "List workflows, by name"))).api_route(
+        "/api/workflows/{workflow}",
+        put_with(put, |op| {
+            written(about("putHttpWorkflow", TAG, "Register a workflow, or replace it")(op))
+                .response::<200, Json<Registered>>()
+                .response::<201, Json<Registered>>()
+        })
+        .get_with(read, about("getHttpWorkflow", TAG, "Read a workflow's document"))
+        .delete_with(delete, about("deleteHttpWorkflow", TAG, "Delete a workflow; its runs go on")),
+    )
+}
+
+/// Says that the body is a document, as JSON or as YAML.
+fn written(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
+    let json_schema = aide::generate::in_context(|context| context.schema.subschema_for::<Document>());
+    let media = || MediaType {
+        schema: Some(SchemaObject { json_schema: json_schema.clone(), external_docs: None, example: None }),
+        ..MediaType::default()
+    };
+    let content = [("application/json".to_owned(), media())].into_iter().collect();
+    let body = RequestBody {
+        content,
+        required: true,
+        description: Some("The document; with the content type `application/yaml` as YAML.".into()),
+        ..RequestBody::default()
+    };
+    operation.inner_mut().request_body = Some(ReferenceOr::Item(body));
+    operation
+}
+
+/// A workflow as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Stored {
+    pub document: Document,
+}
+
+impl store::Document for Stored {
+    const KIND: &'static str = "workflow";
+    const TAKEN: &'static str = "a workflow with this name";
+    type Id = WorkflowId;
+
+    fn place(&self) -> Option<String> {
+        Some(self.document.name.clone())
+    }
+}
+
+/// A workflow in a list.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HttpWorkflowRow")]
+struct Row {
+    name: String,
+    version: u32,
+    updated_at: Timestamp,
+}
+
+/// All workflows.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HttpWorkflows")]
+struct Rows {
+    workflows: Vec<Row>,
+}
+
+/// What was registered.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HttpWorkflowRegistered")]
+struct Registered {
+    name: String,
+    version: u32,
+    /// Whether anything is other than before.
+    changed: bool,
+    /// What works and should be written otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+pub(super) fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Stored> {
+    Collection::of(&**store, tenant)
+}
+
+pub(super) async fn find(store: &SharedStore, tenant: TenantId, name: &Name) -> Result<Kept<Stored>> {
+    all(store, tenant).find(name.id()).await?.ok_or_else(Name::missing)
+}
+
+async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>) -> Result<Json<Rows>> {
+    let mut workflows: Vec<Row> = everyone(&store, caller.tenant)
+        .await?
+        .into_iter()
+        .map(|kept| Row { name: kept.body.document.name, version: kept.body.document.version, updated_at: kept.updated_at })
+        .collect();
+    workflows.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(Json(Rows { workflows }))
+}
+
+/// All workflows of a tenant.
+pub(super) async fn everyone(store: &SharedStore, tenant: TenantId) -> Result<Vec<Kept<Stored>>> {
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let page = all(store, tenant).list(None, before, PAGE).await?;
+        before = page.last().map(|kept| kept.id);
+        let last = page.len() < PAGE as usize;
+        found.extend(page);
+        if last {
+            return Ok(found);
+        }
+    }
+}
+
+async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(name): Id<Name>) -> Result<Json<Document>> {
+    Ok(Json(find(&store, caller.tenant, &name).await?.body.document))
+}
+
+/// Whether a content type says YAML; 415 when it says neither that nor JSON.
+fn is_yaml(headers: &HeaderMap) -> Result<bool, Problem> {
+    let full = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+    let essence = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => Ok(false),
+        "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(true),
+        other if other.starts_with("application/") && other.ends_with("+json") => Ok(false),
+        _ => {
+            let error = Error::new(Kind::Malformed, "unsupported_media_type", "a workflow's document is JSON or YAML")
+                .next("send `Content-Type: application/json` or `application/yaml`");
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error))
+        }
+    }
+}
+
+async fn put(
+    caller: Scoped<FlowsWrite>,
+    State(state): State<AppState>,
+    Id(name): Id<Name>,
+    headers: HeaderMap,
+    body: Raw,
+) -> Result<Response, Problem> {
+    let yaml = is_yaml(&headers)?;
+    let text = as_sent(&headers, body, &state).await?;
+    let value = if yaml { document::yaml(&text)? } else { parse(&text, state.limits.body().depth)? };
+    not_deeper(value.to_string().as_bytes(), state.limits.body().depth)?;
+    let document = document::read(value)?;
+    if document.name != name.0 {
+        return Err(Error::invalid_at("/name", format!("the document is called `{}`, the address says `{}`", document.name, name.0)).into());
+    }
+    state.engine.check(&document.compile()?)?;
+    Ok(register(&state, caller.tenant, &name, document).await?)
+}
+
+async fn register(state: &AppState, tenant: TenantId, name: &Name, document: Document) -> Result<Response> {
+    let now = state.clock.now();
+    let warnings = document
+        .steps
+        .keys()
+        .filter(|id| id.contains('-'))
+        .map(|id| format!("the step `{id}` has a hyphen in its id; write `{}`", id.replace('-', "_")))
+        .collect();
+    let (status, changed) = loop {
+        let Some(old) = all(&state.store, tenant).find(name.id()).await? else {
+            match all(&state.store, tenant).create(name.id(), Stored { document: document.clone() }, now).await {
+                Ok(_) => break (StatusCode::CREATED, true),
+                // Somebody else registered it just now.
+                Err(StoreError::Exists(_)) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if document.version < old.body.document.version {
+            let message = format!("version {} is kept, which is higher than {}", old.body.document.version, document.version);
+            return Err(Error::new(Kind::Conflict, "version_lower", message).next("raise `version` in the document"));
+        }
+        if old.body.document == document {
+            break (StatusCode::OK, false);
+        }
+        if all(&state.store, tenant).change(&old, Stored { document: document.clone() }, now).await?.is_some() {
+            break (StatusCode::OK, true);
+        }
+    };
+    fire_at(state, tenant, &document).await?;
+    let registered = Registered { name: document.name, version: document.version, changed, warnings };
+    Ok((status, Json(registered)).into_response())
+}
+
+/// The cron entry of one of a workflow's triggers.
+fn entry(name: &str, index: usize) -> (CronId, String) {
+    use sha2::Digest;
+    let called = format!("{}{name}/{index}", super::JOB_PREFIX);
+    let digest = sha2::Sha256::digest(called.as_bytes());
+    (CronId::from_u128(digest.iter().take(16).fold(0u128, |number, byte| number << 8 | u128::from(*byte))), called)
+}
+
+/// Triggers of one workflow that are cron entries, at most.
+const MOST_CRONS: usize = 20;
+
+/// Makes the cron entries be those that the document says.
+async fn fire_at(state: &AppState, tenant: TenantId, document: &Document) -> Result<()> {
+    let crons: Collection<'_, Cron> = Collection::of(&*state.store, tenant);
+    let now = state.clock.now();
+    let wanted = document.triggers.iter().filter_map(|trigger| match trigger {
+        Trigger::Cron { schedule, timezone, body } => Some((schedule, timezone, body)),
+        _ => None,
+    });
+    let mut wanted = wanted.take(MOST_CRONS);
+    for index in 0..MOST_CRONS {
+        let (id, called) = entry(&document.name, index);
+        let old = crons.find(id).await?;
+        let Some((schedule, timezone, body)) = wanted.next() else {
+            if old.is_some() {
+                crons.delete(id).await?;
+                continue;
+            }
+            return Ok(());
+        };
+        let payload = serde_json::json!({ "type": "cron", "body": body });
+        let order = Order {
+            name: format!("{}{}", super::JOB_PREFIX, document.name),
+            payload,
+            callback: None,
+            max_retries: 0,
+            timeout_ms: None,
+            scope: JobScope::default(),
+            cron: None,
+            replay_of: None,
+        };
+        let mut cron = Cron {
+            name: called,
+            schedule: schedule.clone(),
+            timezone: timezone.clone().unwrap_or_else(|| "UTC".into()),
+            enabled: true,
+            placed: Placed { queue: DEFAULT_QUEUE.into(), priority: 0, order },
+            catch_up: CatchUp::Last,
+            catch_up_max: 1,
+            overlap: Overlap::Allow,
+            jitter_ms: 0,
+            next: None,
+            last: None,
+            last_job: None,
+        };
+        let next = cron.cadence().ok().and_then(|cadence| cadence.next(now));
+        match old {
+            None => {
+                cron.next = next;
+                crons.create_once(id, cron, now).await?;
+            }
+            Some(old) => {
+                let edit = |kept: &mut Cron| -> Result<(), StoreError> {
+                    if kept.schedule != cron.schedule || kept.timezone != cron.timezone {
+                        kept.next = next;
+                    }
+                    kept.schedule.clone_from(&cron.schedule);
+                    kept.timezone.clone_from(&cron.timezone);
+                    kept.placed = cron.placed.clone();
+                    Ok(())
+                };
+                crons.amend(old, now, edit).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn delete(caller: Scoped<FlowsWrite>, State(state): State<AppState>, Id(name): Id<Name>) -> Result<NoContent> {
+    let crons: Collection<'_, Cron> = Collection::of(&*state.store, caller.tenant);
+    for index in 0..MOST_CRONS {
+        crons.delete(entry(&name.0, index).0).await?;
+    }
+    if !all(&state.store, caller.tenant).delete(name.id()).await? {
+        return Err(Name::missing());
+    }
+    Ok(NoContent)
+}

@@ -1,0 +1,360 @@
+//! `POST /workflows/{workflow}`: a run of a workflow, waited for or not; and runs that cron entries and events begin.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::post_with;
+use aide::openapi::{MediaType, ReferenceOr, RequestBody, SchemaObject};
+use aide::transform::TransformOperation;
+use async_trait::async_trait;
+use axum::Json;
+use axum::body::Body as Raw;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::definitions::{Stored, all, find};
+use super::document::Trigger;
+use super::door::{Starter, run_token};
+use super::runs::{RunView, view};
+use super::{Name, about, accepted, is_name, printed};
+use crate::clock::Clock;
+use crate::engine::{Engine, StartRun};
+use crate::error::{Error, Kind, Problems, Result};
+use crate::http::AppState;
+use crate::http::extract::{Id, IdempotencyKey, as_sent, not_deeper};
+use crate::http::idempotency::fingerprint;
+use crate::http::problem::Problem;
+use crate::id::{RunId, TenantId};
+use crate::model::event::Rest;
+use crate::model::run::Failure;
+use crate::model::{Run, RunInput, RunState, Target, WaitKind};
+use crate::queue::jobs::NamedFlows;
+use crate::secret::Vault;
+use crate::store::{Created, Kept, RunKey, SharedStore};
+
+const TAG: &str = "HTTP workflows";
+/// What the name of a job that runs a workflow begins with.
+pub const JOB_PREFIX: &str = "workflow:";
+const ROUTE: &str = "POST /workflows/{workflow}";
+/// How long an `Idempotency-Key` is remembered.
+const KEY_LIFE: Duration = Duration::from_secs(24 * 3_600);
+/// How long a call waits for its run when it does not say, and at most.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(120);
+/// How often it is looked whether a run that rests waits for a signal.
+const LOOK: Duration = Duration::from_millis(500);
+/// Headers of a caller that a run never sees.
+const HIDDEN: [&str; 5] = ["authorization", "cookie", "proxy-authorization", "x-api-key", "dispatched-session"];
+const RUN_HEADER: HeaderName = HeaderName::from_static("dispatched-run");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+pub(super) fn routes() -> ApiRouter<AppState> {
+    ApiRouter::new().api_route(
+        "/workflows/{workflow}",
+        post_with(trigger, |op| {
+            anything(about("triggerHttpWorkflow", TAG, "Start a run of a workflow")(op))
+                .response_with::<200, Json<RunView>, _>(|answer| {
+                    answer.description("The run; where the document has a `response`, that, in whatever form")
+                })
+                .response::<202, Json<Begun>>()
+        }),
+    )
+}
+
+/// Says that the body may be anything, and that the answer may be too.
+fn anything(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
+    let schema = SchemaObject { json_schema: schemars::json_schema!({}), external_docs: None, example: None };
+    let content = [("application/json".to_owned(), MediaType { schema: Some(schema), ..MediaType::default() })].into_iter().collect();
+    operation.inner_mut().request_body = Some(ReferenceOr::Item(RequestBody { content, ..RequestBody::default() }));
+    let responses = &mut operation.inner_mut().responses.get_or_insert_default().responses;
+    responses.insert(aide::openapi::StatusCode::Code(502), ReferenceOr::ref_("#/components/responses/Error502"));
+    operation
+}
+
+/// A run that was started and is not waited for.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HttpWorkflowBegun")]
+struct Begun {
+    run_id: String,
+    status: &'static str,
+}
+
+/// What runs are made of.
+pub(super) struct Beginning<'a> {
+    pub engine: &'a Engine,
+    pub vault: &'a Vault,
+    pub clock: &'a Clock,
+    pub tenant: TenantId,
+}
+
+impl Beginning<'_> {
+    /// A run of a workflow that was triggered so.
+    pub fn run(&self, kept: &Kept<Stored>, trigger: Value) -> Result<StartRun> {
+        let document = &kept.body.document;
+        let plan = self.engine.check(&document.compile()?)?;
+        let (id, now) = (RunId::new(self.clock), self.clock.now());
+        let mut inputs = Map::new();
+        inputs.insert("trigger".into(), trigger);
+        let run = json!({ "id": printed(id), "workflow": document.name, "version": document.version, "started_at": now });
+        inputs.insert("run".into(), run);
+        let mut input = RunInput { inputs, ..RunInput::default() };
+        input.options.source = "workflow".into();
+        let token = run_token(self.vault, self.tenant, id)?;
+        let secrets = BTreeMap::from([(crate::engine::RUN_SESSION.to_owned(), token)]);
+        let target = Target::Workflow(kept.id);
+        Ok(StartRun { id: Some(id), tenant: self.tenant, plan, target, input, secrets, key: None, parent: None })
+    }
+}
+
+/// What was asked: the body as it came, and what it says.
+fn told(headers: &HeaderMap, query: Option<&str>, text: &[u8], body: &Value) -> Value {
+    let mut shown = Map::new();
+    for (name, value) in headers.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str())) {
+        if let Ok(text) = value.to_str() {
+            shown.insert(name.as_str().to_owned(), text.into());
+        }
+    }
+    let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let query: Map<String, Value> =
+        pairs.filter(|(name, _)| name != "session").map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect();
+    json!({ "type": "http", "body": body, "raw_body": String::from_utf8_lossy(text), "headers": shown, "query": query })
+}
+
+/// A body: JSON, unless it is said to be something else; nothing is null.
+fn body_of(headers: &HeaderMap, text: &[u8], depth: usize) -> Result<Value> {
+    if text.is_empty() {
+        return Ok(Value::Null);
+    }
+    let full = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+    let essence = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence.ends_with("json") {
+        return crate::http::extract::parse(text, depth);
+    }
+    not_deeper(text, depth)?;
+    let text = String::from_utf8_lossy(text);
+    if essence == "application/x-www-form-urlencoded" {
+        let pairs = url::form_urlencoded::parse(text.as_bytes());
+        return Ok(Value::Object(pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()));
+    }
+    Ok(Value::String(text.into_owned()))
+}
+
+/// Whether the body keeps to the schema of the document's trigger.
+fn fits(kept: &Kept<Stored>, body: &Value) -> Result<()> {
+    let document = &kept.body.document;
+    let mut problems = Problems::default();
+    for trigger in &document.triggers {
+        let Trigger::Http { schema: Some(schema) } = trigger else { continue };
+        let Some(schema) = document.schema(schema, "", &mut problems) else { continue };
+        let validator = jsonschema::validator_for(&schema).map_err(Error::internal)?;
+        for fault in validator.iter_errors(body).take(50) {
+            problems.add(fault.instance_path().to_string(), fault.to_string());
+        }
+    }
+    problems.into_result()
+}
+
+/// What a caller prefers (RFC 7240): not to wait, or how long.
+fn preference(headers: &HeaderMap) -> (bool, Duration) {
+    let (mut asynchronous, mut patience) = (false, PATIENCE);
+    let texts = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    for wish in texts.flat_map(|text| text.split([',', ';'])).map(str::trim) {
+        if wish.eq_ignore_ascii_case("respond-async") {
+            asynchronous = true;
+        } else if let Some(seconds) = wish.strip_prefix("wait=").and_then(|seconds| seconds.trim_matches('"').parse().ok()) {
+            patience = Duration::from_secs(seconds).min(LONGEST_PATIENCE);
+        }
+    }
+    (asynchronous, patience)
+}
+
+async fn trigger(
+    starter: Starter,
+    State(state): State<AppState>,
+    Id(name): Id<Name>,
+    key: IdempotencyKey,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Raw,
+) -> Result<Response, Problem> {
+    let tenant = starter.tenant();
+    let kept = find(&state.store, tenant, &name).await?;
+    let text = as_sent(&headers, body, &state).await?;
+    let value = body_of(&headers, &text, state.limits.body().depth)?;
+    fits(&kept, &value)?;
+    let (asynchronous, patience) = preference(&headers);
+    let beginning = Beginning { engine: &state.engine, vault: &state.vault, clock: &state.clock, tenant };
+    let mut start = beginning.run(&kept, told(&headers, query.as_deref(), &text, &value))?;
+    let request_hash = fingerprint(&[name.0.as_bytes(), b"\n", &text].concat());
+    start.key = key.0.map(|key| RunKey {
+        route: ROUTE.into(),
+        key: format!("{}/{key}", name.0),
+        request_hash: request_hash.clone(),
+        expires_at: state.clock.now().after(KEY_LIFE),
+    });
+    let (run, replayed) = match state.workers.start_run(start).await? {
+        (run, Created::New) => (run, false),
+        (_, Created::Duplicate { run, request_hash: before }) if before == request_hash => (run, true),
+        (_, Created::Duplicate { .. }) => {
+            let message = "this Idempotency-Key was used for another body before";
+            return Err(Error::new(Kind::Invalid, "idempotency_key_reused", message).next("use a new key").into());
+        }
+    };
+    let found = if asynchronous { None } else { wait(&state, tenant, run, patience).await? };
+    let mut response = answer(&state, tenant, run, found, asynchronous).await?;
+    let out = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&printed(run)) {
+        out.insert(RUN_HEADER, value);
+    }
+    if replayed {
+        out.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// The run when it has ended; `None` when it waits for a signal, or has not ended in time.
+async fn wait(state: &AppState, tenant: TenantId, run: RunId, patience: Duration) -> Result<Option<Run>> {
+    let mut follower = state.feed.follow(tenant, run, None);
+    let enough = state.clock.sleep(patience);
+    tokio::pin!(enough);
+    let mut resting = false;
+    loop {
+        let stretch = tokio::select! {
+            stretch = follower.next() => stretch?,
+            () = state.clock.sleep(LOOK), if resting => {
+                if waits_for_others(state, tenant, run).await? {
+                    return Ok(None);
+                }
+                continue;
+            }
+            () = &mut enough => return Ok(None),
+        };
+        match stretch.rest {
+            Rest::End => return Ok(state.store.find_run(tenant, run).await?),
+            Rest::Caller => return Ok(None),
+            Rest::Later if waits_for_others(state, tenant, run).await? => return Ok(None),
+            Rest::Later => resting = true,
+            Rest::None => resting = false,
+        }
+    }
+}
+
+/// Whether a run waits for something that does not come by itself.
+async fn waits_for_others(state: &AppState, tenant: TenantId, run: RunId) -> Result<bool> {
+    let paused = state.store.find_run(tenant, run).await?.is_some_and(|run| run.state == RunState::Paused);
+    let waits = state.store.run_waits(tenant, run).await?;
+    let mut open = waits.iter().filter(|wait| wait.resolution.is_none());
+    Ok(paused && open.any(|wait| !matches!(wait.kind, WaitKind::Timer | WaitKind::Child)))
+}
+
+async fn answer(state: &AppState, tenant: TenantId, id: RunId, found: Option<Run>, asynchronous: bool) -> Result<Response> {
+    let Some(run) = found else {
+        let now = state.store.find_run(tenant, id).await?;
+        let status = if asynchronous { "queued" } else { now.map_or("queued", |run| super::runs::word(run.state)) };
+        let mut response = accepted(Begun { run_id: printed(id), status });
+        let out = response.headers_mut();
+        if let Ok(place) = HeaderValue::from_str(&format!("/api/runs/{}", printed(id))) {
+            out.insert(LOCATION, place);
+        }
+        if asynchronous {
+            out.insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+        }
+        return Ok(response);
+    };
+    if run.state == RunState::Completed {
+        let flow = state.store.flow_of_run(tenant, run.id).await?.unwrap_or_default();
+        return if has_reply(&flow) {
+            Ok(reply(&run.output.unwrap_or_default()).unwrap_or_else(IntoResponse::into_response))
+        } else {
+            Ok(Json(view(&state.store, run).await?).into_response())
+        };
+    }
+    let failure = run.failure.unwrap_or_else(|| Failure {
+        code: "cancelled".into(),
+        message: "the run was cancelled".into(),
+        step: None,
+        retryable: false,
+    });
+    let details = json!({ "run_id": printed(run.id), "step": failure.step, "retryable": failure.retryable });
+    let error = Error::new(Kind::Invalid, failure.code, failure.message).details(details);
+    Ok(Problem::new(StatusCode::BAD_GATEWAY, error).into_response())
+}
+
+/// Whether a compiled workflow says what it answers with.
+pub(super) fn has_reply(flow: &str) -> bool {
+    serde_json::from_str::<crate::model::Flow>(flow).is_ok_and(|flow| flow.workflow.is_some_and(|workflow| workflow.output.is_some()))
+}
+
+/// The answer that a document's `response` came to.
+fn reply(output: &Value) -> Result<Response, Problem> {
+    let wrong = |what: &str| {
+        let message = format!("the document's `response.{what}` came to something that cannot be sent");
+        Problem::new(StatusCode::BAD_GATEWAY, Error::new(Kind::Invalid, "invalid_response", message))
+    };
+    let status = match output.get("status") {
+        None | Some(Value::Null) => StatusCode::OK,
+        Some(status) => {
+            let number = status.as_u64().or_else(|| status.as_str().and_then(|text| text.parse().ok()));
+            let status = number.and_then(|number| u16::try_from(number).ok()).filter(|number| (200..600).contains(number));
+            status.and_then(|number| StatusCode::from_u16(number).ok()).ok_or_else(|| wrong("status"))?
+        }
+    };
+    let mut response = match output.get("body") {
+        None | Some(Value::Null) => status.into_response(),
+        Some(Value::String(text)) => (status, text.clone()).into_response(),
+        Some(body) => (status, Json(body.clone())).into_response(),
+    };
+    for (name, value) in output.get("headers").and_then(Value::as_object).into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let (name, value) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(text));
+        let (Ok(name), Ok(value)) = (name, value) else { return Err(wrong("headers")) };
+        // How bytes are framed is not the document's to say.
+        if !["connection", "content-length", "transfer-encoding", "upgrade", "date", "server"].contains(&name.as_str()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    Ok(response)
+}
+
+/// Workflows by their names, for the queues: what [`JOB_PREFIX`] stands in front of.
+pub struct Workflows {
+    engine: Engine,
+    store: SharedStore,
+    vault: Vault,
+    clock: Clock,
+}
+
+impl Workflows {
+    pub fn new(engine: Engine, store: SharedStore, vault: Vault, clock: Clock) -> Self {
+        Self { engine, store, vault, clock }
+    }
+}
+
+#[async_trait]
+impl NamedFlows for Workflows {
+    async fn run_of(&self, tenant: TenantId, name: &str, inputs: Map<String, Value>) -> Result<Option<StartRun>> {
+        let name = name.strip_prefix(JOB_PREFIX).unwrap_or(name);
+        if !is_name(name) {
+            return Ok(None);
+        }
+        let Some(kept) = all(&self.store, tenant).find(Name(name.to_owned()).id()).await? else { return Ok(None) };
+        let payload = inputs.get("payload").cloned().unwrap_or_default();
+        let member = |name: &str| payload.get(name).cloned().unwrap_or_default();
+        let kind = payload.get("type").and_then(Value::as_str).unwrap_or("job");
+        let mut trigger =
+            json!({ "type": kind, "body": if kind == "job" { payload.clone() } else { member("body") }, "headers": {}, "query": {} });
+        trigger["raw_body"] = trigger["body"].to_string().into();
+        if kind == "event" {
+            trigger["event"] = member("event");
+        }
+        let beginning = Beginning { engine: &self.engine, vault: &self.vault, clock: &self.clock, tenant };
+        beginning.run(&kept, trigger).map(Some)
+    }
+}
