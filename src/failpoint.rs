@@ -62,6 +62,10 @@ pub const ALL: &[&str] = &[
     "cancel.seen",
     "finish.before",
     "finish.after",
+    // Undoing.
+    "compensation.begun",
+    "compensation.undo.before",
+    "compensation.undo.after",
     // Events on their way to readers.
     "event.emit",
     "event.shown",

@@ -39,8 +39,10 @@ impl Driver {
 
     /// Returns when the run has ended and its log is read.
     pub async fn drive(mut self) {
-        if self.story.manner == Manner::Job {
-            return self.drive_job().await;
+        match self.story.manner {
+            Manner::Job => return self.drive_job().await,
+            Manner::Workflow => return self.drive_workflow().await,
+            Manner::Async | Manner::Stream => {}
         }
         if self.story.saved {
             self.save_flow().await;
@@ -134,7 +136,7 @@ impl Driver {
     }
 
     /// Reads events until the reader should look how the run stands.
-    async fn follow(&mut self) {
+    pub(super) async fn follow(&mut self) {
         let after = self.cursor.map(|cursor| format!("?after={cursor}")).unwrap_or_default();
         let path = format!("/v1/executions/{}/events{after}", self.run);
         let accept = if self.streams { "text/event-stream" } else { "application/json" };

@@ -21,6 +21,7 @@ mod story;
 mod told;
 mod upstream;
 mod verdict;
+mod workflow;
 mod world;
 
 use std::collections::VecDeque;

@@ -22,6 +22,8 @@ pub enum Manner {
     Stream,
     /// As a job in a queue; the body is the job.
     Job,
+    /// As a run of a workflow; the body is its document.
+    Workflow,
 }
 
 /// One run. See the module.
@@ -57,8 +59,10 @@ pub fn slow_effect(tag: &str) -> String {
 type Make = fn(&Teller<'_>, String) -> Story;
 
 /// Every kind of story.
-const ALL: &[Make] =
-    &[chain, graph, agent, approval, client, flaky, lost, stream, cancelled, saved, expiry, failing, branch, lost_tool, signal, job];
+const ALL: &[Make] = &[
+    chain, graph, agent, approval, client, flaky, lost, stream, cancelled, saved, expiry, failing, branch, lost_tool, signal, job,
+    workflow, undone,
+];
 /// What takes longer than a walk through the failpoints should.
 const LONG: &[Make] = &[timer, graph, agent, chain];
 
@@ -276,6 +280,41 @@ fn job(teller: &Teller<'_>, tag: String) -> Story {
     let url = format!("{}/put/flaky/{tag}/a", teller.sink);
     let body = json!({ "name": "job", "callback": { "url": url }, "payload": { "tag": tag } });
     Story { manner: Manner::Job, body, ..teller.story("job", tag, json!([]), "a").idempotent(&["a"]) }
+}
+
+/// A call of a workflow's step; the callee honours keys.
+fn call(teller: &Teller<'_>, tag: &str, behaviour: &str, label: &str) -> Value {
+    json!({ "method": "POST", "url": format!("{}/put/{behaviour}/{tag}/{label}", teller.sink), "body": { "tag": "{{ trigger.body.tag }}" } })
+}
+
+/// A workflow: attempts, many calls, a race of one good contender, a signal.
+fn workflow(teller: &Teller<'_>, tag: String) -> Story {
+    let again = json!({ "max": 5, "delay": "20ms" });
+    let steps = json!({
+        "a": { "request": call(teller, &tag, "flaky", "a"), "retry": again },
+        "b": { "after": ["a"], "request": call(teller, &tag, "drop", "b"), "retry": again },
+        "c": { "after": ["a"], "request": call(teller, &tag, "slow-30", "c{{ item }}"), "strategy": { "type": "fan_out", "over": [0, 1, 2], "concurrency": 2 } },
+        "d": { "after": ["b"], "strategy": { "type": "race", "requests": {
+            "good": call(teller, &tag, "ok", "d"), "bad": call(teller, &tag, "gone", "none") } } },
+        "e": { "after": ["c", "d"], "request": call(teller, &tag, "ok", "e"), "wait": { "signal": "go" } },
+        "z": { "after": ["e"], "request": call(teller, &tag, "ok", "z") },
+    });
+    let body = json!({ "version": 1, "steps": steps });
+    let story = Story { manner: Manner::Workflow, body, output: None, ..teller.story("workflow", tag, json!([]), "z") };
+    story.idempotent(&["a", "b", "c0", "c1", "c2", "d", "e", "z"])
+}
+
+/// A workflow that fails, and undoes what it did.
+fn undone(teller: &Teller<'_>, tag: String) -> Story {
+    let again = json!({ "max": 5, "delay": "20ms" });
+    let steps = json!({
+        "a": { "request": call(teller, &tag, "ok", "a"), "retry": again, "compensate": call(teller, &tag, "drop", "undo-a") },
+        "b": { "after": ["a"], "request": call(teller, &tag, "slow-40", "b"), "retry": again, "compensate": call(teller, &tag, "flaky", "undo-b") },
+        "x": { "after": ["b"], "request": call(teller, &tag, "gone", "x") },
+    });
+    let body = json!({ "version": 1, "steps": steps });
+    let story = Story { manner: Manner::Workflow, body, status: "failed", output: None, ..teller.story("undone", tag, json!([]), "x") };
+    story.idempotent(&["a", "b", "undo-a", "undo-b"])
 }
 
 /// A wait that outlives several servers.

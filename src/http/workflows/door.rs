@@ -44,7 +44,11 @@ pub fn session_of(route: &str, headers: &HeaderMap, uri: &Uri) -> Result<Option<
     if !ROUTES.iter().any(|root| route.starts_with(root)) {
         return Ok(None);
     }
-    let header = headers.get(HEADER).map(|value| value.to_str().map(Secret::new).map_err(|_| unknown())).transpose()?;
+    let header = headers
+        .get(HEADER)
+        .filter(|value| !value.is_empty())
+        .map(|value| value.to_str().map(Secret::new).map_err(|_| unknown()))
+        .transpose()?;
     let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let parameter = pairs.into_iter().find(|(name, _)| name == PARAMETER).map(|(_, value)| Secret::new(value.into_owned()));
     match (header, parameter) {

@@ -344,7 +344,7 @@ async fn end(
 ) -> Result<NoContent> {
     let token = super::door::session_of("/api/session", &headers, &uri)?;
     let none =
-        || Error::new(Kind::Invalid, "no_session", "this call has no session to end").next("send the session in `Dispatched-Session`");
+        || Error::new(Kind::Malformed, "no_session", "this call has no session to end").next("send the session in `Dispatched-Session`");
     let ticket = ticket::read(&token.ok_or_else(none)?, &[SESSION]).ok_or_else(none)?;
     sessions(&state.store, ticket.tenant).delete(ApiSessionId::from_u128(ticket.id)).await?;
     Ok(NoContent)

@@ -42,7 +42,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 /// A signal's name.
 #[derive(Debug, Clone, JsonSchema)]
 #[schemars(inline)]
-struct SignalName(#[schemars(length(min = 1, max = 200), regex(pattern = "^[^$\\p{Cc}][^\\p{Cc}]*$"))] String);
+struct SignalName(#[schemars(length(min = 1, max = 200))] String);
 
 impl std::str::FromStr for SignalName {
     type Err = ();

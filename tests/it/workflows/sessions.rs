@@ -91,7 +91,7 @@ async fn a_session_stands_for_its_key(world: Arc<World>) {
     using(Method::GET, "/api/runs").refused(401, "invalid_session").await;
     assert_eq!(with(&node, Method::DELETE, "/api/session").send().await.status, 204);
     with(&node, Method::GET, "/api/runs").refused(401, "invalid_session").await;
-    super::call(&node, Method::DELETE, "/api/session").refused(422, "no_session").await;
+    super::call(&node, Method::DELETE, "/api/session").refused(400, "no_session").await;
 }
 
 async fn handshakes_that_prove_nothing(world: Arc<World>) {
