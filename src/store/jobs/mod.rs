@@ -2,7 +2,7 @@
 
 pub(super) mod sql;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 
@@ -14,8 +14,8 @@ use crate::model::job::{Bucket, DeadLetter, Job, JobEnd, JobState, Limits, Queue
 /// Most jobs that one claim takes.
 pub const MOST_CLAIMED: u32 = 256;
 
-/// Jobs that one claim looks at and passes over.
-pub(super) const MOST_PASSED: u32 = 10_000;
+/// How often one claim looks for jobs; each look finds some that may begin, or something that is full.
+pub(super) const MOST_LOOKS: u32 = 500;
 
 /// A job to put in its queue.
 #[derive(Debug, Clone)]
@@ -183,6 +183,8 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 pub(super) struct Gates {
     pub all: HashMap<(TenantId, String), Gate>,
+    /// Organisations in queues that take nothing more now: tenant and queue, and the organisation in a line below.
+    pub full: HashSet<String>,
     /// When the first of the rates that refused a job lets one begin.
     pub again_at: Option<Timestamp>,
 }
@@ -196,14 +198,17 @@ impl Gates {
             std::iter::once((String::new(), gate.rules.limits)).chain(of_org.map(|limits| (org.to_owned(), limits))).collect();
         // All are asked before anything is taken from one.
         let mut taken = Vec::new();
+        let in_full = |name: &str| (!name.is_empty()).then(|| format!("{} {queue}\n{name}", tenant.suffix()));
         for (name, limits) in &limits {
             let running = gate.running.get(name).copied().unwrap_or(0);
             if limits.max_concurrency > 0 && running >= u64::from(limits.max_concurrency) {
+                self.full.extend(in_full(name));
                 return false;
             }
             if limits.rate_limit > 0.0 {
                 let mut bucket = limits.refill(gate.buckets.get(name).copied(), now);
                 if bucket.is_empty() {
+                    self.full.extend(in_full(name));
                     let filled = bucket.filled_at(limits);
                     self.again_at = Some(self.again_at.map_or(filled, |before| before.min(filled)));
                     return false;
@@ -221,6 +226,11 @@ impl Gates {
             *gate.running.entry(name).or_default() += 1;
         }
         true
+    }
+
+    /// The organisations that were refused.
+    pub fn full(&self) -> impl Iterator<Item = &String> {
+        self.full.iter()
     }
 
     /// The queues that take nothing more now, whichever organisation's it is.
@@ -255,7 +265,7 @@ mod tests {
 
     fn gates(rules: QueueRules) -> Gates {
         let gate = Gate { rules, buckets: HashMap::new(), running: HashMap::new(), changed: false };
-        Gates { all: [((TENANT, "mail".to_owned()), gate)].into_iter().collect(), again_at: None }
+        Gates { all: [((TENANT, "mail".to_owned()), gate)].into_iter().collect(), ..Gates::default() }
     }
 
     fn begun(gates: &mut Gates, orgs: &[&str]) -> Vec<bool> {

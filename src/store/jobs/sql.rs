@@ -36,29 +36,36 @@ macro_rules! in_sql {
             .collect();
             let whole = claimed.len() + max as usize;
             let mut gates = gates(open).await?;
-            let shut: Vec<String> = gates.shut(claim.now).iter().map(|(tenant, name)| format!("{} {name}", tenant.suffix())).collect();
-            let mut passed = 0;
-            // What is refused, by the limit of an organisation or of a queue that filled up just now, is passed over.
-            while claimed.len() < whole && passed < MOST_PASSED {
+            // Queues and organisations that take nothing more, and jobs that were read before: none of them is read again.
+            let mut done: Vec<String> = Vec::new();
+            for _ in 0..MOST_LOOKS {
+                let room = whole.saturating_sub(claimed.len());
+                let shut = gates.shut(claim.now).into_iter().map(|(tenant, name)| format!("{} {name}", tenant.suffix()));
+                let closed: Vec<String> = shut.chain(gates.full().cloned()).chain(done.iter().cloned()).collect();
                 let rows = sqlx::query(concat!(
                     "select * from jobs where ready = 1 and tenant || ' ' || queue not in ", $list,
-                    " order by priority desc, run_at, id limit $2 offset $3"
+                    " and tenant || ' ' || queue || '\n' || org not in ", $list, " and id not in ", $list,
+                    " order by priority desc, run_at, id limit $2"
                 ))
-                .bind(json(&shut))
+                .bind(json(&closed))
                 .bind(i64::from(max))
-                .bind(i64::from(passed))
                 .fetch_all(&mut *open)
                 .await
                 .map_err(failed)?;
-                for job in rows.iter().filter_map(readable) {
-                    if claimed.len() < whole && gates.admit(job.tenant, &job.queue, &job.order.scope.org, claim.now) {
-                        claimed.push(ClaimedJob { job, begun_before: false });
+                for row in &rows {
+                    match readable(row) {
+                        Some(job) if claimed.len() < whole && gates.admit(job.tenant, &job.queue, &job.order.scope.org, claim.now) => {
+                            done.push(job.id.suffix());
+                            claimed.push(ClaimedJob { job, begun_before: false });
+                        }
+                        Some(_) => {}
+                        None => done.push(row::job_id(row)?.suffix()),
                     }
                 }
-                if rows.len() < max as usize {
+                let nothing_new = closed.len() == gates.shut(claim.now).len() + gates.full().count() + done.len();
+                if rows.len() < max as usize || nothing_new || claimed.len() == whole || room == 0 {
                     break;
                 }
-                passed += max;
             }
             let ids: Vec<String> = claimed.iter().map(|claimed| claimed.job.id.suffix()).collect();
             if !ids.is_empty() {

@@ -47,7 +47,7 @@ impl Jobs {
             Gate { rules: rules.clone(), buckets: buckets.clone(), running, changed: false }
         };
         let all = self.queues.iter().map(|(key, (rules, buckets))| (key.clone(), gate(key, rules, buckets))).collect();
-        Gates { all, again_at: None }
+        Gates { all, ..Gates::default() }
     }
 
     fn dead_of(&self, tenant: TenantId, filter: &DeadFilter) -> Vec<&DeadLetter> {

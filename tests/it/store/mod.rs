@@ -166,6 +166,7 @@ contract! {
         the_higher_priority_goes_first_then_the_longer_due,
         two_nodes_never_take_one_job_nor_more_than_a_queue_allows,
         an_organisation_and_a_rate_have_limits_too,
+        what_is_full_hides_nothing_behind_it,
         an_attempt_that_nobody_speaks_of_is_looked_after_ever_more_seldom,
         an_end_is_never_lost_to_a_look,
         a_run_s_end_is_its_job_s,

@@ -183,6 +183,25 @@ pub async fn an_organisation_and_a_rate_have_limits_too(site: Site) {
     assert_eq!(claimed(store, claim(&world, world.at(9), 10)).await.len(), 3);
 }
 
+pub async fn what_is_full_hides_nothing_behind_it(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let one = Limits { max_concurrency: 1, ..Limits::default() };
+    let rules = QueueRules { orgs: BTreeMap::from([("org".to_owned(), one)]), ..QueueRules::default() };
+    store.put_queue(world.tenant, Queue { name: "default".into(), rules }).await.unwrap();
+    let paused = Queue { name: "paused".into(), rules: QueueRules { paused: true, ..QueueRules::default() } };
+    store.put_queue(world.tenant, paused).await.unwrap();
+    for _ in 0..21 {
+        let many = (0..500).map(|_| enqueue(store, Job { priority: 1, ..job(&world) }));
+        futures_util::future::join_all(many).await;
+    }
+    enqueue(store, Job { priority: 2, queue: "paused".into(), ..job(&world) }).await;
+    let other = job(&world);
+    let order = Order { scope: JobScope::default(), ..other.order.clone() };
+    let behind = enqueue(store, Job { order, ..other }).await.id;
+    let taken = claimed(store, claim(&world, world.now, 10)).await;
+    assert_eq!((taken.len(), taken.last()), (2, Some(&behind)), "one of the organisation, and the one behind its ten thousand");
+}
+
 pub async fn an_attempt_that_nobody_speaks_of_is_looked_after_ever_more_seldom(site: Site) {
     let (world, store) = (world(), &site.store);
     let new = enqueue(store, job(&world)).await;
