@@ -144,6 +144,11 @@ impl Redactor {
         self.0.is_empty()
     }
 
+    /// A redactor of these values and more.
+    pub fn with(&self, more: impl IntoIterator<Item = Secret>) -> Self {
+        Self::new(self.0.iter().cloned().chain(more))
+    }
+
     /// `text` without any of the secrets.
     pub fn text(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), REDACTED))

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::context::{Entry, Interrupt, RunContext, StepContext};
 use super::decide::Ready;
-use super::drive::failure;
-use super::memory::{COMPENSATION, EndOrder, FAILURE, StepRecord, VARS};
+use super::drive::{Walk, failure};
+use super::memory::{CALLED, COMPENSATION, EndOrder, FAILURE, Failing, StepRecord, VARS};
 use super::plan::PlannedStep;
 use super::{Engine, StartRun};
 use crate::error::{Error, Kind, Result};
@@ -22,7 +22,8 @@ use crate::failpoint;
 use crate::id::{RunId, TenantId};
 use crate::model::event::{Event, EventRecord, Rest, Segment};
 use crate::model::run::Failure;
-use crate::model::{JournalEntry, Outcome, RunInput, StepState};
+use crate::model::{JournalEntry, Outcome, RunInput, StepState, WaitKind};
+use crate::secret::Secret;
 use crate::store::{Created, NewRun, RunKey};
 
 /// The signal that tells a run to undo what it did when it is cancelled. No caller's signal can have this name.
@@ -71,30 +72,70 @@ impl RunContext {
         }
     }
 
-    /// From now on nothing new begins.
-    pub(super) fn begin_to_fail(&self, why: Failure) {
-        let mut memory = self.memory.lock();
-        if memory.failing.is_some() {
-            return;
+    /// A workflow that fails lets what runs come to its end first, so that it is known what there is to undo. `false`: it is no workflow, and ends now.
+    pub(super) fn begins_to_fail(&self, why: &Failure) -> bool {
+        if self.plan.workflow.is_some() {
+            self.begin_to_end(Failing { why: why.clone(), cancelled: false, undoing: false });
         }
-        memory.failing = Some(why.clone());
-        drop(memory);
-        self.record(FAILURE, Outcome::Done(serde_json::to_value(&why).unwrap_or_default()));
+        self.plan.workflow.is_some()
     }
 
-    pub(super) fn failing(&self) -> Option<Failure> {
+    /// From now on nothing new begins. The first reason counts.
+    fn begin_to_end(&self, failing: Failing) {
+        {
+            let mut memory = self.memory.lock();
+            if memory.failing.is_some() {
+                return;
+            }
+            memory.failing = Some(failing.clone());
+        }
+        self.record(FAILURE, Outcome::Done(serde_json::to_value(&failing).unwrap_or_default()));
+    }
+
+    pub(super) fn failing(&self) -> Option<Failing> {
         self.memory.lock().failing.clone()
     }
 
-    /// While a workflow fails, only what was under way when its owner went away begins again, to its end.
+    /// Whether the walk ends before its steps have. `idle`: no step runs now.
+    pub(super) async fn early_end(&self, idle: bool) -> Early {
+        if let Some(Failing { why, cancelled, undoing }) = self.failing() {
+            if !undoing && !idle {
+                return Early::Goes;
+            }
+            if !undoing && self.has_more_to_end() {
+                return Early::Ends(Walk::Pause);
+            }
+            return Early::Ends(if cancelled { Walk::Cancelled } else { Walk::Failed(why) });
+        }
+        let ordered = self.memory.lock().orders.end;
+        if ordered == Some(EndOrder::Complete) && !self.cancel.is_cancelled() {
+            return Early::Ends(Walk::Finished);
+        }
+        if ordered.is_none() && !self.cancel.is_cancelled() {
+            return Early::Goes;
+        }
+        if !self.is_undone_when_cancelled().await {
+            return Early::Ends(Walk::Cancelled);
+        }
+        self.begin_to_end(Failing { why: cancelled(), cancelled: true, undoing: false });
+        Early::Begins
+    }
+
+    /// Whether a step that waits goes on by itself, or needs a word on what it did.
+    fn has_more_to_end(&self) -> bool {
+        let keys = self.waiting_keys();
+        self.memory.lock().open_below(&keys).any(|wait| wait.kind != WaitKind::Signal)
+    }
+
+    /// While a workflow comes to an early end, only what has begun is entered again.
     pub(super) fn may_begin(&self, step: Ready) -> bool {
         let memory = self.memory.lock();
-        let (Ready::Run(index), Some(_)) = (step, &memory.failing) else { return true };
-        self.plan.steps.get(index).is_some_and(|planned| memory.was_under_way(&planned.key()))
+        let (Ready::Run(index), Some(failing)) = (step, &memory.failing) else { return true };
+        !failing.undoing && self.plan.steps.get(index).is_some_and(|planned| memory.is_under_way(&planned.key()))
     }
 
     /// Whether somebody said so, within the run or from outside.
-    pub(super) async fn is_undone_when_cancelled(&self) -> bool {
+    async fn is_undone_when_cancelled(&self) -> bool {
         if self.plan.workflow.is_none() {
             return false;
         }
@@ -111,7 +152,13 @@ impl RunContext {
         if undos.is_empty() {
             return;
         }
-        self.begin_to_fail(why.clone());
+        let failing = {
+            let mut memory = self.memory.lock();
+            let failing = memory.failing.get_or_insert_with(|| Failing { why: why.clone(), cancelled: false, undoing: true });
+            failing.undoing = true;
+            failing.clone()
+        };
+        self.record(FAILURE, Outcome::Done(serde_json::to_value(failing).unwrap_or_default()));
         self.log.begin_to_compensate();
         let before = self.memory.lock().journal.contains_key(COMPENSATION);
         if !before {
@@ -135,15 +182,17 @@ impl RunContext {
         self.tell("completed", None, json!({ "outcome": outcome }));
     }
 
-    /// The undos of steps that completed, the last one first.
+    /// The undos of steps that completed, the last one first; before them those of steps that made their call and wait for a signal.
     fn undos(&self) -> Vec<(usize, &PlannedStep)> {
         let memory = self.memory.lock();
-        let done = |state| matches!(state, StepState::Completed | StepState::Compensated);
-        let mut records: Vec<(usize, u32)> =
-            memory.records.iter().filter(|(_, record)| done(record.state)).map(|(index, record)| (*index, record.order)).collect();
-        records.sort_by_key(|(_, order)| std::cmp::Reverse(*order));
-        let undo = |(index, _): (usize, u32)| Some((index, self.plan.steps.get(index)?.undo.as_deref()?));
-        records.into_iter().filter_map(undo).collect()
+        let order = |(index, planned): (usize, &PlannedStep)| match memory.records.get(&index) {
+            Some(record) => matches!(record.state, StepState::Completed | StepState::Compensated).then_some(record.order),
+            None => memory.journal.contains_key(&format!("{}/{CALLED}", planned.key())).then_some(u32::MAX),
+        };
+        let steps = self.plan.steps.iter().enumerate();
+        let mut done: Vec<(usize, u32)> = steps.filter_map(|step| Some((step.0, order(step)?))).collect();
+        done.sort_by_key(|(index, order)| std::cmp::Reverse((*order, *index)));
+        done.into_iter().filter_map(|(index, _)| Some((index, self.plan.steps.get(index)?.undo.as_deref()?))).collect()
     }
 
     async fn undo(&self, index: usize, undo: &PlannedStep) -> Undone {
@@ -185,10 +234,18 @@ impl RunContext {
 }
 
 impl Engine {
-    /// Makes a run that tries again to undo what an ended one could not.
+    /// Makes a run that tries again to undo what an ended one could not: `new` with its own secrets. It knows what its steps came to, and enters none of
+    /// them. For each ended run there is one.
     ///
     /// Errors: `not_found`, `run_goes_on` (409), `nothing_to_undo` (409).
-    pub async fn compensate_again(&self, tenant: TenantId, id: RunId, key: Option<RunKey>) -> Result<(RunId, Created)> {
+    pub async fn compensate_again(
+        &self,
+        tenant: TenantId,
+        id: RunId,
+        new: RunId,
+        secrets: BTreeMap<String, Secret>,
+        key: RunKey,
+    ) -> Result<Created> {
         let store = &self.parts().store;
         let run = store.find_run(tenant, id).await?.ok_or_else(|| Error::missing("run"))?;
         if !run.state.is_terminal() {
@@ -201,29 +258,39 @@ impl Engine {
         }
         let text = store.flow_of_run(tenant, id).await?.ok_or_else(|| Error::internal("a run without its flow"))?;
         let plan = self.plan(&run.flow_hash, &text)?;
-        // Everything that is known but for the undos that failed, with their attempts.
-        let failed = |entry: &JournalEntry| match &entry.outcome {
-            Outcome::Done(undone) => entry.key.ends_with("/undo") && undone.get("failure").is_some(),
-            _ => false,
-        };
-        let again: Vec<String> = journal.iter().filter(|entry| failed(entry)).map(|entry| entry.key.clone()).collect();
-        let anew = |entry: &JournalEntry| {
-            entry.key == COMPENSATION || again.iter().any(|key| entry.key == *key || entry.key.starts_with(&format!("{key}/")))
-        };
-        let mut kept: Vec<JournalEntry> = journal.iter().filter(|entry| !anew(entry)).cloned().collect();
-        if !kept.iter().any(|entry| entry.key == FAILURE) {
-            let why = failure("cancelled", "the run was cancelled");
-            kept.push(JournalEntry { key: FAILURE.into(), outcome: Outcome::Done(serde_json::to_value(why).map_err(Error::internal)?) });
-        }
+        let kept: Vec<JournalEntry> = journal.into_iter().filter(is_known_to_an_undo).collect();
         let input = RunInput { job: None, ..run.input.clone() };
-        let new = RunId::new(&self.parts().clock);
-        let start = StartRun { id: Some(new), tenant, plan, target: run.target, input, secrets: BTreeMap::new(), key, parent: None };
+        let start = StartRun { id: Some(new), tenant, plan, target: run.target, input, secrets, key: Some(key), parent: None };
         let queued = self.queued(new, &start)?;
-        let told = Event::Custom { name: "dispatch.compensates".into(), value: json!({ "of": id, "undos": again.len() }) };
+        let told = Event::Custom { name: "dispatch.compensates".into(), value: json!({ "of": id }) };
         let mut events: Vec<EventRecord> = queued.segment.into_iter().flat_map(|segment| segment.events).collect();
         events.push(EventRecord::new(queued.reserved, &told));
         let segment = Some(Segment { events, rest: Rest::None });
-        let created = store.create_run(NewRun { journal: kept, segment, reserved: queued.reserved + 1, ..queued }).await?;
-        Ok((new, created))
+        Ok(store.create_run(NewRun { journal: kept, segment, reserved: queued.reserved + 1, ..queued }).await?)
     }
+}
+
+/// What steps came to, what is undone already, and why: nothing of what was under way.
+fn is_known_to_an_undo(entry: &JournalEntry) -> bool {
+    let Outcome::Done(value) = &entry.outcome else { return false };
+    if [VARS, FAILURE].contains(&entry.key.as_str()) {
+        return true;
+    }
+    match entry.key.strip_prefix("steps/").map(|rest| rest.split_once('/')) {
+        Some(None | Some((_, CALLED))) => true,
+        Some(Some((_, "undo"))) => value.get("failure").is_none(),
+        _ => false,
+    }
+}
+
+fn cancelled() -> Failure {
+    failure("cancelled", "the run was cancelled")
+}
+
+/// Whether a walk ends early.
+pub(super) enum Early {
+    Goes,
+    /// It begins to: what runs comes to its end.
+    Begins,
+    Ends(Walk),
 }

@@ -7,10 +7,11 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 
+use super::compensate::Early;
 use super::context::RunContext;
 use super::decide::{self, Ready};
 use super::log::{Lost, MAX_EVENTS, Move};
-use super::memory::{EndOrder, Standing, StepRecord};
+use super::memory::{Standing, StepRecord};
 use super::plan::Plan;
 use super::run_step::{Ended, dollars, run_step};
 use crate::clock::Timestamp;
@@ -48,7 +49,7 @@ pub enum Departure {
 type Entered<'a> = BoxFuture<'a, (usize, u64, Ended)>;
 
 /// How the walk over the steps came out.
-enum Walk {
+pub(super) enum Walk {
     Finished,
     Failed(Failure),
     Cancelled,
@@ -104,34 +105,26 @@ impl RunContext {
             } else if !self.awaits_an_effect() {
                 return Walk::HandBack;
             }
-            if running.is_empty()
-                && let Some(why) = self.failing()
-            {
-                return Walk::Failed(why);
-            }
-            if self.cancel.is_cancelled() {
-                return Walk::Cancelled;
-            }
-            match self.memory.lock().orders.end {
-                Some(EndOrder::Complete) => return Walk::Finished,
-                Some(EndOrder::Cancel) => return Walk::Cancelled,
-                None => {}
+            match self.early_end(running.is_empty()).await {
+                Early::Goes => {}
+                Early::Begins => continue,
+                Early::Ends(walk) => return walk,
             }
             if running.is_empty() {
                 return if self.waiting_keys().is_empty() { Walk::Finished } else { Walk::Pause };
             }
-            if self.log.next_seq() > MAX_EVENTS {
-                return Walk::Failed(failure("too_many_events", format!("a run may have {MAX_EVENTS} events")));
-            }
-            if self.memory.lock().weight > MAX_RUN_WEIGHT {
-                let most = MAX_RUN_WEIGHT / 1024 / 1024;
-                return Walk::Failed(failure("too_much_data", format!("the results of a run's steps may take {most} MiB of memory")));
+            let ends_already = self.failing().is_some();
+            if let Some(why) = self.is_too_large().filter(|_| !ends_already) {
+                if self.begins_to_fail(&why) {
+                    continue;
+                }
+                return Walk::Failed(why);
             }
             let due = self.next_deadline(rung);
             tokio::select! {
                 // In this order, so that a run on virtual time replays from its seed.
                 biased;
-                () = self.cancel.cancelled() => return Walk::Cancelled,
+                () = self.cancel.cancelled(), if !ends_already => {}
                 () = leave.cancelled(), if last_word.is_terminated() => {
                     last_word.set(self.parts().clock.sleep(LAST_WORD).fuse());
                 }
@@ -142,11 +135,9 @@ impl RunContext {
                     Ended::Settled(record) => self.settle(index, record),
                     Ended::Fatal(record, why) => {
                         self.settle(index, record);
-                        if self.plan.workflow.is_none() {
+                        if !self.begins_to_fail(&why) {
                             return Walk::Failed(why);
                         }
-                        // What runs beside it comes to its end first, so that it is known what there is to undo.
-                        self.begin_to_fail(why);
                     }
                 },
                 () = self.poke.notified(), if looking.is_terminated() => looking.set(self.look_again().fuse()),
@@ -156,9 +147,23 @@ impl RunContext {
                     rung = due.unwrap_or(rung);
                     self.enter_again();
                 }
-                () = &mut overdue => return Walk::Failed(self.overdue()),
+                () = &mut overdue => {
+                    let why = self.overdue();
+                    if !self.begins_to_fail(&why) {
+                        return Walk::Failed(why);
+                    }
+                }
             }
         }
+    }
+
+    fn is_too_large(&self) -> Option<Failure> {
+        if self.log.next_seq() > MAX_EVENTS {
+            return Some(failure("too_many_events", format!("a run may have {MAX_EVENTS} events")));
+        }
+        let most = MAX_RUN_WEIGHT / 1024 / 1024;
+        let too_much = self.memory.lock().weight > MAX_RUN_WEIGHT;
+        too_much.then(|| failure("too_much_data", format!("the results of a run's steps may take {most} MiB of memory")))
     }
 
     fn time_limit(&self) -> u64 {
@@ -217,7 +222,7 @@ impl RunContext {
     }
 
     /// The journal keys below which the steps that wait keep what they wait for.
-    fn waiting_keys(&self) -> Vec<String> {
+    pub(super) fn waiting_keys(&self) -> Vec<String> {
         let memory = self.memory.lock();
         let steps = self.plan.steps.iter().zip(&memory.steps);
         steps.filter(|(_, standing)| standing.state == Some(StepState::Waiting)).map(|(step, _)| format!("{}/", step.key())).collect()
@@ -330,7 +335,7 @@ impl RunContext {
         failpoint::hit("cancel.seen");
         self.cancel_children().await;
         let why = failure("cancelled", "the run was cancelled");
-        if self.is_undone_when_cancelled().await {
+        if self.failing().is_some() {
             self.compensate(&why).await;
         }
         self.emit(self.error_event(&why));

@@ -11,7 +11,7 @@ use super::plan::Plan;
 use crate::clock::Timestamp;
 use crate::expr::bounds;
 use crate::model::run::Failure;
-use crate::model::{JournalEntry, Outcome, StepState, Wait};
+use crate::model::{JournalEntry, Outcome, StepState, Wait, WaitKind};
 
 /// A settled step, as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +54,19 @@ pub struct StepRecord {
     pub orders: Orders,
 }
 
+/// A workflow on its way to an early end: what runs comes to its own end, then what was done is undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failing {
+    pub why: Failure,
+    /// It ends cancelled, not failed.
+    #[serde(default)]
+    pub cancelled: bool,
+    /// Everything has come to its end; nothing is entered any more.
+    #[serde(default)]
+    pub undoing: bool,
+}
+
 /// What a step may say of the rest of its run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -66,7 +79,7 @@ pub struct Orders {
 }
 
 /// How a step ends its run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndOrder {
     /// Well, as if nothing came after it.
@@ -92,6 +105,12 @@ const STEPS: &str = "steps";
 pub const VARS: &str = "workflow/vars";
 pub const FAILURE: &str = "workflow/failure";
 pub const COMPENSATION: &str = "workflow/compensation";
+
+/// Where the journal keeps that a workflow's step has begun, and what its call came to while it waits for a signal.
+pub fn begun(key: &str) -> String {
+    format!("{key}/begun")
+}
+pub const CALLED: &str = "called";
 
 /// A step as the texts of later ones see it.
 fn seen(record: &StepRecord) -> Value {
@@ -135,8 +154,8 @@ pub struct Memory {
     pub settled: u32,
     /// Of the records.
     pub orders: Orders,
-    /// Why a workflow fails, once it does: nothing new begins.
-    pub failing: Option<Failure>,
+    /// Why a workflow ends early, once it does: nothing new begins.
+    pub failing: Option<Failing>,
     /// The steps that this owner has entered.
     pub entered: HashSet<usize>,
     /// Of everything in the journal, by [`crate::expr::bounds::weight`].
@@ -222,10 +241,10 @@ impl Memory {
         self.records.insert(index, record);
     }
 
-    /// Whether a step has left something in the journal and waits for nothing.
-    pub fn was_under_way(&self, key: &str) -> bool {
-        let below = format!("{key}/");
-        self.journal.keys().any(|entry| entry.starts_with(&below)) && self.open_below(std::slice::from_ref(&below)).next().is_none()
+    /// Whether a step has begun, and waits for nothing that need not come.
+    pub fn is_under_way(&self, key: &str) -> bool {
+        let waits = |wait: &Wait| wait.kind == WaitKind::Signal;
+        self.journal.contains_key(&begun(key)) && !self.open_below(&[format!("{key}/")]).any(waits)
     }
 
     /// Takes in what the store knows of the waits now.

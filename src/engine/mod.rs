@@ -35,6 +35,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use moka::sync::Cache;
+use serde_json::{Map, Value};
 
 pub use crate::expr::RUN_SESSION;
 pub use begin::{Active, StartRun, Started, secret_context};
@@ -51,6 +52,7 @@ use crate::asset::Assets;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Problems, Result};
 use crate::expr::script::Sandbox;
+use crate::expr::script::worker::Lang;
 use crate::feed::Feed;
 use crate::id::{NodeId, TenantId};
 use crate::model::Flow;
@@ -151,6 +153,14 @@ impl Engine {
         problems.into_result()?;
         self.0.plans.insert(plan.blob.hash.clone(), plan.clone());
         refused.map_or(Ok(plan), Err)
+    }
+
+    /// What is wrong with a value by a stranger's schema, in a process that can be killed: pointers and messages. A schema may take as long as it likes to
+    /// say no.
+    pub async fn judge(&self, schema: &Value, value: &Value) -> Result<Vec<(String, String)>> {
+        let context = Map::from_iter([("value".to_owned(), value.clone())]);
+        let told = self.parts().sandbox.outside(Lang::Schema, &schema.to_string(), context).await?;
+        serde_json::from_value(told).map_err(Error::internal)
     }
 
     fn compile(&self, flow: Flow, blob: Blob) -> Result<Arc<Plan>> {

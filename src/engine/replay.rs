@@ -12,7 +12,7 @@ use super::{Engine, StartRun};
 use crate::error::{Error, Kind, Result};
 use crate::id::{RunId, TenantId};
 use crate::model::event::{Event, EventRecord, Rest, Segment};
-use crate::model::{JournalEntry, Outcome, Run, RunInput, StepState, TargetKind};
+use crate::model::{JournalEntry, Outcome, Run, RunInput, StepState, Target, TargetKind};
 use crate::store::{Created, NewRun, RunKey};
 
 impl Engine {
@@ -23,6 +23,11 @@ impl Engine {
     pub async fn replay(&self, tenant: TenantId, id: RunId, from: &str, key: Option<RunKey>) -> Result<(RunId, Created)> {
         let store = &self.parts().store;
         let run = store.find_run(tenant, id).await?.ok_or_else(|| Error::missing("execution"))?;
+        if matches!(run.target, Target::Workflow(_)) {
+            // Services know its calls by the run's id; under the same keys they would not do them again.
+            let message = "a run of a workflow cannot be done again from a step on; start another run";
+            return Err(Error::new(Kind::Conflict, "not_replayable", message));
+        }
         if !run.state.is_terminal() {
             return Err(Error::new(Kind::Conflict, "run_goes_on", "the execution goes on; only one that has ended can be replayed"));
         }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::context::{Entry, Interrupt, RunContext, StepContext, StepFailure};
 use super::log::Before;
-use super::memory::{Orders, StepRecord};
+use super::memory::{Orders, StepRecord, begun};
 use super::plan::{PlannedStep, When};
 use super::step::StepOutput;
 use crate::clock::Timestamp;
@@ -29,8 +29,16 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
     let key = planned.key();
     let again = run.memory.lock().has_waited(&key);
     let started_at = run.parts().clock.now();
-    if !again && let Some(skipped) = skip(run, planned, started_at).await {
+    let marked = run.memory.lock().journal.contains_key(&begun(&key));
+    if !again
+        && !marked
+        && let Some(skipped) = skip(run, planned, started_at).await
+    {
         return skipped;
+    }
+    if run.plan.workflow.is_some() && !marked {
+        // Known before its first effect goes out: an early end of the run has to wait for it, and to undo it.
+        run.record(&begun(&key), Outcome::Done(Value::Bool(true)));
     }
     // Who slept begins no second time in a stream that slept with it. What was cut short begins anew, once.
     let told = {

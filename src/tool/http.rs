@@ -23,6 +23,8 @@ use crate::tool::url::{Joined, join};
 pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;
 /// Largest answer to a workflow.
 pub const MAX_REPLY: u64 = 5 * 1024 * 1024;
+/// Longest address, and longest headers together, in bytes.
+const LONGEST_HEAD: usize = 64 * 1024;
 /// Longest body that is shown.
 const LONGEST_SHOWN: usize = 8 * 1024;
 
@@ -248,6 +250,10 @@ impl HttpTemplate {
         let (pieces, mut unresolved) = self.url.pieces(scope, missing)?;
         secrets_are_there(&unresolved)?;
         let Joined { mut url, encoded: mut derived } = join(&pieces)?;
+        let reads = self.reads();
+        for secret in reads.secrets.iter().chain(&reads.managed).filter_map(|name| scope.secret(name)) {
+            derived.extend(spellings(secret.expose()));
+        }
         let mut text = |template: &Template, insert: Insert| -> Result<String> {
             let rendered = template.render_with(scope, missing, insert)?;
             unresolved.extend(rendered.unresolved);
@@ -316,6 +322,15 @@ impl HttpTemplate {
             None => None,
         };
         secrets_are_there(&unresolved)?;
+        let spoken = |value: &HeaderText| match value {
+            HeaderText::Plain(text) => text.len(),
+            HeaderText::Secret(secret) => secret.expose().len(),
+        };
+        let length: usize = request.headers.iter().map(|(name, value)| name.len() + spoken(value)).sum();
+        if length > LONGEST_HEAD || request.url.len() > LONGEST_HEAD {
+            let message = format!("a call's address, and its headers together, have {LONGEST_HEAD} bytes at most");
+            return Err(Error::new(Kind::Invalid, "call_too_large", message).next("send what is large in the body"));
+        }
         let has = |request: &Request, name: &str| request.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
         if let Some(body) = body {
             if !has(&request, "content-type") {
@@ -331,6 +346,24 @@ impl HttpTemplate {
             request = request.header("user-agent", concat!("dispatch/", env!("CARGO_PKG_VERSION")));
         }
         Ok(HttpCall { request, unresolved, scrub: Redactor::new(derived), binary: self.mode == Mode::Workflow })
+    }
+}
+
+/// A secret as it may come back: as it is, in a form, in a JSON text, there with slashes escaped.
+fn spellings(text: &str) -> [Secret; 4] {
+    let form: String = ::url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    let json = Value::String(text.to_owned()).to_string();
+    let json = json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    let slashed = json.replace('/', "\\/");
+    [text.to_owned(), form, json, slashed].map(Secret::new)
+}
+
+fn leaves(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::String(text) => texts.push(text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| leaves(item, texts)),
+        Value::Object(fields) => fields.values().for_each(|item| leaves(item, texts)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -429,6 +462,13 @@ impl HttpCall {
         self.request.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
+    /// What is made of these values is not repeated: every text in them.
+    pub fn hide(&mut self, values: &Value) {
+        let mut texts = Vec::new();
+        leaves(values, &mut texts);
+        self.scrub = self.scrub.with(texts.into_iter().flat_map(|text| spellings(&text)));
+    }
+
     /// Sets a header, unless the call has one of this name.
     pub fn add_header(&mut self, name: &str, value: impl Into<HeaderText>) {
         if !self.request.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
@@ -456,7 +496,9 @@ impl HttpCall {
         shown.insert("url".into(), self.scrub.text(&self.request.url).into());
         shown.insert("headers".into(), Value::Object(headers.collect()));
         if let Some(body) = self.request.body.as_ref().filter(|body| body.len() <= LONGEST_SHOWN) {
-            let body = serde_json::from_slice(body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()));
+            // Before it is read: a secret may be a number there.
+            let text = self.scrub.text(&String::from_utf8_lossy(body));
+            let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
             shown.insert("body".into(), body);
         }
         Value::Object(shown)
@@ -478,8 +520,16 @@ impl HttpCall {
         let bytes = response.bytes().await?;
         let (body, binary) = match std::str::from_utf8(&bytes) {
             Ok(text) => (self.scrub.text(text), false),
-            Err(_) if self.binary => (base64::engine::general_purpose::STANDARD.encode(&bytes), true),
-            Err(_) => (self.scrub.text(&String::from_utf8_lossy(&bytes)), false),
+            Err(_) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let hidden = self.scrub.text(&text);
+                // One that says a secret back is no use as it came.
+                if self.binary && hidden == text {
+                    (base64::engine::general_purpose::STANDARD.encode(&bytes), true)
+                } else {
+                    (hidden, false)
+                }
+            }
         };
         Ok(HttpAnswer { status, headers, media_type, body, binary, retry_after_ms })
     }

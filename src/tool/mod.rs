@@ -7,6 +7,7 @@
 
 pub mod http;
 pub mod mcp;
+pub mod schema;
 pub mod services;
 pub mod signature;
 mod url;
@@ -234,7 +235,7 @@ impl Tool {
 
     /// Checks arguments against the declared schema; the message names every fault for the model to mend.
     pub fn check(&self, arguments: &Value) -> Result<(), String> {
-        let validator = jsonschema::validator_for(&self.definition.parameters_schema).map_err(|error| error.to_string())?;
+        let validator = schema::compile(&self.definition.parameters_schema)?;
         let faults: Vec<String> =
             validator.iter_errors(arguments).take(5).map(|error| format!("{}: {error}", error.instance_path())).collect();
         if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
@@ -266,8 +267,8 @@ fn check_schema(definition: &Definition, problems: &mut Problems) {
     let schema = &definition.parameters_schema;
     if schema.get("type").and_then(Value::as_str) != Some("object") {
         problems.add("/parametersSchema/type", "expected `object`");
-    } else if let Err(error) = jsonschema::validator_for(schema) {
-        problems.add("/parametersSchema", schema_fault(&error));
+    } else if let Err(fault) = schema::compile(schema) {
+        problems.add("/parametersSchema", fault);
     }
     if schema.get("properties").and_then(|properties| properties.get(REASON_PARAMETER)).is_some() {
         problems.add(format!("/parametersSchema/properties/{REASON_PARAMETER}"), "this name is reserved");

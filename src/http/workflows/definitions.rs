@@ -205,7 +205,19 @@ async fn register(state: &AppState, tenant: TenantId, name: &Name, document: Doc
             break (StatusCode::OK, true);
         }
     };
-    fire_at(state, tenant, &document).await?;
+    // Whoever registers another document meanwhile sets the times of that; the last one counts.
+    let mut stands = Some(document.clone());
+    while let Some(current) = stands {
+        fire_at(state, tenant, &name.0, Some(&current)).await?;
+        let now = all(&state.store, tenant).find(name.id()).await?.map(|kept| kept.body.document);
+        if now.as_ref() == Some(&current) {
+            break;
+        }
+        if now.is_none() {
+            fire_at(state, tenant, &name.0, None).await?;
+        }
+        stands = now;
+    }
     let registered = Registered { name: document.name, version: document.version, changed, warnings };
     Ok((status, Json(registered)).into_response())
 }
@@ -219,19 +231,20 @@ fn entry(name: &str, index: usize) -> (CronId, String) {
 }
 
 /// Triggers of one workflow that are cron entries, at most.
-const MOST_CRONS: usize = 20;
+pub(super) const MOST_CRONS: usize = 20;
 
-/// Makes the cron entries be those that the document says.
-async fn fire_at(state: &AppState, tenant: TenantId, document: &Document) -> Result<()> {
+/// Makes the cron entries be those that the document says; none when there is no document.
+async fn fire_at(state: &AppState, tenant: TenantId, name: &str, document: Option<&Document>) -> Result<()> {
     let crons: Collection<'_, Cron> = Collection::of(&*state.store, tenant);
     let now = state.clock.now();
-    let wanted = document.triggers.iter().filter_map(|trigger| match trigger {
+    let triggers = document.map(|document| document.triggers.as_slice()).unwrap_or_default();
+    let wanted = triggers.iter().filter_map(|trigger| match trigger {
         Trigger::Cron { schedule, timezone, body } => Some((schedule, timezone, body)),
         _ => None,
     });
     let mut wanted = wanted.take(MOST_CRONS);
     for index in 0..MOST_CRONS {
-        let (id, called) = entry(&document.name, index);
+        let (id, called) = entry(name, index);
         let old = crons.find(id).await?;
         let Some((schedule, timezone, body)) = wanted.next() else {
             if old.is_some() {
@@ -242,7 +255,7 @@ async fn fire_at(state: &AppState, tenant: TenantId, document: &Document) -> Res
         };
         let payload = serde_json::json!({ "type": "cron", "body": body });
         let order = Order {
-            name: format!("{}{}", super::JOB_PREFIX, document.name),
+            name: format!("{}{name}", super::JOB_PREFIX),
             payload,
             callback: None,
             max_retries: 0,
@@ -289,12 +302,8 @@ async fn fire_at(state: &AppState, tenant: TenantId, document: &Document) -> Res
 }
 
 async fn delete(caller: Scoped<FlowsWrite>, State(state): State<AppState>, Id(name): Id<Name>) -> Result<NoContent> {
-    let crons: Collection<'_, Cron> = Collection::of(&*state.store, caller.tenant);
-    for index in 0..MOST_CRONS {
-        crons.delete(entry(&name.0, index).0).await?;
-    }
-    if !all(&state.store, caller.tenant).delete(name.id()).await? {
-        return Err(Name::missing());
-    }
-    Ok(NoContent)
+    let there = all(&state.store, caller.tenant).delete(name.id()).await?;
+    // Also after a try that got no further.
+    fire_at(&state, caller.tenant, &name.0, None).await?;
+    if there { Ok(NoContent) } else { Err(Name::missing()) }
 }

@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::definitions::MOST_CRONS;
 use super::is_name;
 use crate::error::{Error, Kind, Problems, Result, misfit, pointer};
 use crate::model::cadence::{Cadence, Fault};
@@ -150,10 +151,38 @@ pub(super) fn yaml(text: &[u8]) -> Result<Value> {
 
 /// Reads a document in its type; each fault with its place.
 pub(super) fn read(value: Value) -> Result<Document> {
-    if !value.is_object() {
-        return Err(Error::invalid_at("", "expected an object"));
-    }
+    let mut problems = Problems::default();
+    objects(&value, &mut problems);
+    problems.into_result()?;
     serde_path_to_error::deserialize(&value).map_err(|error| Error::invalid_at(pointer(error.path()), misfit(error.inner())))
+}
+
+/// Where a list would be read as an object's members in their order, an object is asked for.
+fn objects(document: &Value, problems: &mut Problems) {
+    let mut wanted: Vec<(String, &Value)> = vec![(String::new(), document)];
+    let members = |of: &Value, names: &[&str], at: &str| -> Vec<(String, Value)> {
+        names.iter().filter_map(|name| Some((format!("{at}/{name}"), of.get(name)?.clone()))).collect()
+    };
+    let mut more: Vec<(String, Value)> = members(document, &["steps", "response", "vars", "schemas"], "");
+    for (index, trigger) in document.get("triggers").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        more.push((format!("/triggers/{index}"), trigger.clone()));
+    }
+    for (id, step) in document.get("steps").and_then(Value::as_object).into_iter().flatten() {
+        let at = format!("/steps/{}", escaped(id));
+        more.extend(members(step, &["request", "response", "retry", "compensate", "wait", "strategy"], &at));
+        let requests = step.get("strategy").and_then(|strategy| strategy.get("requests"));
+        let listed = requests.and_then(Value::as_array).into_iter().flatten().enumerate();
+        more.extend(listed.map(|(index, request)| (format!("{at}/strategy/requests/{index}"), request.clone())));
+        let named = requests.and_then(Value::as_object).into_iter().flatten();
+        more.extend(named.map(|(name, request)| (format!("{at}/strategy/requests/{}", escaped(name)), request.clone())));
+        more.push((at, step.clone()));
+    }
+    wanted.extend(more.iter().map(|(at, value)| (at.clone(), value)));
+    for (at, value) in wanted {
+        if !value.is_object() && (at.is_empty() || !value.is_null()) {
+            problems.add(at, "expected an object");
+        }
+    }
 }
 
 impl Document {
@@ -181,6 +210,10 @@ impl Document {
         }
         if self.steps.is_empty() {
             problems.add("/steps", "expected at least one step");
+        }
+        let crons = self.triggers.iter().filter(|trigger| matches!(trigger, Trigger::Cron { .. })).count();
+        if crons > MOST_CRONS {
+            problems.add("/triggers", format!("expected {MOST_CRONS} cron triggers at most"));
         }
         for (name, schema) in &self.schemas {
             check_schema(schema, &format!("/schemas/{}", escaped(name)), problems);
@@ -294,8 +327,8 @@ fn is_step_id(id: &str) -> bool {
 }
 
 fn check_schema(schema: &Value, at: &str, problems: &mut Problems) {
-    if let Err(error) = jsonschema::validator_for(schema) {
-        problems.add(at, format!("this is no JSON Schema: {error}"));
+    if let Err(fault) = crate::tool::schema::compile(schema) {
+        problems.add(at, fault);
     }
 }
 

@@ -13,25 +13,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::door::Reader;
+use super::door::{Reader, run_token};
 use super::{Name, Run, about, accepted, ended, is_name, printed};
 use crate::clock::Timestamp;
 use crate::engine::{COMPENSATION, Compensation, StepRecord, UNDO_WHEN_CANCELLED};
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
-use crate::http::extract::{Id, IdempotencyKey, Params};
-use crate::http::idempotency::{Call, Receipts, fingerprint};
+use crate::http::extract::{Id, Params};
 use crate::http::paging::Paging;
 use crate::http::scope::{FlowsExecute, FlowsRead, Scoped};
 use crate::id::{RunId, TenantId};
-use crate::model::event::Event;
 use crate::model::run::Failure;
 use crate::model::{Flow, Outcome, RunState, StepState, Target, Wait};
-use crate::store::{RunFilter, RunKey, SharedStore, Signal};
+use crate::store::{Created, RunFilter, RunKey, SharedStore, Signal};
 
 const TAG: &str = "HTTP workflow runs";
-/// Segments of a log that are read at once.
-const SEGMENTS: u32 = 256;
+/// How long it is remembered which run undoes what another could not.
+const REMEMBERED: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3_600);
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -293,12 +291,6 @@ pub(super) async fn view(store: &SharedStore, run: crate::model::Run) -> Result<
     }
     let waits = store.run_waits(run.tenant, run.id).await?;
     let over = run.state.is_terminal();
-    if !over {
-        // What has begun and left nothing in the journal yet stands in the log only.
-        for step in begun_in_log(store, &run).await? {
-            begun.entry(step).or_default();
-        }
-    }
     let mut steps = IndexMap::with_capacity(flow.steps.len());
     let mut current_steps = Vec::new();
     for step in &flow.steps {
@@ -321,7 +313,10 @@ pub(super) async fn view(store: &SharedStore, run: crate::model::Run) -> Result<
                 StepView { status: status.into(), attempts, ..StepView::default() }
             }
         };
-        shown.undo_error = undone.remove(&step.id).flatten();
+        match undone.remove(&step.id) {
+            Some(None) => shown.status = "compensated".into(),
+            failure => shown.undo_error = failure.flatten(),
+        }
         steps.insert(step.id.clone(), shown);
     }
     let about = run.input.inputs.get("run");
@@ -340,23 +335,8 @@ pub(super) async fn view(store: &SharedStore, run: crate::model::Run) -> Result<
         result: run.output.filter(|_| has_reply),
         error: run.failure.map(|Failure { code, message, step, .. }| Failed { step, code, message }),
         compensation,
-        last_event: run.reserved.checked_sub(1).filter(|_| over),
+        last_event: Some(run.reserved).filter(|_| over),
     })
-}
-
-/// The steps that the log tells the beginning of.
-async fn begun_in_log(store: &SharedStore, run: &crate::model::Run) -> Result<Vec<String>> {
-    let (mut steps, mut after) = (Vec::new(), None);
-    loop {
-        let segments = store.read_log(run.tenant, run.id, after, SEGMENTS).await?;
-        let Some(last) = segments.last().map(|segment| segment.last()) else { return Ok(steps) };
-        let events = segments.iter().flat_map(|segment| &segment.events).filter(|event| event.kind() == "step_start");
-        steps.extend(events.filter_map(|event| match event.event() {
-            Some(Event::StepStart { id, .. }) => Some(id),
-            _ => None,
-        }));
-        after = Some(last);
-    }
 }
 
 fn is_below(key: &str, step: &str) -> bool {
@@ -396,6 +376,8 @@ async fn cancel(
     let asked = |status: &str| Cancelled { run_id: printed(run.id), status: status.to_owned() };
     match run.state {
         RunState::Cancelled => return Ok((StatusCode::OK, Json(asked("cancelled"))).into_response()),
+        // It ends already, and undoes what it did.
+        RunState::Compensating => return Ok(accepted(asked("cancelling"))),
         state if state.is_terminal() => return Err(ended()),
         _ => {}
     }
@@ -419,32 +401,21 @@ async fn find(store: &SharedStore, tenant: TenantId, id: Run) -> Result<crate::m
     found.filter(|run| matches!(run.target, Target::Workflow(_))).ok_or_else(Run::missing)
 }
 
-async fn compensate(
-    caller: Scoped<FlowsExecute>,
-    State(state): State<AppState>,
-    State(receipts): State<Receipts>,
-    Id(id): Id<Run>,
-    key: IdempotencyKey,
-) -> Result<Response> {
+async fn compensate(caller: Scoped<FlowsExecute>, State(state): State<AppState>, Id(id): Id<Run>) -> Result<Response> {
     let tenant = caller.tenant;
     find(&state.store, tenant, id).await?;
-    let request = fingerprint(printed(id.0).as_bytes());
-    let call = Call { tenant, route: "POST /api/runs/{run}/compensation", key, request, secret: false };
-    let expires_at = state.clock.now().after(std::time::Duration::from_secs(24 * 3_600));
-    let made = receipts
-        .once(call, move |seed| async move {
-            let key = RunKey { route: "compensation".into(), key: format!("{seed:032x}"), request_hash: String::new(), expires_at };
-            let run = match state.engine.compensate_again(tenant, id.0, Some(key)).await? {
-                (new, crate::store::Created::New) => {
-                    state.workers.nudge(new).await;
-                    new
-                }
-                (_, crate::store::Created::Duplicate { run, .. }) => run,
-            };
-            Ok(Cancelled { run_id: printed(run), status: "queued".into() })
-        })
-        .await?;
-    let mut response = made.into_response();
-    *response.status_mut() = StatusCode::ACCEPTED;
-    Ok(response)
+    let now = state.clock.now();
+    // One for each ended run, however often it is asked for.
+    let expires_at = now.after(REMEMBERED);
+    let key = RunKey { route: "compensation".into(), key: id.0.to_string(), request_hash: String::new(), expires_at };
+    let new = RunId::new(&state.clock);
+    let secrets = BTreeMap::from([(crate::engine::RUN_SESSION.to_owned(), run_token(&state.vault, tenant, new)?)]);
+    let run = match state.engine.compensate_again(tenant, id.0, new, secrets, key).await? {
+        Created::New => {
+            state.workers.nudge(new).await;
+            new
+        }
+        Created::Duplicate { run, .. } => run,
+    };
+    Ok(accepted(Cancelled { run_id: printed(run), status: "queued".into() }))
 }

@@ -147,15 +147,14 @@ fn body_of(headers: &HeaderMap, text: &[u8], depth: usize) -> Result<Value> {
 }
 
 /// Whether the body keeps to the schema of the document's trigger.
-fn fits(kept: &Kept<Stored>, body: &Value) -> Result<()> {
+async fn fits(engine: &Engine, kept: &Kept<Stored>, body: &Value) -> Result<()> {
     let document = &kept.body.document;
     let mut problems = Problems::default();
     for trigger in &document.triggers {
         let Trigger::Http { schema: Some(schema) } = trigger else { continue };
         let Some(schema) = document.schema(schema, "", &mut problems) else { continue };
-        let validator = jsonschema::validator_for(&schema).map_err(Error::internal)?;
-        for fault in validator.iter_errors(body).take(50) {
-            problems.add(fault.instance_path().to_string(), fault.to_string());
+        for (pointer, message) in engine.judge(&schema, body).await? {
+            problems.add(pointer, message);
         }
     }
     problems.into_result()
@@ -188,7 +187,7 @@ async fn trigger(
     let kept = find(&state.store, tenant, &name).await?;
     let text = as_sent(&headers, body, &state).await?;
     let value = body_of(&headers, &text, state.limits.body().depth)?;
-    fits(&kept, &value)?;
+    fits(&state.engine, &kept, &value).await?;
     let (asynchronous, patience) = preference(&headers);
     let beginning = Beginning { engine: &state.engine, vault: &state.vault, clock: &state.clock, tenant };
     let mut start = beginning.run(&kept, told(&headers, query.as_deref(), &text, &value))?;
@@ -282,7 +281,7 @@ async fn answer(state: &AppState, tenant: TenantId, id: RunId, found: Option<Run
         step: None,
         retryable: false,
     });
-    let details = json!({ "run_id": printed(run.id), "step": failure.step, "retryable": failure.retryable });
+    let details = json!({ "run_id": printed(run.id), "step": failure.step });
     let error = Error::new(Kind::Invalid, failure.code, failure.message).details(details);
     Ok(Problem::new(StatusCode::BAD_GATEWAY, error).into_response())
 }

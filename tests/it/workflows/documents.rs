@@ -37,6 +37,14 @@ async fn a_document_is_registered(world: Arc<World>) {
     call(&node, Method::GET, "/api/workflows/No").refused(404, "not_found").await;
 }
 
+/// A schema whose references go so far before they lead anywhere.
+fn chain(length: usize) -> Value {
+    let mut links: serde_json::Map<String, Value> =
+        (0..length).map(|link| (format!("a{link}"), json!({ "$ref": format!("#/$defs/a{}", link + 1) }))).collect();
+    links.insert(format!("a{length}"), json!({}));
+    json!({ "$ref": "#/$defs/a0", "$defs": links })
+}
+
 async fn faults_are_pointed_at(world: Arc<World>) {
     let node = world.node();
     register_whole(&node, json!({ "name": "stays", "version": 1, "steps": { "a": { "wait": { "signal": "x" } } } })).await;
@@ -67,6 +75,22 @@ async fn faults_are_pointed_at(world: Arc<World>) {
         ),
         (step(json!({ "request": request, "compensate": { "url": "{{ x" } })), vec!["/steps/a/compensate/url"]),
         (step(json!({ "request": request, "response": { "schema": "Nope" } })), vec!["/steps/a/response/schema"]),
+        (
+            step(
+                json!({ "request": request, "when": { "expr": format!("$.a{}@.b{}", "[?@".repeat(40), "]".repeat(40)), "lang": "jsonpath" } }),
+            ),
+            vec!["/steps/a/when"],
+        ),
+        (step(json!({ "request": request, "compensate": { "url": "x", "effect": "once" } })), vec!["/steps/a/compensate/effect"]),
+        (
+            step(json!({ "strategy": { "type": "race", "requests": { "a": request, "compensate": request } } })),
+            vec!["/steps/a/strategy/requests"],
+        ),
+        (step(json!({ "wait": { "all": ["b", "b"] } })), vec!["/steps/a/wait/all"]),
+        (step(json!({ "request": ["POST", "http://x.example"], "retry": [[500], 1] })), vec!["/steps/a/request", "/steps/a/retry"]),
+        (step(json!({ "request": request, "response": { "schema": chain(1_000) } })), vec!["/steps/a/response/schema"]),
+        (json!({ "steps": { "a": { "request": request } }, "schemas": { "s": chain(1_000) } }), vec!["/schemas/s"]),
+        (json!({ "steps": { "a": { "request": request } }, "triggers": [["http"]] }), vec!["/triggers/0"]),
         (step(json!({ "wait": { "signal": "a", "any": ["b"] } })), vec!["/steps/a/wait"]),
         (step(json!({ "wait": { "signal": "$x", "timeout": "31d" } })), vec!["/steps/a/wait/signal", "/steps/a/wait/timeout"]),
         (step(json!({ "strategy": { "type": "fan_out", "over": "{{ secrets.X }}" } })), vec!["/steps/a/request", "/steps/a/strategy/over"]),

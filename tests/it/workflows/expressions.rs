@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{call, post, register, register_whole, run};
+use crate::support::sink::Reply;
 use crate::support::world::World;
 
 on_both!(conditions_in_three_languages, values_in_three_languages, scripts_have_limits, values_that_read_secrets_are_stored_nowhere);
@@ -85,6 +86,8 @@ async fn scripts_have_limits(world: Arc<World>) {
     assert_eq!(script("loads", "return load('return 1')()").await, "script_failed");
     assert_eq!(script("gives-a-function", "return print or function() end").await, "script_failed");
     assert_eq!(script("large", "return string.rep('x', 2000000)").await, "script_output");
+    let many = "local s = string.rep('x', 10000000) local t = {} for i = 1, 1000 do t[i] = s end return t";
+    assert_eq!(script("repeats-itself", many).await, "script_memory");
     // One native call that no hook would end; and others run meanwhile.
     let stuck = script("loops", "return string.rep('', 1e18)");
     let other = script("others", "return {1, nil, 3}");
@@ -114,6 +117,21 @@ async fn values_that_read_secrets_are_stored_nowhere(world: Arc<World>) {
     assert_eq!((seen.header("x-auth"), seen.json()), ("Token canary-of-a-hook", json!({ "said": "Token canary-of-a-hook" })));
     let events = node.get(&format!("/api/runs/{}/events", view["id"].as_str().unwrap())).ok().await.to_string();
     assert!(!events.contains("canary") && !view.to_string().contains("canary"), "{events}");
+    // In another spelling it is hidden too.
+    let odd = "canary/with+odd=\nletters";
+    call(&node, Method::PUT, "/api/secrets/ODD_KEY").json(&json!({ "value": odd })).ok().await;
+    let mut form = post(&world, "/form", &json!({ "key": "{{ secrets.ODD_KEY }}" }), &[]);
+    form["request"]["headers"] = json!({ "content-type": "application/x-www-form-urlencoded", "x-basic": "{{ vars.basic }}" });
+    let basic = json!({ "expr": "base64.encode('user:' .. secrets.ODD_KEY)", "lang": "lua" });
+    register_whole(&node, json!({ "name": "odd", "version": 1, "vars": { "basic": basic }, "steps": { "a": form } })).await;
+    world.sink.on("/form", [Reply::Mirror]);
+    let view = run(&node, "odd", &json!({})).await.json();
+    let events = node.get(&format!("/api/runs/{}/events", view["id"].as_str().unwrap())).ok().await.to_string();
+    let sent = world.sink.seen("/form")[0].header("x-basic").to_owned();
+    assert!(sent.len() > 20 && view["status"] == "completed", "{view}");
+    for hidden in ["canary", sent.as_str()] {
+        assert!(!events.contains(hidden) && !view.to_string().contains(hidden), "{hidden} in {view} {events}");
+    }
     let forged = call(&node, Method::POST, "/workflows/open").header("x-signature", "0").json(&json!({ "n": 1 })).send().await.json();
     assert_eq!(forged["steps"]["a"]["status"], "skipped");
     let mut stored = document;

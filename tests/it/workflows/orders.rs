@@ -196,6 +196,11 @@ async fn services_steer_the_run(world: Arc<World>) {
     world.sink.on("/a", [saying(vec![("dispatched-cancel", "")])]);
     let cancelled = run(&node, "steered", &json!({})).await;
     assert_eq!((cancelled.status, &cancelled.json()["code"]), (502, &json!("cancelled")));
+    world
+        .sink
+        .on("/a", [Reply::Answer(503, vec![("dispatched-complete", String::new()), ("dispatched-wait", "paid".into())], String::new())]);
+    let view = run(&node, "steered", &json!({})).await.json();
+    assert_eq!(view["status"], "completed", "the stronger word counts, whatever the status: {view}");
     world.sink.on("/a", [saying(vec![("dispatched-wait", "paid; timeout=1h")])]);
     let waits = run(&node, "steered", &json!({})).await;
     assert_eq!(waits.status, 202, "{}", waits.text());
@@ -290,6 +295,8 @@ async fn a_run_tells_everything_in_order(world: Arc<World>) {
     assert!(!all.to_string().contains("canary") && all.to_string().contains("shown"), "{all}");
     let events = all["events"].as_array().unwrap();
     assert_eq!(events[0]["seq"], 1);
+    let view = node.get(&format!("/api/runs/{id}")).ok().await;
+    assert_eq!(view["last_event"], events.last().unwrap()["seq"], "{view}");
     // Read one after the other, nothing is missing and nothing comes twice.
     let (mut after, mut joined) = (0, Vec::new());
     loop {

@@ -20,7 +20,8 @@ on_both!(
     scattered_requests_are_all_made,
     the_first_good_reply_wins_and_the_losers_are_cut_off,
     chunks_and_sums,
-    a_fan_out_over_a_crash
+    a_fan_out_over_a_crash,
+    many_elements_wait_as_one
 );
 
 async fn a_fan_out_keeps_its_limit_and_its_order(world: Arc<World>) {
@@ -196,4 +197,24 @@ async fn a_fan_out_over_a_crash(world: Arc<World>) {
     let view = run_is(&node, &id, "completed").await;
     assert_eq!(view["steps"]["each"]["items"].as_array().unwrap().len(), 4, "{view}");
     assert_eq!([0, 1, 2, 3].map(|path| world.sink.seen(&format!("/{path}")).len()), [1, 1, 2, 1]);
+}
+
+async fn many_elements_wait_as_one(world: Arc<World>) {
+    let node = world.node();
+    let mut replies = vec![Reply::later(429, 3); 150];
+    replies.push(Reply::json(json!({})));
+    world.sink.on("/busy", replies);
+    let step = json!({
+        "strategy": { "type": "fan_out", "over": "{{ trigger.body }}", "concurrency": 50 }, "retry": { "max": 1 },
+        "request": { "method": "POST", "url": world.sink.url("/busy") },
+    });
+    register(&node, "busy", json!({ "each": step })).await;
+    let all: Vec<u32> = (0..150).collect();
+    let id = begin(&node, "busy", &json!(all)).await;
+    let view = run_is(&node, &id, "completed").await;
+    assert_eq!(view["steps"]["each"]["items"].as_array().unwrap().len(), 150);
+    assert_eq!(world.sink.seen("/busy").len(), 300);
+    let empty = json!({ "none": { "strategy": { "type": "fan_out", "over": { "expr": "local none = {}; return none", "lang": "lua" } }, "request": { "url": world.sink.url("/x") } } });
+    register(&node, "empty", empty).await;
+    assert_eq!(run(&node, "empty", &json!({})).await.json()["steps"]["none"]["items"], json!([]));
 }

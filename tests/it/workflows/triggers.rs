@@ -24,6 +24,21 @@ async fn a_body_keeps_to_its_schema(world: Arc<World>) {
     assert_eq!(run(&node, "typed", &json!({ "id": "x" })).await.status, 200);
     let text = call(&node, Method::POST, "/workflows/typed").body("text/plain", "hello").send().await;
     assert_eq!(text.status, 422, "a text is no object");
+    // A schema that would take longer than anybody lives is stopped, and others are judged meanwhile.
+    let every = |most: u32| json!({ "type": "array", "items": { "$ref": "#" }, "minItems": most });
+    let slow = json!({ "anyOf": [{ "type": "array", "items": { "$ref": "#" } }, every(99), every(98)] });
+    let document = json!({
+        "name": "slow", "version": 1, "schemas": { "s": slow }, "triggers": [{ "type": "http", "schema": "s" }],
+        "steps": { "a": post(&world, "/slow", &json!({}), &[]) },
+    });
+    register_whole(&node, document).await;
+    let nested = format!("{}1{}", "[".repeat(40), "]".repeat(40));
+    let stopped = call(&node, Method::POST, "/workflows/slow").body("application/json", nested).send();
+    let quick = json!({ "id": "y" });
+    let other = run(&node, "typed", &quick);
+    let (stopped, other) = tokio::join!(stopped, other);
+    assert!(["script_timeout", "script_memory"].contains(&stopped.json()["code"].as_str().unwrap()), "{}", stopped.text());
+    assert_eq!(other.status, 200);
     let deep = format!("{}1{}", "[".repeat(80), "]".repeat(80));
     call(&node, Method::POST, "/workflows/typed").body("application/json", deep).refused(413, "body_too_deep").await;
 }

@@ -14,7 +14,11 @@ on_both!(
     undoing_goes_back_once_what_runs_has_ended,
     a_failed_undo_is_seen_and_tried_again,
     cancelling_undoes_when_it_says_so,
-    undoing_goes_on_after_a_crash
+    undoing_goes_on_after_a_crash,
+    a_cancelled_run_undoes_what_was_under_way,
+    what_was_under_way_at_a_crash_is_undone_too,
+    what_waits_for_a_signal_is_undone_too,
+    siblings_are_tried_again_before_anything_is_undone,
 );
 
 /// A step with an undo.
@@ -88,9 +92,9 @@ async fn a_failed_undo_is_seen_and_tried_again(world: Arc<World>) {
         "{view}"
     );
     assert_eq!((&view["steps"]["first"]["status"], &view["steps"]["second"]["status"]), (&json!("completed"), &json!("compensated")));
-    let again = call(&node, Method::POST, &format!("/api/runs/{id}/compensation")).header("idempotency-key", "k").send().await;
+    let again = call(&node, Method::POST, &format!("/api/runs/{id}/compensation")).send().await;
     assert_eq!(again.status, 202, "{}", again.text());
-    let same = call(&node, Method::POST, &format!("/api/runs/{id}/compensation")).header("idempotency-key", "k").send().await;
+    let same = call(&node, Method::POST, &format!("/api/runs/{id}/compensation")).send().await;
     assert_eq!(same.json()["run_id"], again.json()["run_id"]);
     let second = again.json()["run_id"].as_str().unwrap().to_owned();
     let view = run_is(&node, &second, "failed").await;
@@ -134,4 +138,65 @@ async fn undoing_goes_on_after_a_crash(world: Arc<World>) {
     let view = run_is(&node, &id, "failed").await;
     assert_eq!(view["compensation"], "completed", "{view}");
     assert_eq!((world.sink.seen("/undo/two").len(), world.sink.seen("/undo/one").len(), world.sink.seen("/bad").len()), (1, 2, 1));
+}
+
+async fn a_cancelled_run_undoes_what_was_under_way(world: Arc<World>) {
+    let node = world.node();
+    let gate = Arc::new(tokio::sync::Notify::new());
+    world.sink.on("/slow", [Reply::Gate(gate.clone())]);
+    register(&node, "cut", json!({ "a": undone(&world, "/a", &[]), "slow": undone(&world, "/slow", &["a"]) })).await;
+    let id = begin(&node, "cut", &json!({})).await;
+    world.sink.reached("/slow", 1).await;
+    call(&node, Method::DELETE, &format!("/api/runs/{id}?compensate=true")).ok().await;
+    gate.notify_one();
+    let view = run_is(&node, &id, "cancelled").await;
+    assert_eq!((&view["compensation"], &view["steps"]["slow"]["status"]), (&json!("completed"), &json!("compensated")), "{view}");
+    assert_eq!((world.sink.seen("/undo/slow").len(), world.sink.seen("/undo/a").len()), (1, 1));
+}
+
+async fn what_was_under_way_at_a_crash_is_undone_too(world: Arc<World>) {
+    let node = world.node();
+    let gate = Arc::new(tokio::sync::Notify::new());
+    world.sink.on("/slow", [Reply::Gate(gate), Reply::json(json!({}))]);
+    world.sink.on("/bad", [Reply::status(400, json!({}))]);
+    register(&node, "cut", json!({ "slow": undone(&world, "/slow", &[]), "bad": post(&world, "/bad", &json!({}), &[]) })).await;
+    let id = begin(&node, "cut", &json!({})).await;
+    world.sink.reached("/slow", 1).await;
+    until(&node, &format!("/api/runs/{id}"), |run| run["steps"]["bad"]["status"] == "failed").await;
+    let node = world.crash().await;
+    let view = run_is(&node, &id, "failed").await;
+    assert_eq!((&view["compensation"], &view["steps"]["slow"]["status"]), (&json!("completed"), &json!("compensated")), "{view}");
+    assert_eq!((world.sink.seen("/slow").len(), world.sink.seen("/undo/slow").len(), world.sink.seen("/bad").len()), (2, 1, 1));
+}
+
+async fn what_waits_for_a_signal_is_undone_too(world: Arc<World>) {
+    let node = world.node();
+    let mut asks = undone(&world, "/asks", &[]);
+    asks["wait"] = json!({ "signal": "never" });
+    world.sink.on("/asks", [Reply::json(json!({ "id": "q_1" }))]);
+    register(&node, "asks", json!({ "asks": asks })).await;
+    let id = begin(&node, "asks", &json!({})).await;
+    run_is(&node, &id, "waiting").await;
+    call(&node, Method::DELETE, &format!("/api/runs/{id}?compensate=true")).ok().await;
+    let view = run_is(&node, &id, "cancelled").await;
+    assert_eq!(view["steps"]["asks"]["status"], "compensated", "{view}");
+    assert_eq!(world.sink.seen("/undo/asks")[0].json(), json!({ "id": "q_1", "why": ": cancelled" }));
+}
+
+async fn siblings_are_tried_again_before_anything_is_undone(world: Arc<World>) {
+    let node = world.node();
+    let mut later = undone(&world, "/later", &[]);
+    later["retry"] = json!({ "max": 2 });
+    world.sink.on("/later", [Reply::later(429, 3), Reply::json(json!({}))]);
+    world.sink.on("/bad", [Reply::status(400, json!({}))]);
+    let mut bad = post(&world, "/bad", &json!({}), &["first"]);
+    bad["compensate"] = json!({ "method": "POST", "url": world.sink.url("/never") });
+    register(&node, "later", json!({ "later": later, "first": undone(&world, "/first", &[]), "bad": bad })).await;
+    let id = begin(&node, "later", &json!({})).await;
+    let view = run_is(&node, &id, "failed").await;
+    assert_eq!((&view["steps"]["later"]["status"], &view["compensation"]), (&json!("compensated"), &json!("completed")), "{view}");
+    assert_eq!((world.sink.seen("/later").len(), world.sink.seen("/undo/later").len(), world.sink.seen("/never").len()), (2, 1, 0));
+    // What services know by this run's id is not done again under the same keys.
+    let replay = format!("/v1/workflows/runs/{id}/replay");
+    call(&node, Method::POST, &replay).json(&json!({ "from_step": "bad" })).refused(409, "not_replayable").await;
 }

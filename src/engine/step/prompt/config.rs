@@ -16,7 +16,7 @@ use crate::model::wait::Approver;
 use crate::model::{Flow, Step};
 use crate::provider::{Effort, Reasoning, ResponseFormat, Sampling, ToolChoice};
 use crate::tool::mcp::{Server, ServerConfig};
-use crate::tool::{Definition, Tool, schema_fault};
+use crate::tool::{Definition, Tool};
 
 /// The fields of a prompt step.
 #[derive(Deserialize, JsonSchema)]
@@ -419,7 +419,7 @@ fn json_schema(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, O
         fields.problem("responseFormat/schema", "expected a JSON Schema");
         return (ResponseFormat::Json, None);
     };
-    let validator = jsonschema::validator_for(&schema).map_err(|error| fields.problem("responseFormat/schema", schema_fault(&error))).ok();
+    let validator = crate::tool::schema::compile(&schema).map_err(|fault| fields.problem("responseFormat/schema", fault)).ok();
     let name = inner.get("name").and_then(Value::as_str).unwrap_or("answer").to_owned();
     let strict = inner.get("strict").and_then(Value::as_bool).unwrap_or(false);
     (ResponseFormat::JsonSchema { name, schema, strict }, validator)

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::reply::{Directives, Made, Reply, body};
+use super::reply::{Directives, LATEST, Made, Reply, body};
 use super::{Again, Fields, LONGEST_CALL, Request, duration};
 use crate::clock::Timestamp;
+use crate::engine::Engine;
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::step::http::net_failure;
 use crate::expr::Reads;
@@ -25,7 +27,7 @@ const ASKED_RETRIES: u32 = 3;
 /// What all calls of a step have in common.
 pub(super) struct Maker {
     pub timeout: Duration,
-    pub schema: Option<Arc<jsonschema::Validator>>,
+    pub schema: Option<Arc<Value>>,
     pub again: Option<Again>,
 }
 
@@ -34,7 +36,7 @@ pub(super) struct Maker {
 pub(super) struct Call {
     http: HttpTemplate,
     timeout: Duration,
-    schema: Option<Arc<jsonschema::Validator>>,
+    schema: Option<Arc<Value>>,
     again: Option<Again>,
 }
 
@@ -48,10 +50,20 @@ pub(super) struct Place<'p> {
     pub step: &'p str,
     /// What its texts see besides what everybody sees.
     pub own: &'p Map<String, Value>,
-    /// Waits between attempts do not pause the run.
-    pub in_hand: bool,
+    pub rest: Rest<'p>,
     /// Each attempt is told in the log.
     pub told: bool,
+}
+
+/// What is done between two attempts.
+#[derive(Clone, Copy)]
+pub(super) enum Rest<'p> {
+    /// Long waits pause the run.
+    Pause,
+    /// None does.
+    InHand,
+    /// The call suspends, and whoever made it with others knows from here when the first of them goes on.
+    Told(&'p Mutex<Option<Timestamp>>),
 }
 
 /// How an attempt is judged.
@@ -96,12 +108,20 @@ impl Call {
             attempts += 1;
             let at = format!("{}/attempt/{attempts}", place.at);
             let made = self.attempt(context, place, &at, attempts).await?;
-            let (verdict, directives) = self.judge(&made);
+            let (verdict, mut directives) = self.judge(&made);
+            if !matches!(verdict, Verdict::Good) {
+                // These are said of a step that is done.
+                directives.skip.clear();
+                directives.wait = None;
+            }
             if let Some(told) = directives.told() {
                 self.tell_once(context, place, &at, told);
             }
             let (asked, failure) = match (verdict, made) {
-                (Verdict::Good, Made::Replied(answer)) => return Ok(Reply { answer, attempts, directives }),
+                (Verdict::Good, Made::Replied(answer)) => {
+                    self.keeps_to_schema(context, &answer).await?;
+                    return Ok(Reply { answer, attempts, directives });
+                }
                 (Verdict::Good, Made::Broke { .. }) => return Err(StepFailure::new("no_reply", "there was no reply").into()),
                 (Verdict::Failed(failure), _) => return Err(failure.into()),
                 (Verdict::Again(asked, failure), _) => (asked, failure),
@@ -112,10 +132,15 @@ impl Call {
             }
             let due = context.chosen(&format!("{at}/due"), || self.due(context, attempts, asked)).await;
             self.tell_of_retry(context, place, &at, (attempts, most), &failure, due);
-            if place.in_hand {
-                context.outside(context.parts().clock.sleep_until(due)).await;
-            } else {
-                context.sleep_until(&context.key(&format!("{at}/retry")), due).await?;
+            match place.rest {
+                Rest::InHand => context.outside(context.parts().clock.sleep_until(due)).await,
+                Rest::Pause => context.sleep_until(&context.key(&format!("{at}/retry")), due).await?,
+                Rest::Told(first) if due > context.now() => {
+                    let mut first = first.lock();
+                    *first = Some(first.map_or(due, |before| before.min(due)));
+                    return Err(Interrupt::Suspend);
+                }
+                Rest::Told(_) => {}
             }
         }
     }
@@ -158,6 +183,13 @@ impl Call {
         let run = run_id(context);
         let key = format!("{run}/{}", place.key);
         let mut call = self.http.render_around(&scope, &key, self.timeout, &blocks)?;
+        let known = context.variable("vars").and_then(Value::as_object);
+        for (name, value) in place.own.get("vars").and_then(Value::as_object).into_iter().flatten() {
+            // What was not computed with the others was made of secrets, in whatever way.
+            if known.is_none_or(|known| !known.contains_key(name)) {
+                call.hide(value);
+            }
+        }
         context.unresolved(std::mem::take(&mut call.unresolved));
         call.add_header("idempotency-key", key);
         call.set_header("dispatched-run", run);
@@ -188,22 +220,29 @@ impl Call {
         if let Some(text) = &directives.fail {
             return Verdict::Failed(StepFailure::new("failed_by_service", if text.is_empty() { "the service said so" } else { text }));
         }
+        // What ends the run counts whatever the status says.
+        if directives.cancel || directives.complete {
+            return Verdict::Good;
+        }
         let good = (200..300).contains(&answer.status);
         let failure = StepFailure { retryable: answer.is_transient(), ..StepFailure::new("http_status", answer.complaint()) };
-        if let Some(wait) = directives.retry.filter(|_| !directives.cancel && !directives.complete) {
+        if let Some(wait) = directives.retry {
             let asked = if good { StepFailure::new("retry_asked", "the service asked to be called again") } else { failure };
             return Verdict::Again(Some(wait), asked);
         }
         if !good {
             let again = self.again.as_ref().is_some_and(|again| again.statuses.contains(&answer.status));
-            let wait = answer.retry_after_ms.map(Duration::from_millis);
+            let wait = answer.retry_after_ms.map(|wait| Duration::from_millis(wait).min(LATEST));
             return if again { Verdict::Again(wait, failure) } else { Verdict::Failed(failure) };
         }
-        let body = body(answer);
-        if let Some(fault) = self.schema.as_ref().and_then(|schema| schema.iter_errors(&body).next().map(|fault| fault.to_string())) {
-            return Verdict::Failed(StepFailure::new("response_schema", format!("the reply does not keep to its schema: {fault}")));
-        }
         Verdict::Good
+    }
+
+    async fn keeps_to_schema(&self, context: &StepContext<'_>, answer: &crate::tool::http::HttpAnswer) -> StepResult<()> {
+        let Some(schema) = &self.schema else { return Ok(()) };
+        let faults = Engine(context.run.engine.clone()).judge(schema, &body(answer)).await?;
+        let Some((pointer, message)) = faults.first() else { return Ok(()) };
+        Err(StepFailure::new("response_schema", format!("the reply does not keep to its schema: {pointer}: {message}")).into())
     }
 
     fn due(&self, context: &StepContext<'_>, made: u32, asked: Option<Duration>) -> Timestamp {

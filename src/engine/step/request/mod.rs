@@ -20,11 +20,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 pub use self::call::SIGNING_SECRET;
-use self::call::{Call, Place};
+use self::call::{Call, Place, Rest};
 use self::signals::{OnTimeout, Signals};
 use self::strategy::Strategy;
 use super::{Fields, SECRETS, StepBody, StepOutput, StepType, config};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
+use crate::engine::memory::CALLED;
 use crate::engine::plan::StepReads;
 use crate::error::Problems;
 use crate::expr::{Language, TemplateTree};
@@ -211,18 +212,22 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let mut fields = Fields::default();
     let response = config.response.unwrap_or_default();
     let timeout = duration(&mut fields, "response/timeout", response.timeout.as_deref(), LONGEST_CALL);
-    let schema = response.schema.as_ref().and_then(|schema| {
-        let compiled = jsonschema::validator_for(schema);
-        compiled.map_err(|error| fields.problem("response/schema", format!("this is no JSON Schema: {error}"))).ok()
-    });
+    if let Some(schema) = &response.schema
+        && let Err(fault) = crate::tool::schema::compile(schema)
+    {
+        fields.problem("response/schema", fault);
+    }
     let again = config.retry.as_ref().map(|retry| again(&mut fields, retry));
-    let make = call::Maker { timeout: timeout.unwrap_or(REPLY_WITHIN), schema: schema.map(std::sync::Arc::new), again };
+    let make = call::Maker { timeout: timeout.unwrap_or(REPLY_WITHIN), schema: response.schema.map(std::sync::Arc::new), again };
     let has_call = config.request.is_some();
     let call = config.request.as_ref().and_then(|request| make.call(&mut fields, "request", request));
     let strategy = config.strategy.and_then(|strategy| strategy.compile(&mut fields, &make, has_call));
     let signals = config.wait.as_ref().and_then(|wait| signals::compile(&mut fields, wait));
     if !has_call && strategy.is_none() && config.wait.is_none() && fields.0.0.is_empty() {
         fields.problem("", "expected a `request`, a `wait`, or both");
+    }
+    if config.undoes.is_some() && config.request.as_ref().is_some_and(|request| request.effect == Some(Effect::Once)) {
+        fields.problem("request/effect", "an undo is called again under the same key; it cannot be `once`");
     }
     fields.finish(Some(Body { call, strategy, signals, undoes: config.undoes }))
 }
@@ -242,7 +247,9 @@ impl Body {
     async fn own(&self, context: &StepContext<'_>) -> StepResult<Map<String, Value>> {
         let mut own = context.open_vars().await?;
         if let Some(undone) = &self.undoes {
-            let step = context.variable("steps").and_then(|steps| steps.get(undone)).cloned();
+            let settled = context.variable("steps").and_then(|steps| steps.get(undone)).cloned();
+            // One that waits for a signal after its call is not settled.
+            let step = settled.or_else(|| context.recall_as(&format!("steps/{undone}/{CALLED}")));
             own.insert("self".into(), step.unwrap_or_default());
         }
         Ok(own)
@@ -266,11 +273,12 @@ impl StepBody for Body {
         let mut wait = None;
         let undoes = self.undoes.is_some();
         match (&self.strategy, &self.call) {
-            (Some(strategy), call) => strategy.run(context, call.as_ref(), &own, &mut value).await?,
+            (Some(strategy), call) => output.orders = strategy.run(context, call.as_ref(), &own, &mut value).await?,
             (None, Some(call)) => {
                 let step = self.undoes.as_deref().unwrap_or(context.step_id());
                 let suffix = if undoes { "/compensate" } else { "" };
-                let place = Place { at: "call".into(), key: format!("{step}{suffix}"), step, own: &own, in_hand: undoes, told: true };
+                let rest = if undoes { Rest::InHand } else { Rest::Pause };
+                let place = Place { at: "call".into(), key: format!("{step}{suffix}"), step, own: &own, rest, told: true };
                 let reply = call.make(context, &place).await?;
                 value.insert("response".into(), reply.value());
                 value.insert("attempts".into(), json!(reply.attempts));
@@ -280,9 +288,15 @@ impl StepBody for Body {
             (None, None) => {}
         }
         let asked = wait.map(|(name, lasts)| Signals::one(name, lasts));
+        let waits = output.orders.end.is_none() && (asked.is_some() || self.signals.is_some());
+        let called = context.key(CALLED);
+        if waits && !undoes && context.recall(&called).is_none() {
+            // From here on there is something to undo.
+            context.record_done(&called, &value);
+        }
         // What a service asks for comes first; then what the document waits for.
         for (at, signals) in [("asked", asked.as_ref()), ("wait", self.signals.as_ref())] {
-            let Some(signals) = signals else { continue };
+            let Some(signals) = signals.filter(|_| waits) else { continue };
             if undoes {
                 return Err(StepFailure::new("undo_waits", "an undo cannot wait for signals").into());
             }

@@ -12,7 +12,7 @@ use crate::tool::http::HttpAnswer;
 /// How long a signal is waited for that a service asks for without saying.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// The longest wait before another attempt that a service may ask for.
-const LATEST: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const LATEST: Duration = Duration::from_secs(24 * 3_600);
 
 /// What the headers of a reply say of the run (`Dispatched-*`).
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -104,7 +104,7 @@ fn wait(text: &str) -> Option<(String, Duration)> {
         None if rest.trim().is_empty() => LONGEST,
         None => return None,
     };
-    crate::engine::is_signal_name(name.trim()).then(|| (name.trim().to_owned(), lasts))
+    (crate::engine::is_signal_name(name.trim()) && !name.starts_with('$')).then(|| (name.trim().to_owned(), lasts))
 }
 
 /// A good reply, and how many attempts it took.

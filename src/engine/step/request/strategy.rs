@@ -6,13 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::call::{Call, Maker, Place};
+use super::call::{Call, Maker, Place, Rest};
 use super::reply::Reply;
 use super::{Fields, Request, Requests, Several, shown_tree};
+use crate::clock::Timestamp;
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
+use crate::engine::memory::Orders;
 use crate::engine::plan::StepReads;
 use crate::expr::{Block, TemplateTree};
 use crate::model::Outcome;
@@ -22,6 +25,8 @@ use crate::model::event::Event;
 const MOST_ELEMENTS: usize = 10_000;
 /// Calls of one step at once.
 const MOST_AT_ONCE: u32 = 100;
+/// What stands behind an undo's key.
+const UNDO: &str = "compensate";
 /// Contenders, and requests that stand in the document.
 const MOST_REQUESTS: usize = 100;
 
@@ -192,6 +197,12 @@ fn requests(fields: &mut Fields, make: &Maker, several: Several, least: usize) -
     }
     let mut requests = IndexMap::with_capacity(listed.len());
     for (name, request) in listed {
+        let plain =
+            !name.is_empty() && name.len() <= 100 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        if !plain || name == UNDO {
+            fields
+                .problem("strategy/requests", format!("`{name}` is no name of a request: letters, digits, `_` and `-`, and not `{UNDO}`"));
+        }
         let call = make.call(fields, &format!("strategy/requests/{}", name.replace('~', "~0").replace('/', "~1")), &request);
         requests.insert(name, call?);
     }
@@ -226,12 +237,28 @@ impl Strategy {
         call: Option<&Call>,
         own: &Map<String, Value>,
         value: &mut Map<String, Value>,
-    ) -> StepResult<()> {
+    ) -> StepResult<Orders> {
+        let due = Mutex::new(None);
+        loop {
+            let orders = Mutex::new(Orders::default());
+            let sharing = Sharing { context, own, due: &due, orders: &orders };
+            match self.run_once(&sharing, call, value).await {
+                Err(Interrupt::Suspend) => {}
+                ended => return ended.map(|()| orders.into_inner()),
+            }
+            // All have suspended or ended. The first that goes on wakes the step; however many wait, it is one wait.
+            let Some(first) = due.lock().take() else { return Err(Interrupt::Suspend) };
+            context.sleep_until(&context.key(&format!("due/{}", first.as_millis())), first).await?;
+        }
+    }
+
+    async fn run_once(&self, sharing: &Sharing<'_>, call: Option<&Call>, value: &mut Map<String, Value>) -> StepResult<()> {
+        let Sharing { context, own, .. } = *sharing;
         let no_call = || Interrupt::Fail(StepFailure::new("no_request", "the step has no request"));
         match self {
             Self::Each { over, at_once, name, on_error } => {
                 let call = call.ok_or_else(no_call)?;
-                let items = elements(context, over, own).await?;
+                let items = elements(context, over).await?;
                 let one = |index: usize, item: Value| async move {
                     let mut own = own.clone();
                     own.insert("index".into(), json!(index));
@@ -239,19 +266,19 @@ impl Strategy {
                         own.insert(name.clone(), item.clone());
                     }
                     own.insert("item".into(), item);
-                    element(context, call, index, &index.to_string(), &own).await
+                    element(sharing, call, index, &index.to_string(), &own).await
                 };
                 value.insert("items".into(), Value::Array(many(items, *at_once, *on_error, one).await?));
             }
             Self::Batch { over, size, at_once, on_error } => {
                 let call = call.ok_or_else(no_call)?;
-                let items = elements(context, over, own).await?;
+                let items = elements(context, over).await?;
                 let chunks = items.chunks(*size).map(|chunk| Value::Array(chunk.to_vec())).collect();
                 let one = |index: usize, batch: Value| async move {
                     let mut own = own.clone();
                     own.insert("index".into(), json!(index));
                     own.insert("batch".into(), batch);
-                    element(context, call, index, &index.to_string(), &own).await
+                    element(sharing, call, index, &index.to_string(), &own).await
                 };
                 value.insert("items".into(), Value::Array(many(chunks, *at_once, *on_error, one).await?));
             }
@@ -259,32 +286,54 @@ impl Strategy {
                 let names: Vec<Value> = requests.keys().map(|name| Value::String(name.clone())).collect();
                 let one = |index: usize, name: Value| async move {
                     let call = requests.get_index(index).map(|(_, call)| call).ok_or_else(no_call)?;
-                    element(context, call, index, name.as_str().unwrap_or_default(), own).await
+                    element(sharing, call, index, name.as_str().unwrap_or_default(), own).await
                 };
                 let items = many(names, MOST_AT_ONCE as usize, *on_error, one).await?;
                 let items = if *named { Value::Object(requests.keys().cloned().zip(items).collect()) } else { Value::Array(items) };
                 value.insert("items".into(), items);
             }
-            Self::Race { requests, cancel_losers } => race(context, requests, own, *cancel_losers, value).await?,
+            Self::Race { requests, cancel_losers } => race(sharing, requests, *cancel_losers, value).await?,
             Self::Reduce { over, initial, next } => {
-                let items = elements(context, over, own).await?;
-                value.insert("result".into(), reduce(context, items, initial, next, call, own).await?);
+                let items = elements(context, over).await?;
+                value.insert("result".into(), reduce(sharing, items, initial, next, call).await?);
             }
         }
         Ok(())
     }
 }
 
-/// The elements, computed once.
-async fn elements(context: &StepContext<'_>, over: &TemplateTree, own: &Map<String, Value>) -> StepResult<Vec<Value>> {
+/// What the calls of one step share.
+#[derive(Clone, Copy)]
+struct Sharing<'s> {
+    context: &'s StepContext<'s>,
+    /// What their texts see besides what everybody sees.
+    own: &'s Map<String, Value>,
+    /// When the first of those that suspended goes on.
+    due: &'s Mutex<Option<Timestamp>>,
+    /// What services said of the rest of the run.
+    orders: &'s Mutex<Orders>,
+}
+
+impl Sharing<'_> {
+    fn heed(&self, reply: &Reply) {
+        let said = reply.directives.orders();
+        let mut orders = self.orders.lock();
+        orders.skip.extend(said.skip);
+        orders.end = orders.end.max(said.end);
+    }
+}
+
+/// The elements, computed once; of what is stored, so they see no secrets.
+async fn elements(context: &StepContext<'_>, over: &TemplateTree) -> StepResult<Vec<Value>> {
     let key = context.key("elements");
     if let Some(items) = context.recall_as(&key) {
         return Ok(items);
     }
-    let scope = context.scope();
-    let rendered = over.fill(&scope.within(own), &context.parts().sandbox).await?;
-    let Value::Array(items) = rendered.value else {
-        return Err(StepFailure::new("over_not_a_list", "`strategy.over` came to something else than a list").into());
+    let items = match over.fill(&context.scope(), &context.parts().sandbox).await?.value {
+        Value::Array(items) => items,
+        // Lua does not tell an empty list from an empty object.
+        Value::Object(map) if map.is_empty() => Vec::new(),
+        _ => return Err(StepFailure::new("over_not_a_list", "`strategy.over` came to something else than a list").into()),
     };
     if items.len() > MOST_ELEMENTS {
         let message = format!("`strategy.over` came to {} elements; {MOST_ELEMENTS} are possible", items.len());
@@ -295,9 +344,10 @@ async fn elements(context: &StepContext<'_>, over: &TemplateTree, own: &Map<Stri
 }
 
 /// One element's call; its result as later steps see it.
-async fn element(context: &StepContext<'_>, call: &Call, index: usize, name: &str, own: &Map<String, Value>) -> StepResult<Value> {
+async fn element(sharing: &Sharing<'_>, call: &Call, index: usize, name: &str, own: &Map<String, Value>) -> StepResult<Value> {
+    let Sharing { context, due, .. } = *sharing;
     let step = context.step_id();
-    let place = Place { at: format!("call/{index}"), key: format!("{step}/{name}"), step, own, in_hand: false, told: false };
+    let place = Place { at: format!("call/{index}"), key: format!("{step}/{name}"), step, own, rest: Rest::Told(due), told: false };
     let made = call.make(context, &place).await;
     let told = context.key(&format!("call/{index}/ended"));
     if !matches!(made, Err(Interrupt::Suspend)) && context.recall(&told).is_none() {
@@ -309,6 +359,9 @@ async fn element(context: &StepContext<'_>, call: &Call, index: usize, name: &st
         }
         context.emit(Event::Custom { name: "dispatch.item".into(), value });
         context.record_done(&told, &true);
+    }
+    if let Ok(reply) = &made {
+        sharing.heed(reply);
     }
     made.map(|reply| json!({ "status": reply.answer.status, "response": reply.value() }))
 }
@@ -357,13 +410,8 @@ async fn many<F: Future<Output = StepResult<Value>>>(
 }
 
 /// The first good reply wins.
-async fn race(
-    context: &StepContext<'_>,
-    requests: &Requests,
-    own: &Map<String, Value>,
-    cancel_losers: bool,
-    value: &mut Map<String, Value>,
-) -> StepResult<()> {
+async fn race(sharing: &Sharing<'_>, requests: &Requests, cancel_losers: bool, value: &mut Map<String, Value>) -> StepResult<()> {
+    let Sharing { context, own, due, .. } = *sharing;
     let won = context.key("winner");
     if let Some(Outcome::Done(winner)) = context.recall(&won) {
         value.extend(winner.as_object().cloned().unwrap_or_default());
@@ -373,7 +421,14 @@ async fn race(
     let places: Vec<Place<'_>> = requests
         .keys()
         .enumerate()
-        .map(|(index, name)| Place { at: format!("call/{index}"), key: format!("{step}/{name}"), step, own, in_hand: false, told: true })
+        .map(|(index, name)| Place {
+            at: format!("call/{index}"),
+            key: format!("{step}/{name}"),
+            step,
+            own,
+            rest: Rest::Told(due),
+            told: true,
+        })
         .collect();
     let mut running: FuturesUnordered<_> =
         requests.iter().zip(&places).map(|((name, call), place)| async move { (name, call.make(context, place).await) }).collect();
@@ -400,37 +455,31 @@ async fn race(
         }
         return Err(StepFailure::new("race_lost", format!("every request failed: {}", failures.join("; "))).into());
     };
+    sharing.heed(&reply);
     let result = json!({ "winner": name, "response": reply.value(), "attempts": reply.attempts });
     context.record_done(&won, &result);
     value.extend(result.as_object().cloned().unwrap_or_default());
     Ok(())
 }
 
-async fn reduce(
-    context: &StepContext<'_>,
-    items: Vec<Value>,
-    initial: &TemplateTree,
-    next: &Block,
-    call: Option<&Call>,
-    own: &Map<String, Value>,
-) -> StepResult<Value> {
+async fn reduce(sharing: &Sharing<'_>, items: Vec<Value>, initial: &TemplateTree, next: &Block, call: Option<&Call>) -> StepResult<Value> {
+    let context = sharing.context;
     let scope = context.scope();
-    let mut acc = initial.fill(&scope.within(own), &context.parts().sandbox).await?.value;
+    let mut acc = initial.fill(&scope, &context.parts().sandbox).await?.value;
     for (index, item) in items.into_iter().enumerate() {
         let key = context.key(&format!("reduce/{index}"));
         if let Some(Outcome::Done(known)) = context.recall(&key) {
             acc = known;
             continue;
         }
-        let mut own = own.clone();
-        own.insert("acc".into(), acc);
-        own.insert("item".into(), item);
-        own.insert("index".into(), json!(index));
+        // The call may see secrets; what is stored may not.
+        let mut seen = Map::from_iter([("acc".to_owned(), acc), ("item".to_owned(), item), ("index".to_owned(), json!(index))]);
         if let Some(call) = call {
-            let result = element(context, call, index, &index.to_string(), &own).await?;
-            own.insert("result".into(), result.get("response").cloned().unwrap_or_default());
+            let own = sharing.own.iter().map(|(name, value)| (name.clone(), value.clone())).chain(seen.clone()).collect();
+            let result = element(sharing, call, index, &index.to_string(), &own).await?;
+            seen.insert("result".into(), result.get("response").cloned().unwrap_or_default());
         }
-        acc = next.eval(&scope.within(&own), &context.parts().sandbox).await?;
+        acc = next.eval(&scope.within(&seen), &context.parts().sandbox).await?;
         if let Some(misfit) = crate::expr::bounds::Misfit::of(&acc) {
             return Err(StepFailure::from(misfit).into());
         }

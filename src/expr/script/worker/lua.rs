@@ -60,6 +60,7 @@ fn attempt(source: &str, context: &Map<String, Value>, memory: usize) -> mlua::R
         globals.raw_set(name.as_str(), lua.to_value_with(value, nothing_is_nil)?)?;
     }
     let value: mlua::Value = compile(&lua, source)?.call(())?;
+    // A list that repeats itself grows when it is written out; the process has its limit for that.
     lua.from_value_with(value, DeserializeOptions::new())
 }
 

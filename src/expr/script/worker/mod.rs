@@ -38,6 +38,8 @@ const USES: u32 = 500;
 pub enum Lang {
     Lua,
     JsonPath,
+    /// A JSON Schema, over the one name `value`; it gives the faults, as pairs of a pointer and a message.
+    Schema,
 }
 
 /// Checks a script without running it.
@@ -47,10 +49,34 @@ pub fn check(lang: Lang, source: &str) -> Result<(), ParseError> {
         Lang::Lua => lua::check(source),
         #[cfg(not(feature = "lua"))]
         Lang::Lua => Err(ParseError::new(ScriptError::Unavailable.to_string())),
+        // Whoever has one compiles it, within bounds.
+        Lang::Schema => Ok(()),
+        // The parser takes twice as long with each filter inside a filter, and goes as deep as the brackets do.
+        Lang::JsonPath if source.len() > LONGEST_PATH || deepest(source) > DEEPEST_PATH => {
+            Err(ParseError::new(format!("a JSONPath has {LONGEST_PATH} bytes at most, and brackets {DEEPEST_PATH} deep")))
+        }
         Lang::JsonPath => serde_json_path::JsonPath::parse(source)
             .map(drop)
             .map_err(|fault| ParseError::new(format!("`{source}` is no JSONPath (RFC 9535): {fault}"))),
     }
+}
+
+/// Longest JSONPath in bytes, and how deep its brackets go.
+const LONGEST_PATH: usize = 2_048;
+const DEEPEST_PATH: usize = 8;
+
+/// How deep brackets go, those in texts included.
+fn deepest(source: &str) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0usize);
+    for byte in source.bytes() {
+        match byte {
+            b'[' | b'(' => depth += 1,
+            b']' | b')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 /// One line to a worker.
@@ -114,17 +140,16 @@ impl Workers {
         let job = Job { lang, code: code.to_owned(), context, memory, output };
         let _turn = self.0.turns.acquire().await.map_err(|_| ScriptError::Engine)?;
         let idle = self.0.idle.lock().pop();
-        let mut worker = idle.map_or_else(|| self.spawn(), Ok)?;
-        let answer = tokio::select! {
-            answer = worker.ask(&job) => answer?,
-            // Dropping the worker kills it.
-            () = self.0.clock.sleep(time) => return Err(ScriptError::Timeout(time)),
+        // One that waited may have died meanwhile; a fresh one has not.
+        let mut answer = match idle {
+            Some(worker) => self.ask(worker, &job, time).await?,
+            None => None,
         };
-        worker.uses += 1;
-        if worker.uses < USES {
-            self.0.idle.lock().push(worker);
+        if answer.is_none() {
+            answer = self.ask(self.spawn()?, &job, time).await?;
         }
-        match answer {
+        // It took its process with it: there is no more memory than that for a script.
+        match answer.unwrap_or(Answer::Memory) {
             Answer::Done(value) => Ok(value),
             Answer::Thrown { message, line } => Err(ScriptError::Thrown { message, line }),
             Answer::Memory => Err(ScriptError::Memory(memory)),
@@ -132,10 +157,26 @@ impl Workers {
         }
     }
 
+    /// Asks a worker; `None`: it went away. It waits for the next script afterwards.
+    async fn ask(&self, mut worker: Worker, job: &Job, time: std::time::Duration) -> Result<Option<Answer>, ScriptError> {
+        let answer = tokio::select! {
+            answer = worker.ask(job) => answer,
+            // Dropping the worker kills it.
+            () = self.0.clock.sleep(time) => return Err(ScriptError::Timeout(time)),
+        };
+        worker.uses += 1;
+        if answer.is_some() && worker.uses < USES {
+            self.0.idle.lock().push(worker);
+        }
+        Ok(answer)
+    }
+
     fn spawn(&self) -> Result<Worker, ScriptError> {
         let spawned = Command::new(&self.0.program)
             .arg(COMMAND)
             .env_clear()
+            // The allocator would set aside more than a worker may have.
+            .env("MIMALLOC_ARENA_RESERVE", "32768")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -153,19 +194,16 @@ impl Workers {
 }
 
 impl Worker {
-    async fn ask(&mut self, job: &Job) -> Result<Answer, ScriptError> {
-        let gone = |error: std::io::Error| {
-            tracing::warn!(%error, "a worker for scripts went away");
-            ScriptError::Engine
-        };
-        let mut line = serde_json::to_vec(job).map_err(|_| ScriptError::Engine)?;
+    /// `None`: the process is gone.
+    async fn ask(&mut self, job: &Job) -> Option<Answer> {
+        let mut line = serde_json::to_vec(job).ok()?;
         line.push(b'\n');
-        self.input.write_all(&line).await.map_err(gone)?;
-        self.input.flush().await.map_err(gone)?;
+        self.input.write_all(&line).await.ok()?;
+        self.input.flush().await.ok()?;
         let mut answer = Vec::new();
         // The worker keeps to its limit; nobody relies on that.
         let most = job.output as u64 + 64 * 1024;
-        (&mut self.output).take(most).read_until(b'\n', &mut answer).await.map_err(gone)?;
-        serde_json::from_slice(&answer).map_err(|_| ScriptError::Engine)
+        (&mut self.output).take(most).read_until(b'\n', &mut answer).await.ok()?;
+        serde_json::from_slice(&answer).ok()
     }
 }

@@ -2,12 +2,21 @@
 
 use std::io::{BufRead, Write};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Answer, Job, Lang};
 
+/// Faults that are told of one value.
+const FAULTS: usize = 20;
+/// Memory of one worker, in bytes.
+const MEMORY: u64 = 512 << 20;
+
 /// Answers what comes on the standard input. Blocks.
 pub fn serve() -> std::io::Result<()> {
+    // Beyond the script's own limit there is what is read and written. Where there is no such limit the script's own must do.
+    if let Err(error) = rlimit::setrlimit(rlimit::Resource::DATA, MEMORY, MEMORY) {
+        tracing::debug!(%error, "no limit on memory here");
+    }
     let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     for line in input.lines() {
         let Ok(job) = serde_json::from_str::<Job>(&line?) else { return Ok(()) };
@@ -25,6 +34,18 @@ fn answer(job: &Job) -> Answer {
         Lang::Lua => super::lua::run(&job.code, &job.context, job.memory),
         #[cfg(not(feature = "lua"))]
         Lang::Lua => Answer::Thrown { message: "Lua is not part of this build".into(), line: None },
+        Lang::Schema => {
+            match serde_json::from_str(&job.code).map(|schema| jsonschema::validator_for(&schema).map_err(|error| error.to_string())) {
+                Ok(Ok(schema)) => {
+                    let value = job.context.get("value").unwrap_or(&Value::Null);
+                    let faults =
+                        schema.iter_errors(value).take(FAULTS).map(|fault| json!([fault.instance_path().to_string(), fault.to_string()]));
+                    Answer::Done(faults.collect())
+                }
+                Ok(Err(message)) => Answer::Thrown { message, line: None },
+                Err(error) => Answer::Thrown { message: error.to_string(), line: None },
+            }
+        }
         Lang::JsonPath => match serde_json_path::JsonPath::parse(&job.code) {
             Err(fault) => Answer::Thrown { message: fault.to_string(), line: None },
             Ok(path) => {

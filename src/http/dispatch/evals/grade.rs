@@ -43,9 +43,9 @@ impl Grader {
             _ => None,
         };
         if let Some((name, schema)) = schema
-            && let Err(error) = jsonschema::validator_for(&schema)
+            && let Err(fault) = crate::tool::schema::compile(&schema)
         {
-            problems.add(format!("{at}/{name}"), crate::tool::schema_fault(&error));
+            problems.add(format!("{at}/{name}"), fault);
         }
         if let Self::Ai { threshold, criteria, .. } = self {
             if !(0.0..=1.0).contains(threshold) {
@@ -161,7 +161,7 @@ fn folded(text: &str, ignore_case: bool) -> String {
 }
 
 fn fits(schema: &Value, value: &Value) -> bool {
-    jsonschema::validator_for(schema).is_ok_and(|validator| validator.is_valid(value))
+    crate::tool::schema::compile(schema).is_ok_and(|validator| validator.is_valid(value))
 }
 
 #[cfg(test)]

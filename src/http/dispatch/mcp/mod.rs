@@ -222,7 +222,7 @@ fn decision(response: Option<&Value>) -> Result<Decision> {
 /// Whether arguments are what the tool says it takes.
 fn check(schema: &Map<String, Value>, arguments: &Map<String, Value>) -> Result<()> {
     let schema = Value::Object(schema.clone());
-    let validator = jsonschema::validator_for(&schema).map_err(|error| Error::invalid_at("/inputSchema", error.to_string()))?;
+    let validator = crate::tool::schema::compile(&schema).map_err(|fault| Error::invalid_at("/inputSchema", fault))?;
     let arguments = Value::Object(arguments.clone());
     let mut problems = crate::error::Problems::default();
     for fault in validator.iter_errors(&arguments).take(5) {
