@@ -6,8 +6,13 @@ use tokio::net::TcpStream;
 
 /// A request with a JSON body, as bytes.
 pub fn post(path: &str, key: &str, body: &str) -> Vec<u8> {
+    with_body("POST", path, key, body)
+}
+
+/// [`post`] with another method.
+pub fn with_body(method: &str, path: &str, key: &str, body: &str) -> Vec<u8> {
     format!(
-        "POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()

@@ -7,8 +7,8 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::bench::{self, Bench, Load, MODEL, STREAMS_PER_KEY, Subject, Until, load};
-use crate::http::Connection;
+use crate::bench::{self, Bench, KEY, Load, MODEL, STREAMS_PER_KEY, Subject, Until, load};
+use crate::http::{self, Connection};
 use crate::upstream;
 
 #[derive(Args)]
@@ -95,23 +95,37 @@ fn compared(concurrency: usize, alone: &Load, with: &Load) -> String {
     )
 }
 
-/// Flows of five HTTP calls in a chain, each step durable before the next begins.
+/// Flows, and workflows, of five HTTP calls in a chain, each step durable before the next begins.
 async fn steps(bench: &Bench, levels: &[usize], time: Duration, say: &impl Fn(String)) -> Result<Value> {
     let upstream = upstream::start().await?;
     let chain: Vec<Value> = (0..STEPS)
         .map(|index| json!({ "id": format!("s{index}"), "type": "fetch-url", "config": { "url": format!("http://{upstream}/"), "method": "GET" } }))
         .collect();
-    let request = bench::dispatch(&json!(chain), true);
+    let workflow: serde_json::Map<String, Value> = (0..STEPS)
+        .map(|index| {
+            let after: Vec<String> = index.checked_sub(1).map(|before| format!("s{before}")).into_iter().collect();
+            (format!("s{index}"), json!({ "after": after, "request": { "url": format!("http://{upstream}/") } }))
+        })
+        .collect();
+    let document = json!({ "name": "chain", "version": 1, "steps": workflow }).to_string();
+    let mut connection = Connection::open(&bench.server.address).await?;
+    connection.exchange(&http::with_body("PUT", "/api/workflows/chain", KEY, &document)).await?;
+    let kinds = [("flow", bench::dispatch(&json!(chain), true)), ("workflow", http::post("/workflows/chain", KEY, "{}"))];
     let mut rows = Vec::new();
-    for &concurrency in levels {
-        let found = load(&bench.server, &request, concurrency, time).await?;
-        let (per_second, cpu) = (found.per_second() * STEPS as f64, found.cpu_ms() / STEPS as f64);
-        say(format!(
-            "c={concurrency:<4} {per_second:>7.0} steps/s, cpu {cpu:.3} ms a step, flow p50 {:.2} p99 {:.2} ms",
-            found.percentile(0.5),
-            found.percentile(0.99)
-        ));
-        rows.push(json!({ "concurrency": concurrency, "flow": found.row(), "stepsPerSecond": per_second, "cpuMsPerStep": cpu }));
+    for (kind, request) in &kinds {
+        for &concurrency in levels {
+            let found = load(&bench.server, request, concurrency, time).await?;
+            let (per_second, cpu) = (found.per_second() * STEPS as f64, found.cpu_ms() / STEPS as f64);
+            say(format!(
+                "{kind:<8} c={concurrency:<4} {per_second:>7.0} steps/s, cpu {cpu:.3} ms a step, run p50 {:.2} p99 {:.2} ms",
+                found.percentile(0.5),
+                found.percentile(0.99)
+            ));
+            let figures = found.row();
+            rows.push(
+                json!({ "kind": kind, "concurrency": concurrency, "run": figures, "stepsPerSecond": per_second, "cpuMsPerStep": cpu }),
+            );
+        }
     }
     Ok(json!(rows))
 }
