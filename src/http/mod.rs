@@ -29,6 +29,7 @@ pub mod scope;
 pub mod serve;
 pub mod workflows;
 
+use aide::openapi::{MediaType, ReferenceOr, RequestBody, SchemaObject, StatusCode};
 use aide::transform::TransformOperation;
 use axum::Router;
 use axum::extract::FromRef;
@@ -127,6 +128,23 @@ pub fn router(state: AppState, options: HttpOptions) -> Router {
 /// An operation's name, group and one-line summary.
 fn about(id: &'static str, tag: &'static str, summary: &'static str) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
     move |operation| operation.id(id).tag(tag).summary(summary)
+}
+
+/// Says that an operation's body may be anything of a media type, or nothing.
+fn takes_anything<'t>(mut operation: TransformOperation<'t>, media_type: &str) -> TransformOperation<'t> {
+    let schema = SchemaObject { json_schema: schemars::json_schema!({}), external_docs: None, example: None };
+    let content = [(media_type.to_owned(), MediaType { schema: Some(schema), ..MediaType::default() })].into_iter().collect();
+    operation.inner_mut().request_body = Some(ReferenceOr::Item(RequestBody { content, ..RequestBody::default() }));
+    operation
+}
+
+/// Says that an operation may be refused with these statuses, besides those that follow from its kind.
+fn may_refuse<'t>(mut operation: TransformOperation<'t>, statuses: &[u16]) -> TransformOperation<'t> {
+    let responses = &mut operation.inner_mut().responses.get_or_insert_default().responses;
+    for status in statuses {
+        responses.insert(StatusCode::Code(*status), ReferenceOr::ref_(&format!("#/components/responses/Error{status}")));
+    }
+    operation
 }
 
 /// Marks an operation's body as one that may be left out.

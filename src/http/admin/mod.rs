@@ -20,7 +20,7 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AppState, about, body_optional};
+use super::{AppState, about, body_optional, may_refuse, takes_anything};
 use crate::error::{Error, Kind, Result};
 
 /// Every route of this surface.

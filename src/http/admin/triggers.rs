@@ -3,8 +3,6 @@
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
-use aide::openapi::{MediaType, ReferenceOr, RequestBody, SchemaObject, StatusCode as OpenApiStatus};
-use aide::transform::TransformOperation;
 use axum::Json;
 use axum::body::Body as Raw;
 use axum::extract::State;
@@ -18,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::answer::Made;
 use super::order::{OrderInput, fit};
-use super::{Window, about};
+use super::{Window, about, may_refuse, takes_anything};
 use crate::auth::{hook, ticket};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
@@ -64,23 +62,10 @@ pub(super) fn public_routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route(
         "/hooks/{hook}",
         post_with(receive, |op| {
-            anything(about("receiveWebhook", TAG, "Take a webhook in")(op))
-                .response::<200, Json<Challenge>>()
-                .response::<202, Json<Accepted>>()
+            let op = takes_anything(about("receiveWebhook", TAG, "Take a webhook in")(op), "*/*");
+            may_refuse(op, &[401, 404]).response::<200, Json<Challenge>>().response::<202, Json<Accepted>>()
         }),
     )
-}
-
-/// Says that the body may be anything.
-fn anything(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
-    let schema = SchemaObject { json_schema: schemars::json_schema!({}), external_docs: None, example: None };
-    let content = [("*/*".to_owned(), MediaType { schema: Some(schema), ..MediaType::default() })].into_iter().collect();
-    let responses = &mut operation.inner_mut().responses.get_or_insert_default().responses;
-    for status in [401, 404] {
-        responses.insert(OpenApiStatus::Code(status), ReferenceOr::ref_(&format!("#/components/responses/Error{status}")));
-    }
-    operation.inner_mut().request_body = Some(ReferenceOr::Item(RequestBody { content, ..RequestBody::default() }));
-    operation
 }
 
 /// The last part of a trigger's address.

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::document::{self, Document, Trigger};
-use super::{Name, about};
+use super::{Name, about, id_of, order};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
@@ -22,7 +22,6 @@ use crate::http::extract::{Id, InPath, as_sent, not_deeper, parse};
 use crate::http::problem::Problem;
 use crate::http::scope::{FlowsRead, FlowsWrite, Scoped};
 use crate::id::{CronId, TenantId, WorkflowId};
-use crate::model::job::{DEFAULT_QUEUE, JobScope, Order, Placed};
 use crate::queue::crons::{CatchUp, Cron, Overlap};
 use crate::store::{self, Collection, Kept, SharedStore, StoreError};
 
@@ -224,10 +223,8 @@ async fn register(state: &AppState, tenant: TenantId, name: &Name, document: Doc
 
 /// The cron entry of one of a workflow's triggers.
 fn entry(name: &str, index: usize) -> (CronId, String) {
-    use sha2::Digest;
     let called = format!("{}{name}/{index}", super::JOB_PREFIX);
-    let digest = sha2::Sha256::digest(called.as_bytes());
-    (CronId::from_u128(digest.iter().take(16).fold(0u128, |number, byte| number << 8 | u128::from(*byte))), called)
+    (CronId::from_u128(id_of(&called)), called)
 }
 
 /// Triggers of one workflow that are cron entries, at most.
@@ -254,22 +251,12 @@ async fn fire_at(state: &AppState, tenant: TenantId, name: &str, document: Optio
             return Ok(());
         };
         let payload = serde_json::json!({ "type": "cron", "body": body });
-        let order = Order {
-            name: format!("{}{name}", super::JOB_PREFIX),
-            payload,
-            callback: None,
-            max_retries: 0,
-            timeout_ms: None,
-            scope: JobScope::default(),
-            cron: None,
-            replay_of: None,
-        };
         let mut cron = Cron {
             name: called,
             schedule: schedule.clone(),
             timezone: timezone.clone().unwrap_or_else(|| "UTC".into()),
             enabled: true,
-            placed: Placed { queue: DEFAULT_QUEUE.into(), priority: 0, order },
+            placed: order(name, payload),
             catch_up: CatchUp::Last,
             catch_up_max: 1,
             overlap: Overlap::Allow,

@@ -159,29 +159,31 @@ pub(super) fn read(value: Value) -> Result<Document> {
 
 /// Where a list would be read as an object's members in their order, an object is asked for.
 fn objects(document: &Value, problems: &mut Problems) {
-    let mut wanted: Vec<(String, &Value)> = vec![(String::new(), document)];
-    let members = |of: &Value, names: &[&str], at: &str| -> Vec<(String, Value)> {
-        names.iter().filter_map(|name| Some((format!("{at}/{name}"), of.get(name)?.clone()))).collect()
-    };
-    let mut more: Vec<(String, Value)> = members(document, &["steps", "response", "vars", "schemas"], "");
-    for (index, trigger) in document.get("triggers").and_then(Value::as_array).into_iter().flatten().enumerate() {
-        more.push((format!("/triggers/{index}"), trigger.clone()));
+    if !document.is_object() {
+        return problems.add("", "expected an object");
     }
-    for (id, step) in document.get("steps").and_then(Value::as_object).into_iter().flatten() {
-        let at = format!("/steps/{}", escaped(id));
-        more.extend(members(step, &["request", "response", "retry", "compensate", "wait", "strategy"], &at));
-        let requests = step.get("strategy").and_then(|strategy| strategy.get("requests"));
-        let listed = requests.and_then(Value::as_array).into_iter().flatten().enumerate();
-        more.extend(listed.map(|(index, request)| (format!("{at}/strategy/requests/{index}"), request.clone())));
-        let named = requests.and_then(Value::as_object).into_iter().flatten();
-        more.extend(named.map(|(name, request)| (format!("{at}/strategy/requests/{}", escaped(name)), request.clone())));
-        more.push((at, step.clone()));
+    let mut wanted = members(document, "", &["steps", "response", "vars", "schemas"]);
+    wanted.extend(elements(document.get("triggers"), "/triggers"));
+    for (at, step) in elements(document.get("steps"), "/steps") {
+        wanted.extend(members(step, &at, &["request", "response", "retry", "compensate", "wait", "strategy"]));
+        wanted.extend(elements(step.pointer("/strategy/requests"), &format!("{at}/strategy/requests")));
+        wanted.push((at, step));
     }
-    wanted.extend(more.iter().map(|(at, value)| (at.clone(), value)));
-    for (at, value) in wanted {
-        if !value.is_object() && (at.is_empty() || !value.is_null()) {
-            problems.add(at, "expected an object");
-        }
+    let wrong = wanted.into_iter().filter(|(_, value)| !value.is_object() && !value.is_null());
+    wrong.for_each(|(at, _)| problems.add(at, "expected an object"));
+}
+
+/// The members of these names, with their places.
+fn members<'v>(of: &'v Value, at: &str, names: &[&str]) -> Vec<(String, &'v Value)> {
+    names.iter().filter_map(|name| Some((format!("{at}/{name}"), of.get(*name)?))).collect()
+}
+
+/// The members of a list or of an object, with their places.
+fn elements<'v>(of: Option<&'v Value>, at: &str) -> Vec<(String, &'v Value)> {
+    match of {
+        Some(Value::Array(items)) => items.iter().enumerate().map(|(index, item)| (format!("{at}/{index}"), item)).collect(),
+        Some(Value::Object(map)) => map.iter().map(|(name, item)| (format!("{at}/{}", escaped(name)), item)).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use aide::axum::routing::get_with;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use axum::http::header::{ACCEPT, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
@@ -23,6 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::feed::Follower;
 use crate::http::AppState;
 use crate::http::extract::{Id, Params};
+use crate::http::headers::event_stream;
 use crate::http::limits::StreamSlot;
 use crate::model::event::Rest;
 use crate::model::{Caller, EventRecord};
@@ -131,11 +132,7 @@ fn stream_of(follower: Follower, clock: Clock, slot: StreamSlot) -> Response {
         let part = state.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(part), state))
     }));
-    let mut response = body.into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    event_stream(body)
 }
 
 impl Streaming {

@@ -20,11 +20,13 @@ mod told;
 use aide::axum::ApiRouter;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
-use super::{AppState, about};
+use super::{AppState, about, may_refuse, takes_anything};
 use crate::error::{Error, Kind};
 use crate::http::extract::InPath;
 use crate::id::{RunId, WorkflowId};
+use crate::model::job::{DEFAULT_QUEUE, JobScope, Order, Placed};
 
 pub use door::{prove, session_of};
 pub use session::tidy;
@@ -78,10 +80,29 @@ impl InPath for Name {
 impl Name {
     /// Under which id the workflow of this name is kept: names are looked up, and no two of a tenant are equal.
     fn id(&self) -> WorkflowId {
-        use sha2::Digest;
-        let digest = sha2::Sha256::digest(format!("workflow/{}", self.0).as_bytes());
-        WorkflowId::from_u128(digest.iter().take(16).fold(0u128, |number, byte| number << 8 | u128::from(*byte)))
+        WorkflowId::from_u128(id_of(&format!("workflow/{}", self.0)))
     }
+}
+
+/// The bits of an id that follows from a text: the first 128 of its SHA-256.
+fn id_of(text: &str) -> u128 {
+    use sha2::Digest;
+    sha2::Sha256::digest(text.as_bytes()).iter().take(16).fold(0u128, |number, byte| number << 8 | u128::from(*byte))
+}
+
+/// The job that begins a run of a workflow; it is not tried again, for the run itself tries what can be.
+fn order(workflow: &str, payload: Value) -> Placed {
+    let order = Order {
+        name: format!("{JOB_PREFIX}{workflow}"),
+        payload,
+        callback: None,
+        max_retries: 0,
+        timeout_ms: None,
+        scope: JobScope::default(),
+        cron: None,
+        replay_of: None,
+    };
+    Placed { queue: DEFAULT_QUEUE.into(), priority: 0, order }
 }
 
 /// A run's id, under this surface's name: `run_…`.

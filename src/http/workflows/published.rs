@@ -11,13 +11,13 @@ use serde_json::{Map, Value, json};
 
 use super::definitions::everyone;
 use super::document::Trigger;
-use super::{JOB_PREFIX, about, accepted};
+use super::{about, accepted, order};
 use crate::error::{Error, Result};
 use crate::http::AppState;
 use crate::http::extract::{Body, IdempotencyKey};
 use crate::http::scope::{FlowsExecute, Scoped};
 use crate::id::JobId;
-use crate::model::job::{DEFAULT_QUEUE, Job, JobScope, Order, Placed};
+use crate::model::job::Job;
 use crate::store::Enqueued;
 
 const TAG: &str = "HTTP workflows";
@@ -67,17 +67,8 @@ async fn publish(caller: Scoped<FlowsExecute>, State(state): State<AppState>, ke
     let mut published = Published { workflows: Vec::new(), jobs: Vec::new() };
     for kept in everyone(&state.store, tenant).await?.into_iter().filter(|kept| kept.body.document.triggers.iter().any(wanted)) {
         let workflow = kept.body.document.name;
-        let order = Order {
-            name: format!("{JOB_PREFIX}{workflow}"),
-            payload: json!({ "type": "event", "event": event, "body": body }),
-            callback: None,
-            max_retries: 0,
-            timeout_ms: None,
-            scope: JobScope::default(),
-            cron: None,
-            replay_of: None,
-        };
-        let job = Job::new(JobId::new(&state.clock), tenant, Placed { queue: DEFAULT_QUEUE.into(), priority: 0, order }, state.clock.now());
+        let placed = order(&workflow, json!({ "type": "event", "event": event, "body": body }));
+        let job = Job::new(JobId::new(&state.clock), tenant, placed, state.clock.now());
         let id = job.id;
         let key = key.0.as_ref().map(|key| format!("event/{workflow}/{key}"));
         published.jobs.push(match state.jobs.enqueue(job, key).await? {

@@ -49,19 +49,6 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
 }
 
-/// A run's state in this surface's words.
-pub(super) const fn word(state: RunState) -> &'static str {
-    match state {
-        RunState::Queued => "queued",
-        RunState::Running => "running",
-        RunState::Paused => "waiting",
-        RunState::Compensating => "compensating",
-        RunState::Completed => "completed",
-        RunState::Failed => "failed",
-        RunState::Cancelled => "cancelled",
-    }
-}
-
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

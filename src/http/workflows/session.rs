@@ -4,13 +4,10 @@
 //! 2. Both derive `HKDF-SHA256(X25519, client nonce || server nonce, "dispatched/session/v1" || tenant)`.
 //! 3. The client proves that it has that key by sealing its wrapping key under it (AES-256-GCM, bound to the handshake's id).
 //!
-//! A tenant's first wrapping key is the one that counts: a known text sealed under it is kept, and another key is refused. A session keeps the wrapping
-//! key sealed under its own token, which the server does not keep; so a restart loses no session.
+//! A tenant's first wrapping key is the one that counts: a known text sealed under it is kept, and another key is refused. The key itself is not.
 
 use std::time::Duration;
 
-use aes_gcm::aead::{Aead, Payload};
-use aes_gcm::{Aes256Gcm, KeyInit};
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
 use axum::Json;
@@ -25,17 +22,17 @@ use sha2::Sha256;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use super::about;
 use super::door::SESSION;
+use super::{about, may_refuse};
 use crate::auth::{Credentials, ticket};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
 use crate::http::extract::Body;
 use crate::http::scope::{FlowsRead, Scoped};
 use crate::id::{ApiSessionId, HandshakeId, KeyId, TenantId};
 use crate::model::Who;
-use crate::secret::Secret;
+use crate::secret::{Secret, Vault};
 use crate::store::{Collection, Document, SharedStore, StoreError, forget};
 
 const TAG: &str = "Sessions";
@@ -44,7 +41,6 @@ const HANDSHAKE: Duration = Duration::from_secs(60);
 /// How long a session is good.
 const LIFE: Duration = Duration::from_secs(3_600);
 const SESSION_INFO: &[u8] = b"dispatched/session/v1";
-const TOKEN_INFO: &[u8] = b"dispatched/token/v1";
 /// What is sealed under a tenant's wrapping key to know it again.
 const KNOWN: &[u8] = b"dispatched/check/v1";
 const NONCE: usize = 12;
@@ -61,22 +57,14 @@ pub(super) fn public_routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route(
             "/api/session",
-            post_with(begin, |op| may_refuse(about("beginSession", TAG, "Begin a session: the first half of the handshake")(op))),
+            post_with(begin, |op| {
+                may_refuse(about("beginSession", TAG, "Begin a session: the first half of the handshake")(op), &[401, 429])
+            }),
         )
         .api_route(
             "/api/session/confirm",
-            post_with(confirm, |op| may_refuse(about("confirmSession", TAG, "Begin a session: the second half")(op))),
+            post_with(confirm, |op| may_refuse(about("confirmSession", TAG, "Begin a session: the second half")(op), &[401, 429])),
         )
-}
-
-/// Says that a caller may be refused.
-fn may_refuse(mut operation: aide::transform::TransformOperation<'_>) -> aide::transform::TransformOperation<'_> {
-    use aide::openapi::{ReferenceOr, StatusCode};
-    let responses = &mut operation.inner_mut().responses.get_or_insert_default().responses;
-    for status in [401, 410, 429] {
-        responses.insert(StatusCode::Code(status), ReferenceOr::ref_(&format!("#/components/responses/Error{status}")));
-    }
-    operation
 }
 
 /// A session as it is kept.
@@ -87,8 +75,6 @@ pub(super) struct Session {
     /// The key that began it.
     pub key: KeyId,
     pub expires_at: Timestamp,
-    /// The wrapping key, sealed under the token.
-    wrapped: String,
 }
 
 impl Document for Session {
@@ -264,25 +250,6 @@ fn derive(secret: &[u8], salt: &[u8], info: &[u8]) -> Result<Zeroizing<[u8; 32]>
     Ok(key)
 }
 
-fn open(key: &[u8; 32], nonce: &[u8; NONCE], text: &[u8], bound_to: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let cipher = Aes256Gcm::new(key.into());
-    cipher.decrypt(nonce.into(), Payload { msg: text, aad: bound_to }).ok().map(Zeroizing::new)
-}
-
-/// A nonce and what it seals, in base64.
-fn seal(clock: &Clock, key: &[u8; 32], plain: &[u8], bound_to: &[u8]) -> Result<String> {
-    let mut nonce = [0u8; NONCE];
-    clock.fill(&mut nonce);
-    let sealed = Aes256Gcm::new(key.into()).encrypt(&nonce.into(), Payload { msg: plain, aad: bound_to });
-    Ok(STANDARD.encode([nonce.as_slice(), &sealed.map_err(|_| Error::internal("sealing failed"))?].concat()))
-}
-
-fn unseal(key: &[u8; 32], sealed: &str, bound_to: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let sealed = STANDARD.decode(sealed).ok()?;
-    let (nonce, text) = sealed.split_first_chunk::<NONCE>()?;
-    open(key, nonce, text, bound_to)
-}
-
 async fn confirm(State(state): State<AppState>, body: Body<Confirm>) -> Result<Json<Started>> {
     let Confirm { handshake_id, tenant_id, sealed_key } = body.value;
     let mut problems = Problems::default();
@@ -302,15 +269,14 @@ async fn confirm(State(state): State<AppState>, body: Body<Confirm>) -> Result<J
     let sealed = STANDARD.decode(&handshake.body.sealed).map_err(Error::internal)?;
     let session_key = state.vault.open(&sealed, &context(tenant_id, handshake_id))?;
     let session_key: Zeroizing<[u8; 32]> = Zeroizing::new(session_key.as_slice().try_into().map_err(Error::internal)?);
-    let wrapping = open(&session_key, &nonce, &text, handshake_id.to_string().as_bytes()).ok_or_else(refused)?;
+    let opened = Vault::new(*session_key, state.clock.clone()).open(&[nonce.as_slice(), &text].concat(), &handshake_id.to_string());
+    let wrapping = opened.map_err(|_| refused())?;
     let wrapping: Zeroizing<[u8; 32]> = Zeroizing::new(wrapping.as_slice().try_into().map_err(Error::internal)?);
     known(&state, tenant_id, &wrapping).await?;
     let id = ApiSessionId::new(&state.clock);
     let (token, hash) = ticket::mint(&state.clock, SESSION, tenant_id, id.as_u128());
-    let under = derive(token.expose().as_bytes(), tenant_id.to_string().as_bytes(), TOKEN_INFO)?;
-    let wrapped = seal(&state.clock, &under, wrapping.as_slice(), id.to_string().as_bytes())?;
     let expires_at = now.after(LIFE);
-    sessions(&state.store, tenant_id).create(id, Session { hash, key: handshake.body.key, expires_at, wrapped }, now).await?;
+    sessions(&state.store, tenant_id).create(id, Session { hash, key: handshake.body.key, expires_at }, now).await?;
     Ok(Json(Started { session: token.expose().to_owned(), expires_at }))
 }
 
@@ -319,16 +285,17 @@ async fn known(state: &AppState, tenant: TenantId, wrapping: &[u8; 32]) -> Resul
     let checks: Collection<'_, Check> = Collection::of(&*state.store, tenant);
     // The one of its tenant.
     let id = HandshakeId::from_u128(tenant.as_u128());
-    let bound_to = tenant.to_string();
+    let (vault, bound_to) = (Vault::new(*wrapping, state.clock.clone()), tenant.to_string());
     if checks.find(id).await?.is_none() {
-        let sealed = seal(&state.clock, wrapping, KNOWN, bound_to.as_bytes())?;
+        let sealed = STANDARD.encode(vault.seal(KNOWN, &bound_to)?);
         match checks.create(id, Check { sealed }, state.clock.now()).await {
             Ok(_) | Err(StoreError::Exists(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
     let check = checks.find(id).await?.ok_or_else(refused)?;
-    let same = unseal(wrapping, &check.body.sealed, bound_to.as_bytes()).is_some_and(|text| text.as_slice() == KNOWN);
+    let sealed = STANDARD.decode(&check.body.sealed).map_err(Error::internal)?;
+    let same = vault.open(&sealed, &bound_to).is_ok_and(|text| text.as_slice() == KNOWN);
     if same { Ok(()) } else { Err(refused()) }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::door::Signaller;
-use super::{Run, about, accepted, ended, printed};
+use super::{Run, about, accepted, ended, printed, takes_anything};
 use crate::engine::is_signal_name;
 use crate::error::{Error, Kind};
 use crate::http::AppState;
@@ -26,15 +26,8 @@ pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route(
         "/api/runs/{run}/signal/{signal}",
         post_with(send, |op| {
-            let mut op = about("signalHttpRun", TAG, "Send a run a signal; kept when nothing waits for it yet")(op);
-            let schema = aide::openapi::SchemaObject { json_schema: schemars::json_schema!({}), external_docs: None, example: None };
-            let media = aide::openapi::MediaType { schema: Some(schema), ..Default::default() };
-            let body = aide::openapi::RequestBody {
-                content: [("application/json".to_owned(), media)].into_iter().collect(),
-                ..Default::default()
-            };
-            op.inner_mut().request_body = Some(aide::openapi::ReferenceOr::Item(body));
-            op.response::<202, Json<Sent>>()
+            let op = about("signalHttpRun", TAG, "Send a run a signal; kept when nothing waits for it yet")(op);
+            takes_anything(op, "application/json").response::<202, Json<Sent>>()
         }),
     )
 }

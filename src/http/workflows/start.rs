@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::post_with;
-use aide::openapi::{MediaType, ReferenceOr, RequestBody, SchemaObject};
-use aide::transform::TransformOperation;
 use async_trait::async_trait;
 use axum::Json;
 use axum::body::Body as Raw;
@@ -21,8 +19,8 @@ use serde_json::{Map, Value, json};
 use super::definitions::{Stored, all, find};
 use super::document::Trigger;
 use super::door::{Starter, run_token};
-use super::runs::{RunView, view};
-use super::{Name, about, accepted, is_name, printed};
+use super::runs::{RunView, Status, view};
+use super::{Name, about, accepted, is_name, may_refuse, printed, takes_anything};
 use crate::clock::Clock;
 use crate::engine::{Engine, StartRun};
 use crate::error::{Error, Kind, Problems, Result};
@@ -59,7 +57,8 @@ pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route(
         "/workflows/{workflow}",
         post_with(trigger, |op| {
-            anything(about("triggerHttpWorkflow", TAG, "Start a run of a workflow")(op))
+            let op = takes_anything(about("triggerHttpWorkflow", TAG, "Start a run of a workflow")(op), "application/json");
+            may_refuse(op, &[502])
                 .response_with::<200, Json<RunView>, _>(|answer| {
                     answer.description("The run; where the document has a `response`, that, in whatever form")
                 })
@@ -68,22 +67,12 @@ pub(super) fn routes() -> ApiRouter<AppState> {
     )
 }
 
-/// Says that the body may be anything, and that the answer may be too.
-fn anything(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
-    let schema = SchemaObject { json_schema: schemars::json_schema!({}), external_docs: None, example: None };
-    let content = [("application/json".to_owned(), MediaType { schema: Some(schema), ..MediaType::default() })].into_iter().collect();
-    operation.inner_mut().request_body = Some(ReferenceOr::Item(RequestBody { content, ..RequestBody::default() }));
-    let responses = &mut operation.inner_mut().responses.get_or_insert_default().responses;
-    responses.insert(aide::openapi::StatusCode::Code(502), ReferenceOr::ref_("#/components/responses/Error502"));
-    operation
-}
-
 /// A run that was started and is not waited for.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "HttpWorkflowBegun")]
 struct Begun {
     run_id: String,
-    status: &'static str,
+    status: Status,
 }
 
 /// What runs are made of.
@@ -256,7 +245,7 @@ async fn waits_for_others(state: &AppState, tenant: TenantId, run: RunId) -> Res
 async fn answer(state: &AppState, tenant: TenantId, id: RunId, found: Option<Run>, asynchronous: bool) -> Result<Response> {
     let Some(run) = found else {
         let now = state.store.find_run(tenant, id).await?;
-        let status = if asynchronous { "queued" } else { now.map_or("queued", |run| super::runs::word(run.state)) };
+        let status = now.filter(|_| !asynchronous).map_or(Status::Queued, |run| Status::of(run.state));
         let mut response = accepted(Begun { run_id: printed(id), status });
         let out = response.headers_mut();
         if let Ok(place) = HeaderValue::from_str(&format!("/api/runs/{}", printed(id))) {
@@ -287,7 +276,7 @@ async fn answer(state: &AppState, tenant: TenantId, id: RunId, found: Option<Run
 }
 
 /// Whether a compiled workflow says what it answers with.
-pub(super) fn has_reply(flow: &str) -> bool {
+fn has_reply(flow: &str) -> bool {
     serde_json::from_str::<crate::model::Flow>(flow).is_ok_and(|flow| flow.workflow.is_some_and(|workflow| workflow.output.is_some()))
 }
 

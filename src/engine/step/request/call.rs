@@ -16,7 +16,7 @@ use crate::expr::Reads;
 use crate::failpoint;
 use crate::model::event::Event;
 use crate::tool::Effect;
-use crate::tool::http::{HttpConfig, HttpTemplate, Mode};
+use crate::tool::http::{HttpAnswer, HttpCall, HttpConfig, HttpTemplate, Mode};
 use crate::tool::signature;
 
 /// The managed secret that calls are signed with, if the tenant keeps one of this name.
@@ -176,7 +176,7 @@ impl Call {
             .await
     }
 
-    async fn render(&self, context: &StepContext<'_>, place: &Place<'_>, number: u32) -> StepResult<crate::tool::http::HttpCall> {
+    async fn render(&self, context: &StepContext<'_>, place: &Place<'_>, number: u32) -> StepResult<HttpCall> {
         let scope = context.scope_with_secrets();
         let scope = scope.within(place.own);
         let blocks = self.http.blocks(&scope, &context.parts().sandbox).await?;
@@ -216,7 +216,7 @@ impl Call {
         (verdict, directives)
     }
 
-    fn judge_reply(&self, answer: &crate::tool::http::HttpAnswer, directives: &Directives) -> Verdict {
+    fn judge_reply(&self, answer: &HttpAnswer, directives: &Directives) -> Verdict {
         if let Some(text) = &directives.fail {
             return Verdict::Failed(StepFailure::new("failed_by_service", if text.is_empty() { "the service said so" } else { text }));
         }
@@ -238,7 +238,7 @@ impl Call {
         Verdict::Good
     }
 
-    async fn keeps_to_schema(&self, context: &StepContext<'_>, answer: &crate::tool::http::HttpAnswer) -> StepResult<()> {
+    async fn keeps_to_schema(&self, context: &StepContext<'_>, answer: &HttpAnswer) -> StepResult<()> {
         let Some(schema) = &self.schema else { return Ok(()) };
         let faults = Engine(context.run.engine.clone()).judge(schema, &body(answer)).await?;
         let Some((pointer, message)) = faults.first() else { return Ok(()) };

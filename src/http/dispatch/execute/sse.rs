@@ -5,8 +5,7 @@ use std::time::Duration;
 use aide::openapi::{MediaType, ReferenceOr, SchemaObject, StatusCode};
 use aide::transform::TransformOperation;
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
 use schemars::JsonSchema;
@@ -17,6 +16,7 @@ use super::disconnect::OnDisconnect;
 use crate::clock::Clock;
 use crate::failpoint;
 use crate::feed::Follower;
+use crate::http::headers::event_stream;
 use crate::http::limits::StreamSlot;
 use crate::id::RunId;
 use crate::model::EventRecord;
@@ -100,7 +100,7 @@ struct Streaming {
 pub fn stream_response(run: RunId, follower: Follower, clock: Clock, slot: StreamSlot, guard: Option<OnDisconnect>) -> Response {
     let ends_at = clock.instant() + LIFE;
     let state = Streaming { follower, run, clock, ends_at, done: false, first: true, guard, _slot: slot };
-    with_headers(Body::from_stream(stream::unfold(state, |mut state| async move {
+    event_stream(Body::from_stream(stream::unfold(state, |mut state| async move {
         let part = state.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(part), state))
     })))
@@ -108,16 +108,7 @@ pub fn stream_response(run: RunId, follower: Follower, clock: Clock, slot: Strea
 
 /// The stream of a reader who has read everything there is for now.
 pub fn nothing_more() -> Response {
-    with_headers(Body::empty())
-}
-
-fn with_headers(body: Body) -> Response {
-    let mut response = body.into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response
+    event_stream(Body::empty())
 }
 
 impl Streaming {
