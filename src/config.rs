@@ -45,8 +45,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Programs that speak MCP and that tenants may have started, by name.
     pub mcp_commands: Commands,
-    /// The program whose processes run scripts that must be killed to be stopped: this one.
-    pub script_program: Option<PathBuf>,
+    /// The program whose processes do what must be killed to be stopped, scripts and printing: this one.
+    pub own_program: Option<PathBuf>,
     pub workers: queue::Options,
     pub jobs: queue::jobs::Options,
     pub limits: LimitOptions,
@@ -76,7 +76,7 @@ impl Config {
             assets: None,
             public_url: None,
             mcp_commands: Commands::new(),
-            script_program: std::env::current_exe().ok(),
+            own_program: own_program(),
             workers: queue::Options::default(),
             jobs: queue::jobs::Options::default(),
             limits: LimitOptions::default(),
@@ -90,4 +90,10 @@ impl Config {
         self.limits.rate = rate;
         self
     }
+}
+
+/// This program's file; where the system tells, also after another file has taken its place.
+fn own_program() -> Option<PathBuf> {
+    let itself = PathBuf::from("/proc/self/exe");
+    if itself.exists() { Some(itself) } else { std::env::current_exe().ok() }
 }

@@ -85,6 +85,29 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// Where a value does not fit its type, or would stand if it were not missing, and why.
+    pub fn misfit<E: fmt::Display>(error: &serde_path_to_error::Error<E>) -> Self {
+        let (mut pointer, message) = (pointer(error.path()), misfit(error.inner()));
+        if let Some((name, _)) = message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
+            pointer.push_str(&format!("/{}", name.replace('~', "~0").replace('/', "~1")));
+        }
+        Self { pointer, message }
+    }
+
+    /// The same problem in a document that holds this one at `at`.
+    #[must_use]
+    pub fn under(self, at: &str) -> Self {
+        Self { pointer: format!("{at}{}", self.pointer), ..self }
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
 /// Every fault found in a document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
@@ -296,8 +319,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// A serde path as a JSON pointer.
-pub fn pointer(path: &serde_path_to_error::Path) -> String {
+/// A serde path as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
     path.iter().fold(String::new(), |mut text, segment| {
         match segment {
@@ -310,7 +333,7 @@ pub fn pointer(path: &serde_path_to_error::Path) -> String {
 }
 
 /// What serde says of a value that does not fit, in the words of documents: their reader knows objects, not our types.
-pub fn misfit(cause: &impl fmt::Display) -> String {
+fn misfit(cause: &impl fmt::Display) -> String {
     let text = cause.to_string();
     let text = text.split(" at line ").next().unwrap_or_default();
     if let Some((found, _)) = text.split_once("expected struct ") {

@@ -77,12 +77,19 @@ pub const ALL: &[&str] = &[
     "http.repeated",
     "http.first_byte",
     "http.last_byte",
+    // Events between runs.
+    "event.publish.before",
+    "event.publish.after",
     // Jobs.
     "job.enqueue.before",
     "job.enqueue.after",
     "job.claimed",
     "job.begin.before",
     "job.begin.after",
+    // What is told outside.
+    "webhook.told",
+    "webhook.send.before",
+    "webhook.send.after",
     // Other creating calls.
     "receipt.begun",
     "receipt.done",

@@ -222,6 +222,14 @@ ids! {
     HandshakeId = "hs";
     /// A session of the workflows' API; never its token.
     ApiSessionId = "apisess";
+    /// An event that runs may take.
+    EventId = "evt";
+    /// A run that waits for an event.
+    WaiterId = "waiter";
+    /// An address that is told what happens.
+    WebhookId = "hook";
+    /// Something that an address is told.
+    DeliveryId = "msg";
     /// A job that failed for the last time.
     DeadLetterId = "dlq";
     /// A client token's row; never the token itself.

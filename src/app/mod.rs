@@ -4,6 +4,7 @@ mod master_key;
 pub mod telemetry;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -14,10 +15,12 @@ use crate::asset::{self, Assets};
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::engine::notice::Listeners;
 use crate::engine::{Engine, Mailing, Parts, StartRun};
 use crate::error::{Error, Result};
 use crate::expr::script::{Limits as ScriptLimits, Sandbox};
 use crate::feed::Feed;
+use crate::html::Printer;
 use crate::http::cors::Origins;
 use crate::http::dispatch;
 use crate::http::docs::Readiness;
@@ -25,12 +28,14 @@ use crate::http::limits::Limits;
 use crate::http::serve::{ServeOptions, serve};
 use crate::http::{AppState, HttpOptions, router, workflows};
 use crate::id::{NodeId, TenantId};
+use crate::model::job::Placed;
 use crate::net::{Egress, Mailer, Policy};
 use crate::provider::{Catalogue, Models, Setup};
 use crate::queue::jobs::NamedFlows;
-use crate::queue::{Jobs, Workers, crons};
+use crate::queue::{Jobs, Workers, crons, events, webhooks};
 use crate::secret::{Secret, Vault};
-use crate::store::{self, SharedStore};
+use crate::store::sealing::{self, Encryption, Founding, Sealing};
+use crate::store::{self, SharedStore, Tenant};
 use crate::tool::mcp::Clients;
 use crate::tool::services::Services;
 
@@ -58,6 +63,10 @@ impl NamedFlows for Flows {
         }
         self.saved.run_of(tenant, name, inputs).await
     }
+
+    async fn triggered(&self, tenant: TenantId, event: &str, payload: &Value) -> Result<Vec<(String, Placed)>> {
+        self.workflows.triggered(tenant, event, payload).await
+    }
 }
 
 /// How often forgotten things are tidied away, and how often at most.
@@ -75,6 +84,8 @@ impl App {
     /// [`App::start`] over a store that is open already.
     pub async fn with_store(config: &Config, clock: Clock, store: SharedStore) -> Result<Self> {
         let vault = Vault::new(master_key::read(config, &clock)?, clock.clone());
+        let sealing = Arc::new(Sealing::new(store, vault.clone(), clock.clone()));
+        let store: SharedStore = sealing.clone();
         let auth = Auth::new(store.clone(), clock.clone());
         let new_key = auth.bootstrap(config.api_key.clone()).await?;
         let egress = Egress::new(policy(config), clock.clone())?;
@@ -93,10 +104,13 @@ impl App {
             mcp: Clients::new(egress.clone(), config.mcp_commands.clone()),
             egress,
             sandbox: sandbox(config, &clock),
+            printer: Printer::new(config.own_program.clone()),
+            listeners: Listeners::default(),
             vault: vault.clone(),
             clock: clock.clone(),
             node: NodeId::new(&clock),
         });
+        webhooks::listen(engine.parts()).await?;
         let workers = Workers::start(engine.clone(), config.workers);
         let flows = Flows {
             saved: dispatch::SavedFlows::new(engine.clone(), store.clone(), clock.clone()),
@@ -104,7 +118,8 @@ impl App {
         };
         let jobs = Jobs::start(workers.clone(), flows, config.jobs);
         let limits = Limits::new(config.limits, clock.clone());
-        let state = AppState { assets, auth, store, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers, jobs };
+        let state =
+            AppState { assets, auth, store, sealing, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers, jobs };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
         let options = HttpOptions { cors, metrics: telemetry::metrics() };
         Ok(Self { state, new_key, options, grace: config.grace, compact_after: config.compact_after })
@@ -116,6 +131,8 @@ impl App {
         let tidy = tokio::spawn(tidy(state.clone(), self.compact_after));
         let beat = tokio::spawn(dispatch::beat(state.clone()));
         let crons = tokio::spawn(crons::beat(state.jobs.clone()));
+        let events = tokio::spawn(events::beat(state.jobs.clone()));
+        let webhooks = tokio::spawn(webhooks::beat(state.jobs.clone(), state.vault.clone()));
         let stop = CancellationToken::new();
         let draining = {
             let (state, stop, grace) = (state.clone(), stop.clone(), self.grace);
@@ -134,6 +151,8 @@ impl App {
         tidy.abort();
         beat.abort();
         crons.abort();
+        events.abort();
+        webhooks.abort();
         state.store.close().await;
     }
 }
@@ -167,13 +186,34 @@ pub async fn open(config: &Config, clock: &Clock) -> Result<SharedStore> {
     Ok(store::open(&database(config), store::Options::new(clock.clone())).await?)
 }
 
+/// Makes a tenant and its first key. Who can read what it keeps is known before it can keep anything.
+pub async fn new_tenant(
+    config: &Config,
+    clock: &Clock,
+    store: &SharedStore,
+    name: String,
+    encryption: Encryption,
+) -> Result<(Tenant, Secret)> {
+    let id = TenantId::new(clock);
+    match encryption {
+        Encryption::None => {}
+        Encryption::Managed => {
+            let vault = Vault::new(master_key::read(config, clock)?, clock.clone());
+            sealing::found(&**store, clock, id, Founding::Managed(&vault)).await?;
+        }
+        Encryption::ZeroKnowledge => sealing::found(&**store, clock, id, Founding::ZeroKnowledge).await?,
+    }
+    let (tenant, made) = Auth::new(store.clone(), clock.clone()).create_tenant(id, name).await?;
+    Ok((tenant, made.key))
+}
+
 fn database(config: &Config) -> String {
     config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", database_file(config).display()))
 }
 
 fn sandbox(config: &Config, clock: &Clock) -> Sandbox {
     let sandbox = Sandbox::new(ScriptLimits::default(), clock.clone());
-    match &config.script_program {
+    match &config.own_program {
         Some(program) => sandbox.with_workers(program.clone()),
         None => sandbox,
     }

@@ -209,6 +209,17 @@ impl Auth {
         Ok(found)
     }
 
+    /// Makes a tenant with a key that may do everything. Errors: `validation_failed`.
+    pub async fn create_tenant(&self, id: TenantId, name: String) -> Result<(Tenant, NewKey)> {
+        let request = KeyRequest { id: KeyId::new(&self.clock), name, scopes: vec!["*".into()], expires_at: None };
+        self.check(&request)?;
+        let tenant = Tenant { id, name: request.name, created_at: self.clock.now() };
+        let key = key::mint(&self.clock);
+        let row = self.row(id, request.id, &key, "first key".into(), request.scopes, None);
+        self.store.create_tenant(tenant.clone(), row.clone()).await?;
+        Ok((tenant, NewKey { row, key }))
+    }
+
     /// Makes sure that somebody can call: the first start creates a tenant with a key. A fresh key is
     /// returned, to be shown once. A `preset` key, chosen by the operator, is made to exist instead.
     pub async fn bootstrap(&self, preset: Option<Secret>) -> Result<Option<Secret>> {

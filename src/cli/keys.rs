@@ -1,17 +1,14 @@
 //! `dispatch keys`: API keys, made and revoked in the database itself; no server need run.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::database::Location;
 use super::output::Output;
-use crate::app;
 use crate::auth::{Auth, KeyRequest, REVOCATION_DELAY};
 use crate::clock::{Clock, Timestamp};
-use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::id::{KeyId, TenantId};
 use crate::model::{Caller, Who};
@@ -20,12 +17,11 @@ use crate::store::{ApiKey, SharedStore};
 /// See the module.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder of the embedded database.
-    #[arg(long, env = "DISPATCH_DATA", default_value = "dispatch-data", global = true)]
-    data: PathBuf,
-    /// `sqlite://path` or `postgres://user@host/database`; the one in the data folder when absent.
-    #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true, global = true)]
-    database_url: Option<String>,
+    #[command(flatten)]
+    database: Location,
+    /// Whose keys; the first tenant's when absent. `dispatch tenants list` shows the ids.
+    #[arg(long, global = true)]
+    tenant: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,7 +51,7 @@ enum Command {
 
 pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let clock = Clock::system();
-    let desk = Desk::open(arguments.data, arguments.database_url, &clock).await?;
+    let desk = Desk::open(arguments.database, arguments.tenant, &clock).await?;
     let done = match arguments.command {
         Command::Create { name, scopes, expires } => desk.create(name, scopes, expires, output).await,
         Command::List => desk.list(output).await,
@@ -74,17 +70,20 @@ struct Desk {
 }
 
 impl Desk {
-    /// Opens a database that a server has used; it is not this command's to make one.
-    async fn open(data: PathBuf, database_url: Option<String>, clock: &Clock) -> Result<Self> {
-        let config = Config { database_url, env: HashMap::new(), ..Config::new(data) };
-        if config.database_url.is_none() && !app::database_file(&config).exists() {
-            return Err(Error::new(Kind::Missing, "database_not_found", format!("there is no database in {}", config.data.display()))
-                .next("name its folder with --data, or start `dispatch serve` once: it makes the database and prints a key"));
-        }
-        let store = app::open(&config, clock).await?;
-        let Some(tenant) = store.list_tenants().await?.first().map(|tenant| tenant.id) else {
-            return Err(Error::new(Kind::Missing, "tenant_not_found", "this database has no tenant yet")
-                .next("start `dispatch serve` once: it makes the first tenant and prints its key"));
+    async fn open(database: Location, tenant: Option<String>, clock: &Clock) -> Result<Self> {
+        let (_, store) = database.open(clock).await?;
+        let mut tenants = store.list_tenants().await?.into_iter().map(|tenant| tenant.id);
+        let missing = |what: String, next: &'static str| Error::new(Kind::Missing, "tenant_not_found", what).next(next);
+        let tenant = match tenant {
+            Some(wanted) => tenants
+                .find(|tenant| tenant.to_string() == wanted)
+                .ok_or_else(|| missing(format!("there is no tenant `{wanted}`"), "`dispatch tenants list` shows the ids"))?,
+            None => tenants.next().ok_or_else(|| {
+                missing(
+                    "this database has no tenant yet".into(),
+                    "start `dispatch serve` once: it makes the first tenant and prints its key",
+                )
+            })?,
         };
         Ok(Self { auth: Auth::new(store.clone(), clock.clone()), store, clock: clock.clone(), tenant })
     }

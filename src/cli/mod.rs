@@ -4,6 +4,7 @@
 //! 1 internal, 2 usage (do not retry), 3 transient (retry), 4 not found.
 
 mod completion;
+mod database;
 mod demo;
 mod embedded;
 pub mod fake_provider;
@@ -14,11 +15,12 @@ mod output;
 mod request;
 mod run;
 mod schema;
-mod script_worker;
 mod selftest;
 mod serve;
 mod server_options;
 mod signals;
+mod tenants;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,8 @@ enum Command {
     Run(run::Arguments),
     /// Make, list and revoke API keys.
     Keys(keys::Arguments),
+    /// Make and list tenants.
+    Tenants(tenants::Arguments),
     /// Print the API document (OpenAPI 3.1).
     Openapi(openapi::Arguments),
     /// Print the JSON Schemas of requests, events and step types.
@@ -61,6 +65,9 @@ enum Command {
     /// Run scripts of workflows for another process of this program.
     #[command(hide = true)]
     ScriptWorker,
+    /// Print a document for another process of this program.
+    #[command(hide = true)]
+    PrintWorker,
 }
 
 /// Runs the command line of this process.
@@ -76,11 +83,13 @@ pub async fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments, &output).await,
         Command::Run(arguments) => run::run(arguments, &output).await,
         Command::Keys(arguments) => done(keys::run(arguments, &output).await),
+        Command::Tenants(arguments) => done(tenants::run(arguments, &output).await),
         Command::Openapi(arguments) => done(openapi::run(arguments, &output)),
         Command::Schema(arguments) => done(schema::run(arguments, &output)),
         Command::Completion(arguments) => done(completion::run(arguments, &output)),
         Command::FakeProvider(arguments) => done(fake_provider::run(arguments, &output).await),
-        Command::ScriptWorker => done(script_worker::run()),
+        Command::ScriptWorker => done(worker::scripts()),
+        Command::PrintWorker => done(worker::prints()),
         Command::Selftest(arguments) => selftest::run(arguments, &output).await.map(|passed| ExitCode::from(u8::from(!passed))),
     };
     result.unwrap_or_else(|error| output.fail(&error))

@@ -219,7 +219,7 @@ impl Engine {
             known_secrets,
             redactor,
             keys,
-            log: RunLog::new(log, parts.store.clone(), ring, parts.clock.clone()),
+            log: RunLog::new(log, parts.store.clone(), parts.listeners.clone(), ring, parts.clock.clone()),
             meter: Meter::new(parts.clock.clone()),
             memory: parking_lot::Mutex::new(memory),
             cancel: CancellationToken::new(),

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::node_lease::RunLease;
+use super::notice::Listeners;
 use super::patience::patiently;
 use crate::clock::{Clock, Timestamp};
 use crate::failpoint;
@@ -109,6 +110,7 @@ pub struct RunLog {
     parent: Option<Parent>,
     job: Option<Attempt>,
     store: SharedStore,
+    listeners: Listeners,
     ring: Arc<Ring>,
     clock: Clock,
     pending: Mutex<Pending>,
@@ -158,7 +160,7 @@ pub enum Before {
 }
 
 impl RunLog {
-    pub fn new(start: Start, store: SharedStore, ring: Arc<Ring>, clock: Clock) -> Self {
+    pub fn new(start: Start, store: SharedStore, listeners: Listeners, ring: Arc<Ring>, clock: Clock) -> Self {
         let (next_seq, reserved, spent) = (start.next_seq, start.reserved, start.spent);
         let pending = Pending { next_seq, reserved, spent, compensating: start.compensating, ..Pending::default() };
         Self {
@@ -168,6 +170,7 @@ impl RunLog {
             parent: start.parent,
             job: start.job,
             store,
+            listeners,
             ring,
             clock,
             pending: Mutex::new(pending),
@@ -459,6 +462,7 @@ impl RunLog {
         let events = std::mem::take(&mut pending.events);
         pending.in_flight = pending.barrier.take();
         pending.taken = pending.recorded;
+        let notice = self.listeners.notice(self.tenant, state, step.rest);
         let segment = (!events.is_empty()).then_some(Segment { events, rest: step.rest });
         let child_end = match (self.parent, step.answer) {
             (Some(parent), Some(resolution)) => Some(ChildEnd { parent, tenant: self.tenant, resolution }),
@@ -468,6 +472,7 @@ impl RunLog {
         let ended = |attempt: Attempt| attempt.end(self.tenant, state, failure, now, |most| clock.below(most), || DeadLetterId::new(clock));
         let job_end = self.job.and_then(ended);
         let commit = Commit {
+            tenant: self.tenant,
             run: self.run,
             epoch: self.epoch,
             number,
@@ -480,7 +485,7 @@ impl RunLog {
             output: step.output,
             failure: step.failure,
             finished_at: state.is_terminal().then_some(now),
-            journal: std::mem::take(&mut pending.journal),
+            journal: std::mem::take(&mut pending.journal).into_iter().chain(notice).collect(),
             segment,
             waits: std::mem::take(&mut pending.waits),
             child_end,

@@ -15,6 +15,7 @@
 
 mod begin;
 mod budget;
+pub mod bus;
 mod compensate;
 mod context;
 mod decide;
@@ -23,6 +24,7 @@ mod log;
 mod memory;
 mod meter;
 mod node_lease;
+pub mod notice;
 mod patience;
 pub mod plan;
 mod recover;
@@ -54,6 +56,7 @@ use crate::error::{Error, Problems, Result};
 use crate::expr::script::Sandbox;
 use crate::expr::script::worker::Lang;
 use crate::feed::Feed;
+use crate::html::Printer;
 use crate::id::{NodeId, TenantId};
 use crate::model::Flow;
 use crate::net::{Egress, Mailer};
@@ -62,6 +65,7 @@ use crate::secret::Vault;
 use crate::store::{Blob, SharedStore};
 use crate::tool::mcp::Clients;
 use crate::tool::services::Services;
+use notice::Listeners;
 use plan::Plan;
 use step::StepType;
 
@@ -81,6 +85,8 @@ pub struct Parts {
     pub mail: Mailing,
     pub assets: Assets,
     pub sandbox: Sandbox,
+    pub printer: Printer,
+    pub listeners: Listeners,
     pub vault: Vault,
     pub clock: Clock,
     pub node: NodeId,

@@ -254,7 +254,8 @@ impl Engine {
             attempt.end(run.tenant, RunState::Failed, Some(&failure), now, |most| clock.below(most), || DeadLetterId::new(clock))
         };
         let job_end = run.input.job.and_then(ended);
-        let commit = Commit { child_end, job_end, ..end(run, EventRecord::new(run.reserved, &event), failure, now) };
+        let journal = self.parts().listeners.notice(run.tenant, RunState::Failed, Rest::End).into_iter().collect();
+        let commit = Commit { child_end, job_end, journal, ..end(run, EventRecord::new(run.reserved, &event), failure, now) };
         self.parts().store.commit_run(commit).await?;
         Ok(())
     }
@@ -262,6 +263,7 @@ impl Engine {
 
 fn end(run: &Run, event: EventRecord, failure: Failure, now: crate::clock::Timestamp) -> Commit {
     Commit {
+        tenant: run.tenant,
         run: run.id,
         epoch: run.epoch,
         number: run.commit + 1,

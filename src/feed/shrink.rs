@@ -25,7 +25,7 @@ impl Feed {
     pub async fn shrink(&self, before: Timestamp) -> Result<u64> {
         let mut seen = 0;
         loop {
-            let bulky = self.0.store.bulky_logs(before, BATCH).await?;
+            let bulky = self.0.store.bulky_logs(before, &[], BATCH).await?;
             if bulky.is_empty() {
                 return Ok(seen);
             }

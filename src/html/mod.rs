@@ -7,6 +7,7 @@
 //! Must not know: where a page comes from, who wants it. Nothing is fetched here.
 
 mod pdf;
+pub mod printer;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use html5ever::{ParseOpts, parse_document};
 use markup5ever_rcdom::{NodeData, RcDom};
 use url::Url;
 
-pub use pdf::{Layout, PaperSize, Unprintable, from_html as pdf_of_html, from_markdown as pdf_of_markdown};
+pub use pdf::{Layout, PaperSize, Unprintable};
+pub use printer::{Markup, Printer};
 
 /// Elements within elements; what is deeper is read as its text alone, and not printed.
 pub const DEEPEST: usize = 200;

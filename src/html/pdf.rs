@@ -5,20 +5,21 @@
 use std::path::Path;
 
 use ironpress::{HtmlConverter, IronpressError, Margin, PageSize};
+use serde::{Deserialize, Serialize};
 
 use super::{DEEPEST, depth};
 
 /// Longest page, in bytes.
 pub const LONGEST: usize = 512 * 1024;
 /// Largest file, in bytes.
-const LARGEST: usize = 20 * 1024 * 1024;
+pub const LARGEST: usize = 20 * 1024 * 1024;
 /// Opening brackets, and the stack that the printer has for them: it reads style rules by recursion, and takes up to 40 KiB for each level.
 const MOST_BRACKETS: usize = 10_000;
 const STACK: usize = 512 * 1024 * 1024;
 const POINTS_PER_MM: f32 = 72.0 / 25.4;
 
 /// A sheet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum PaperSize {
     #[default]
     A4,
@@ -27,7 +28,7 @@ pub enum PaperSize {
 }
 
 /// How pages are laid out.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Layout {
     pub paper: PaperSize,
     pub landscape: bool,
@@ -45,7 +46,7 @@ impl Default for Layout {
 }
 
 /// Why a page was not printed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Unprintable {
     #[error("the document has {0} bytes; {LONGEST} are printed at most")]
     TooLong(usize),
@@ -59,6 +60,11 @@ pub enum Unprintable {
     TooLarge(usize),
     #[error("the document cannot be printed: {0}")]
     Broken(String),
+    /// Printing it took all the memory or stack that there is for it.
+    #[error("the document could not be laid out")]
+    Unlaid,
+    #[error("documents cannot be printed here")]
+    Unavailable,
 }
 
 /// Prints HTML. Takes the time that it takes: not for a thread that others wait for.
@@ -125,7 +131,7 @@ fn finish(print: impl FnOnce() -> Result<Vec<u8>, IronpressError> + Send) -> Res
         thread.map(|thread| thread.join())
     });
     let broken = |why: String| Unprintable::Broken(why);
-    match printed.map_err(|error| broken(error.to_string()))?.map_err(|_| broken("it cannot be laid out".to_owned()))? {
+    match printed.map_err(|error| broken(error.to_string()))?.map_err(|_| Unprintable::Unlaid)? {
         Ok(pdf) if pdf.len() > LARGEST => Err(Unprintable::TooLarge(pdf.len())),
         Ok(pdf) => Ok(pdf),
         Err(error) if error.to_string().contains("nesting depth") => Err(Unprintable::Unclosed),

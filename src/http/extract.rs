@@ -20,14 +20,13 @@ use flate2::read::MultiGzDecoder;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_path_to_error::Segment;
 
 use super::AppState;
 use super::problem::Problem;
-use crate::error::{Error, Kind, Result, misfit};
+use crate::error::{self, Error, Kind, Problems, Result};
 use crate::id::{
-    AgentId, AssetId, BatchId, ClientTokenId, ConversationId, CronId, DeadLetterId, EvalId, FlowId, FlowVersionId, JobId, KeyId, RecordId,
-    RunId, ScheduleId, SecretId, ToolId, TriggerId,
+    AgentId, AssetId, BatchId, ClientTokenId, ConversationId, CronId, DeadLetterId, DeliveryId, EvalId, FlowId, FlowVersionId, JobId,
+    KeyId, RecordId, RunId, ScheduleId, SecretId, ToolId, TriggerId, WebhookId,
 };
 
 /// How much of a body that is too large is read and forgotten, and for how long.
@@ -174,9 +173,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
     })?;
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let pointer: String = error.path().iter().filter_map(token).collect();
-        let cause = error.into_inner();
-        if cause.is_data() { Error::invalid_at(pointer, misfit(&cause)) } else { not_json(&cause) }
+        if error.inner().is_data() { Problems::from(error::Problem::misfit(&error)).into() } else { not_json(error.inner()) }
     })?;
     reader.end().map_err(|cause| not_json(&cause))?;
     Ok(value)
@@ -184,15 +181,6 @@ pub fn parse<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
 
 fn not_json(cause: &serde_json::Error) -> Error {
     Error::new(Kind::Malformed, "invalid_json", format!("the request body is not valid JSON: {cause}"))
-}
-
-/// One step of a JSON pointer (RFC 6901).
-fn token(segment: &Segment) -> Option<String> {
-    match segment {
-        Segment::Seq { index } => Some(format!("/{index}")),
-        Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
-        Segment::Enum { .. } | Segment::Unknown => None,
-    }
 }
 
 /// Refuses (413) a JSON text that is nested deeper.
@@ -297,6 +285,8 @@ in_admin_path! {
     CronId = "cronId", "cron entry";
     DeadLetterId = "entryId", "dead letter";
     TriggerId = "triggerId", "trigger";
+    WebhookId = "webhookId", "webhook";
+    DeliveryId = "deliveryId", "delivery";
 }
 
 macro_rules! in_path {

@@ -29,6 +29,8 @@ pub mod scope;
 pub mod serve;
 pub mod workflows;
 
+use std::sync::Arc;
+
 use aide::openapi::{MediaType, ReferenceOr, RequestBody, SchemaObject, StatusCode};
 use aide::transform::TransformOperation;
 use axum::Router;
@@ -45,6 +47,7 @@ use crate::feed::Feed;
 use crate::queue::{Jobs, Workers};
 use crate::secret::Vault;
 use crate::store::SharedStore;
+use crate::store::sealing::Sealing;
 
 /// The parts that handlers take, each by its type.
 #[derive(Clone)]
@@ -52,6 +55,7 @@ pub struct AppState {
     pub assets: Assets,
     pub auth: Auth,
     pub store: SharedStore,
+    pub sealing: Arc<Sealing>,
     pub vault: Vault,
     pub clock: Clock,
     pub limits: limits::Limits,

@@ -108,6 +108,8 @@ const GUARDED: &[(u16, &str)] = &[
 const OF_PAGES: &[(u16, &str)] = &[(StatusCode::GONE.as_u16(), "It was there, and was deleted")];
 /// Those of calls that wait for what may fail elsewhere.
 const OF_OTHERS: &[(u16, &str)] = &[(StatusCode::BAD_GATEWAY.as_u16(), "What was waited for failed; details say what")];
+/// Those of files.
+const OF_FILES: &[(u16, &str)] = &[(StatusCode::RANGE_NOT_SATISFIABLE.as_u16(), "Nothing is in the range that was asked for")];
 /// Those of operations that take a body.
 const WITH_BODY: &[(u16, &str)] = &[
     (408, "The body came too slowly"),
@@ -118,7 +120,7 @@ const WITH_BODY: &[(u16, &str)] = &[
 
 /// Adds the error answers to every operation.
 fn complete(mut document: Value) -> Value {
-    let all = [ALWAYS, GUARDED, OF_PAGES, OF_OTHERS, WITH_BODY].concat();
+    let all = [ALWAYS, GUARDED, OF_PAGES, OF_OTHERS, OF_FILES, WITH_BODY].concat();
     let mut answers: Map<String, Value> = all.iter().map(|(status, text)| (name(*status), error_answer(text))).collect();
     answers.sort_keys();
     if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::id::{
-    AgentId, AssetId, BatchId, ClientTokenId, ConversationId, EvalId, FeedbackId, FiringId, FlowId, RecordId, RunId, ScheduleId, ToolId,
+    AgentId, AssetId, BatchId, ClientTokenId, ConversationId, DeliveryId, EvalId, FeedbackId, FiringId, FlowId, RecordId, RunId,
+    ScheduleId, ToolId,
 };
 
 /// Rows on a page when nobody says.
@@ -80,7 +81,7 @@ macro_rules! by_id {
     )*};
 }
 
-by_id! { FlowId = 1, RunId = 3, AgentId = 4, ClientTokenId = 5, ConversationId = 6, FeedbackId = 7, ToolId = 8, ScheduleId = 9, FiringId = 10, AssetId = 11, BatchId = 12, EvalId = 13 }
+by_id! { FlowId = 1, RunId = 3, AgentId = 4, ClientTokenId = 5, ConversationId = 6, FeedbackId = 7, ToolId = 8, ScheduleId = 9, FiringId = 10, AssetId = 11, BatchId = 12, EvalId = 13, DeliveryId = 14 }
 
 impl Position for (Timestamp, RecordId) {
     const KIND: u8 = 2;

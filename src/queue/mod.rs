@@ -7,9 +7,11 @@
 //! Must not know: HTTP, what a step does. Nobody else drives a run.
 
 pub mod crons;
+pub mod events;
 pub mod jobs;
 mod keeper;
 mod pulse;
+pub mod webhooks;
 mod workers;
 
 pub use jobs::Jobs;

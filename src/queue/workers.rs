@@ -206,7 +206,7 @@ impl Workers {
         }
         let parts = inner.engine.parts();
         let now = parts.clock.now();
-        let claim = Claim { node: parts.node, now, until: inner.lease.promised(now), max, only };
+        let claim = Claim { node: parts.node, now, until: inner.lease.promised(now), max, only, except: Vec::new() };
         let leases = parts.store.claim_runs(claim).await?;
         let count = leases.len();
         for lease in leases {

@@ -133,14 +133,14 @@ impl<'a, D: Document> Collection<'a, D> {
 
 /// Those of every tenant that are due, the longest due first.
 pub async fn due<D: Document>(store: &dyn Store, now: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, Kept<D>)>> {
-    let rows = store.due_documents(D::KIND, now, limit).await?;
+    let rows = store.due_documents(D::KIND, now, &[], limit).await?;
     rows.into_iter().map(|(tenant, row)| Ok((tenant, read(row)?))).collect()
 }
 
 /// Deletes those of every tenant that are due: of kinds whose time is the time to be forgotten. How many.
 pub async fn forget<D: Document>(store: &dyn Store, now: Timestamp) -> StoreResult<u64> {
     let mut forgotten = 0;
-    for (tenant, row) in store.due_documents(D::KIND, now, SWEEP).await? {
+    for (tenant, row) in store.due_documents(D::KIND, now, &[], SWEEP).await? {
         forgotten += u64::from(store.delete_document(tenant, D::KIND, &row.id).await?);
     }
     Ok(forgotten)

@@ -59,8 +59,9 @@ pub trait Documents {
     /// Deletes all of a parent's; how many there were.
     async fn delete_documents_of(&self, tenant: TenantId, kind: &str, parent: &str) -> StoreResult<u64>;
 
-    /// Of every tenant, those that are due, the longest due first. Reading takes nothing: whoever acts on one replaces it first.
-    async fn due_documents(&self, kind: &str, now: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, DocumentRow)>>;
+    /// Of every tenant but some, those that are due, the longest due first. Reading takes nothing: whoever acts on one replaces it first.
+    async fn due_documents(&self, kind: &str, now: Timestamp, except: &[TenantId], limit: u32)
+    -> StoreResult<Vec<(TenantId, DocumentRow)>>;
 }
 
 /// The store of documents on a SQL database: the statements are the same on each, which says how it reads and how it writes.
@@ -174,8 +175,16 @@ macro_rules! in_sql {
                 Ok(result.rows_affected())
             }
 
-            async fn due_documents(&$this, kind: &str, now: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, DocumentRow)>> {
-                let rows = sqlx::query("select * from documents where kind = $1 and due_at <= $2 order by due_at, id limit $3")
+            async fn due_documents(
+                &$this,
+                kind: &str,
+                now: Timestamp,
+                except: &[TenantId],
+                limit: u32,
+            ) -> StoreResult<Vec<(TenantId, DocumentRow)>> {
+                let except = row::except("tenant", except);
+                let due = format!("select * from documents where kind = $1 and due_at <= $2{except} order by due_at, id limit $3");
+                let rows = sqlx::query(sqlx::AssertSqlSafe(due))
                     .bind(kind.to_owned())
                     .bind(now.as_millis())
                     .bind(i64::from(limit))

@@ -16,8 +16,8 @@ use tokio::sync::broadcast;
 use super::{
     Accounts, Answer, ApiKey, Begun, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery, DocumentRow,
     Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest, NewJob, NewRun,
-    Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow,
-    Secrets, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
+    Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs,
+    SavedFlow, Secrets, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::id::{DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
@@ -128,7 +128,7 @@ pass! {
         fn commit_run(commit: Commit) -> Committed;
         fn claim_runs(claim: Claim) -> Vec<Lease>;
         fn renew_runs(node: NodeId, held: &[(RunId, Epoch)], until: Timestamp) -> Vec<Renewed>;
-        fn next_wake() -> Option<Timestamp>;
+        fn next_wake(except: &[TenantId]) -> Option<Timestamp>;
         fn request_cancel(tenant: TenantId, run: RunId, now: Timestamp) -> Option<RunState>;
         fn find_run(tenant: TenantId, run: RunId) -> Option<Run>;
         fn list_runs(tenant: TenantId, filter: RunFilter) -> Vec<RunSummary>;
@@ -158,8 +158,12 @@ pass! {
         fn list_queues(tenant: TenantId) -> Vec<Queue>;
         fn delete_queue(tenant: TenantId, name: &str) -> bool;
     }
+    Notices {
+        fn noticed_runs(except: &[TenantId], limit: u32) -> Vec<(TenantId, RunId)>;
+        fn notice_told(tenant: TenantId, run: RunId, commit: i64) -> bool;
+    }
     Logs {
-        fn bulky_logs(before: Timestamp, limit: u32) -> Vec<(TenantId, RunId)>;
+        fn bulky_logs(before: Timestamp, except: &[TenantId], limit: u32) -> Vec<(TenantId, RunId)>;
         fn shrink_logs(logs: Vec<SmallLog>) -> u64;
     }
     Waits {
@@ -213,7 +217,7 @@ pass! {
         fn list_documents(tenant: TenantId, kind: &str, query: DocumentQuery) -> Vec<DocumentRow>;
         fn delete_document(tenant: TenantId, kind: &str, id: &str) -> bool;
         fn delete_documents_of(tenant: TenantId, kind: &str, parent: &str) -> u64;
-        fn due_documents(kind: &str, now: Timestamp, limit: u32) -> Vec<(TenantId, DocumentRow)>;
+        fn due_documents(kind: &str, now: Timestamp, except: &[TenantId], limit: u32) -> Vec<(TenantId, DocumentRow)>;
     }
     Secrets {
         fn create_secret(tenant: TenantId, secret: StoredSecret) -> ();

@@ -19,8 +19,8 @@ pub struct SmallLog {
 /// The store of the logs of ended runs.
 #[async_trait]
 pub trait Logs {
-    /// Runs that ended before a time and whose logs nobody has made small yet, the earliest first.
-    async fn bulky_logs(&self, before: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, RunId)>>;
+    /// Runs that ended before a time and whose logs nobody has made small yet, the earliest first; those of some tenants left out.
+    async fn bulky_logs(&self, before: Timestamp, except: &[TenantId], limit: u32) -> StoreResult<Vec<(TenantId, RunId)>>;
 
     /// Puts small logs in the place of the whole ones, all at once. One that was made small meanwhile, or whose run has
     /// not ended, is left alone. Returns how many were taken.

@@ -19,6 +19,7 @@ mod idempotency;
 mod jobs;
 mod leases;
 mod logs;
+mod notices;
 mod payload;
 mod records;
 mod row;
@@ -32,6 +33,7 @@ mod waits;
 pub mod faulty;
 pub mod memory;
 pub mod postgres;
+pub mod sealing;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -46,6 +48,7 @@ pub use flows::{FlowVersion, Flows, SavedFlow};
 pub use idempotency::{Answer, Begun, Idempotency, Receipt};
 pub use jobs::{Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, Jobs, MOST_CLAIMED, NewJob, Queue};
 pub use logs::{Logs, SmallLog};
+pub use notices::{NOTICE, Notices};
 pub use records::{RecordPage, RecordQuery, Records};
 pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun, Renewed, RunFilter, RunKey, RunSummary, Runs};
 pub use secrets::{Secrets, StoredSecret};
@@ -81,6 +84,9 @@ pub enum StoreError {
     /// Another process owns the database file.
     #[error("another server works on {0}")]
     Taken(String),
+    /// What is sealed, and whose key is not here.
+    #[error("the tenant's key is not here")]
+    Locked,
     /// The text that names the database names none.
     #[error("not a database address: {0}; use sqlite://path or postgres://user@host/database")]
     Address(String),
@@ -96,6 +102,7 @@ impl StoreError {
     fn again(&self) -> Self {
         match self {
             Self::Unavailable(source) => Self::unavailable(source.to_string()),
+            Self::Locked => Self::Locked,
             other => Self::Refused(other.to_string().into()),
         }
     }
@@ -110,6 +117,10 @@ impl From<StoreError> for Error {
                     .because(error)
             }
             StoreError::Exists(what) => Error::new(Kind::Conflict, "already_exists", format!("{what} exists already")),
+            StoreError::Locked => {
+                Error::new(Kind::Unavailable, "key_unavailable", "what this tenant keeps is sealed, and its key is not here")
+                    .next("begin a session at POST /api/session, which brings the key")
+            }
             StoreError::Unfit { .. } => Error::new(Kind::Invalid, "unstorable", error.to_string()),
             StoreError::Address(_) => Error::new(Kind::Invalid, "database_address_invalid", error.to_string()),
             StoreError::Taken(_) => Error::new(Kind::Conflict, "database_in_use", error.to_string())
@@ -139,7 +150,22 @@ impl Rung {
 /// Everything a database must be able to do.
 #[async_trait]
 pub trait Store:
-    Runs + Jobs + Logs + Waits + Flows + Records + Documents + Accounts + Idempotency + Secrets + Vaults + Vectors + Send + Sync + 'static
+    Runs
+    + Notices
+    + Jobs
+    + Logs
+    + Waits
+    + Flows
+    + Records
+    + Documents
+    + Accounts
+    + Idempotency
+    + Secrets
+    + Vaults
+    + Vectors
+    + Send
+    + Sync
+    + 'static
 {
     /// Rings when a run became due or, where other nodes share the database, when its log grew there. A hint: it may be
     /// lost or late, so whoever listens also looks from time to time.

@@ -27,6 +27,15 @@ use crate::model::vector::Vector;
 use crate::model::wait::WaitKind;
 use crate::model::{Epoch, JournalEntry, Record, Run, RunState, Target, TargetKind, Wait};
 
+/// SQL that leaves out the rows of some tenants. A tenant's suffix has digits and small letters only.
+pub(super) fn except(column: &str, tenants: &[TenantId]) -> String {
+    if tenants.is_empty() {
+        return String::new();
+    }
+    let list: Vec<String> = tenants.iter().map(|tenant| format!("'{}'", tenant.suffix())).collect();
+    format!(" and {column} not in ({})", list.join(", "))
+}
+
 /// How a database's row gives its columns.
 pub(super) trait Columns {
     fn text(&self, column: &'static str) -> StoreResult<Option<String>>;

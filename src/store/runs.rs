@@ -63,6 +63,7 @@ pub enum Created {
 /// One commit of a run by its owner: everything or nothing.
 #[derive(Debug, Clone)]
 pub struct Commit {
+    pub tenant: TenantId,
     pub run: RunId,
     pub epoch: Epoch,
     /// This commit's number; it applies only on top of its predecessor, or again on itself.
@@ -123,7 +124,7 @@ pub struct Lease {
 }
 
 /// Who claims, what and until when.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Claim {
     pub node: NodeId,
     pub now: Timestamp,
@@ -131,6 +132,8 @@ pub struct Claim {
     pub max: u32,
     /// This run only.
     pub only: Option<RunId>,
+    /// Runs of these tenants are left where they are.
+    pub except: Vec<TenantId>,
 }
 
 /// A renewed lease and what was asked of its run meanwhile.
@@ -190,8 +193,8 @@ pub trait Runs {
     /// Prolongs leases; those not returned are lost.
     async fn renew_runs(&self, node: NodeId, held: &[(RunId, Epoch)], until: Timestamp) -> StoreResult<Vec<Renewed>>;
 
-    /// When the next run is due.
-    async fn next_wake(&self) -> StoreResult<Option<Timestamp>>;
+    /// When the next run is due, those of some tenants left out.
+    async fn next_wake(&self, except: &[TenantId]) -> StoreResult<Option<Timestamp>>;
 
     /// Asks the run's owner to cancel it; a run without owner becomes due at once. Returns the state it was in.
     async fn request_cancel(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<Option<RunState>>;
@@ -216,7 +219,7 @@ pub trait Runs {
     /// Runs that are paused with nothing left that could wake them: no open wait, no timer.
     async fn stuck_runs(&self, limit: u32) -> StoreResult<Vec<(TenantId, RunId)>>;
 
-    /// Makes a run due now, whatever it waits for.
+    /// Makes a run due now, whatever it waits for; one that runs looks again before it pauses.
     async fn wake_run(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<()>;
 }
 

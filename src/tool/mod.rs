@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::error::Problems;
+use crate::error::{Problem, Problems};
 use crate::expr::script::validate_script;
 use http::{HttpConfig, HttpTemplate, Mode};
 
@@ -290,7 +290,7 @@ fn http_body(config: &Value, problems: &mut Problems) -> Option<Body> {
             Ok(template) => return Some(Body::Http(Box::new(template))),
             Err(faults) => faults.0.into_iter().for_each(|fault| problems.add(format!("/config{}", fault.pointer), fault.message)),
         },
-        Err(error) => problems.add(format!("/config{}", crate::error::pointer(error.path())), crate::error::misfit(error.inner())),
+        Err(error) => problems.0.push(Problem::misfit(&error).under("/config")),
     }
     None
 }
@@ -310,9 +310,8 @@ fn graphql_body(config: &Value, problems: &mut Problems) -> Option<Body> {
         effect: Option<Effect>,
     }
     let parsed = serde_path_to_error::deserialize::<_, Config>(config);
-    let Config { url, query, headers, auth, effect } = parsed
-        .map_err(|error| problems.add(format!("/config{}", crate::error::pointer(error.path())), crate::error::misfit(error.inner())))
-        .ok()?;
+    let Config { url, query, headers, auth, effect } =
+        parsed.map_err(|error| problems.0.push(Problem::misfit(&error).under("/config"))).ok()?;
     let words = query.trim_start();
     if words.is_empty() {
         problems.add("/config/query", "expected a GraphQL operation");
@@ -344,9 +343,7 @@ fn mcp_body(config: &Value, problems: &mut Problems) -> Option<Body> {
         server: mcp::ServerConfig,
     }
     let parsed = serde_path_to_error::deserialize::<_, Config>(config);
-    let Config { tool, effect, mut server } = parsed
-        .map_err(|error| problems.add(format!("/config{}", crate::error::pointer(error.path())), crate::error::misfit(error.inner())))
-        .ok()?;
+    let Config { tool, effect, mut server } = parsed.map_err(|error| problems.0.push(Problem::misfit(&error).under("/config"))).ok()?;
     if server.name.is_empty() {
         server.name = "server".into();
     }

@@ -112,6 +112,7 @@ fn the_statuses_are_those_of_the_source() {
         ("unsupported_content_encoding", "415"),
         ("method_not_allowed", "405"),
         ("conversation_deleted", "410"),
+        ("range_not_satisfiable", "416"),
         ("invalid_response", "502"),
     ];
     let page = read("docs/errors.md");

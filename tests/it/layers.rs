@@ -37,11 +37,11 @@ const TABLE: &[(&str, &str)] = &[
     ("http", "asset auth clock engine error failpoint feed id model provider queue secret store tool"),
     // Roof.
     ("config", "auth clock engine error expr feed http net provider queue secret store tool"),
-    ("app", "asset auth clock config engine error expr failpoint feed http id model net provider queue secret store tool"),
+    ("app", "asset auth clock config engine error expr failpoint feed html http id model net provider queue secret store tool"),
     ("cli::fake_provider", "clock error provider"),
     // It talks to the server under test through the one door out.
     ("cli::selftest", "clock error failpoint id net store"),
-    ("cli", "app auth clock config engine error expr failpoint feed http id model net secret store tool"),
+    ("cli", "app auth clock config engine error expr failpoint feed html http id model net secret store tool"),
     ("main", "cli"),
 ];
 

@@ -43,6 +43,7 @@ impl Driver {
             Manner::Job => return self.drive_job().await,
             Manner::Workflow => return self.drive_workflow().await,
             Manner::Async | Manner::Stream => {}
+            Manner::Told => self.have_told().await,
         }
         if self.story.saved {
             self.save_flow().await;
@@ -56,6 +57,49 @@ impl Driver {
         }
         self.read_log().await;
         self.repeat().await;
+        if self.story.manner == Manner::Told {
+            self.was_told().await;
+        }
+    }
+
+    /// Has an address told of ends, until somebody says that it is.
+    async fn have_told(&mut self) {
+        let hook = json!({ "url": format!("{}/told/ok/{}", self.story.sink(), self.story.tag), "events": ["run.completed"] });
+        loop {
+            match self.caller.call(Method::POST, "/v1/webhooks", &[], Some(&hook)).await {
+                Some(answer) if answer.status == 201 => return,
+                Some(answer) if !answer.is_for_later() => return self.unexpected("making a webhook", &answer),
+                _ => self.caller.pause().await,
+            }
+        }
+    }
+
+    /// Waits until the address was told of the run, and has it told no more.
+    async fn was_told(&mut self) {
+        let mut patience = 600;
+        while !self.ledger.was_told(&self.story.tag, &self.run) {
+            self.caller.pause().await;
+            patience -= 1;
+            if patience == 0 {
+                return self.fault(Breach::Lost, "nobody was told of the run's end");
+            }
+        }
+        let ours = format!("/told/ok/{}", self.story.tag);
+        let mut open = true;
+        while open {
+            let Some(listed) = self.caller.get("/v1/webhooks").await.filter(|answer| answer.status == 200) else {
+                self.caller.pause().await;
+                continue;
+            };
+            let hooks = listed.body.as_array().cloned().unwrap_or_default();
+            let of_ours = |hook: &&Value| hook.get("url").and_then(Value::as_str).is_some_and(|url| url.ends_with(&ours));
+            open = false;
+            for hook in hooks.iter().filter(of_ours) {
+                open = true;
+                let id = hook.get("id").and_then(Value::as_str).unwrap_or_default();
+                self.caller.call(Method::DELETE, &format!("/v1/webhooks/{id}"), &[], None).await;
+            }
+        }
     }
 
     pub(super) fn fault(&self, breach: Breach, what: impl Into<String>) {
@@ -95,7 +139,7 @@ impl Driver {
     /// Starts the run under its key until a run is named.
     async fn submit(&mut self) {
         let key = self.story.tag.clone();
-        let async_ = self.story.manner == Manner::Async;
+        let async_ = matches!(self.story.manner, Manner::Async | Manner::Told);
         let mut headers = vec![("idempotency-key", key.as_str())];
         if async_ {
             headers.push(("prefer", "respond-async"));

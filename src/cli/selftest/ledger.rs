@@ -1,6 +1,6 @@
 //! What really arrived outside, by `Idempotency-Key`: the truth that the server's word is compared with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -44,6 +44,8 @@ pub type Arrived = BTreeMap<String, Seen>;
 /// See the module.
 pub struct Ledger {
     seen: Mutex<BTreeMap<String, Seen>>,
+    /// Which runs which addresses were told of.
+    told: Mutex<BTreeSet<(String, String)>>,
     clock: Clock,
     /// When a server that stood still last went on.
     woken: Mutex<Option<Instant>>,
@@ -58,7 +60,16 @@ pub enum Fate {
 
 impl Ledger {
     pub fn new(clock: Clock) -> Self {
-        Self { seen: Mutex::default(), clock, woken: Mutex::default() }
+        Self { seen: Mutex::default(), told: Mutex::default(), clock, woken: Mutex::default() }
+    }
+
+    /// An address was told of a run.
+    pub fn tell(&self, tag: &str, run: &str) {
+        self.told.lock().insert((tag.to_owned(), run.to_owned()));
+    }
+
+    pub fn was_told(&self, tag: &str, run: &str) -> bool {
+        self.told.lock().contains(&(tag.to_owned(), run.to_owned()))
     }
 
     /// A server that stood still goes on now.

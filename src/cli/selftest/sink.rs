@@ -9,6 +9,8 @@
 //! | `flaky` | the first request with a key is refused with 503 before anything happens |
 //! | `drop` | the first request with a key takes effect, and the connection breaks without an answer |
 //! | `gone` | 404, nothing happens |
+//!
+//! `/told/ok/TAG` takes webhooks, and notes which runs they are about.
 
 use std::io;
 use std::sync::Arc;
@@ -52,9 +54,14 @@ pub fn answer_of(effect: &str) -> serde_json::Value {
 async fn answer(ledger: Arc<Ledger>, clock: Clock, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     // A request that broke off did not arrive.
-    body.collect().await.map_err(io::Error::other)?;
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let mut parts = head.uri.path().trim_start_matches('/').splitn(3, '/');
     let (class, behaviour, effect) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    if class == "told" {
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        ledger.tell(effect, body.pointer("/data/run/id").and_then(serde_json::Value::as_str).unwrap_or_default());
+        return Ok(Response::new(Full::default()));
+    }
     let class = if class == "once" { Class::Once } else { Class::Idempotent };
     let key = head.headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or("(no key)");
     let before = ledger.arrive(key, class, effect, |before| match behaviour {

@@ -24,6 +24,8 @@ pub enum Manner {
     Job,
     /// As a run of a workflow; the body is its document.
     Workflow,
+    /// As [`Manner::Async`], and an address is told of its end.
+    Told,
 }
 
 /// One run. See the module.
@@ -61,15 +63,17 @@ type Make = fn(&Teller<'_>, String) -> Story;
 /// Every kind of story.
 const ALL: &[Make] = &[
     chain, graph, agent, approval, client, flaky, lost, stream, cancelled, saved, expiry, failing, branch, lost_tool, signal, job,
-    workflow, undone,
+    workflow, undone, event,
 ];
+/// What is walked through once for each point, and too much for a mix: whoever is told here is told of every run.
+const WALKED: &[Make] = &[told];
 /// What takes longer than a walk through the failpoints should.
 const LONG: &[Make] = &[timer, graph, agent, chain];
 
 impl Teller<'_> {
     /// One story of each kind, for a walk through the failpoints.
     pub fn each(&self, tag: &str) -> Vec<Story> {
-        ALL.iter().enumerate().map(|(place, make)| make(self, format!("{tag}-{place}"))).collect()
+        ALL.iter().chain(WALKED).enumerate().map(|(place, make)| make(self, format!("{tag}-{place}"))).collect()
     }
 
     /// One that is certainly in the middle of an effect for a while; see [`slow_effect`].
@@ -107,6 +111,11 @@ impl Teller<'_> {
 }
 
 impl Story {
+    /// Where the outside world is.
+    pub fn sink(&self) -> &str {
+        self.body.pointer("/inputs/sink").and_then(Value::as_str).unwrap_or_default()
+    }
+
     fn having(mut self, class: Class, labels: &[&str]) -> Self {
         self.effects.extend(labels.iter().map(|label| Expected { effect: format!("{}/{label}", self.tag), class }));
         self
@@ -273,6 +282,26 @@ fn signal(teller: &Teller<'_>, tag: String) -> Story {
     let wait = json!({ "id": "wait", "type": "wait-for-signal", "config": { "name": "go" } });
     let steps = json!([put("a", "ok"), wait, post("b", "ok"), put("z", "ok")]);
     teller.story("signal", tag, steps, "z").idempotent(&["a", "z"]).once(&["b"])
+}
+
+/// Events of its own, published and taken; one is left to nobody.
+fn event(teller: &Teller<'_>, tag: String) -> Story {
+    let publish = |number: u32| {
+        let config = json!({ "name": "told-{{tag}}", "payload": { "tag": "{{tag}}", "n": number } });
+        json!({ "id": format!("tell{number}"), "type": "publish-event", "config": config })
+    };
+    let wait = |number: u32| {
+        let config = json!({ "name": "told-{{tag}}", "match": format!("event.payload.n === {number}") });
+        json!({ "id": format!("wait{number}"), "type": "wait-for-event", "config": config })
+    };
+    let steps = json!([put("a", "ok"), publish(1), publish(2), wait(2), publish(3), wait(1), put("z", "ok")]);
+    teller.story("event", tag, steps, "z").idempotent(&["a", "z"])
+}
+
+/// A run of whose end an address is told.
+fn told(teller: &Teller<'_>, tag: String) -> Story {
+    let steps = json!([put("a", "ok"), put("z", "ok")]);
+    Story { manner: Manner::Told, ..teller.story("told", tag, steps, "z").idempotent(&["a", "z"]) }
 }
 
 /// A job whose callee refuses it at first.

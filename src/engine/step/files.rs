@@ -9,7 +9,6 @@ use base64::Engine as _;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use super::http::net_failure;
 use super::{Fields, StepBody, StepOutput, StepType, config, text};
@@ -17,7 +16,7 @@ use crate::asset::{Asset, LARGEST, OPENS, OPENS_LONGEST, Visibility};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::Template;
-use crate::html::{self, Layout, PaperSize};
+use crate::html::{Layout, Markup, PaperSize};
 use crate::id::AssetId;
 use crate::model::Step;
 use crate::net::{Deadlines, Request, Trust};
@@ -37,8 +36,6 @@ pub const PDF: StepType = StepType {
     compile: compile_pdf,
 };
 
-/// Documents that are printed at once: printing keeps a whole core busy.
-static PRINTING: Semaphore = Semaphore::const_new(1);
 /// Characters of a file's name.
 const LONGEST_NAME: usize = 200;
 
@@ -314,24 +311,24 @@ impl StepBody for Pdf {
         let name = self.filename.as_ref().map(|template| text(context, template)).transpose()?;
         let output = keep(context, self.opens, || async {
             let document = text(context, &self.document)?;
-            print(document, self.markdown, self.layout.clone(), name, self.visibility).await
+            let markup = if self.markdown { Markup::Markdown } else { Markup::Html };
+            print(context, (markup, document), self.layout.clone(), name, self.visibility).await
         });
         Ok(StepOutput::of(output.await?))
     }
 }
 
-/// Prints a document, on a thread of its own.
-pub async fn print(document: String, markdown: bool, layout: Layout, name: Option<String>, visibility: Visibility) -> StepResult<NewFile> {
+/// Prints a document.
+pub async fn print(
+    context: &StepContext<'_>,
+    (markup, document): (Markup, String),
+    layout: Layout,
+    name: Option<String>,
+    visibility: Visibility,
+) -> StepResult<NewFile> {
     let name = name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "document.pdf".into());
-    let closed = || StepFailure::transient("cannot_print", "the server is shutting down");
-    let permit = PRINTING.acquire().await.map_err(|_| closed())?;
-    let printed = tokio::task::spawn_blocking(move || {
-        // Held to the end, also when nobody waits for it any more.
-        let _permit = permit;
-        if markdown { html::pdf_of_markdown(&document, &layout) } else { html::pdf_of_html(&document, &layout) }
-    });
-    let pdf = printed.await.map_err(|_| StepFailure::new("cannot_print", "the document could not be laid out"))?;
-    let pdf = pdf.map_err(|error| StepFailure::new("cannot_print", error.to_string()))?;
+    let printed = context.parts().printer.print(markup, document, layout).await;
+    let pdf = printed.map_err(|error| StepFailure::new("cannot_print", error.to_string()))?;
     let mut filename = plain_name(&name)?;
     if !filename.to_ascii_lowercase().ends_with(".pdf") {
         filename.push_str(".pdf");

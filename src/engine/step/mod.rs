@@ -17,6 +17,7 @@ mod mcp;
 mod memories;
 mod paginate_api;
 mod prompt;
+mod publish_event;
 mod records;
 mod repeat;
 mod request;
@@ -34,6 +35,7 @@ mod tool_call;
 mod tool_run;
 mod transform_data;
 mod vectors;
+mod wait_for_event;
 mod wait_for_signal;
 mod wait_until;
 
@@ -49,7 +51,7 @@ use serde_json::{Map, Value};
 use super::context::{LONGEST_WAIT, StepContext, StepResult};
 use super::memory::Orders;
 use super::plan::StepReads;
-use crate::error::Problems;
+use crate::error::{Problem, Problems};
 use crate::expr::{Missing, Piece, Template, TemplateTree};
 use crate::model::{Flow, Step};
 
@@ -136,6 +138,8 @@ pub const ALL: &[StepType] = &[
     send_stream::TYPE,
     wait_until::TYPE,
     wait_for_signal::TYPE,
+    wait_for_event::TYPE,
+    publish_event::TYPE,
     tool_call::TYPE,
     run_flow::TYPE,
     execute_agent::TYPE,
@@ -165,12 +169,7 @@ pub const ALL: &[StepType] = &[
 
 /// Reads a configuration in its type; a fault is reported with the pointer to it.
 fn config<T: DeserializeOwned>(step: &Step) -> Result<T, Problems> {
-    serde_path_to_error::deserialize(&step.config).map_err(|error| {
-        let pointer = crate::error::pointer(error.path());
-        let mut problems = Problems::default();
-        problems.add(pointer, crate::error::misfit(error.inner()));
-        problems
-    })
+    serde_path_to_error::deserialize(&step.config).map_err(|error| Problem::misfit(&error).into())
 }
 
 /// Collects the parsed fields of a configuration and every fault on the way.

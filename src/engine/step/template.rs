@@ -10,7 +10,7 @@ use crate::asset::{OPENS, Visibility};
 use crate::engine::context::{StepContext, StepResult};
 use crate::error::Problems;
 use crate::expr::{Document, Escape, Template, TemplateTree};
-use crate::html::Layout;
+use crate::html::{Layout, Markup};
 use crate::model::Step;
 
 pub const TYPE: StepType = StepType {
@@ -101,7 +101,8 @@ impl StepBody for Body {
             None => None,
         };
         let document = text_of(&rendered.value);
-        let output = keep(context, OPENS, || print(document, false, printed.layout.clone(), name, printed.visibility)).await?;
+        let output =
+            keep(context, OPENS, || print(context, (Markup::Html, document), printed.layout.clone(), name, printed.visibility)).await?;
         Ok(StepOutput::of(output))
     }
 }

@@ -6,11 +6,13 @@
 mod answer;
 mod crons;
 mod dlq;
+mod events;
 mod jobs;
 mod order;
 mod queues;
 mod stats;
 mod triggers;
+mod webhooks;
 mod workflows;
 
 use aide::axum::ApiRouter;
@@ -28,10 +30,12 @@ pub fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .merge(jobs::routes())
         .merge(dlq::routes())
+        .merge(events::routes())
         .merge(crons::routes())
         .merge(queues::routes())
         .merge(stats::routes())
         .merge(triggers::routes())
+        .merge(webhooks::routes())
         .merge(workflows::routes())
         .route_layer(map_response(invalid_is_bad))
 }

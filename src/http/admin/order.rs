@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::engine::Engine;
-use crate::error::{Problems, Result};
+use crate::error::{Problem, Problems, Result};
 use crate::model::job::{DEFAULT_QUEUE, DEFAULT_RETRIES, DEFAULT_TIMEOUT, JobScope, Order, Placed};
 use crate::queue::jobs::Callback;
 
@@ -96,11 +96,7 @@ pub(super) fn fit(text: &str, least: usize, at: &str, problems: &mut Problems) {
 }
 
 fn checked(callback: &Value, engine: &Engine) -> Result<(), Problems> {
-    let read: Callback = serde_path_to_error::deserialize(callback).map_err(|error| {
-        let mut problems = Problems::default();
-        problems.add(crate::error::pointer(error.path()), crate::error::misfit(error.inner()));
-        problems
-    })?;
+    let read: Callback = serde_path_to_error::deserialize(callback).map_err(|error| Problem::misfit(&error))?;
     read.check(engine).map_err(|error| {
         let problems = error.problems().to_vec();
         if problems.is_empty() {

@@ -1,13 +1,18 @@
 //! `/v1/assets`: the files that flows made. Whoever has a file's URL reads it without a key, as long as its token opens it.
 
+use std::ops::RangeInclusive;
+
 use aide::axum::ApiRouter;
 use aide::axum::routing::{delete_with, get_with};
 use aide::openapi::{MediaType, ReferenceOr, Response as ApiResponse, SchemaObject, StatusCode as OpenApiStatus};
 use aide::transform::TransformOperation;
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, IF_RANGE, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,10 +20,11 @@ use serde::{Deserialize, Serialize};
 use super::about;
 use crate::asset::{Asset, Assets, OPENS, Visibility};
 use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::http::extract::{Id, Ids, InPath, Params};
 use crate::http::paging::{Page, Paging};
+use crate::http::problem::Problem;
 use crate::http::scope::{AssetsRead, AssetsWrite, Scoped};
 use crate::id::{AssetId, TenantId};
 use crate::store::Kept;
@@ -34,7 +40,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 pub(super) fn public_routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route(
         "/v1/assets/{assetId}/{filename}",
-        get_with(read, |op| documented(about("readAsset", TAG, "Read a file by its URL")(op))),
+        get_with(read, |op| documented(about("readAsset", TAG, "Read a file by its URL, or a part of it (`Range`)")(op))),
     )
 }
 
@@ -49,7 +55,10 @@ fn documented(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
         ..ApiResponse::default()
     };
     let responses = &mut operation.inner_mut().responses.get_or_insert_default().responses;
+    let part = ApiResponse { description: "The part that `Range` asks for".into(), ..answer.clone() };
     responses.insert(OpenApiStatus::Code(200), ReferenceOr::Item(answer));
+    responses.insert(OpenApiStatus::Code(206), ReferenceOr::Item(part));
+    responses.insert(OpenApiStatus::Code(416), ReferenceOr::ref_("#/components/responses/Error416"));
     responses.insert(OpenApiStatus::Code(404), ReferenceOr::ref_("#/components/responses/Error404"));
     operation
 }
@@ -126,7 +135,12 @@ async fn delete(caller: Scoped<AssetsWrite>, State(assets): State<Assets>, Id(id
 }
 
 /// The bytes, for a reader who trusts neither the file nor us: nothing in it runs.
-async fn read(State(assets): State<Assets>, Ids(id, _): Ids<AssetId, Filename>, Params(opened): Params<Opened>) -> Result<Response> {
+async fn read(
+    State(assets): State<Assets>,
+    Ids(id, _): Ids<AssetId, Filename>,
+    Params(opened): Params<Opened>,
+    asked: HeaderMap,
+) -> Result<Response> {
     let tenant = opened.token.and_then(|token| assets.opened(id, &token)).ok_or_else(AssetId::missing)?;
     let (asset, bytes) = assets.read(tenant, id).await?.ok_or_else(AssetId::missing)?;
     let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"));
@@ -138,6 +152,39 @@ async fn read(State(assets): State<Assets>, Ids(id, _): Ids<AssetId, Filename>, 
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (CACHE_CONTROL, HeaderValue::from_static(caching)),
+        (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
     ];
-    Ok((StatusCode::OK, headers, bytes).into_response())
+    let size = bytes.len() as u64;
+    Ok(match part(&asked, size) {
+        Part::Whole => (headers, bytes).into_response(),
+        Part::Of(range) => {
+            let told = format!("bytes {}-{}/{size}", range.start(), range.end());
+            let bytes = bytes.slice(*range.start() as usize..=*range.end() as usize);
+            (StatusCode::PARTIAL_CONTENT, headers, [(CONTENT_RANGE, told)], bytes).into_response()
+        }
+        Part::None => {
+            let error =
+                Error::new(Kind::Malformed, "range_not_satisfiable", format!("the file has {size} bytes, and none of them in this range"));
+            ([(CONTENT_RANGE, format!("bytes */{size}"))], Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, error)).into_response()
+        }
+    })
+}
+
+/// What of a file is asked for (RFC 9110, section 14).
+enum Part {
+    Whole,
+    Of(RangeInclusive<u64>),
+    /// Nothing that it has.
+    None,
+}
+
+/// Several ranges at once, and those of a version that the reader has, are answered with the whole, as is what cannot be read.
+fn part(asked: &HeaderMap, size: u64) -> Part {
+    let range = asked.get(RANGE).filter(|_| !asked.contains_key(IF_RANGE)).and_then(|range| range.to_str().ok());
+    let Some(Ok(ranges)) = range.map(http_range_header::parse_range_header) else { return Part::Whole };
+    match ranges.validate(size) {
+        Ok(ranges) if ranges.len() == 1 => ranges.into_iter().next().map_or(Part::Whole, Part::Of),
+        Ok(_) => Part::Whole,
+        Err(_) => Part::None,
+    }
 }

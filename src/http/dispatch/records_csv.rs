@@ -1,5 +1,6 @@
 //! Records as CSV (RFC 4180): `POST /v1/records/import` and `GET /v1/records/export`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use aide::axum::ApiRouter;
@@ -36,6 +37,10 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 const MOST_IMPORTED: usize = 2_000;
 const MOST_EXPORTED: usize = 10_000;
 const MOST_COLUMNS: usize = 1_000;
+/// Columns of an export that are a record's own; its name is another.
+const OWN: [&str; 3] = ["id", "createdAt", "updatedAt"];
+/// What the column of a key begins with that has the name of another column.
+const PREFIX: &str = "metadata.";
 /// Failures that are told.
 const TOLD: usize = 100;
 
@@ -48,12 +53,13 @@ struct Import {
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 255))]
     kind: String,
-    /// The text: a line of names, then a line a record; 2,000 at most. Columns become metadata.
+    /// The text: a line of names, then a line a record; 2,000 at most. Columns become metadata, `metadata.x` under the name `x`; the columns `id`,
+    /// `createdAt` and `updatedAt` of an export are left out.
     csv: String,
     /// The column of the records' names; `name` when absent.
     #[serde(default)]
     name_column: Option<String>,
-    /// Read numbers, `true`, `false` and `null` as what they are; texts stay texts otherwise.
+    /// Read numbers, `true`, `false` and `null` as what they are; texts stay texts otherwise, as do integers of more than 64 bits.
     #[serde(default)]
     parse_values: bool,
     /// What becomes of a record that is there: `replace` its metadata (the default), `merge` into it, or `skip`.
@@ -118,7 +124,9 @@ async fn import(
     let place = names.iter().position(|name| name == column);
     let place =
         place.ok_or_else(|| Error::invalid_at("/nameColumn", format!("the CSV has no column `{column}`; it has {}", names.join(", "))))?;
-    if names.iter().collect::<BTreeSet<_>>().len() != names.len() {
+    let keys = keys(&names, place);
+    let told: Vec<&str> = keys.iter().flatten().copied().collect();
+    if names.iter().collect::<BTreeSet<_>>().len() != names.len() || told.iter().collect::<BTreeSet<_>>().len() != told.len() {
         return Err(Error::invalid_at("/csv", "two columns have the same name"));
     }
     // All of it is read before anything is saved.
@@ -128,8 +136,8 @@ async fn import(
     }
     let mut outcome = Imported::default();
     for (index, row) in rows.iter().enumerate() {
-        let cells = names.iter().zip(row).enumerate().filter(|(at, _)| *at != place);
-        let metadata: Map<String, Value> = cells.map(|(_, (name, cell))| (name.clone(), cell_value(cell, input.parse_values))).collect();
+        let cells = keys.iter().zip(row).filter_map(|(key, cell)| Some(((*key)?, cell)));
+        let metadata: Map<String, Value> = cells.map(|(key, cell)| (key.to_owned(), cell_value(cell, input.parse_values))).collect();
         let now = clock.now();
         let record = Record {
             id: RecordId::new(&clock),
@@ -156,10 +164,28 @@ async fn import(
     Ok(Json(outcome))
 }
 
+/// The keys that columns stand for; `None`: a column is no metadata. `name`: the column of the records' names.
+fn keys(columns: &[String], name: usize) -> Vec<Option<&str>> {
+    let exported = OWN.iter().all(|own| columns.iter().any(|column| column == own));
+    let is_own = |(at, column): (usize, &String)| at == name || (exported && OWN.contains(&column.as_str()));
+    columns.iter().enumerate().map(|entry| (!is_own(entry)).then(|| entry.1.strip_prefix(PREFIX).unwrap_or(entry.1))).collect()
+}
+
+/// The column that a key stands in.
+fn column(key: &str) -> Cow<'_, str> {
+    let taken = OWN.contains(&key) || key == "name" || key.starts_with(PREFIX);
+    if taken { format!("{PREFIX}{key}").into() } else { key.into() }
+}
+
 fn cell_value(cell: &str, parse: bool) -> Value {
-    let literal =
-        || serde_json::from_str::<Value>(cell.trim()).ok().filter(|value| value.is_number() || value.is_boolean() || value.is_null());
-    parse.then(literal).flatten().unwrap_or_else(|| cell.into())
+    let cell_as_it_is = || cell.into();
+    if !parse {
+        return cell_as_it_is();
+    }
+    // An integer that would come back as another one stays a text.
+    let is_exact = |value: &Value| !value.is_f64() || cell.contains(['.', 'e', 'E']);
+    let literal = serde_json::from_str::<Value>(cell.trim()).ok();
+    literal.filter(|value| (value.is_number() && is_exact(value)) || value.is_boolean() || value.is_null()).unwrap_or_else(cell_as_it_is)
 }
 
 enum Saved {
@@ -209,8 +235,8 @@ async fn export(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, P
         .next("page through GET /v1/records"));
     }
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let heads = ["id", "name", "createdAt", "updatedAt"].into_iter().chain(keys.iter().map(|key| key.as_str()));
-    writer.write_record(heads).map_err(Error::internal)?;
+    let heads = ["id", "name", "createdAt", "updatedAt"].map(Cow::from).into_iter().chain(keys.iter().map(|key| column(key)));
+    writer.write_record(heads.map(|head| head.as_bytes().to_vec())).map_err(Error::internal)?;
     for record in &records {
         let own = [record.id.to_string(), record.name.clone(), record.created_at.to_string(), record.updated_at.to_string()];
         let cells = keys.iter().map(|key| match record.metadata.get(*key) {

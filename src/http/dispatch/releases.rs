@@ -75,18 +75,29 @@ pub(super) async fn released(store: &SharedStore, tenant: TenantId, agent: FlowI
 struct Alias(#[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))] String);
 
 impl std::str::FromStr for Alias {
-    type Err = ();
+    type Err = std::convert::Infallible;
 
-    fn from_str(text: &str) -> std::result::Result<Self, ()> {
-        let starts_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        let fits = starts_well && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        fits.then(|| Self(text.to_owned())).ok_or(())
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
     }
 }
 
 impl InPath for Alias {
     const PARAM: &'static str = "alias";
     const NOUN: &'static str = "release";
+}
+
+impl Alias {
+    /// Whether a release can have it. Nothing stands under any other.
+    fn check(&self) -> Result<()> {
+        let starts_well = self.0.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let fits = starts_well && self.0.len() <= 64 && self.0.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if fits {
+            return Ok(());
+        }
+        let message = "an alias has 1 to 64 letters, digits, `-`, `_` and `.`, and begins with a letter or digit";
+        Err(Error::new(Kind::Invalid, "invalid_alias", message))
+    }
 }
 
 /// Where an alias shall point.
@@ -177,10 +188,12 @@ async fn put(
     caller: Scoped<AgentsWrite>,
     State(store): State<SharedStore>,
     State(clock): State<Clock>,
-    Ids(agent, Alias(alias)): Ids<AgentId, Alias>,
+    Ids(agent, alias): Ids<AgentId, Alias>,
     body: Body<Input>,
 ) -> Result<Json<Row>> {
     let (tenant, input) = (caller.tenant, body.value);
+    alias.check()?;
+    let alias = alias.0;
     may_move(&caller, &alias)?;
     let known = find(&store, tenant, agent, &alias).await?;
     let version = shelf(&store, tenant).version(agent.as_flow(), input.version_id).await;

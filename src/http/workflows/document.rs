@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::definitions::MOST_CRONS;
 use super::is_name;
-use crate::error::{Error, Kind, Problems, Result, misfit, pointer};
+use crate::error::{Error, Kind, Problem, Problems, Result};
 use crate::model::cadence::{Cadence, Fault};
 use crate::model::flow::{FORMAT, Flow, OnError, Retry, Step, Workflow};
 
@@ -154,7 +154,7 @@ pub(super) fn read(value: Value) -> Result<Document> {
     let mut problems = Problems::default();
     objects(&value, &mut problems);
     problems.into_result()?;
-    serde_path_to_error::deserialize(&value).map_err(|error| Error::invalid_at(pointer(error.path()), misfit(error.inner())))
+    serde_path_to_error::deserialize(&value).map_err(|error| Problems::from(Problem::misfit(&error)).into())
 }
 
 /// Where a list would be read as an object's members in their order, an object is asked for.

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::session::{Session, sessions};
+use super::session::sessions;
 use super::{Run, ended};
 use crate::auth::ticket;
 use crate::error::{Error, Kind, Result};
@@ -71,10 +71,13 @@ pub async fn prove(state: &AppState, token: &Secret) -> Result<Caller> {
         return run(state, token).await;
     }
     let ticket = ticket::read(token, &[SESSION]).ok_or_else(unknown)?;
-    let kept = sessions(&state.store, ticket.tenant).find(ApiSessionId::from_u128(ticket.id)).await?;
+    let id = ApiSessionId::from_u128(ticket.id);
+    let kept = sessions(&state.store, ticket.tenant).find(id).await?;
     let kept = kept.filter(|kept| ticket.is(&kept.body.hash) && kept.body.expires_at > state.clock.now()).ok_or_else(unknown)?;
-    let Session { key, .. } = kept.body;
-    state.auth.holder(ticket.tenant, key).await?.ok_or_else(unknown)
+    if !kept.body.unlock(state, ticket.tenant, id, token).await? {
+        return Err(unknown());
+    }
+    state.auth.holder(ticket.tenant, kept.body.key).await?.ok_or_else(unknown)
 }
 
 async fn run(state: &AppState, token: &Secret) -> Result<Caller> {

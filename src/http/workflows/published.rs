@@ -4,21 +4,20 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::post_with;
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use super::definitions::everyone;
-use super::document::Trigger;
-use super::{about, accepted, order};
+use super::about;
+use crate::engine::bus::is_event_name;
 use crate::error::{Error, Result};
 use crate::http::AppState;
 use crate::http::extract::{Body, IdempotencyKey};
+use crate::http::idempotency::{Call, Receipts, fingerprint};
 use crate::http::scope::{FlowsExecute, Scoped};
-use crate::id::JobId;
-use crate::model::job::Job;
-use crate::store::Enqueued;
+use crate::id::{EventId, JobId};
 
 const TAG: &str = "HTTP workflows";
 
@@ -26,8 +25,12 @@ pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route(
         "/api/events",
         post_with(publish, |op| {
-            about("publishEvent", TAG, "Publish an event; workflows that it triggers begin a run, once for each `Idempotency-Key`")(op)
-                .response::<202, Json<Published>>()
+            about(
+                "publishEvent",
+                TAG,
+                "Publish an event: a run that waits for it takes it, and workflows that it triggers begin; once for each `Idempotency-Key`",
+            )(op)
+            .response::<202, Json<Published>>()
         }),
     )
 }
@@ -39,7 +42,7 @@ struct Input {
     /// 1 to 200 characters.
     #[schemars(length(min = 1, max = 200))]
     event: String,
-    /// What runs see as `trigger.body`.
+    /// What runs see as `trigger.body`, and those that waited as the event's `payload`.
     #[serde(default)]
     body: Value,
 }
@@ -48,34 +51,32 @@ struct Input {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "HttpEventPublished")]
 struct Published {
+    event_id: EventId,
     /// The workflows of which a run begins.
     workflows: Vec<String>,
     jobs: Vec<JobId>,
 }
 
-/// Whether a body has all these members with these values.
-fn has(body: &Value, wanted: &Map<String, Value>) -> bool {
-    wanted.iter().all(|(name, value)| body.get(name) == Some(value))
-}
-
-async fn publish(caller: Scoped<FlowsExecute>, State(state): State<AppState>, key: IdempotencyKey, body: Body<Input>) -> Result<Response> {
-    let (tenant, Input { event, body }) = (caller.tenant, body.value);
-    if event.is_empty() || event.chars().count() > 200 {
-        return Err(Error::invalid_at("/event", "expected 1 to 200 characters"));
+async fn publish(
+    caller: Scoped<FlowsExecute>,
+    State(state): State<AppState>,
+    State(receipts): State<Receipts>,
+    key: IdempotencyKey,
+    body: Body<Input>,
+) -> Result<Response> {
+    let (tenant, request) = (caller.tenant, fingerprint(&body.raw));
+    let Input { event, body } = body.value;
+    if !is_event_name(&event) {
+        return Err(Error::invalid_at("/event", "expected 1 to 200 characters, none of them a control character"));
     }
-    let wanted = |trigger: &Trigger| matches!(trigger, Trigger::Event { event: name, filter } if *name == event && has(&body, filter));
-    let mut published = Published { workflows: Vec::new(), jobs: Vec::new() };
-    for kept in everyone(&state.store, tenant).await?.into_iter().filter(|kept| kept.body.document.triggers.iter().any(wanted)) {
-        let workflow = kept.body.document.name;
-        let placed = order(&workflow, json!({ "type": "event", "event": event, "body": body }));
-        let job = Job::new(JobId::new(&state.clock), tenant, placed, state.clock.now());
-        let id = job.id;
-        let key = key.0.as_ref().map(|key| format!("event/{workflow}/{key}"));
-        published.jobs.push(match state.jobs.enqueue(job, key).await? {
-            Enqueued::New => id,
-            Enqueued::Before(before) => before,
-        });
-        published.workflows.push(workflow);
-    }
-    Ok(accepted(published))
+    let call = Call { tenant, route: "POST /api/events", key, request, secret: false };
+    let work = move |seed: u128| async move {
+        let event_id = EventId::from_u128(seed);
+        let begun = state.jobs.publish(tenant, event_id, &event, body).await?;
+        Ok(Published { event_id, workflows: begun.names, jobs: begun.jobs })
+    };
+    let mut response = receipts.once(call, work).await?.into_response();
+    // What it begins goes on.
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
 }

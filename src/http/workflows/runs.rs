@@ -162,6 +162,9 @@ struct Row {
     started_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     completed_at: Option<Timestamp>,
+    /// `key_unavailable`: it waits until a session brings the tenant's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 /// Runs.
@@ -208,7 +211,7 @@ fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Res
     text.filter(|text| !text.is_empty()).map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
 }
 
-async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(query): Params<Query>) -> Result<Json<Rows>> {
+async fn list(caller: Scoped<FlowsRead>, State(state): State<AppState>, Params(query): Params<Query>) -> Result<Json<Rows>> {
     let paging = Paging { limit: query.paging.limit, cursor: query.paging.cursor, search: None };
     let trail = paging.trail::<RunId>()?;
     let states = query.status.map(|status| RunState::ALL.into_iter().filter(|state| Status::of(*state) == status).collect());
@@ -224,16 +227,21 @@ async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Param
         limit: paging.limit() + 1,
         ..RunFilter::default()
     };
-    let mut found = store.list_runs(caller.tenant, filter).await?;
+    let mut found = state.store.list_runs(caller.tenant, filter).await?;
     let more = found.len() > paging.limit() as usize;
     found.truncate(paging.limit() as usize);
     let next = found.last().filter(|_| more).map(|last| trail.and(last.id).to_string());
-    let row = |run: crate::store::RunSummary| Row {
-        id: printed(run.id),
-        workflow: run.flow_name,
-        status: Status::of(run.state),
-        started_at: run.created_at,
-        completed_at: run.finished_at,
+    let shut = state.sealing.is_shut(caller.tenant).await?;
+    let row = |run: crate::store::RunSummary| {
+        let waits = shut && !run.state.is_terminal();
+        Row {
+            id: printed(run.id),
+            workflow: run.flow_name,
+            status: if waits { Status::Waiting } else { Status::of(run.state) },
+            started_at: run.created_at,
+            completed_at: run.finished_at,
+            reason: waits.then_some("key_unavailable"),
+        }
     };
     Ok(Json(Rows { runs: found.into_iter().map(row).collect(), next }))
 }

@@ -4,7 +4,9 @@
 //! 2. Both derive `HKDF-SHA256(X25519, client nonce || server nonce, "dispatched/session/v1" || tenant)`.
 //! 3. The client proves that it has that key by sealing its wrapping key under it (AES-256-GCM, bound to the handshake's id).
 //!
-//! A tenant's first wrapping key is the one that counts: a known text sealed under it is kept, and another key is refused. The key itself is not.
+//! A tenant's first wrapping key is the one that counts: a known text sealed under it is kept, and another key is refused. The key itself is in memory
+//! only, and only for tenants whose data are sealed under it ([`crate::store::sealing`]). So that a session outlives the server, it is kept sealed under
+//! a key that is derived from the session's token, which is not kept.
 
 use std::time::Duration;
 
@@ -29,10 +31,11 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
 use crate::http::extract::Body;
-use crate::http::scope::{FlowsRead, Scoped};
+use crate::http::scope::{ApiKeysWrite, FlowsRead, Scope, Scoped, require};
 use crate::id::{ApiSessionId, HandshakeId, KeyId, TenantId};
 use crate::model::Who;
 use crate::secret::{Secret, Vault};
+use crate::store::sealing::Encryption;
 use crate::store::{Collection, Document, SharedStore, StoreError, forget};
 
 const TAG: &str = "Sessions";
@@ -44,6 +47,8 @@ const SESSION_INFO: &[u8] = b"dispatched/session/v1";
 /// What is sealed under a tenant's wrapping key to know it again.
 const KNOWN: &[u8] = b"dispatched/check/v1";
 const NONCE: usize = 12;
+/// What a key is derived of a token for.
+const TOKEN_INFO: &[u8] = b"dispatch/session-key/v1";
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route(
@@ -75,6 +80,9 @@ pub(super) struct Session {
     /// The key that began it.
     pub key: KeyId,
     pub expires_at: Timestamp,
+    /// The tenant's wrapping key, sealed under the token; of tenants that have a key of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed_key: Option<String>,
 }
 
 impl Document for Session {
@@ -161,6 +169,10 @@ struct Confirm {
     handshake_id: HandshakeId,
     tenant_id: TenantId,
     sealed_key: Sealed,
+    /// Another wrapping key that shall take this one's place, sealed likewise; its associated data are the handshake's id and `/next`. Takes the scope
+    /// `API_KEYS:WRITE`.
+    #[serde(default)]
+    next_key: Option<Sealed>,
 }
 
 /// The wrapping key, sealed under the session key with AES-256-GCM; the handshake's id is the associated data.
@@ -188,6 +200,8 @@ struct Started {
 struct Info {
     tenant_id: TenantId,
     scopes: Vec<String>,
+    /// Who can read what the tenant keeps.
+    encryption: Encryption,
 }
 
 /// Bytes of this length from base64.
@@ -251,10 +265,10 @@ fn derive(secret: &[u8], salt: &[u8], info: &[u8]) -> Result<Zeroizing<[u8; 32]>
 }
 
 async fn confirm(State(state): State<AppState>, body: Body<Confirm>) -> Result<Json<Started>> {
-    let Confirm { handshake_id, tenant_id, sealed_key } = body.value;
+    let Confirm { handshake_id, tenant_id, sealed_key, next_key } = body.value;
     let mut problems = Problems::default();
-    let nonce: [u8; NONCE] = bytes(&sealed_key.nonce, "/sealed_key/nonce", &mut problems);
-    let text: [u8; 48] = bytes(&sealed_key.ciphertext, "/sealed_key/ciphertext", &mut problems);
+    let sealed_key = sealed_key.bytes("/sealed_key", &mut problems);
+    let next_key = next_key.map(|next| next.bytes("/next_key", &mut problems));
     problems.into_result()?;
     let handshakes: Collection<'_, Handshake> = Collection::of(&*state.store, tenant_id);
     let handshake = handshakes.find(handshake_id).await?.ok_or_else(refused)?;
@@ -269,15 +283,86 @@ async fn confirm(State(state): State<AppState>, body: Body<Confirm>) -> Result<J
     let sealed = STANDARD.decode(&handshake.body.sealed).map_err(Error::internal)?;
     let session_key = state.vault.open(&sealed, &context(tenant_id, handshake_id))?;
     let session_key: Zeroizing<[u8; 32]> = Zeroizing::new(session_key.as_slice().try_into().map_err(Error::internal)?);
-    let opened = Vault::new(*session_key, state.clock.clone()).open(&[nonce.as_slice(), &text].concat(), &handshake_id.to_string());
-    let wrapping = opened.map_err(|_| refused())?;
-    let wrapping: Zeroizing<[u8; 32]> = Zeroizing::new(wrapping.as_slice().try_into().map_err(Error::internal)?);
-    known(&state, tenant_id, &wrapping).await?;
+    let session_key = Vault::new(*session_key, state.clock.clone());
+    let open = |sealed: Vec<u8>, bound_to: &str| -> Result<Zeroizing<[u8; 32]>> {
+        let opened = session_key.open(&sealed, bound_to).map_err(|_| refused())?;
+        Ok(Zeroizing::new(opened.as_slice().try_into().map_err(|_| refused())?))
+    };
+    let mut wrapping = open(sealed_key, &handshake_id.to_string())?;
+    let next_key = next_key.map(|next| open(next, &format!("{handshake_id}/next"))).transpose()?;
+    let own = state.sealing.encryption(tenant_id).await? == Encryption::ZeroKnowledge;
+    if !own {
+        known(&state, tenant_id, &wrapping).await?;
+    }
+    if let Some(next) = next_key {
+        let holder = state.auth.holder(tenant_id, handshake.body.key).await?.ok_or_else(refused)?;
+        require(&holder, ApiKeysWrite::NAME)?;
+        let replaced = if own {
+            state.sealing.rewrap(tenant_id, &wrapping, &next).await?
+        } else {
+            replace(&state, tenant_id, &wrapping, &next).await?
+        };
+        if !replaced {
+            return Err(refused());
+        }
+        wrapping = next;
+    }
     let id = ApiSessionId::new(&state.clock);
     let (token, hash) = ticket::mint(&state.clock, SESSION, tenant_id, id.as_u128());
     let expires_at = now.after(LIFE);
-    sessions(&state.store, tenant_id).create(id, Session { hash, key: handshake.body.key, expires_at }, now).await?;
+    let mut session = Session { hash, key: handshake.body.key, expires_at, sealed_key: None };
+    if own {
+        // Who listens is sealed as well; until it is read, everything is noted.
+        state.engine.parts().listeners.always(tenant_id);
+        if !state.sealing.unlock(tenant_id, id, &wrapping, expires_at).await? {
+            return Err(refused());
+        }
+        let sealed = under_token(&state, tenant_id, &token)?.seal(wrapping.as_slice(), &key_context(tenant_id, id))?;
+        session.sealed_key = Some(STANDARD.encode(sealed));
+    }
+    sessions(&state.store, tenant_id).create(id, session, now).await?;
     Ok(Json(Started { session: token.expose().to_owned(), expires_at }))
+}
+
+fn key_context(tenant: TenantId, id: ApiSessionId) -> String {
+    format!("session-key/{tenant}/{id}")
+}
+
+/// What a session's token seals.
+fn under_token(state: &AppState, tenant: TenantId, token: &Secret) -> Result<Vault> {
+    let key = derive(token.expose().as_bytes(), tenant.to_string().as_bytes(), TOKEN_INFO)?;
+    Ok(Vault::new(*key, state.clock.clone()))
+}
+
+impl Session {
+    /// Has the tenant's keys in memory for as long as the session lives, also when another server began it or this one was restarted.
+    /// `false`: the tenant has another wrapping key now.
+    pub(super) async fn unlock(&self, state: &AppState, tenant: TenantId, id: ApiSessionId, token: &Secret) -> Result<bool> {
+        let Some(sealed) = self.sealed_key.as_ref().filter(|_| !state.sealing.holds(tenant, id)) else { return Ok(true) };
+        let sealed = STANDARD.decode(sealed).map_err(Error::internal)?;
+        let Ok(wrapping) = under_token(state, tenant, token)?.open(&sealed, &key_context(tenant, id)) else { return Ok(false) };
+        let wrapping: Zeroizing<[u8; 32]> = Zeroizing::new(wrapping.as_slice().try_into().map_err(Error::internal)?);
+        state.engine.parts().listeners.always(tenant);
+        Ok(state.sealing.unlock(tenant, id, &wrapping, self.expires_at).await?)
+    }
+}
+
+impl Sealed {
+    /// The nonce and the ciphertext, as one.
+    fn bytes(&self, at: &str, problems: &mut Problems) -> Vec<u8> {
+        let nonce: [u8; NONCE] = bytes(&self.nonce, &format!("{at}/nonce"), problems);
+        let text: [u8; 48] = bytes(&self.ciphertext, &format!("{at}/ciphertext"), problems);
+        [nonce.as_slice(), &text].concat()
+    }
+}
+
+/// Another wrapping key takes the place of the one that a tenant is known by. `false`: others did the same meanwhile.
+async fn replace(state: &AppState, tenant: TenantId, old: &[u8; 32], new: &[u8; 32]) -> Result<bool> {
+    known(state, tenant, old).await?;
+    let checks: Collection<'_, Check> = Collection::of(&*state.store, tenant);
+    let check = checks.find(HandshakeId::from_u128(tenant.as_u128())).await?.ok_or_else(refused)?;
+    let sealed = STANDARD.encode(Vault::new(*new, state.clock.clone()).seal(KNOWN, &tenant.to_string())?);
+    Ok(checks.change(&check, Check { sealed }, state.clock.now()).await?.is_some())
 }
 
 /// Whether this is the tenant's wrapping key; the first one becomes it.
@@ -299,8 +384,9 @@ async fn known(state: &AppState, tenant: TenantId, wrapping: &[u8; 32]) -> Resul
     if same { Ok(()) } else { Err(refused()) }
 }
 
-async fn read(caller: Scoped<FlowsRead>) -> Json<Info> {
-    Json(Info { tenant_id: caller.tenant, scopes: caller.scopes.clone() })
+async fn read(caller: Scoped<FlowsRead>, State(state): State<AppState>) -> Result<Json<Info>> {
+    let encryption = state.sealing.encryption(caller.tenant).await?;
+    Ok(Json(Info { tenant_id: caller.tenant, scopes: caller.scopes.clone(), encryption }))
 }
 
 async fn end(
@@ -313,6 +399,8 @@ async fn end(
     let none =
         || Error::new(Kind::Malformed, "no_session", "this call has no session to end").next("send the session in `Dispatched-Session`");
     let ticket = ticket::read(&token.ok_or_else(none)?, &[SESSION]).ok_or_else(none)?;
-    sessions(&state.store, ticket.tenant).delete(ApiSessionId::from_u128(ticket.id)).await?;
+    let id = ApiSessionId::from_u128(ticket.id);
+    sessions(&state.store, ticket.tenant).delete(id).await?;
+    state.sealing.let_go(ticket.tenant, id);
     Ok(NoContent)
 }

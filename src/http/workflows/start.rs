@@ -16,11 +16,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::definitions::{Stored, all, find};
+use super::definitions::{Stored, all, everyone, find};
 use super::document::Trigger;
 use super::door::{Starter, run_token};
 use super::runs::{RunView, Status, view};
-use super::{Name, about, accepted, is_name, may_refuse, printed, takes_anything};
+use super::{Name, about, accepted, is_name, may_refuse, order, printed, takes_anything};
 use crate::clock::Clock;
 use crate::engine::{Engine, StartRun};
 use crate::error::{Error, Kind, Problems, Result};
@@ -30,6 +30,7 @@ use crate::http::idempotency::fingerprint;
 use crate::http::problem::Problem;
 use crate::id::{RunId, TenantId};
 use crate::model::event::Rest;
+use crate::model::job::Placed;
 use crate::model::run::Failure;
 use crate::model::{Run, RunInput, RunState, Target, WaitKind};
 use crate::queue::jobs::NamedFlows;
@@ -344,5 +345,17 @@ impl NamedFlows for Workflows {
         }
         let beginning = Beginning { engine: &self.engine, vault: &self.vault, clock: &self.clock, tenant };
         beginning.run(&kept, trigger).map(Some)
+    }
+
+    async fn triggered(&self, tenant: TenantId, event: &str, payload: &Value) -> Result<Vec<(String, Placed)>> {
+        let has = |wanted: &Map<String, Value>| wanted.iter().all(|(name, value)| payload.get(name) == Some(value));
+        let wanted = |trigger: &Trigger| matches!(trigger, Trigger::Event { event: name, filter } if name == event && has(filter));
+        let all = everyone(&self.store, tenant).await?.into_iter();
+        let triggered = all.filter(|kept| kept.body.document.triggers.iter().any(wanted));
+        let placed = |name: String| {
+            let placed = order(&name, json!({ "type": "event", "event": event, "body": payload }));
+            (name, placed)
+        };
+        Ok(triggered.map(|kept| placed(kept.body.document.name)).collect())
     }
 }

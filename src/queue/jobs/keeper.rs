@@ -47,7 +47,8 @@ async fn take_some(jobs: &Jobs) -> Result<Option<Duration>> {
     }
     let now = jobs.now();
     let node = inner.workers.engine().parts().node;
-    let claimed = jobs.store().claim_jobs(JobClaim { node, now, check_at: now.after(inner.workers.lease()), max }).await?;
+    let claimed =
+        jobs.store().claim_jobs(JobClaim { node, now, check_at: now.after(inner.workers.lease()), max, except: Vec::new() }).await?;
     failpoint::hit("job.claimed");
     if claimed.jobs.is_empty() {
         let next = jobs.store().next_job(now).await?;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::callback::Callback;
 use super::Workers;
 use crate::clock::{Clock, Timestamp};
-use crate::engine::StartRun;
+use crate::engine::{Parts, StartRun};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::id::{DeadLetterId, JobId, RunId, TenantId};
@@ -56,6 +56,11 @@ impl Default for Options {
 pub trait NamedFlows: Send + Sync + 'static {
     /// A run of the flow; `None` when there is none of that name. It fails when one of its steps does, unless the step says otherwise.
     async fn run_of(&self, tenant: TenantId, name: &str, inputs: Map<String, Value>) -> Result<Option<StartRun>>;
+
+    /// The flows that an event triggers, by their names, and what their jobs are to do.
+    async fn triggered(&self, _tenant: TenantId, _event: &str, _payload: &Value) -> Result<Vec<(String, Placed)>> {
+        Ok(Vec::new())
+    }
 }
 
 /// See the module. Cheap to clone.
@@ -184,8 +189,16 @@ impl Jobs {
         Ok(job)
     }
 
+    pub(super) fn flows(&self) -> &dyn NamedFlows {
+        &*self.0.flows
+    }
+
+    pub(super) fn parts(&self) -> &Parts {
+        self.0.workers.engine().parts()
+    }
+
     pub(super) fn store(&self) -> &SharedStore {
-        &self.0.workers.engine().parts().store
+        &self.parts().store
     }
 
     pub(super) fn clock(&self) -> &Clock {

@@ -102,6 +102,7 @@ fn commit(run: RunId, number: i64, entries: usize) -> Commit {
     let value = serde_json::Value::String("x".repeat(30_000));
     let entry = |turn| JournalEntry { key: format!("steps/{turn}"), outcome: Outcome::Done(value.clone()) };
     Commit {
+        tenant: TenantId::from_u128(1),
         run,
         epoch: Epoch(1),
         number,

@@ -35,7 +35,7 @@ pub enum Enqueued {
 }
 
 /// Who claims, how many, and until when nobody asks after them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct JobClaim {
     pub node: NodeId,
     pub now: Timestamp,
@@ -43,6 +43,8 @@ pub struct JobClaim {
     pub check_at: Timestamp,
     /// New attempts; old ones that are looked after come on top, at most as many.
     pub max: u32,
+    /// New attempts of these tenants' jobs do not begin.
+    pub except: Vec<TenantId>,
 }
 
 /// What a claim took.

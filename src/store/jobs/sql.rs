@@ -41,10 +41,11 @@ macro_rules! in_sql {
             for _ in 0..MOST_LOOKS {
                 let room = whole.saturating_sub(claimed.len());
                 let shut = gates.shut(claim.now).into_iter().map(|(tenant, name)| format!("{} {name}", tenant.suffix()));
-                let closed: Vec<String> = shut.chain(gates.full().cloned()).chain(done.iter().cloned()).collect();
+                let left_out = claim.except.iter().map(|tenant| tenant.suffix());
+                let closed: Vec<String> = shut.chain(gates.full().cloned()).chain(done.iter().cloned()).chain(left_out).collect();
                 let rows = sqlx::query(concat!(
                     "select * from jobs where ready = 1 and tenant || ' ' || queue not in ", $list,
-                    " and tenant || ' ' || queue || '\n' || org not in ", $list, " and id not in ", $list,
+                    " and tenant || ' ' || queue || '\n' || org not in ", $list, " and id not in ", $list, " and tenant not in ", $list,
                     " order by priority desc, run_at, id limit $2"
                 ))
                 .bind(json(&closed))
@@ -62,7 +63,7 @@ macro_rules! in_sql {
                         None => done.push(row::job_id(row)?.suffix()),
                     }
                 }
-                let nothing_new = closed.len() == gates.shut(claim.now).len() + gates.full().count() + done.len();
+                let nothing_new = closed.len() == gates.shut(claim.now).len() + gates.full().count() + done.len() + claim.except.len();
                 if rows.len() < max as usize || nothing_new || claimed.len() == whole || room == 0 {
                     break;
                 }

@@ -79,9 +79,16 @@ impl crate::store::Documents for MemoryStore {
         Ok((before - kept.len()) as u64)
     }
 
-    async fn due_documents(&self, kind: &str, now: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, DocumentRow)>> {
+    async fn due_documents(
+        &self,
+        kind: &str,
+        now: Timestamp,
+        except: &[TenantId],
+        limit: u32,
+    ) -> StoreResult<Vec<(TenantId, DocumentRow)>> {
         let tables = self.tables();
-        let due = tables.documents.0.iter().filter(|((_, known, _), row)| known == kind && row.due_at.is_some_and(|at| at <= now));
+        let is_due = |row: &DocumentRow| row.due_at.is_some_and(|at| at <= now);
+        let due = tables.documents.0.iter().filter(|((tenant, known, _), row)| known == kind && is_due(row) && !except.contains(tenant));
         let mut due: Vec<(TenantId, DocumentRow)> = due.map(|((tenant, _, _), row)| (*tenant, row.clone())).collect();
         due.sort_by(|(_, one), (_, other)| (one.due_at, &one.id).cmp(&(other.due_at, &other.id)));
         due.truncate(limit as usize);

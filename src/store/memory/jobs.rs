@@ -131,8 +131,12 @@ impl crate::store::Jobs for MemoryStore {
             .collect();
         let whole = claimed.len() + max;
         let mut gates = jobs.gates();
-        let mut ready: Vec<&Job> =
-            jobs.rows.values().map(|row| &row.job).filter(|job| WAITING.contains(&job.state) && job.run_at <= claim.now).collect();
+        let mut ready: Vec<&Job> = jobs
+            .rows
+            .values()
+            .map(|row| &row.job)
+            .filter(|job| WAITING.contains(&job.state) && job.run_at <= claim.now && !claim.except.contains(&job.tenant))
+            .collect();
         ready.sort_by_key(|job| (std::cmp::Reverse(job.priority), job.run_at, job.id));
         for job in ready {
             if claimed.len() < whole && gates.admit(job.tenant, &job.queue, &job.order.scope.org, claim.now) {

@@ -10,12 +10,12 @@ use crate::store::logs::{Logs, SmallLog};
 
 #[async_trait]
 impl Logs for MemoryStore {
-    async fn bulky_logs(&self, before: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, RunId)>> {
+    async fn bulky_logs(&self, before: Timestamp, except: &[TenantId], limit: u32) -> StoreResult<Vec<(TenantId, RunId)>> {
         let tables = self.tables();
         let mut bulky: Vec<_> = tables
             .runs
             .all()
-            .filter(|row| !row.compacted)
+            .filter(|row| !row.compacted && !except.contains(&row.run.tenant))
             .filter_map(|row| row.run.finished_at.filter(|ended| *ended < before).map(|ended| (ended, row.run.id, row.run.tenant)))
             .collect();
         bulky.sort_unstable();

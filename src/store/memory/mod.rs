@@ -10,6 +10,7 @@ mod flows;
 mod idempotency;
 mod jobs;
 mod logs;
+mod notices;
 mod records;
 mod runs;
 mod secrets;

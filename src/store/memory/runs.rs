@@ -38,6 +38,10 @@ pub(super) struct Runs {
 }
 
 impl Runs {
+    fn tenant_of(&self, id: RunId) -> Option<TenantId> {
+        self.rows.get(&id).map(|row| row.run.tenant)
+    }
+
     pub fn insert(&mut self, row: Row, flow: String) {
         let (id, wake_at) = (row.run.id, row.run.wake_at);
         self.flows.insert(row.run.flow_hash.clone(), flow);
@@ -65,7 +69,7 @@ impl Runs {
         Some(result)
     }
 
-    fn owned(&self, tenant: TenantId, id: RunId) -> Option<&Row> {
+    pub fn owned(&self, tenant: TenantId, id: RunId) -> Option<&Row> {
         self.rows.get(&id).filter(|row| row.run.tenant == tenant)
     }
 
@@ -153,7 +157,10 @@ impl crate::store::Runs for MemoryStore {
         let mut tables = self.tables();
         let due = tables.runs.due.iter().take_while(|(at, _)| *at <= claim.now).map(|(_, id)| *id);
         let max = claim.max.min(MAX_CLAIM) as usize;
-        let ids: Vec<RunId> = due.filter(|id| claim.only.is_none_or(|only| only == *id)).take(max).collect();
+        let wanted = |id: &RunId| {
+            claim.only.is_none_or(|only| only == *id) && tables.runs.tenant_of(*id).is_none_or(|tenant| !claim.except.contains(&tenant))
+        };
+        let ids: Vec<RunId> = due.filter(wanted).take(max).collect();
         ids.into_iter().filter_map(|id| tables.lease(id, &claim).transpose()).collect()
     }
 
@@ -172,8 +179,10 @@ impl crate::store::Runs for MemoryStore {
         Ok(renewed.collect())
     }
 
-    async fn next_wake(&self) -> StoreResult<Option<Timestamp>> {
-        Ok(self.tables().runs.due.first().map(|(at, _)| *at))
+    async fn next_wake(&self, except: &[TenantId]) -> StoreResult<Option<Timestamp>> {
+        let runs = &self.tables().runs;
+        let wanted = |id: RunId| runs.tenant_of(id).is_none_or(|tenant| !except.contains(&tenant));
+        Ok(runs.due.iter().find(|(_, id)| wanted(*id)).map(|(at, _)| *at))
     }
 
     async fn request_cancel(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<Option<RunState>> {
@@ -252,10 +261,12 @@ impl crate::store::Runs for MemoryStore {
     async fn wake_run(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<()> {
         let runs = &mut self.tables().runs;
         let Some(row) = runs.owned(tenant, run) else { return Ok(()) };
-        if matches!(row.run.state, RunState::Queued | RunState::Paused) {
+        if matches!(row.run.state, RunState::Queued | RunState::Running | RunState::Paused) {
             runs.change(run, |row| {
                 row.run.nudges += 1;
-                row.run.wake_at = Some(now);
+                if row.run.state != RunState::Running {
+                    row.run.wake_at = Some(now);
+                }
             });
             self.ring(run);
         }

@@ -1,6 +1,7 @@
 //! The logs of ended runs on PostgreSQL.
 
 use async_trait::async_trait;
+use sqlx::AssertSqlSafe;
 
 use super::{PostgresStore, failed};
 use crate::clock::Timestamp;
@@ -10,16 +11,18 @@ use crate::store::{StoreResult, row};
 
 #[async_trait]
 impl Logs for PostgresStore {
-    async fn bulky_logs(&self, before: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, RunId)>> {
-        let rows = sqlx::query(
-            "select tenant, id from runs where compacted = 0 and finished_at is not null and finished_at < $1 \
-             order by finished_at, id limit $2",
-        )
-        .bind(before.as_millis())
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed)?;
+    async fn bulky_logs(&self, before: Timestamp, except: &[TenantId], limit: u32) -> StoreResult<Vec<(TenantId, RunId)>> {
+        let except = row::except("tenant", except);
+        let bulky = format!(
+            "select tenant, id from runs where compacted = 0 and finished_at is not null and finished_at < $1{except} \
+             order by finished_at, id limit $2"
+        );
+        let rows = sqlx::query(AssertSqlSafe(bulky))
+            .bind(before.as_millis())
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
         rows.iter().map(row::run_of_tenant).collect()
     }
 

@@ -13,6 +13,7 @@ mod idempotency;
 mod jobs;
 mod listen;
 mod logs;
+mod notices;
 mod records;
 mod runs;
 pub mod schema;
@@ -57,6 +58,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "vectors", include_str!("../../../migrations/postgres/0006_vectors.sql")),
     (7, "jobs", include_str!("../../../migrations/postgres/0007_jobs.sql")),
     (8, "runs_of_records", include_str!("../../../migrations/postgres/0008_runs_of_records.sql")),
+    (9, "notices", include_str!("../../../migrations/postgres/0009_notices.sql")),
 ];
 
 /// See the module.

@@ -20,18 +20,20 @@ use crate::store::{
 
 /// Takes due runs that nobody else is taking, and returns their rows as they were found. A run that is being
 /// committed or claimed right now is skipped: it is looked at again soon.
-const CLAIM: &str = concat!(
-    "with r as ( \
-        select * from runs where wake_at <= $1 and state in ('queued', 'running', 'paused', 'compensating') and ($2 is null or id = $2) \
-        order by wake_at, id limit $3 for update skip locked), \
-     taken as ( \
-        update runs t set epoch = t.epoch + 1, recoveries = t.recoveries + (t.state in ('running', 'compensating'))::int, \
-            state = case when t.state = 'compensating' then t.state else 'running' end, owner = $4, wake_at = $5 \
-        from r where t.id = r.id) \
-     select ",
-    run_columns!(),
-    ", (select body from blobs where hash = r.flow_hash) as flow from r order by r.wake_at, r.id"
-);
+fn claim_of(except: &[TenantId]) -> String {
+    let except = row::except("tenant", except);
+    let columns = run_columns!();
+    format!(
+        "with r as ( \
+            select * from runs where wake_at <= $1 and state in ('queued', 'running', 'paused', 'compensating') and ($2 is null or id = $2){except} \
+            order by wake_at, id limit $3 for update skip locked), \
+         taken as ( \
+            update runs t set epoch = t.epoch + 1, recoveries = t.recoveries + (t.state in ('running', 'compensating'))::int, \
+                state = case when t.state = 'compensating' then t.state else 'running' end, owner = $4, wake_at = $5 \
+            from r where t.id = r.id) \
+         select {columns}, (select body from blobs where hash = r.flow_hash) as flow from r order by r.wake_at, r.id"
+    )
+}
 
 pub(super) async fn explain_create(connection: &mut PgConnection, new: &NewRun) -> StoreResult<Created> {
     let known: bool = sqlx::query_scalar("select exists (select 1 from runs where id = $1)")
@@ -100,7 +102,7 @@ impl Runs for PostgresStore {
     }
 
     async fn claim_runs(&self, claim: Claim) -> StoreResult<Vec<Lease>> {
-        let runs = sqlx::query(CLAIM)
+        let runs = sqlx::query(AssertSqlSafe(claim_of(&claim.except)))
             .bind(claim.now.as_millis())
             .bind(claim.only.map(|run| run.suffix()))
             .bind(i64::from(claim.max.min(MAX_CLAIM)))
@@ -139,9 +141,9 @@ impl Runs for PostgresStore {
         rows.iter().map(row::renewed).collect()
     }
 
-    async fn next_wake(&self) -> StoreResult<Option<Timestamp>> {
-        let at: Option<i64> =
-            sqlx::query_scalar("select min(wake_at) from runs where wake_at is not null").fetch_one(&self.pool).await.map_err(failed)?;
+    async fn next_wake(&self, except: &[TenantId]) -> StoreResult<Option<Timestamp>> {
+        let next = format!("select min(wake_at) from runs where wake_at is not null{}", row::except("tenant", except));
+        let at: Option<i64> = sqlx::query_scalar(AssertSqlSafe(next)).fetch_one(&self.pool).await.map_err(failed)?;
         Ok(at.map(Timestamp::from_millis))
     }
 
@@ -266,8 +268,8 @@ impl Runs for PostgresStore {
 
     async fn wake_run(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<()> {
         let woken = sqlx::query(
-            "update runs set nudges = nudges + 1, wake_at = $3 where id = $1 and tenant = $2 and state in ('queued', 'paused') \
-             returning dispatch_ring(array[id])",
+            "update runs set nudges = nudges + 1, wake_at = case when state = 'running' then wake_at else $3 end \
+             where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused') returning dispatch_ring(array[id])",
         )
         .bind(run.suffix())
         .bind(tenant.suffix())

@@ -10,6 +10,7 @@ mod group;
 mod idempotency;
 mod jobs;
 mod logs;
+mod notices;
 mod owner;
 mod pen;
 mod records;
@@ -73,6 +74,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "vectors", include_str!("../../../migrations/sqlite/0006_vectors.sql")),
     (7, "jobs", include_str!("../../../migrations/sqlite/0007_jobs.sql")),
     (8, "runs_of_records", include_str!("../../../migrations/sqlite/0008_runs_of_records.sql")),
+    (9, "notices", include_str!("../../../migrations/sqlite/0009_notices.sql")),
 ];
 
 /// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,

@@ -23,8 +23,7 @@ const DUE: &str = concat!(
     "select ",
     run_columns!(),
     ", (select body from blobs where hash = r.flow_hash) as flow from runs r \
-     where r.wake_at <= $1 and r.state in ('queued', 'running', 'paused', 'compensating') and ($2 is null or r.id = $2) \
-     order by r.wake_at, r.id limit $3"
+     where r.wake_at <= $1 and r.state in ('queued', 'running', 'paused', 'compensating') and ($2 is null or r.id = $2)"
 );
 
 pub(super) async fn explain_create(connection: &mut SqliteConnection, new: &NewRun) -> StoreResult<Created> {
@@ -83,7 +82,8 @@ impl SqliteStore {
     async fn take_due(&self, claim: &Claim) -> StoreResult<Vec<SqliteRow>> {
         let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
-        let runs = sqlx::query(DUE)
+        let except = row::except("r.tenant", &claim.except);
+        let runs = sqlx::query(AssertSqlSafe(format!("{DUE}{except} order by r.wake_at, r.id limit $3")))
             .bind(claim.now.as_millis())
             .bind(claim.only.map(|run| run.suffix()))
             .bind(i64::from(claim.max.min(MAX_CLAIM)))
@@ -150,9 +150,9 @@ impl Runs for SqliteStore {
         rows.iter().map(row::renewed).collect()
     }
 
-    async fn next_wake(&self) -> StoreResult<Option<Timestamp>> {
-        let at: Option<i64> =
-            sqlx::query_scalar("select min(wake_at) from runs where wake_at is not null").fetch_one(&self.read).await.map_err(failed)?;
+    async fn next_wake(&self, except: &[TenantId]) -> StoreResult<Option<Timestamp>> {
+        let next = format!("select min(wake_at) from runs where wake_at is not null{}", row::except("tenant", except));
+        let at: Option<i64> = sqlx::query_scalar(AssertSqlSafe(next)).fetch_one(&self.read).await.map_err(failed)?;
         Ok(at.map(Timestamp::from_millis))
     }
 
@@ -278,7 +278,8 @@ impl Runs for SqliteStore {
 
     async fn wake_run(&self, tenant: TenantId, run: RunId, now: Timestamp) -> StoreResult<()> {
         let woken = sqlx::query(
-            "update runs set nudges = nudges + 1, wake_at = $3 where id = $1 and tenant = $2 and state in ('queued', 'paused')",
+            "update runs set nudges = nudges + 1, wake_at = case when state = 'running' then wake_at else $3 end \
+             where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused')",
         )
         .bind(run.suffix())
         .bind(tenant.suffix())

@@ -279,11 +279,11 @@ async fn wrong_jobs_are_refused(world: Arc<World>) {
     let node = world.node();
     let post = |body: Value| node.post("/v1/jobs").json(&body);
     for (body, pointers) in [
-        (json!({}), vec![""]),
+        (json!({}), vec!["/name"]),
         (json!({ "name": "" }), vec!["/name"]),
         (json!({ "name": "x", "queue": "a\u{1}b" }), vec!["/queue"]),
         (json!({ "name": "x", "max_retries": 101, "timeout_ms": 0 }), vec!["/max_retries", "/timeout_ms"]),
-        (json!({ "name": "x", "callback": {} }), vec!["/callback"]),
+        (json!({ "name": "x", "callback": {} }), vec!["/callback/url"]),
         (json!({ "name": "x", "callback": { "url": "http://a.example/", "method": "GET" } }), vec!["/callback/method"]),
         (json!({ "name": "x", "callback": { "url": "{{" } }), vec!["/callback/url"]),
         (json!({ "name": "x", "callback": { "url": "http://a.example/", "headers": { "A": "{{x" } } }), vec!["/callback/headers/A"]),

@@ -2,9 +2,11 @@
 
 mod crons;
 mod dlq;
+mod events;
 mod jobs;
 mod queues;
 mod triggers;
+mod webhooks;
 mod workflows;
 
 use serde_json::{Value, json};

@@ -363,7 +363,7 @@ async fn releases_name_versions(world: Arc<World>) {
     assert_eq!(put(&live, json!({ "versionId": new })).refused(422, "validation_failed").await.pointers(), ["/ifMatch"]);
     put(&live, json!({ "versionId": new, "ifMatch": "7" })).refused(409, "release_moved").await;
     put(&live, json!({ "versionId": "fver_01h455vb4pex5vsknk084sn02q" })).refused(422, "validation_failed").await;
-    put(&format!("/v1/agents/{id}/releases/-x"), json!({ "versionId": new })).refused(404, "not_found").await;
+    put(&format!("/v1/agents/{id}/releases/-x"), json!({ "versionId": new })).refused(422, "invalid_alias").await;
     let writer = world.key_with(&["AGENTS:READ", "AGENTS:WRITE"]).await;
     let body = json!({ "versionId": new, "ifMatch": at["revision"] });
     node.bare(reqwest::Method::PUT, &live).bearer(&writer).json(&body).refused(403, "missing_scope").await;

@@ -131,7 +131,21 @@ async fn records_come_and_go_as_csv(world: Arc<World>) {
         "{text}"
     );
     assert_eq!(text.lines().count(), 4);
+    // What was exported can be imported again, whatever the keys are called, and is the same.
+    let metadata = json!({ "id": 7, "createdAt": "once", "metadata.x": "y", "name": "own", "long": "123456789012345678901234567890" });
+    node.post("/v1/records").json(&json!({ "type": "odd", "name": "One", "metadata": metadata })).ok().await;
+    let csv = node.get("/v1/records/export?type=odd").send().await.text();
+    let head = "id,name,createdAt,updatedAt,metadata.createdAt,metadata.id,long,metadata.metadata.x,metadata.name\n";
+    assert!(csv.starts_with(head), "{csv}");
+    let again = json!({ "type": "even", "csv": csv, "parseValues": true });
+    assert_eq!(node.post("/v1/records/import").json(&again).ok().await["created"], 1);
+    assert_eq!(node.get("/v1/records?type=even").ok().await["data"][0]["metadata"], metadata);
+    // An id that is somebody's own is metadata.
+    node.post("/v1/records/import").json(&json!({ "type": "own", "csv": "id,name\n5,One\n" })).ok().await;
+    assert_eq!(node.get("/v1/records?type=own").ok().await["data"][0]["metadata"], json!({ "id": "5" }));
     for (body, pointer) in [
+        (json!({ "type": "lead" }), "/csv"),
+        (json!({ "type": "lead", "csv": "name,a,metadata.a\n1,2,3" }), "/csv"),
         (json!({ "type": "lead", "csv": "a,b\n1,2" }), "/nameColumn"),
         (json!({ "type": "lead", "csv": "name,b\n1,2,3" }), "/csv"),
         (json!({ "type": "lead", "csv": "name,name\n1,2" }), "/csv"),

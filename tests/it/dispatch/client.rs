@@ -244,7 +244,11 @@ async fn a_session_ends_and_is_no_other_s(world: Arc<World>) {
         page.post("/v1/client/chat", &chat(wrong, "say hi")).refused(401, "session_expired").await;
     }
     let ended = node.with_state(|state| async move {
-        state.store.due_documents("client_session", state.clock.now().after(std::time::Duration::from_secs(25 * 3_600)), 10).await.unwrap()
+        state
+            .store
+            .due_documents("client_session", state.clock.now().after(std::time::Duration::from_secs(25 * 3_600)), &[], 10)
+            .await
+            .unwrap()
     });
     assert_eq!(ended.await.len(), 2, "sessions end a day after their last message");
     // What another session began cannot be continued.
@@ -566,6 +570,16 @@ async fn an_owner_says_who_the_user_is(world: Arc<World>) {
         init(wrong).refused(401, "invalid_identity_proof").await;
         history(&second, wrong).refused(401, "invalid_identity_proof").await;
     }
+    // Forgotten, she has no history, until she comes again; nobody forgets her with a wrong proof, or without a session.
+    let reset = |session: &str, proof: &str| {
+        page.call(Method::POST, &format!("/v1/client/visitor/reset{session}")).header("x-identity-proof", proof)
+    };
+    let session = format!("?sessionId={}", second["sessionId"].as_str().unwrap());
+    reset("", &other).refused(400, "invalid_query").await;
+    reset(&session, &wrong[0]).refused(401, "invalid_identity_proof").await;
+    assert_eq!(history(&second, &other).ok().await["data"].as_array().unwrap().len(), 1);
+    reset(&session, &other).ok().await;
+    assert_eq!(history(&second, &other).ok().await["data"], json!([]));
     // A token that names no secret reads none; one whose secret is gone says so.
     node.bare(Method::PUT, &format!("/v1/client-tokens/{id}"))
         .bearer(crate::support::world::KEY)

@@ -9,7 +9,13 @@ use super::{flow, refuses, step};
 use crate::support::sink::Reply;
 use crate::support::world::{KEY, Node, World};
 
-on_both!(files_are_kept_and_opened_by_their_urls, documents_are_printed, what_is_no_file_says_so, a_bucket_is_asked_in_its_own_words,);
+on_both!(
+    files_are_kept_and_opened_by_their_urls,
+    documents_are_printed,
+    a_printing_ends_with_its_step,
+    what_is_no_file_says_so,
+    a_bucket_is_asked_in_its_own_words,
+);
 
 async fn made(node: &Node, kind: &str, config: Value) -> Value {
     node.result(&flow(json!([step("file", kind, config)]))).await
@@ -33,6 +39,24 @@ async fn files_are_kept_and_opened_by_their_urls(world: Arc<World>) {
     let url = file["url"].as_str().unwrap();
     let answer = opened(&node, url).await;
     assert_eq!((answer.status, answer.text().as_str(), answer.header("content-type")), (200, "hello", Some("text/html")));
+    // Or a part of it.
+    let path = url.split_once("//").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..])).unwrap();
+    for (range, status, text, told) in [
+        ("bytes=1-3", 206, "ell", Some("bytes 1-3/5")),
+        ("bytes=3-", 206, "lo", Some("bytes 3-4/5")),
+        ("bytes=-2", 206, "lo", Some("bytes 3-4/5")),
+        ("bytes=2-99", 206, "llo", Some("bytes 2-4/5")),
+        ("bytes=0-0,2-3", 200, "hello", None),
+        ("lines=1-2", 200, "hello", None),
+        ("bytes=x", 200, "hello", None),
+    ] {
+        let part = node.bare(Method::GET, path).header("range", range).send().await;
+        assert_eq!((part.status, part.text().as_str(), part.header("content-range")), (status, text, told), "{range}");
+    }
+    let beyond = node.bare(Method::GET, path).header("range", "bytes=5-").refused(416, "range_not_satisfiable").await;
+    assert_eq!(beyond.header("content-range"), Some("bytes */5"));
+    let newer = node.bare(Method::GET, path).header("range", "bytes=1-3").header("if-range", "\"other\"").send().await;
+    assert_eq!((newer.status, newer.text().as_str(), newer.header("accept-ranges")), (200, "hello", Some("bytes")));
     // Nothing in it runs in a browser, and no one keeps it.
     assert!(answer.header("content-security-policy").unwrap().starts_with("sandbox"));
     assert_eq!((answer.header("x-content-type-options"), answer.header("cache-control")), (Some("nosniff"), Some("private, no-store")));
@@ -58,6 +82,36 @@ async fn files_are_kept_and_opened_by_their_urls(world: Arc<World>) {
     node.bare(Method::DELETE, &path).bearer(KEY).ok().await;
     node.bare(Method::DELETE, &path).bearer(KEY).refused(404, "not_found").await;
     assert_eq!(opened(&node, url).await.status, 404);
+}
+
+async fn a_printing_ends_with_its_step(world: Arc<World>) {
+    let node = world.node();
+    // Far more than a second's work.
+    let long = "<table><tr><td>word <b>word</b></td></tr></table>".repeat(8_000);
+    let mut slow = step("slow", "generate-pdf", json!({ "html": long }));
+    slow["timeoutMs"] = json!(1_500);
+    let told = node.dispatch(&flow(json!([slow]))).await;
+    assert_eq!(told.step("slow")["code"], "step_timeout", "{}", told.step("slow"));
+    // Nothing of it goes on, and the next one has the printer.
+    for _ in 0..200 {
+        if printing() == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(printing(), 0, "a printing goes on");
+    assert_eq!(made(&node, "generate-pdf", json!({ "html": "<p>short" })).await["success"], true);
+}
+
+/// Processes of this one that print.
+fn printing() -> usize {
+    let of_this =
+        |status: &str| status.lines().any(|line| line.strip_prefix("PPid:").map(str::trim) == Some(&std::process::id().to_string()));
+    let prints = |process: &std::path::Path| {
+        let read = |name: &str| std::fs::read_to_string(process.join(name)).unwrap_or_default();
+        read("cmdline").contains("print-worker") && of_this(&read("status"))
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| prints(&entry.path())).count()
 }
 
 async fn documents_are_printed(world: Arc<World>) {

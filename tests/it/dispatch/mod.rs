@@ -74,7 +74,7 @@ mod transcripts;
 mod vectors;
 
 /// An inline flow of these steps.
-fn flow(steps: Value) -> Value {
+pub fn flow(steps: Value) -> Value {
     json!({ "flow": { "name": "Test", "steps": steps } })
 }
 

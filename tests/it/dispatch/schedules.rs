@@ -153,7 +153,7 @@ async fn a_schedule_is_paused_resumed_and_fired_by_hand(world: Arc<World>) {
     let before = firings(&node, &made["id"], 1).await.len();
     node.post(&format!("{at}/run")).ok().await;
     let due = node.with_state(|state| async move {
-        state.store.due_documents("schedule", state.clock.now().after(Duration::from_secs(3_600)), 10).await.unwrap().len()
+        state.store.due_documents("schedule", state.clock.now().after(Duration::from_secs(3_600)), &[], 10).await.unwrap().len()
     });
     assert_eq!(due.await, 0, "a paused schedule is never due");
     let resumed = node.post(&format!("{at}/resume")).ok().await;

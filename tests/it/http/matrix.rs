@@ -53,6 +53,8 @@ fn anywhere(path: &str) -> String {
         .replace("{cronId}", &format!("cron_{suffix}"))
         .replace("{entryId}", &format!("dlq_{suffix}"))
         .replace("{triggerId}", &format!("trig_{suffix}"))
+        .replace("{webhookId}", &format!("hook_{suffix}"))
+        .replace("{deliveryId}", &format!("msg_{suffix}"))
         .replace("{queueName}", "nowhere")
         .replace("{workflowName}", "nobody")
         .replace("{workflow}", "nobody")
@@ -120,6 +122,8 @@ struct Property {
     letter: String,
     cron: String,
     trigger: String,
+    /// A webhook, and something that it was told.
+    webhook: (String, String),
     /// Runs of a workflow: one that waits, and one that could not be undone.
     workflow_runs: [String; 2],
     /// Has ended.
@@ -198,6 +202,9 @@ impl Property {
         let begun = app.post("/workflows/mine").json(&json!({})).ok().await["run_id"].as_str().unwrap().to_owned();
         let failed = app.post("/workflows/stuck").json(&json!({})).send().await.json()["details"]["run_id"].as_str().unwrap().to_owned();
         let workflow_runs = [begun, failed];
+        let hook = app.post("/v1/webhooks").json(&json!({ "url": sink.url("/told") })).ok().await["id"].as_str().unwrap().to_owned();
+        let told = app.post(&format!("/v1/webhooks/{hook}/test")).ok().await["id"].as_str().unwrap().to_owned();
+        let webhook = (hook, told);
         let said = json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false });
         let spoken = app.post(&format!("/v1/agents/{}/execute", agent["id"].as_str().unwrap())).json(&said).ok().await;
         Self {
@@ -212,6 +219,7 @@ impl Property {
             letter,
             cron,
             trigger,
+            webhook,
             workflow_runs,
             ended: json!({ "id": kept["executionId"] }),
             waits: paused(
@@ -285,6 +293,8 @@ impl Property {
             .replace("{cronId}", &self.cron)
             .replace("{entryId}", &self.letter)
             .replace("{triggerId}", &self.trigger)
+            .replace("{webhookId}", &self.webhook.0)
+            .replace("{deliveryId}", &self.webhook.1)
             .replace("{queueName}", "q")
             .replace("{workflowName}", "f")
             .replace("{workflow}", "mine")
@@ -300,6 +310,7 @@ impl Property {
         match operation {
             "PUT /v1/crons/{cronId}" => Some(json!({ "payload": 1 })),
             "PUT /v1/triggers/{triggerId}" => Some(json!({ "enabled": true })),
+            "PUT /v1/webhooks/{webhookId}" => Some(json!({ "description": "x" })),
             "PUT /v1/queues/{queueName}" => Some(json!({ "paused": true })),
             "POST /v1/workflows/{workflowName}/runs" => Some(json!({})),
             "POST /v1/workflows/runs/{runId}/replay" => Some(json!({ "from_step": "s" })),
@@ -473,7 +484,7 @@ async fn what_belongs_to_another_tenant_is_not_there() {
                 "{name} tells a foreign id from a missing one"
             );
             let none = nowhere(path).replace("openai", "gemini");
-            if ["{jobId}", "{cronId}", "{entryId}", "{runId}", "{triggerId}"].iter().any(|id| path.contains(id)) {
+            if ["{jobId}", "{cronId}", "{entryId}", "{runId}", "{triggerId}", "{webhookId}"].iter().any(|id| path.contains(id)) {
                 // Its contract says so; a text that is no id tells nothing of what there is.
                 app.bare(method.clone(), &none).bearer(&stranger).refused(400, "invalid_id").await;
                 continue;

@@ -6,6 +6,7 @@
 //! `DISPATCH_SIM_SEEDS` sets how many seeds the test tries.
 
 mod check;
+mod crons;
 mod dice;
 mod flows;
 mod ledger;

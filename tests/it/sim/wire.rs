@@ -15,8 +15,8 @@ use dispatch::store::memory::MemoryStore;
 use dispatch::store::{
     Accounts, Answer, ApiKey, Begun, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery, DocumentRow,
     Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest, NewJob, NewRun,
-    Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow,
-    Secrets, SharedStore, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
+    Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs,
+    SavedFlow, Secrets, SharedStore, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
@@ -141,8 +141,12 @@ macro_rules! pass {
 macro_rules! pass_the_rest {
     ($type:ty) => {
         pass! { $type;
+            Notices {
+                fn noticed_runs(except: &[TenantId], limit: u32) -> Vec<(TenantId, RunId)>;
+                fn notice_told(tenant: TenantId, run: RunId, commit: i64) -> bool;
+            }
             Logs {
-                fn bulky_logs(before: Timestamp, limit: u32) -> Vec<(TenantId, RunId)>;
+                fn bulky_logs(before: Timestamp, except: &[TenantId], limit: u32) -> Vec<(TenantId, RunId)>;
                 fn shrink_logs(logs: Vec<SmallLog>) -> u64;
             }
             Jobs {
@@ -207,7 +211,7 @@ macro_rules! pass_the_rest {
                 fn list_documents(tenant: TenantId, kind: &str, query: DocumentQuery) -> Vec<DocumentRow>;
                 fn delete_document(tenant: TenantId, kind: &str, id: &str) -> bool;
                 fn delete_documents_of(tenant: TenantId, kind: &str, parent: &str) -> u64;
-                fn due_documents(kind: &str, now: Timestamp, limit: u32) -> Vec<(TenantId, DocumentRow)>;
+                fn due_documents(kind: &str, now: Timestamp, except: &[TenantId], limit: u32) -> Vec<(TenantId, DocumentRow)>;
             }
             Secrets {
                 fn create_secret(tenant: TenantId, secret: StoredSecret) -> ();
@@ -253,7 +257,7 @@ pass! { Line;
         fn commit_run(commit: Commit) -> Committed;
         fn claim_runs(claim: Claim) -> Vec<Lease>;
         fn renew_runs(node: NodeId, held: &[(RunId, Epoch)], until: Timestamp) -> Vec<Renewed>;
-        fn next_wake() -> Option<Timestamp>;
+        fn next_wake(except: &[TenantId]) -> Option<Timestamp>;
         fn request_cancel(tenant: TenantId, run: RunId, now: Timestamp) -> Option<RunState>;
         fn find_run(tenant: TenantId, run: RunId) -> Option<Run>;
         fn list_runs(tenant: TenantId, filter: RunFilter) -> Vec<RunSummary>;
@@ -277,7 +281,7 @@ pass_the_rest!(Line);
 
 pass! { Watched;
     Runs {
-        fn next_wake() -> Option<Timestamp>;
+        fn next_wake(except: &[TenantId]) -> Option<Timestamp>;
         fn request_cancel(tenant: TenantId, run: RunId, now: Timestamp) -> Option<RunState>;
         fn find_run(tenant: TenantId, run: RunId) -> Option<Run>;
         fn list_runs(tenant: TenantId, filter: RunFilter) -> Vec<RunSummary>;
@@ -301,7 +305,7 @@ pass! { Watched;
         }
 
         async fn claim_runs(&self, claim: Claim) -> StoreResult<Vec<Lease>> {
-            let leases = self.store.claim_runs(claim).await?;
+            let leases = self.store.claim_runs(claim.clone()).await?;
             leases.iter().for_each(|lease| self.ledger.claimed(&claim, lease));
             Ok(leases)
         }

@@ -199,6 +199,8 @@ impl World {
             assets: Assets::new(Arc::new(InMemory::new()), store.clone(), vault.clone(), self.clock.clone(), "http://localhost"),
             egress: egress(),
             sandbox: Sandbox::new(Limits::default(), self.clock.clone()),
+            printer: dispatch::html::Printer::new(None),
+            listeners: dispatch::engine::notice::Listeners::default(),
             vault,
             clock: self.clock.clone(),
             node,

@@ -60,6 +60,7 @@ contract! {
         a_lease_tells_everything_that_is_needed_to_go_on,
         the_longest_due_run_is_claimed_first,
         one_run_can_be_claimed_by_name,
+        runs_of_some_tenants_are_left_where_they_are,
         two_nodes_never_claim_the_same_run,
         leases_are_renewed_by_their_owner,
         a_lease_is_either_renewed_or_taken_over,
@@ -162,6 +163,7 @@ contract! {
     ],
     jobs: [
         a_job_goes_from_its_queue_to_its_end,
+        jobs_of_some_tenants_do_not_begin,
         a_failure_is_retried_when_its_time_comes,
         the_higher_priority_goes_first_then_the_longer_due,
         two_nodes_never_take_one_job_nor_more_than_a_queue_allows,

@@ -141,6 +141,23 @@ impl Schema {
         PgConnection::connect(&self.server).await.expect(MISSING)
     }
 
+    /// Every row of every table, as text.
+    pub async fn dump(&self) -> String {
+        let mut connection = self.connect().await;
+        let tables: Vec<String> = sqlx::query_scalar("select tablename from pg_tables where schemaname = $1")
+            .bind(&self.name)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let mut dump = String::new();
+        for table in tables {
+            let all = format!("select coalesce(string_agg(t::text, chr(10)), '') from \"{table}\" t");
+            dump.push_str(&sqlx::query_scalar::<_, String>(AssertSqlSafe(all)).fetch_one(&mut connection).await.unwrap());
+            dump.push('\n');
+        }
+        dump
+    }
+
     async fn execute(&self, sql: String) {
         let mut server = self.server().await;
         server.execute(AssertSqlSafe(sql)).await.unwrap();

@@ -121,7 +121,7 @@ async fn a_job_that_cannot_be_read_does_not_stop_the_others() {
     }
     let mut outsider = outsider(&path).await;
     sqlx::query("update jobs set body = '{' where id = $1").bind(ids[0].suffix()).execute(&mut outsider).await.unwrap();
-    let claim = JobClaim { node: world.node, now: world.now, check_at: world.at(30), max: 10 };
+    let claim = JobClaim { node: world.node, now: world.now, check_at: world.at(30), max: 10, except: Vec::new() };
     let claimed = store.claim_jobs(claim).await.unwrap();
     assert_eq!(claimed.jobs.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), ids[1..]);
 }

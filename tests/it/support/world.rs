@@ -140,7 +140,7 @@ impl World {
         config.allow_private = vec!["127.0.0.1/32".parse().unwrap()];
         config.workers.lease = Duration::from_secs(2);
         config.limits.rate = None;
-        config.script_program = Some(env!("CARGO_BIN_EXE_dispatch").into());
+        config.own_program = Some(env!("CARGO_BIN_EXE_dispatch").into());
         let urls = [("OPENAI", "/v1"), ("ANTHROPIC", ""), ("GEMINI", "")];
         for (name, path) in urls {
             config.env.insert(format!("{name}_API_KEY"), PROVIDER_KEY.into());
@@ -271,7 +271,12 @@ impl Node {
     /// Ends at once, whatever it is doing.
     pub async fn kill(&self) {
         let Some(runtime) = self.runtime.lock().take() else { return };
-        self.state.lock().take();
+        let state = self.state.lock().take();
+        if let Some(state) = state {
+            // Tasks are dropped one after the other, and one that outlives its connection takes it for a failure: what has died commits nothing more.
+            let closed = runtime.spawn(async move { tokio::time::timeout(Duration::from_millis(500), state.store.close()).await.is_ok() });
+            let _ = closed.await;
+        }
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await.unwrap();
     }
 

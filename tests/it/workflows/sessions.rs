@@ -18,7 +18,7 @@ use crate::support::world::{KEY, Node, World};
 
 on_both!(a_session_stands_for_its_key, handshakes_that_prove_nothing);
 
-async fn tenant(node: &Node) -> String {
+pub(super) async fn tenant(node: &Node) -> String {
     node.with_state(|state| async move { state.store.list_tenants().await.unwrap()[0].id.to_string() }).await
 }
 
@@ -35,7 +35,16 @@ async fn begin(node: &Node, tenant: &str, key: &str, public: &[u8; 32], nonce: &
 }
 
 /// The whole handshake with a private key of the tenant's; the answer to its second half.
-async fn handshake(node: &Node, tenant: &str, key: &str, private: &[u8; 32]) -> (Value, Answer) {
+pub(super) async fn handshake(node: &Node, tenant: &str, key: &str, private: &[u8; 32]) -> (Value, Answer) {
+    shake(node, tenant, key, private, None).await
+}
+
+/// A handshake that puts another private key in the place of one.
+pub(super) async fn rotate(node: &Node, tenant: &str, key: &str, private: &[u8; 32], next: &[u8; 32]) -> Answer {
+    shake(node, tenant, key, private, Some(next)).await.1
+}
+
+async fn shake(node: &Node, tenant: &str, key: &str, private: &[u8; 32], next: Option<&[u8; 32]>) -> (Value, Answer) {
     let (ours, nonce) = (StaticSecret::from([7; 32]), [3; 16]);
     let begun = begin(node, tenant, key, PublicKey::from(&ours).as_bytes(), &nonce).await;
     assert_eq!(begun.status, 200, "{}", begun.text());
@@ -45,12 +54,17 @@ async fn handshake(node: &Node, tenant: &str, key: &str, private: &[u8; 32]) -> 
     let shared = ours.diffie_hellman(&PublicKey::from(theirs));
     let salt = [nonce.as_slice(), &bytes("nonce")].concat();
     let session_key = derive(shared.as_bytes(), &salt, &[b"dispatched/session/v1", tenant.as_bytes()].concat());
-    let wrapping = derive(private, tenant.as_bytes(), b"dispatched/wrap/v1");
     let id = begun["handshake_id"].as_str().unwrap();
-    let sealed = Aes256Gcm::new(&session_key.into()).encrypt(&[9; 12].into(), Payload { msg: &wrapping, aad: id.as_bytes() }).unwrap();
-    let body = json!({
-        "handshake_id": id, "tenant_id": tenant, "sealed_key": { "nonce": STANDARD.encode([9; 12]), "ciphertext": STANDARD.encode(sealed) },
-    });
+    let seal = |private: &[u8; 32], nonce: [u8; 12], aad: &str| {
+        let wrapping = derive(private, tenant.as_bytes(), b"dispatched/wrap/v1");
+        let payload = Payload { msg: &wrapping, aad: aad.as_bytes() };
+        let sealed = Aes256Gcm::new(&session_key.into()).encrypt(&nonce.into(), payload).unwrap();
+        json!({ "nonce": STANDARD.encode(nonce), "ciphertext": STANDARD.encode(sealed) })
+    };
+    let mut body = json!({ "handshake_id": id, "tenant_id": tenant, "sealed_key": seal(private, [9; 12], id) });
+    if let Some(next) = next {
+        body["next_key"] = seal(next, [8; 12], &format!("{id}/next"));
+    }
     let answer = node.bare(Method::POST, "/api/session/confirm").json(&body).send().await;
     (body, answer)
 }

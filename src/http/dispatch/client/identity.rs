@@ -28,6 +28,10 @@ impl<'a> Proof<'a> {
         Self(headers.get(HEADER).map(|value| value.to_str().unwrap_or_default()))
     }
 
+    pub const fn is_shown(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// What becomes of it, as pages are told.
     pub const fn status(&self, settings: &Settings) -> &'static str {
         match (self.0, &settings.identity_secret) {

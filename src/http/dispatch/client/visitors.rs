@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
+use crate::http::extract::Params;
 use crate::id::{ClientTokenId, ConversationId, TenantId, VisitorId};
 use crate::secret::Secret;
 use crate::store::{Collection, Document, Kept, StoreError};
@@ -153,7 +154,30 @@ pub(super) async fn change(door: &Door, tenant: TenantId, visitor: &Kept<Visitor
     Collection::of(&*door.store, tenant).amend(visitor.clone(), now, edit).await.map(drop)
 }
 
-async fn reset(State(door): State<Door>, headers: HeaderMap) -> Result<Json<Reset>> {
+/// What a reset is about, besides the headers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "VisitorResetQuery")]
+struct ResetQuery {
+    /// The page's session; with it the user whom `X-Identity-Proof` proves is forgotten, on every device.
+    session_id: Option<String>,
+}
+
+async fn reset(State(door): State<Door>, Params(query): Params<ResetQuery>, headers: HeaderMap) -> Result<Json<Reset>> {
+    let proof = Proof::of(&headers);
+    if let Some(session) = query.session_id {
+        let guest = door.guest(&Secret::new(session), &headers).await?;
+        let (tenant, token) = (guest.tenant, &guest.token);
+        if let Some(user) = proof.user(&door, tenant, &token.body.settings).await? {
+            let all = Collection::<Visitor>::of(&*door.store, tenant);
+            if let Some(visitor) = all.find_at(&place(token.id, &user)).await? {
+                all.delete(visitor.id).await?;
+            }
+        }
+    } else if proof.is_shown() {
+        return Err(Error::new(Kind::Malformed, "invalid_query", "an identity proof is read for a session only")
+            .next("add `sessionId` to the query"));
+    }
     let text = headers.get(HEADER).and_then(|value| value.to_str().ok()).map(Secret::new);
     if let Some(ticket) = text.and_then(|text| ticket::read(&text, &[PREFIX])) {
         let all = Collection::<Visitor>::of(&*door.store, ticket.tenant);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::super::agent_document::AgentDocument;
 use super::super::document::FlowDocument;
 use crate::engine::Decision;
-use crate::error::{Problem, Problems, misfit, pointer};
+use crate::error::{Problem, Problems};
 use crate::id::{RunId, WaitId};
 use crate::secret::Secret;
 
@@ -48,7 +48,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Part<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Some(value) = Option::<Value>::deserialize(deserializer)? else { return Ok(Self(Ok(None))) };
         let read = serde_path_to_error::deserialize(value).map(Some);
-        Ok(Self(read.map_err(|error| Problem { pointer: pointer(error.path()), message: misfit(error.inner()) })))
+        Ok(Self(read.map_err(|error| Problem::misfit(&error))))
     }
 }
 

@@ -15,7 +15,7 @@ use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDoc
 use crate::clock::Clock;
 use crate::engine::plan::Plan;
 use crate::engine::{Engine, StartRun};
-use crate::error::{Error, Kind, Problems, Result, misfit, pointer};
+use crate::error::{Error, Kind, Problem, Problems, Result};
 use crate::http::AppState;
 use crate::id::{AgentId, FlowId, FlowVersionId, RecordId, TenantId};
 use crate::model::run::{Budget, RunInput, RunOptions};
@@ -477,9 +477,7 @@ fn record_mode(options: &OptionsDocument, record: Option<&RecordDocument>, probl
 }
 
 fn read<T: DeserializeOwned>(part: Option<Map<String, Value>>, at: &str, problems: &mut Problems) -> Option<T> {
-    serde_path_to_error::deserialize(Value::Object(part?))
-        .map_err(|error| problems.add(format!("{at}{}", pointer(error.path())), misfit(error.inner())))
-        .ok()
+    serde_path_to_error::deserialize(Value::Object(part?)).map_err(|error| problems.0.push(Problem::misfit(&error).under(at))).ok()
 }
 
 /// Puts the faults of a part among the others; a failure that is no fault of the document comes through as it is.
@@ -543,7 +541,7 @@ fn client_tools(tools: Vec<Value>, problems: &mut Problems) -> Vec<Value> {
                     faults.0.into_iter().for_each(|fault| problems.add(format!("{at}{}", fault.pointer), fault.message));
                 }
             }
-            Err(error) => problems.add(format!("{at}{}", pointer(error.path())), misfit(error.inner())),
+            Err(error) => problems.0.push(Problem::misfit(&error).under(&at)),
         }
         named.push(tool);
     }

@@ -184,9 +184,7 @@ fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Schedule> {
 }
 
 fn part<T: serde::de::DeserializeOwned>(given: Option<Value>, at: &str, problems: &mut Problems) -> Option<T> {
-    serde_path_to_error::deserialize(given?)
-        .map_err(|error| problems.add(format!("{at}{}", crate::error::pointer(error.path())), crate::error::misfit(error.inner())))
-        .ok()
+    serde_path_to_error::deserialize(given?).map_err(|error| problems.0.push(Problem::misfit(&error).under(at))).ok()
 }
 
 /// The schedule that an input makes of an old one, or of none. What it would run is resolved as it will be, so that faults are told now.

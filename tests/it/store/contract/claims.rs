@@ -14,7 +14,7 @@ pub async fn an_expired_lease_is_taken_over(site: Site) {
     let run = world.start(store).await;
     world.done(store, world.commit(run, 1, RunState::Running)).await;
     let claim = Claim { node: world.rival, now: world.at(10), until: world.at(20), ..world.claim() };
-    assert!(store.claim_runs(Claim { now: world.at(9), ..claim }).await.unwrap().is_empty(), "not before it expires");
+    assert!(store.claim_runs(Claim { now: world.at(9), ..claim.clone() }).await.unwrap().is_empty(), "not before it expires");
     let leases = store.claim_runs(claim).await.unwrap();
     let lease = &leases[0];
     assert_eq!((lease.run.id, lease.run.epoch, lease.run.commit), (run, Epoch(2), 1));
@@ -70,7 +70,7 @@ pub async fn the_longest_due_run_is_claimed_first(site: Site) {
         expected.push((seconds, run));
     }
     expected.sort_unstable();
-    assert_eq!(store.next_wake().await.unwrap(), Some(world.at(1)));
+    assert_eq!(store.next_wake(&[]).await.unwrap(), Some(world.at(1)));
     assert!(store.claim_runs(world.claim()).await.unwrap().is_empty(), "a timer that has not passed");
     let claimed = async |max| -> Vec<_> {
         let claim = Claim { now: world.at(5), until: world.at(60), max, ..world.claim() };
@@ -78,9 +78,9 @@ pub async fn the_longest_due_run_is_claimed_first(site: Site) {
     };
     assert_eq!(claimed(0).await, []);
     assert_eq!(claimed(2).await, [expected[0].1, expected[1].1]);
-    assert_eq!(store.next_wake().await.unwrap(), Some(world.at(3)));
+    assert_eq!(store.next_wake(&[]).await.unwrap(), Some(world.at(3)));
     assert_eq!(claimed(64).await, [expected[2].1]);
-    assert_eq!(store.next_wake().await.unwrap(), Some(world.at(60)), "the leases' end");
+    assert_eq!(store.next_wake(&[]).await.unwrap(), Some(world.at(60)), "the leases' end");
 }
 
 pub async fn one_run_can_be_claimed_by_name(site: Site) {
@@ -90,6 +90,16 @@ pub async fn one_run_can_be_claimed_by_name(site: Site) {
     let leases = store.claim_runs(Claim { only: Some(run), ..world.claim() }).await.unwrap();
     assert_eq!(leases.iter().map(|lease| lease.run.id).collect::<Vec<_>>(), [run]);
     assert!(store.claim_runs(Claim { only: Some(run), ..world.claim() }).await.unwrap().is_empty());
+}
+
+pub async fn runs_of_some_tenants_are_left_where_they_are(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let run = world.create(store, world.queued()).await;
+    let without = |tenant| Claim { only: Some(run), except: vec![tenant], ..world.claim() };
+    assert!(store.claim_runs(without(world.tenant)).await.unwrap().is_empty());
+    assert_eq!(store.next_wake(&[world.tenant]).await.unwrap(), None);
+    assert_eq!(store.next_wake(&[world.stranger]).await.unwrap(), Some(world.now));
+    assert_eq!(store.claim_runs(without(world.stranger)).await.unwrap().len(), 1);
 }
 
 pub async fn two_nodes_never_claim_the_same_run(site: Site) {
@@ -102,7 +112,7 @@ pub async fn two_nodes_never_claim_the_same_run(site: Site) {
             let mut empty = 0;
             // Runs that the other one is taking right now are skipped, so one empty answer is not the end.
             while empty < 3 {
-                let leases = store.claim_runs(claim).await.unwrap();
+                let leases = store.claim_runs(claim.clone()).await.unwrap();
                 empty = if leases.is_empty() { empty + 1 } else { 0 };
                 mine.extend(leases.into_iter().map(|lease| lease.run.id));
             }
@@ -140,7 +150,7 @@ pub async fn a_lease_is_either_renewed_or_taken_over(site: Site) {
     let (world, store, other) = (world(), &site.store, site.other().await);
     for _ in 0..30 {
         let run = world.start(store).await;
-        let claim = Claim { node: world.rival, now: world.at(11), until: world.at(30), max: 1, only: Some(run) };
+        let claim = Claim { node: world.rival, now: world.at(11), until: world.at(30), max: 1, only: Some(run), except: Vec::new() };
         let held = [(run, Epoch(1))];
         let (renewed, claimed) = tokio::join!(store.renew_runs(world.node, &held, world.at(40)), other.claim_runs(claim));
         let (renewed, claimed) = (renewed.unwrap().len(), claimed.unwrap().len());

@@ -89,7 +89,7 @@ pub async fn an_ended_run_is_never_due(site: Site) {
     let run = world.start(store).await;
     world.done(store, Commit { wake_at: Some(world.now), ..world.commit(run, 1, RunState::Completed) }).await;
     assert!(store.claim_runs(world.claim()).await.unwrap().is_empty());
-    assert_eq!(store.next_wake().await.unwrap(), None);
+    assert_eq!(store.next_wake(&[]).await.unwrap(), None);
 }
 
 pub async fn a_nudged_run_does_not_pause(site: Site) {

@@ -87,10 +87,12 @@ pub async fn what_is_due_is_found_for_every_tenant(site: Site) {
         store.create_document(world.tenant, &kind, row.clone()).await.unwrap();
     }
     store.create_document(world.stranger, &kind, theirs.clone()).await.unwrap();
-    let found = async |seconds, limit| store.due_documents(&kind, world.at(seconds), limit).await.unwrap();
+    let found = async |seconds, limit| store.due_documents(&kind, world.at(seconds), &[], limit).await.unwrap();
     assert!(found(9, 10).await.is_empty());
     assert_eq!(found(10, 10).await, [(world.tenant, early.clone())], "at the very time");
     assert_eq!(found(30, 2).await, [(world.tenant, early.clone()), (world.stranger, theirs)], "the longest due first");
+    let others = store.due_documents(&kind, world.at(30), &[world.stranger], 10).await.unwrap();
+    assert!(others.len() == 2 && others.iter().all(|(tenant, _)| *tenant == world.tenant), "{others:?}");
     assert!(store.replace_document(world.tenant, &kind, DocumentRow { version: 2, due_at: None, ..early }).await.unwrap());
     assert_eq!(found(30, 10).await.len(), 2);
 }

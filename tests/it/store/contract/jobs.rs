@@ -50,7 +50,7 @@ async fn enqueue(store: &SharedStore, job: Job) -> Job {
 }
 
 fn claim(world: &World, now: Timestamp, max: u32) -> JobClaim {
-    JobClaim { node: world.node, now, check_at: now.after(Duration::from_secs(30)), max }
+    JobClaim { node: world.node, now, check_at: now.after(Duration::from_secs(30)), max, except: Vec::new() }
 }
 
 async fn claimed(store: &SharedStore, claim: JobClaim) -> Vec<JobId> {
@@ -84,6 +84,14 @@ pub async fn a_job_goes_from_its_queue_to_its_end(site: Site) {
     assert!(!store.end_job(end(&new, JobState::Failed, world.at(4))).await.unwrap(), "it is over");
     let done = store.find_job(world.tenant, new.id).await.unwrap().unwrap();
     assert_eq!((done.state, done.completed_at, done.worker, done.retry_count), (JobState::Completed, Some(world.at(3)), None, 0));
+}
+
+pub async fn jobs_of_some_tenants_do_not_begin(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let new = enqueue(store, job(&world)).await;
+    let without = |tenant| JobClaim { except: vec![tenant], ..claim(&world, world.at(1), 10) };
+    assert!(claimed(store, without(world.tenant)).await.is_empty());
+    assert_eq!(claimed(store, without(world.stranger)).await, [new.id]);
 }
 
 pub async fn a_failure_is_retried_when_its_time_comes(site: Site) {

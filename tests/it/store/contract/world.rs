@@ -82,6 +82,7 @@ impl World {
     /// Commit `number` under epoch 1, with one journal entry and two events.
     pub fn commit(&self, run: RunId, number: i64, state: RunState) -> Commit {
         Commit {
+            tenant: self.tenant,
             run,
             epoch: Epoch(1),
             number,
@@ -131,7 +132,7 @@ impl World {
 
     /// A claim of everything that is due now.
     pub fn claim(&self) -> Claim {
-        Claim { node: self.node, now: self.now, until: self.at(10), max: 64, only: None }
+        Claim { node: self.node, now: self.now, until: self.at(10), max: 64, only: None, except: Vec::new() }
     }
 
     /// Creates a leased run.

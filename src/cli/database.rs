@@ -1,0 +1,35 @@
+//! The database that a command works on itself, without a server.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use crate::app;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::store::SharedStore;
+
+/// Where it is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Location {
+    /// Folder of the embedded database.
+    #[arg(long, env = "DISPATCH_DATA", default_value = "dispatch-data", global = true)]
+    data: PathBuf,
+    /// `sqlite://path` or `postgres://user@host/database`; the one in the data folder when absent.
+    #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true, global = true)]
+    database_url: Option<String>,
+}
+
+impl Location {
+    /// Opens a database that a server has used; it is not a command's to make one.
+    pub async fn open(self, clock: &Clock) -> Result<(Config, SharedStore)> {
+        let master_key = std::env::var("DISPATCH_MASTER_KEY").ok().map(crate::secret::Secret::new);
+        let config = Config { database_url: self.database_url, env: HashMap::new(), master_key, ..Config::new(self.data) };
+        if config.database_url.is_none() && !app::database_file(&config).exists() {
+            return Err(Error::new(Kind::Missing, "database_not_found", format!("there is no database in {}", config.data.display()))
+                .next("name its folder with --data, or start `dispatch serve` once: it makes the database and prints a key"));
+        }
+        let store = app::open(&config, clock).await?;
+        Ok((config, store))
+    }
+}

@@ -1,0 +1,198 @@
+//! Events between runs: what is published under a name is kept until a run that waits for it takes it, the oldest first, each once.
+//!
+//! A run says that it waits before it looks, and whoever publishes looks for waiters once the event is kept: neither can miss the other.
+//!
+//! Must not know: which step waits, who published, what else an event begins.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Parts;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::id::{EventId, RunId, TenantId, WaiterId};
+use crate::store::{Collection, Document, Kept, StoreError, StoreResult};
+
+/// How long an event waits for somebody to take it.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Events, or waiters, that are read at once.
+const PAGE: u32 = 200;
+/// Longest name, in characters.
+const LONGEST_NAME: usize = 200;
+
+/// An event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    pub name: String,
+    pub payload: Value,
+    /// The waiting that took it.
+    pub taken_by: Option<String>,
+    /// Whatever it begins has begun.
+    pub told: bool,
+    pub forget_at: Timestamp,
+}
+
+impl Document for Published {
+    const KIND: &'static str = "event";
+    const TAKEN: &'static str = "the event";
+    type Id = EventId;
+
+    /// One waiting takes one event.
+    fn place(&self) -> Option<String> {
+        self.taken_by.clone()
+    }
+
+    /// Those of its name that nobody has taken.
+    fn parent(&self) -> Option<String> {
+        self.taken_by.is_none().then(|| self.name.clone())
+    }
+
+    fn due_at(&self) -> Option<Timestamp> {
+        Some(if self.told { self.forget_at } else { Timestamp::from_millis(0) })
+    }
+}
+
+/// A run that waits for an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiter {
+    name: String,
+    run: RunId,
+    /// Which waiting of the run.
+    waiting: String,
+    forget_at: Timestamp,
+}
+
+impl Document for Waiter {
+    const KIND: &'static str = "event_waiter";
+    const TAKEN: &'static str = "the waiter";
+    type Id = WaiterId;
+
+    fn place(&self) -> Option<String> {
+        Some(self.waiting.clone())
+    }
+
+    fn parent(&self) -> Option<String> {
+        Some(self.name.clone())
+    }
+
+    fn due_at(&self) -> Option<Timestamp> {
+        Some(self.forget_at)
+    }
+}
+
+/// Whether a text can be an event's name.
+pub fn is_event_name(name: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&name.chars().count()) && !name.contains(char::is_control)
+}
+
+/// The events of a tenant.
+#[derive(Clone, Copy)]
+pub struct Bus<'a> {
+    parts: &'a Parts,
+    tenant: TenantId,
+}
+
+impl<'a> Bus<'a> {
+    pub const fn new(parts: &'a Parts, tenant: TenantId) -> Self {
+        Self { parts, tenant }
+    }
+
+    fn events(&self) -> Collection<'a, Published> {
+        Collection::of(&*self.parts.store, self.tenant)
+    }
+
+    fn waiters(&self) -> Collection<'a, Waiter> {
+        Collection::of(&*self.parts.store, self.tenant)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// Publishes an event; durable when it returns, and runs that wait for it look. The same id again is the same event.
+    pub async fn publish(&self, id: EventId, name: &str, payload: Value) -> Result<Kept<Published>> {
+        if !is_event_name(name) {
+            return Err(Error::invalid_at("/name", format!("expected 1 to {LONGEST_NAME} characters, none of them a control character")));
+        }
+        let now = self.now();
+        let event = Published { name: name.to_owned(), payload, taken_by: None, told: false, forget_at: now.after(KEPT) };
+        failpoint::hit("event.publish.before");
+        let kept = self.events().create_once(id, event, now).await?;
+        failpoint::hit("event.publish.after");
+        self.wake(name).await?;
+        Ok(kept)
+    }
+
+    /// Lets every run that waits for an event of this name look.
+    pub async fn wake(&self, name: &str) -> StoreResult<()> {
+        let mut before = None;
+        loop {
+            let page = self.waiters().list(Some(name), before, PAGE).await?;
+            for waiter in &page {
+                self.parts.store.wake_run(self.tenant, waiter.body.run, self.now()).await?;
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize => before = Some(last.id),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Whatever an event begins has begun. `false`: somebody changed it meanwhile.
+    pub async fn told(&self, event: &Kept<Published>) -> StoreResult<bool> {
+        let told = Published { told: true, ..event.body.clone() };
+        Ok(self.events().change(event, told, self.now()).await?.is_some())
+    }
+
+    /// Says that a run waits, until a time.
+    pub(super) async fn wait(&self, run: RunId, waiting: &str, name: &str, until: Timestamp) -> StoreResult<()> {
+        if self.waiters().find_at(waiting).await?.is_some() {
+            return Ok(());
+        }
+        let waiter = Waiter { name: name.to_owned(), run, waiting: waiting.to_owned(), forget_at: until };
+        let clock = &self.parts.clock;
+        match self.waiters().create(WaiterId::new(clock), waiter, clock.now()).await {
+            // An earlier try whose answer was lost.
+            Ok(_) | Err(StoreError::Exists(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// It waits no more.
+    pub(super) async fn leave(&self, waiting: &str) -> StoreResult<()> {
+        if let Some(waiter) = self.waiters().find_at(waiting).await? {
+            self.waiters().delete(waiter.id).await?;
+        }
+        Ok(())
+    }
+
+    /// The event that a waiting took before, if it did.
+    pub(super) async fn taken(&self, waiting: &str) -> StoreResult<Option<Kept<Published>>> {
+        self.events().find_at(waiting).await
+    }
+
+    /// Events of a name that nobody has taken, the oldest first.
+    pub(super) async fn open(&self, name: &str) -> StoreResult<Vec<Kept<Published>>> {
+        let mut all: Vec<Kept<Published>> = Vec::new();
+        loop {
+            let page = self.events().list(Some(name), all.last().map(|last| last.id), PAGE).await?;
+            let whole = page.len() < PAGE as usize;
+            all.extend(page);
+            if whole {
+                all.reverse();
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Takes an event. `false`: somebody was quicker.
+    pub(super) async fn take(&self, event: &Kept<Published>, waiting: &str) -> StoreResult<bool> {
+        let taken = Published { taken_by: Some(waiting.to_owned()), ..event.body.clone() };
+        Ok(self.events().change(event, taken, self.now()).await?.is_some())
+    }
+}

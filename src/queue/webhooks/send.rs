@@ -1,0 +1,227 @@
+//! Sending deliveries, until they are taken.
+//!
+//! Signed as Standard Webhooks says (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>), and for receivers of
+//! Dispatch's own headers also as these: `X-Dispatch-Signature` is HMAC-SHA256 of the body in hexadecimal, `X-Dispatch-Signature-V2` that of
+//! `<X-Dispatch-Timestamp>.<body>`.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::json;
+use sha2::Sha256;
+
+use super::{Attempt, Delivery, KEPT, State, Webhook, context, deliveries, webhooks};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::id::{DeliveryId, TenantId};
+use crate::model::wait::hex;
+use crate::net::{Deadlines, Request, Trust};
+use crate::queue::Jobs;
+use crate::secret::{Secret, Vault};
+use crate::store::{Kept, due};
+
+/// Deliveries that are sent at once by one node.
+const AT_ONCE: u32 = 16;
+/// How long an address may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long nobody else takes a delivery up that is being sent.
+const HOLD: Duration = Duration::from_secs(15);
+/// The waits after attempts that failed, in seconds.
+const WAITS: [u64; 7] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400];
+/// How often a delivery is tried.
+pub const MOST_ATTEMPTS: usize = WAITS.len() + 1;
+/// What a secret's text begins with; base64 follows.
+const PREFIX: &str = "whsec_";
+
+pub(super) async fn look(jobs: &Jobs, vault: &Vault) -> Result<()> {
+    loop {
+        let now = jobs.clock().now();
+        let found = due::<Delivery>(&**jobs.store(), now, AT_ONCE).await?;
+        let whole = found.len() < AT_ONCE as usize;
+        let sent = found.into_iter().map(|(tenant, delivery)| async move {
+            let id = delivery.id;
+            if let Err(error) = take_up(jobs, vault, tenant, delivery).await {
+                tracing::warn!(delivery = %id, ?error, "a delivery could not be taken up; it is tried again");
+            }
+        });
+        join_all(sent).await;
+        if whole {
+            return Ok(());
+        }
+    }
+}
+
+async fn take_up(jobs: &Jobs, vault: &Vault, tenant: TenantId, delivery: Kept<Delivery>) -> Result<()> {
+    let all = deliveries(jobs.store(), tenant);
+    let now = jobs.clock().now();
+    if delivery.body.state != State::Pending {
+        all.delete(delivery.id).await?;
+        return Ok(());
+    }
+    let Some(webhook) = webhooks(jobs.store(), tenant).find(delivery.body.webhook).await? else {
+        all.delete(delivery.id).await?;
+        return Ok(());
+    };
+    let held = Delivery { next_at: now.after(HOLD), ..delivery.body.clone() };
+    // Another node was quicker.
+    let Some(held) = all.change(&delivery, held, now).await? else { return Ok(()) };
+    let attempt = if webhook.body.enabled {
+        failpoint::hit("webhook.send.before");
+        attempt(jobs, vault, tenant, &webhook, &held).await
+    } else {
+        Attempt { at: now, status: None, error: Some("the webhook is disabled".into()) }
+    };
+    failpoint::hit("webhook.send.after");
+    let gone = attempt.status == Some(410) || !webhook.body.enabled;
+    let now = jobs.clock().now();
+    let after = came(&held.body, attempt, gone, now, |most| jobs.clock().below(most));
+    all.change(&held, after, now).await?;
+    if gone && webhook.body.enabled {
+        let edit = |webhook: &mut Webhook| -> Result<(), Error> {
+            webhook.enabled = false;
+            webhook.disabled_because = Some("the address answered 410: it is gone".into());
+            Ok(())
+        };
+        webhooks(jobs.store(), tenant).amend(webhook, now, edit).await?;
+    }
+    Ok(())
+}
+
+/// What an attempt makes of a delivery. `draw` gives a random number below its argument.
+fn came(delivery: &Delivery, attempt: Attempt, gone: bool, now: Timestamp, draw: impl FnOnce(u64) -> u64) -> Delivery {
+    let taken = attempt.status.is_some_and(|status| (200..300).contains(&status));
+    let mut after = delivery.clone();
+    after.attempts.push(attempt);
+    let wait = WAITS.get(after.attempts.len() - 1).filter(|_| !taken && !gone);
+    match wait {
+        // A tenth more or less, so that what failed together does not come back together.
+        Some(seconds) => {
+            let tenth = seconds * 100;
+            after.next_at = now.after(Duration::from_millis(seconds * 1_000 - tenth + draw(2 * tenth + 1)));
+        }
+        None => {
+            after.state = if taken { State::Delivered } else { State::Failed };
+            after.next_at = now.after(KEPT);
+        }
+    }
+    after
+}
+
+async fn attempt(jobs: &Jobs, vault: &Vault, tenant: TenantId, webhook: &Kept<Webhook>, delivery: &Kept<Delivery>) -> Attempt {
+    let at = jobs.clock().now();
+    let request = match request(vault, tenant, webhook, delivery, at) {
+        Ok(request) => request,
+        Err(error) => return Attempt { at, status: None, error: Some(error.message().to_owned()) },
+    };
+    match jobs.parts().egress.send(request).await {
+        Ok(answer) => Attempt { at, status: Some(answer.status.as_u16()), error: None },
+        Err(error) => Attempt { at, status: None, error: Some(error.to_string()) },
+    }
+}
+
+fn body(id: DeliveryId, delivery: &Delivery) -> Bytes {
+    let event = delivery.event.as_str();
+    let happened = delivery.happened_at;
+    json!({ "id": id, "type": event, "event": event, "timestamp": happened, "createdAt": happened, "data": delivery.data })
+        .to_string()
+        .into()
+}
+
+fn request(vault: &Vault, tenant: TenantId, webhook: &Kept<Webhook>, delivery: &Kept<Delivery>, now: Timestamp) -> Result<Request> {
+    let body = body(delivery.id, &delivery.body);
+    let (id, millis) = (delivery.id.to_string(), now.as_millis());
+    let seconds = (millis / 1_000).to_string();
+    let (mut standard, mut plain, mut stamped) = (Vec::new(), String::new(), String::new());
+    for secret in webhook.body.secrets.iter().filter(|secret| secret.until.is_none_or(|until| until > now)) {
+        let sealed = STANDARD.decode(&secret.sealed).map_err(Error::internal)?;
+        let opened = vault.open(&sealed, &context(tenant, webhook.id))?;
+        let secret = Secret::new(String::from_utf8_lossy(&opened).into_owned());
+        standard.push(format!("v1,{}", STANDARD.encode(mac(&key(&secret)?, &[id.as_bytes(), b".", seconds.as_bytes(), b".", &body])?)));
+        if plain.is_empty() {
+            plain = hex(&mac(secret.expose().as_bytes(), &[&body])?);
+            stamped = hex(&mac(secret.expose().as_bytes(), &[millis.to_string().as_bytes(), b".", &body])?);
+        }
+    }
+    let mut request = Request::new(http::Method::POST, webhook.body.url.clone(), Trust::Judged)
+        .header("content-type", "application/json")
+        .header("webhook-id", id.clone())
+        .header("webhook-timestamp", seconds)
+        .header("webhook-signature", standard.join(" "))
+        .header("x-dispatch-event", delivery.body.event.as_str())
+        .header("x-dispatch-delivery", id)
+        .header("x-dispatch-timestamp", millis.to_string())
+        .header("x-dispatch-signature", plain)
+        .header("x-dispatch-signature-v2", stamped)
+        .body(body);
+    request.deadlines = Deadlines { first_byte: LIMIT, total: LIMIT, ..Deadlines::default() };
+    request.max_redirects = 0;
+    Ok(request)
+}
+
+/// The bytes of a secret: what follows its prefix, in base64.
+fn key(secret: &Secret) -> Result<Vec<u8>> {
+    let text = secret.expose().strip_prefix(PREFIX).unwrap_or(secret.expose());
+    STANDARD.decode(text).map_err(Error::internal)
+}
+
+fn mac(key: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(Error::internal)?;
+    parts.iter().for_each(|part| mac.update(part));
+    Ok(mac.finalize().into_bytes().to_vec())
+}
+
+/// A fresh secret.
+pub fn secret(clock: &crate::clock::Clock) -> Secret {
+    let mut bytes = zeroize::Zeroizing::new([0u8; 32]);
+    clock.fill(bytes.as_mut_slice());
+    Secret::new(format!("{PREFIX}{}", STANDARD.encode(bytes.as_slice())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::WebhookId;
+    use crate::queue::webhooks::Kind;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn delivery() -> Delivery {
+        Delivery {
+            webhook: WebhookId::from_u128(1),
+            event: Kind::Test,
+            data: json!({}),
+            happened_at: NOW,
+            of: "x".into(),
+            state: State::Pending,
+            attempts: Vec::new(),
+            next_at: NOW,
+        }
+    }
+
+    fn answered(status: u16) -> Attempt {
+        Attempt { at: NOW, status: Some(status), error: None }
+    }
+
+    #[test]
+    fn a_delivery_is_tried_for_a_day_and_a_half_and_then_given_up() {
+        let (mut delivery, mut waits) = (delivery(), Vec::new());
+        while delivery.state == State::Pending {
+            delivery = came(&delivery, answered(500), false, NOW, |most| most / 2);
+            waits.push(delivery.next_at.since(NOW).as_secs());
+        }
+        assert_eq!(waits, [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, KEPT.as_secs()]);
+        assert_eq!((delivery.state, delivery.attempts.len()), (State::Failed, MOST_ATTEMPTS));
+    }
+
+    #[test]
+    fn what_is_taken_or_gone_is_over_at_once() {
+        assert_eq!(came(&delivery(), answered(204), false, NOW, |_| 0).state, State::Delivered);
+        assert_eq!(came(&delivery(), answered(410), true, NOW, |_| 0).state, State::Failed);
+        assert_eq!(came(&delivery(), answered(302), false, NOW, |_| 0).state, State::Pending, "a redirect is no receipt");
+    }
+}

@@ -1,0 +1,105 @@
+//! From what was noted of runs to what addresses are told.
+
+use serde_json::{Value, json};
+
+use super::{Kind, Webhook, begin, webhooks};
+use crate::error::Result;
+use crate::failpoint;
+use crate::id::TenantId;
+use crate::model::job::{Attempt, Job};
+use crate::model::{Run, RunState};
+use crate::queue::Jobs;
+use crate::store::{Kept, StoreResult};
+
+/// Runs of one look.
+const MOST: u32 = 100;
+/// Addresses of a tenant that are read at once.
+const PAGE: u32 = 200;
+/// Longer outputs, in bytes, are left out: whoever wants one reads the run.
+const LONGEST_OUTPUT: usize = 64 * 1024;
+
+pub(super) async fn look(jobs: &Jobs) -> Result<()> {
+    loop {
+        let noticed = jobs.store().noticed_runs(&[], MOST).await?;
+        for (tenant, run) in &noticed {
+            let Some(run) = jobs.store().find_run(*tenant, *run).await? else { continue };
+            tell(jobs, &run).await?;
+            failpoint::hit("webhook.told");
+            jobs.store().notice_told(*tenant, run.id, run.commit).await?;
+        }
+        if noticed.len() < MOST as usize {
+            return Ok(());
+        }
+    }
+}
+
+async fn tell(jobs: &Jobs, run: &Run) -> Result<()> {
+    let mut events = vec![];
+    if let Some(kind) = of_run(run.state) {
+        events.push((kind, json!({ "run": shown(run) })));
+    }
+    if let Some(attempt) = run.input.job
+        && let Some(job) = jobs.store().find_job(run.tenant, attempt.job).await?
+        && let Some(kind) = of_job(run.state, attempt)
+    {
+        events.push((kind, json!({ "job": shown_job(&job, attempt, run) })));
+    }
+    let all = addresses(jobs, run.tenant).await?;
+    for (kind, data) in events {
+        for address in all.iter().filter(|address| address.body.wants(kind)) {
+            let of = format!("{}/{}/{}", run.id, run.commit, kind.as_str());
+            begin(jobs, run.tenant, address.id, kind, data.clone(), of).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn addresses(jobs: &Jobs, tenant: TenantId) -> StoreResult<Vec<Kept<Webhook>>> {
+    let (mut all, mut before) = (Vec::new(), None);
+    loop {
+        let page = webhooks(jobs.store(), tenant).list(None, before, PAGE).await?;
+        before = page.last().map(|kept| kept.id);
+        let whole = page.len() < PAGE as usize;
+        all.extend(page);
+        if whole {
+            return Ok(all);
+        }
+    }
+}
+
+const fn of_run(state: RunState) -> Option<Kind> {
+    match state {
+        RunState::Paused => Some(Kind::RunPaused),
+        RunState::Completed => Some(Kind::RunCompleted),
+        RunState::Failed => Some(Kind::RunFailed),
+        RunState::Cancelled => Some(Kind::RunCancelled),
+        RunState::Queued | RunState::Running | RunState::Compensating => None,
+    }
+}
+
+const fn of_job(state: RunState, attempt: Attempt) -> Option<Kind> {
+    match state {
+        RunState::Completed => Some(Kind::JobCompleted),
+        RunState::Cancelled => Some(Kind::JobCancelled),
+        RunState::Failed if attempt.failures < attempt.max_retries => Some(Kind::JobRetrying),
+        RunState::Failed => Some(Kind::JobFailed),
+        RunState::Queued | RunState::Running | RunState::Paused | RunState::Compensating => None,
+    }
+}
+
+fn shown(run: &Run) -> Value {
+    let output = run.output.as_ref().filter(|output| output.to_string().len() <= LONGEST_OUTPUT);
+    json!({
+        "id": run.id, "name": run.flow_name, "status": run.state, "createdAt": run.created_at, "finishedAt": run.finished_at,
+        "error": run.failure, "output": output, "outputLeftOut": run.output.is_some() && output.is_none(),
+    })
+}
+
+fn shown_job(job: &Job, attempt: Attempt, run: &Run) -> Value {
+    json!({
+        "job_id": job.id, "job_name": job.order.name, "queue": job.queue, "attempt": attempt.number,
+        "scope_app_id": job.order.scope.app, "scope_org_id": job.order.scope.org,
+        "error": run.failure.as_ref().map(|failure| &failure.message),
+        "next_run_at": (run.state == RunState::Failed && attempt.failures < attempt.max_retries).then_some(job.run_at),
+    })
+}
