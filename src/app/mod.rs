@@ -162,6 +162,7 @@ async fn tidy(state: AppState, compact_after: Option<Duration>) {
     loop {
         state.clock.sleep(pause).await;
         state.limits.sweep();
+        state.engine.parts().mcp.tidy().await;
         if let Err(error) = dispatch::tidy(&state.store, state.clock.now()).await {
             tracing::warn!(%error, "expired sessions stay for now");
         }

@@ -11,6 +11,7 @@ mod readers;
 mod soak;
 mod speed;
 mod upstream;
+mod wakes;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,6 +36,8 @@ enum Scenario {
     Readers(readers::Arguments),
     /// Jobs put in their queue and done.
     Jobs(jobs::Arguments),
+    /// From a signal to the next call of the run that it wakes.
+    Wakes(wakes::Arguments),
     /// A mixed load for long: tasks, files, memory and the write-ahead log.
     Soak(soak::Arguments),
 }
@@ -48,6 +51,7 @@ async fn main() -> Result<()> {
         Scenario::Cuts(arguments) => cuts::run(&subject, arguments).await,
         Scenario::Readers(arguments) => readers::run(&subject, arguments).await,
         Scenario::Jobs(arguments) => jobs::run(&subject, arguments).await,
+        Scenario::Wakes(arguments) => wakes::run(&subject, arguments).await,
         Scenario::Soak(arguments) => soak::run(&subject, arguments).await,
     }
 }

@@ -85,6 +85,13 @@ impl Clients {
         }
     }
 
+    /// Lets go of connections and programs that nobody has used for a while. A cache does that by itself only when somebody asks it for something.
+    pub async fn tidy(&self) {
+        self.open.run_pending_tasks().await;
+        self.programs.run_pending_tasks().await;
+        self.lists.run_pending_tasks().await;
+    }
+
     /// The tools that a server offers and lets be used. `whose`: among whom the answer is shared, with what the server knows of them.
     pub async fn list(&self, run: &str, whose: &str, server: &Server, place: &Place) -> Result<Vec<Listed>, Failure> {
         let key = format!("{whose}\n{}", secret_name(place));
