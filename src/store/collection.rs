@@ -146,6 +146,13 @@ pub async fn forget<D: Document>(store: &dyn Store, now: Timestamp) -> StoreResu
     Ok(forgotten)
 }
 
+impl<D: Document> Kept<D> {
+    /// A document as a database keeps it.
+    pub fn read(row: DocumentRow) -> StoreResult<Self> {
+        read(row)
+    }
+}
+
 fn taken<D: Document>(error: StoreError) -> StoreError {
     match error {
         StoreError::Exists(_) => StoreError::Exists(D::TAKEN),

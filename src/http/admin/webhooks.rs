@@ -184,7 +184,7 @@ async fn find_delivery(store: &SharedStore, tenant: TenantId, id: WebhookId, del
 /// The webhook that an input makes of an old one, or of none.
 fn checked(input: Input, old: Option<&Webhook>, secrets: Vec<SigningSecret>) -> Result<Webhook> {
     let mut problems = Problems::default();
-    let url = input.url.or(old.map(|old| old.url.clone())).unwrap_or_default();
+    let url = input.url.map(|url| url.trim().to_owned()).or(old.map(|old| old.url.clone())).unwrap_or_default();
     let is_http = url::Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if !is_http || url.len() > LONGEST_URL {
         problems.add("/url", format!("expected an address that begins with http:// or https://, of {LONGEST_URL} bytes at most"));
@@ -291,7 +291,9 @@ async fn test(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id): 
         );
     }
     let of = format!("test/{}", DeliveryId::new(&state.clock));
-    let begun = webhooks::begin(&state.jobs, tenant, id, Event::Test, json!({ "webhook": id }), of).await?.ok_or_else(changed)?;
+    let begun = webhooks::begin(&state.jobs, tenant, id, Event::Test, json!({ "webhook": id }), of, state.clock.now())
+        .await?
+        .ok_or_else(changed)?;
     Ok(Made(find_delivery(&state.store, tenant, id, begun).await?.into()))
 }
 

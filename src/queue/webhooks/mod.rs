@@ -10,6 +10,7 @@ mod send;
 mod tell;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -194,10 +195,11 @@ pub async fn begin(
     event: Kind,
     data: Value,
     of: String,
+    happened_at: Timestamp,
 ) -> StoreResult<Option<DeliveryId>> {
     let (clock, id) = (jobs.clock(), DeliveryId::new(jobs.clock()));
     let now = clock.now();
-    let delivery = Delivery { webhook, event, data, happened_at: now, of, state: State::Pending, attempts: Vec::new(), next_at: now };
+    let delivery = Delivery { webhook, event, data, happened_at, of, state: State::Pending, attempts: Vec::new(), next_at: now };
     match deliveries(jobs.store(), tenant).create(id, delivery, now).await {
         Ok(_) => Ok(Some(id)),
         // It was begun before.
@@ -209,6 +211,7 @@ pub async fn begin(
 /// Tells what is to be told, for ever.
 pub async fn beat(jobs: Jobs, vault: Vault) {
     let clock = jobs.clock().clone();
+    let sending = Arc::default();
     loop {
         if let Err(error) = listen(jobs.parts()).await {
             tracing::warn!(%error, "it cannot be looked for webhooks");
@@ -216,7 +219,7 @@ pub async fn beat(jobs: Jobs, vault: Vault) {
         if let Err(error) = tell::look(&jobs).await {
             tracing::warn!(?error, "what happened cannot be told yet");
         }
-        if let Err(error) = send::look(&jobs, &vault).await {
+        if let Err(error) = send::look(&jobs, &vault, &sending).await {
             tracing::warn!(?error, "it cannot be looked for deliveries");
         }
         clock.sleep(PAUSE).await;

@@ -4,13 +4,15 @@
 //! Dispatch's own headers also as these: `X-Dispatch-Signature` is HMAC-SHA256 of the body in hexadecimal, `X-Dispatch-Signature-V2` that of
 //! `<X-Dispatch-Timestamp>.<body>`.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::future::join_all;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use parking_lot::Mutex;
 use serde_json::json;
 use sha2::Sha256;
 
@@ -18,15 +20,19 @@ use super::{Attempt, Delivery, KEPT, State, Webhook, context, deliveries, webhoo
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::id::{DeliveryId, TenantId};
+use crate::id::{DeliveryId, TenantId, WebhookId};
 use crate::model::wait::hex;
 use crate::net::{Deadlines, Request, Trust};
 use crate::queue::Jobs;
 use crate::secret::{Secret, Vault};
-use crate::store::{Kept, due};
+use crate::store::{Document as _, Kept};
 
-/// Deliveries that are sent at once by one node.
-const AT_ONCE: u32 = 16;
+/// Deliveries that one node sends at once: in all, of a tenant, and to an address. A slow one keeps nobody else waiting.
+const AT_ONCE: usize = 256;
+const OF_A_TENANT: usize = 32;
+const TO_AN_ADDRESS: usize = 4;
+/// What an address cannot be told now waits so long, so that others of its tenant come before.
+const LATER: Duration = Duration::from_secs(1);
 /// How long an address may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long nobody else takes a delivery up that is being sent.
@@ -38,38 +44,107 @@ pub const MOST_ATTEMPTS: usize = WAITS.len() + 1;
 /// What a secret's text begins with; base64 follows.
 const PREFIX: &str = "whsec_";
 
-pub(super) async fn look(jobs: &Jobs, vault: &Vault) -> Result<()> {
+/// What this node sends now.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    tenants: HashMap<TenantId, usize>,
+    addresses: HashMap<WebhookId, usize>,
+    all: usize,
+}
+
+impl Sending {
+    fn begin(&mut self, tenant: TenantId, address: WebhookId) -> bool {
+        if self.addresses.get(&address).is_some_and(|count| *count >= TO_AN_ADDRESS) {
+            return false;
+        }
+        self.all += 1;
+        *self.tenants.entry(tenant).or_default() += 1;
+        *self.addresses.entry(address).or_default() += 1;
+        true
+    }
+
+    fn end(&mut self, tenant: TenantId, address: WebhookId) {
+        self.all -= 1;
+        less(&mut self.tenants, tenant);
+        less(&mut self.addresses, address);
+    }
+
+    /// Tenants that may send no more now.
+    fn busy(&self) -> Vec<TenantId> {
+        self.tenants.iter().filter(|(_, count)| **count >= OF_A_TENANT).map(|(tenant, _)| *tenant).collect()
+    }
+}
+
+fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+/// Sends what is due, each delivery in a task of its own, and waits for none.
+pub(super) async fn look(jobs: &Jobs, vault: &Vault, sending: &Arc<Mutex<Sending>>) -> Result<()> {
     loop {
+        let (busy, room) = {
+            let now = sending.lock();
+            (now.busy(), AT_ONCE.saturating_sub(now.all).min(OF_A_TENANT))
+        };
         let now = jobs.clock().now();
-        let found = due::<Delivery>(&**jobs.store(), now, AT_ONCE).await?;
-        let whole = found.len() < AT_ONCE as usize;
-        let sent = found.into_iter().map(|(tenant, delivery)| async move {
-            let id = delivery.id;
-            if let Err(error) = take_up(jobs, vault, tenant, delivery).await {
-                tracing::warn!(delivery = %id, ?error, "a delivery could not be taken up; it is tried again");
+        let limit = u32::try_from(room).unwrap_or(u32::MAX);
+        let found = jobs.store().due_documents(Delivery::KIND, now, &busy, limit).await?;
+        let more = room > 0 && found.len() == room;
+        for (tenant, row) in found {
+            let delivery = Kept::<Delivery>::read(row)?;
+            let address = delivery.body.webhook;
+            if !sending.lock().begin(tenant, address) {
+                let later = Delivery { next_at: now.after(LATER), ..delivery.body.clone() };
+                deliveries(jobs.store(), tenant).change(&delivery, later, now).await?;
+                continue;
             }
-        });
-        join_all(sent).await;
-        if whole {
+            // Held before the next look, which must not find it again.
+            let held = match hold(jobs, tenant, &delivery).await {
+                Ok(Some(held)) => held,
+                other => {
+                    sending.lock().end(tenant, address);
+                    other?;
+                    continue;
+                }
+            };
+            let (jobs, vault, sending) = (jobs.clone(), vault.clone(), sending.clone());
+            tokio::spawn(async move {
+                let id = held.id;
+                if let Err(error) = take_up(&jobs, &vault, tenant, held).await {
+                    tracing::warn!(delivery = %id, ?error, "a delivery could not be sent; it is tried again");
+                }
+                sending.lock().end(tenant, address);
+            });
+        }
+        if !more {
             return Ok(());
         }
     }
 }
 
-async fn take_up(jobs: &Jobs, vault: &Vault, tenant: TenantId, delivery: Kept<Delivery>) -> Result<()> {
-    let all = deliveries(jobs.store(), tenant);
-    let now = jobs.clock().now();
+/// Keeps other nodes from a delivery while it is sent. `None`: another node was quicker, or there is nothing to send.
+async fn hold(jobs: &Jobs, tenant: TenantId, delivery: &Kept<Delivery>) -> Result<Option<Kept<Delivery>>> {
+    let (all, now) = (deliveries(jobs.store(), tenant), jobs.clock().now());
     if delivery.body.state != State::Pending {
         all.delete(delivery.id).await?;
-        return Ok(());
+        return Ok(None);
     }
-    let Some(webhook) = webhooks(jobs.store(), tenant).find(delivery.body.webhook).await? else {
-        all.delete(delivery.id).await?;
+    let held = Delivery { next_at: now.after(HOLD), ..delivery.body.clone() };
+    Ok(all.change(delivery, held, now).await?)
+}
+
+async fn take_up(jobs: &Jobs, vault: &Vault, tenant: TenantId, held: Kept<Delivery>) -> Result<()> {
+    let all = deliveries(jobs.store(), tenant);
+    let now = jobs.clock().now();
+    let Some(webhook) = webhooks(jobs.store(), tenant).find(held.body.webhook).await? else {
+        all.delete(held.id).await?;
         return Ok(());
     };
-    let held = Delivery { next_at: now.after(HOLD), ..delivery.body.clone() };
-    // Another node was quicker.
-    let Some(held) = all.change(&delivery, held, now).await? else { return Ok(()) };
     let attempt = if webhook.body.enabled {
         failpoint::hit("webhook.send.before");
         attempt(jobs, vault, tenant, &webhook, &held).await
@@ -185,7 +260,6 @@ pub fn secret(clock: &crate::clock::Clock) -> Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::WebhookId;
     use crate::queue::webhooks::Kind;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);

@@ -45,10 +45,11 @@ async fn tell(jobs: &Jobs, run: &Run) -> Result<()> {
         events.push((kind, json!({ "job": shown_job(&job, attempt, run) })));
     }
     let all = addresses(jobs, run.tenant).await?;
+    let happened = run.finished_at.unwrap_or_else(|| jobs.clock().now());
     for (kind, data) in events {
         for address in all.iter().filter(|address| address.body.wants(kind)) {
             let of = format!("{}/{}/{}", run.id, run.commit, kind.as_str());
-            begin(jobs, run.tenant, address.id, kind, data.clone(), of).await?;
+            begin(jobs, run.tenant, address.id, kind, data.clone(), of, happened).await?;
         }
     }
     Ok(())

@@ -91,6 +91,12 @@ impl Keys {
     /// A credential is one of its provider: that keeps its place when it is given anew.
     fn turn_credential(&self, credential: &mut Credential, hide: bool) -> StoreResult<()> {
         let provider = credential.provider.clone();
+        let place = Place::new("credentials", &provider, "hint");
+        if hide {
+            self.hide(&mut credential.hint, &place)?;
+        } else {
+            self.show(&mut credential.hint, &place)?;
+        }
         self.turn_bytes(&mut credential.sealed, &Place::new("credentials", &provider, "sealed"), hide)
     }
 

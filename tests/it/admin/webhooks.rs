@@ -18,6 +18,7 @@ on_both!(
     what_happens_is_told_signed_and_once,
     a_delivery_is_tried_again_over_a_crash,
     an_address_that_is_gone_is_told_nothing_more,
+    a_slow_address_keeps_nobody_waiting,
     a_secret_is_replaced_with_an_overlap,
     wrong_webhooks_are_refused,
 );
@@ -151,6 +152,24 @@ async fn an_address_that_is_gone_is_told_nothing_more(world: Arc<World>) {
     let delivery = format!("{path}/deliveries/{}", test["id"].as_str().unwrap());
     let tried = until(&node, &delivery, |delivery| delivery["attempts"].as_array().is_some_and(|attempts| !attempts.is_empty())).await;
     assert!(tried["attempts"][0]["status"].is_null() && tried["attempts"][0]["error"].is_string(), "{tried}");
+}
+
+async fn a_slow_address_keeps_nobody_waiting(world: Arc<World>) {
+    let node = world.node();
+    world.sink.on("/slow", [Reply::Gate(Arc::new(tokio::sync::Notify::new()))]);
+    let slow = create(&node, json!({ "url": world.sink.url("/slow") })).await;
+    let slow = format!("/v1/webhooks/{}", slow["id"].as_str().unwrap());
+    for _ in 0..20 {
+        node.post(&format!("{slow}/test")).ok().await;
+    }
+    world.sink.reached("/slow", 4).await;
+    let fast = create(&node, json!({ "url": world.sink.url("/fast") })).await;
+    node.post(&format!("/v1/webhooks/{}/test", fast["id"].as_str().unwrap())).ok().await;
+    world.sink.reached("/fast", 1).await;
+    let told = node.get(&format!("{slow}/deliveries?limit=50")).ok().await;
+    let attempts = |delivery: &Value| delivery["attempts"].as_array().unwrap().len();
+    assert_eq!(told["data"].as_array().unwrap().iter().map(attempts).sum::<usize>(), 0, "none of the slow ones has ended");
+    assert_eq!(world.sink.seen("/slow").len(), 4, "so many at once, and no more");
 }
 
 async fn a_secret_is_replaced_with_an_overlap(world: Arc<World>) {
