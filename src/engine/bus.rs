@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::Parts;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::id::{EventId, RunId, TenantId, WaiterId};
 use crate::store::{Collection, Document, Kept, StoreError, StoreResult};
@@ -114,11 +113,8 @@ impl<'a> Bus<'a> {
         self.parts.clock.now()
     }
 
-    /// Publishes an event; durable when it returns, and runs that wait for it look. The same id again is the same event.
-    pub async fn publish(&self, id: EventId, name: &str, payload: Value) -> Result<Kept<Published>> {
-        if !is_event_name(name) {
-            return Err(Error::invalid_at("/name", format!("expected 1 to {LONGEST_NAME} characters, none of them a control character")));
-        }
+    /// Publishes an event, whose name [`is_event_name`]; durable when it returns, and runs that wait for it look. The same id again is the same event.
+    pub async fn publish(&self, id: EventId, name: &str, payload: Value) -> StoreResult<Kept<Published>> {
         let now = self.now();
         let event = Published { name: name.to_owned(), payload, taken_by: None, told: false, forget_at: now.after(KEPT) };
         failpoint::hit("event.publish.before");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Fields, StepBody, StepOutput, StepType, config, text};
 use crate::engine::bus::{Bus, is_event_name};
-use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
+use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
 use crate::id::EventId;
@@ -55,11 +55,10 @@ impl StepBody for Body {
         }
         let run = context.run;
         let id: EventId = context.chosen("id", || EventId::new(&context.parts().clock)).await;
+        let bus = Bus::new(context.parts(), run.tenant);
         let publish = || async {
-            let published = Bus::new(context.parts(), run.tenant).publish(id, &name, payload.clone()).await;
-            published.map_err(|error| {
-                Interrupt::Fail(StepFailure { retryable: error.kind().retryable(), ..StepFailure::new(error.code(), error.message()) })
-            })?;
+            // No step fails because the database is away.
+            run.patiently(|| bus.publish(id, &name, payload.clone())).await?;
             Ok(json!({ "id": id, "name": name }))
         };
         context.effect(&context.key("published"), Effect::Idempotent, publish).await.map(StepOutput::of)
