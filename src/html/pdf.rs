@@ -1,6 +1,6 @@
 //! Pages on paper.
 //!
-//! Nothing is fetched: pictures come as `data:` URLs. What is printed is bounded by its length and depth, since the time that printing takes cannot be.
+//! Nothing is fetched: pictures come as `data:` URLs. What is printed is bounded by its length and depth, since the time that printing takes cannot be: [`super::printer`] ends it.
 
 use std::path::Path;
 

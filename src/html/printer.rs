@@ -5,15 +5,14 @@
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 use super::Layout;
 use super::pdf::{self, LARGEST, LONGEST, Unprintable};
+use crate::process::{self, Process};
 
 /// The command that makes a printing process of this program.
 pub const COMMAND: &str = "print-worker";
@@ -60,21 +59,7 @@ impl Printer {
         let _turn = self.turn.acquire().await.map_err(|_| Unprintable::Unavailable)?;
         let program = self.program.as_ref().ok_or(Unprintable::Unavailable)?;
         let job = serde_json::to_vec(&Job { markup, document, layout }).map_err(|error| Unprintable::Broken(error.to_string()))?;
-        let spawned = Command::new(program)
-            .arg(COMMAND)
-            .env_clear()
-            // The allocator would set aside more than it needs.
-            .env("MIMALLOC_ARENA_RESERVE", "32768")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn();
-        let mut child = spawned.map_err(|error| {
-            tracing::error!(program = %program.display(), %error, "no process for printing could be started");
-            Unprintable::Unavailable
-        })?;
-        let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else { return Err(Unprintable::Unavailable) };
+        let Process { child: _child, mut input, output } = Process::start(program, COMMAND).map_err(|_| Unprintable::Unavailable)?;
         // One that is gone says so by an output that ends early.
         if input.write_all(&job).await.is_ok() {
             drop(input);
@@ -92,9 +77,7 @@ impl Printer {
 
 /// The process's side. Blocks; may be killed at any moment.
 pub fn serve() -> std::io::Result<()> {
-    if let Err(error) = rlimit::setrlimit(rlimit::Resource::DATA, MEMORY, MEMORY) {
-        tracing::debug!(%error, "no limit on memory here");
-    }
+    process::bound(MEMORY);
     let mut line = String::new();
     std::io::stdin().lock().read_to_string(&mut line)?;
     let Job { markup, document, layout } = serde_json::from_str(&line)?;

@@ -133,7 +133,7 @@ impl Cron {
 pub async fn beat(jobs: Jobs) {
     let clock = jobs.clock().clone();
     loop {
-        match due::<Cron>(&**jobs.store(), clock.now(), MOST).await {
+        match due::<Cron>(&**jobs.store(), clock.now(), &[], MOST).await {
             Ok(found) => {
                 for (tenant, entry) in found {
                     let id = entry.id;

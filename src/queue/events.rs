@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Jobs;
 use crate::engine::bus::{Bus, Published, Waiter};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::id::{EventId, JobId, TenantId};
 use crate::model::job::Job;
 use crate::store::{Collection, Enqueued, Kept, due, forget};
@@ -31,13 +31,9 @@ pub struct Begun {
 
 impl Jobs {
     /// Publishes an event: one run that waits for it takes it, and what it triggers begins; all durable when it returns. The same id again is the same
-    /// event. Error `idempotency_key_reused` (422): the id is that of another event.
+    /// event.
     pub async fn publish(&self, tenant: TenantId, id: EventId, name: &str, payload: Value) -> Result<Begun> {
-        let event = Bus::new(self.parts(), tenant).publish(id, name, payload.clone()).await?;
-        if event.body.name != name || event.body.payload != payload {
-            return Err(Error::new(Kind::Invalid, "idempotency_key_reused", "this Idempotency-Key was used for another event")
-                .next("use a fresh key for every event"));
-        }
+        let event = Bus::new(self.parts(), tenant).publish(id, name, payload).await?;
         self.tell(tenant, &event).await
     }
 
@@ -74,7 +70,7 @@ pub async fn beat(jobs: Jobs) {
 
 async fn look(jobs: &Jobs) -> Result<()> {
     let (store, now) = (jobs.store(), jobs.clock().now());
-    for (tenant, event) in due::<Published>(&**store, now, MOST).await? {
+    for (tenant, event) in due::<Published>(&**store, now, &[], MOST).await? {
         if event.body.told {
             Collection::<Published>::of(&**store, tenant).delete(event.id).await?;
             continue;

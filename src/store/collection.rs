@@ -131,9 +131,9 @@ impl<'a, D: Document> Collection<'a, D> {
     }
 }
 
-/// Those of every tenant that are due, the longest due first.
-pub async fn due<D: Document>(store: &dyn Store, now: Timestamp, limit: u32) -> StoreResult<Vec<(TenantId, Kept<D>)>> {
-    let rows = store.due_documents(D::KIND, now, &[], limit).await?;
+/// Those of every tenant but some that are due, the longest due first.
+pub async fn due<D: Document>(store: &dyn Store, now: Timestamp, except: &[TenantId], limit: u32) -> StoreResult<Vec<(TenantId, Kept<D>)>> {
+    let rows = store.due_documents(D::KIND, now, except, limit).await?;
     rows.into_iter().map(|(tenant, row)| Ok((tenant, read(row)?))).collect()
 }
 
@@ -144,13 +144,6 @@ pub async fn forget<D: Document>(store: &dyn Store, now: Timestamp) -> StoreResu
         forgotten += u64::from(store.delete_document(tenant, D::KIND, &row.id).await?);
     }
     Ok(forgotten)
-}
-
-impl<D: Document> Kept<D> {
-    /// A document as a database keeps it.
-    pub fn read(row: DocumentRow) -> StoreResult<Self> {
-        read(row)
-    }
 }
 
 fn taken<D: Document>(error: StoreError) -> StoreError {

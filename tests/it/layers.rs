@@ -15,13 +15,14 @@ const TABLE: &[(&str, &str)] = &[
     ("clock", ""),
     ("error", ""),
     ("failpoint", ""),
+    ("process", ""),
     ("id", "clock"),
     ("secret", "clock error"),
     // Matter.
     ("model", "clock error id"),
-    ("expr", "clock error secret"),
+    ("expr", "clock error process secret"),
     ("net", "clock error secret"),
-    ("html", ""),
+    ("html", "process"),
     // Ports. An adapter knows a conversation or a call, never a run: neither `provider` nor `tool` sees `model`.
     ("store", "clock error failpoint id model secret"),
     ("feed", "clock error failpoint id model store"),

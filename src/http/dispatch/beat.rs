@@ -33,7 +33,7 @@ async fn each<D: Document, F: Future<Output = Result<()>>>(state: &AppState, tic
 where
     D::Id: Display,
 {
-    match due::<D>(&*state.store, state.clock.now(), MOST).await {
+    match due::<D>(&*state.store, state.clock.now(), &[], MOST).await {
         Ok(found) => {
             for (tenant, kept) in found {
                 let id = kept.id;

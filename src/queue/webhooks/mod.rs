@@ -228,7 +228,7 @@ pub async fn beat(jobs: Jobs, vault: Vault) {
 
 /// Notes which tenants are told anything. Before the first run is taken up, too.
 pub async fn listen(parts: &Parts) -> StoreResult<()> {
-    let found = due::<Webhook>(&*parts.store, parts.clock.now(), MOST_ADDRESSES).await?;
+    let found = due::<Webhook>(&*parts.store, parts.clock.now(), &[], MOST_ADDRESSES).await?;
     parts.listeners.set(found.into_iter().map(|(tenant, _)| tenant).collect::<HashSet<_>>());
     Ok(())
 }

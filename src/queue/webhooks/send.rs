@@ -25,7 +25,7 @@ use crate::model::wait::hex;
 use crate::net::{Deadlines, Request, Trust};
 use crate::queue::Jobs;
 use crate::secret::{Secret, Vault};
-use crate::store::{Document as _, Kept};
+use crate::store::{Kept, due};
 
 /// Deliveries that one node sends at once: in all, of a tenant, and to an address. A slow one keeps nobody else waiting.
 const AT_ONCE: usize = 256;
@@ -93,10 +93,9 @@ pub(super) async fn look(jobs: &Jobs, vault: &Vault, sending: &Arc<Mutex<Sending
         };
         let now = jobs.clock().now();
         let limit = u32::try_from(room).unwrap_or(u32::MAX);
-        let found = jobs.store().due_documents(Delivery::KIND, now, &busy, limit).await?;
+        let found = due::<Delivery>(&**jobs.store(), now, &busy, limit).await?;
         let more = room > 0 && found.len() == room;
-        for (tenant, row) in found {
-            let delivery = Kept::<Delivery>::read(row)?;
+        for (tenant, delivery) in found {
             let address = delivery.body.webhook;
             if !sending.lock().begin(tenant, address) {
                 let later = Delivery { next_at: now.after(LATER), ..delivery.body.clone() };

@@ -6,7 +6,7 @@ use super::{Keys, Lock, Place, Sealing};
 use crate::clock::Timestamp;
 use crate::id::{DeadLetterId, JobId, TenantId};
 use crate::model::job::{DeadLetter, Job, JobEnd, JobState, Order};
-use crate::store::{Claimed, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, Jobs, NewJob, Queue, StoreResult};
+use crate::store::{Claimed, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, Jobs, NewJob, Queue, StoreError, StoreResult};
 
 impl Keys {
     fn hide_order(&self, order: &mut Order, job: JobId) -> StoreResult<()> {
@@ -55,19 +55,20 @@ impl Jobs for Sealing {
         let mut claimed = self.inner.claim_jobs(claim.clone()).await?;
         let mut readable = Vec::with_capacity(claimed.jobs.len());
         for mut one in claimed.jobs {
-            match self.lock(one.job.tenant).await? {
-                Lock::None => readable.push(one),
-                Lock::Open(keys) => {
-                    keys.show_job(&mut one.job)?;
-                    readable.push(one);
-                }
-                // An attempt that has begun is looked after by whoever has the key.
-                Lock::Shut if one.begun_before => {}
-                Lock::Shut => {
-                    let back = one.job.attempt().hand_back(one.job.tenant, claim.now, claim.now);
-                    self.inner.end_job(back).await?;
-                }
+            let tenant = one.job.tenant;
+            let opened = match self.lock(tenant).await? {
+                Lock::None => Ok(()),
+                Lock::Open(keys) => keys.show_job(&mut one.job),
+                Lock::Shut => Err(StoreError::Locked),
+            };
+            let locked = matches!(opened, Err(StoreError::Locked));
+            if self.is_readable(tenant, opened) {
+                readable.push(one);
+            } else if locked && !one.begun_before {
+                let back = one.job.attempt().hand_back(tenant, claim.now, claim.now);
+                self.inner.end_job(back).await?;
             }
+            // An attempt that has begun is looked after by whoever has the key.
         }
         claimed.jobs = readable;
         Ok(claimed)

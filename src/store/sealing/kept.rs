@@ -1,8 +1,9 @@
 //! What is kept as it was written: flows, records, documents, answers, secrets, vectors. Accounts are not sealed: they say who may come in.
 
 use async_trait::async_trait;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::keys::sealed_in;
 use super::{Keys, Lock, Place, Sealing};
 use crate::clock::Timestamp;
 use crate::id::{FlowId, FlowVersionId, KeyId, RecordId, SecretId, TenantId};
@@ -17,23 +18,8 @@ use crate::store::{
 
 /// Documents that are read before anybody has shown a key.
 const OPEN: [&str; 4] = ["api_session", "handshake", "wrapping_check", "tenant_keys"];
-/// The member of a sealed object that holds it.
-const SEALED: &str = "sealed";
 
 impl Keys {
-    fn hide_map(&self, map: &mut Map<String, Value>, place: &Place<'_>) -> StoreResult<()> {
-        let sealed = self.seal(&crate::store::batch::json(map), place)?;
-        *map = [(SEALED.to_owned(), Value::String(sealed))].into_iter().collect();
-        Ok(())
-    }
-
-    fn show_map(&self, map: &mut Map<String, Value>, place: &Place<'_>) -> StoreResult<()> {
-        if let Some(sealed) = map.get(SEALED).and_then(Value::as_str).filter(|text| super::is_sealed(text)) {
-            *map = serde_json::from_str(&self.open_text(sealed, place)?).map_err(|why| place.broken(why))?;
-        }
-        Ok(())
-    }
-
     fn turn_text(&self, text: &mut Option<String>, place: &Place<'_>, hide: bool) -> StoreResult<()> {
         text.as_mut().map_or(Ok(()), |text| if hide { self.hide(text, place) } else { self.show(text, place) })
     }
@@ -58,7 +44,7 @@ impl Keys {
     }
 
     fn show_record(&self, record: &mut Record) -> StoreResult<()> {
-        let sealed = record.metadata.contains_key(SEALED);
+        let sealed = sealed_in(&record.metadata).is_some();
         self.show_map(&mut record.metadata, &Place::new("records", &record.id.to_string(), "metadata"))?;
         if sealed
             && let (Some(Value::Object(metadata)), Some(Value::Array(messages))) =
@@ -283,12 +269,15 @@ impl Documents for Sealing {
         }
         let mut readable = Vec::new();
         for (tenant, mut row) in self.inner.due_documents(kind, now, &self.without(except), limit).await? {
-            match self.lock(tenant).await? {
-                Lock::None => {}
-                Lock::Open(keys) => keys.turn_document(kind, &mut row, false)?,
-                Lock::Shut => continue,
+            let opened = match self.lock(tenant).await? {
+                Lock::None => Ok(()),
+                Lock::Open(keys) => keys.turn_document(kind, &mut row, false),
+                Lock::Shut => Err(StoreError::Locked),
+            };
+            // The others must not wait for one that cannot be read.
+            if self.is_readable(tenant, opened) {
+                readable.push((tenant, row));
             }
-            readable.push((tenant, row));
         }
         Ok(readable)
     }

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -23,6 +23,8 @@ use crate::store::{StoreError, StoreResult};
 
 /// What every sealed text begins with.
 const MARK: &str = "sealed:1:";
+/// The member of an object that stands for a sealed one.
+pub(super) const SEALED: &str = "sealed";
 const ID: usize = 16;
 const SALT: usize = 16;
 /// What the keys of values are derived for.
@@ -164,6 +166,20 @@ impl Keys {
         Ok(())
     }
 
+    /// Seals an object: one with a single member stands for it.
+    pub fn hide_map(&self, map: &mut Map<String, Value>, place: &Place<'_>) -> StoreResult<()> {
+        let sealed = self.seal(&crate::store::batch::json(map), place)?;
+        *map = [(SEALED.to_owned(), Value::String(sealed))].into_iter().collect();
+        Ok(())
+    }
+
+    pub fn show_map(&self, map: &mut Map<String, Value>, place: &Place<'_>) -> StoreResult<()> {
+        if let Some(sealed) = sealed_in(map) {
+            *map = serde_json::from_str(&self.open_text(sealed, place)?).map_err(|why| place.broken(why))?;
+        }
+        Ok(())
+    }
+
     /// Seals a JSON text: a JSON text stands for it.
     pub fn seal_json(&self, json: &str, place: &Place<'_>) -> StoreResult<String> {
         // Base64 needs no escapes.
@@ -184,9 +200,9 @@ impl Keys {
     }
 }
 
-/// Whether a text is sealed.
-pub(super) fn is_sealed(text: &str) -> bool {
-    text.starts_with(MARK)
+/// What stands sealed for an object, if it is sealed.
+pub(super) fn sealed_in(map: &Map<String, Value>) -> Option<&str> {
+    map.get(SEALED).and_then(Value::as_str).filter(|text| text.starts_with(MARK))
 }
 
 /// Where a value is kept; it opens nowhere else.
@@ -255,7 +271,7 @@ mod tests {
         let mut value = serde_json::json!({ "a": [1, "sealed:1:"] });
         let plain = value.clone();
         keys.hide_value(&mut value, &PLACE).unwrap();
-        assert!(value.as_str().is_some_and(is_sealed));
+        assert!(value.as_str().is_some_and(|text| text.starts_with(MARK)));
         keys.show_value(&mut value, &PLACE).unwrap();
         assert_eq!(value, plain);
         let json = keys.seal_json(&plain.to_string(), &PLACE).unwrap();

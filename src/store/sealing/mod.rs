@@ -24,7 +24,7 @@ use super::{Collection, Kept, Rung, SharedStore, Store, StoreError, StoreResult}
 use crate::clock::Clock;
 use crate::id::{ApiSessionId, TenantId};
 use crate::secret::Vault;
-use keys::{Keys, Place, WrappedKey, is_sealed};
+use keys::{Keys, Place, WrappedKey};
 use ring::{Lock, Ring, Stored};
 
 pub use ring::Encryption;
@@ -168,6 +168,17 @@ impl Sealing {
             all.iter_mut().try_for_each(|one| show(&keys, one))?;
         }
         Ok(all)
+    }
+
+    /// Whether something of a tenant could be opened, among things of many: one that cannot be must not stop the others. What is sealed under a key that
+    /// came after those held here makes the tenant one whose key is not here.
+    fn is_readable(&self, tenant: TenantId, opened: StoreResult<()>) -> bool {
+        match opened {
+            Ok(()) => return true,
+            Err(StoreError::Locked) => self.ring.drop_keys(tenant),
+            Err(error) => tracing::error!(%tenant, %error, "something sealed cannot be opened; it is passed over"),
+        }
+        false
     }
 
     /// The tenants whose keys are not here, as far as this process knows, and those that the caller leaves out.

@@ -139,6 +139,12 @@ impl Ring {
         self.shut.lock().remove(&tenant);
     }
 
+    /// The keys of a tenant are of no use any more.
+    pub fn drop_keys(&self, tenant: TenantId) {
+        self.held.lock().remove(&tenant);
+        self.shut.lock().insert(tenant);
+    }
+
     /// A session ends; its runs go on.
     pub fn let_go(&self, tenant: TenantId, session: ApiSessionId) {
         if let Some(held) = self.held.lock().get_mut(&tenant) {

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Keys, Lock, Place, Sealing, is_sealed};
+use super::keys::{SEALED, sealed_in};
+use super::{Keys, Lock, Place, Sealing};
 use crate::clock::Timestamp;
 use crate::id::{NodeId, RunId, TenantId, WaitId};
 use crate::model::event::{EventRecord, Segment};
@@ -12,11 +13,8 @@ use crate::model::wait::{Resolution, Wait};
 use crate::model::{Epoch, JournalEntry, Run, RunInput, RunState, journal::Outcome};
 use crate::store::{
     Blob, Claim, Commit, Committed, Created, Lease, Logs, NewRun, Notices, Renewed, Resolve, Resolved, RunFilter, RunSummary, Runs, Signal,
-    SmallLog, StoreResult, Waits,
+    SmallLog, StoreError, StoreResult, Waits,
 };
-
-/// The member of a sealed input that holds it.
-const SEALED: &str = "sealed";
 
 /// What a list shows of an error that cannot be read here.
 const UNREADABLE: &str = "the text is sealed, and the tenant's key is not here";
@@ -38,7 +36,7 @@ impl Keys {
 
     fn show_input(&self, input: &mut RunInput, run: &str) -> StoreResult<()> {
         let place = Place::new("runs", run, "input");
-        if let Some(sealed) = input.inputs.get(SEALED).and_then(Value::as_str).filter(|text| is_sealed(text)) {
+        if let Some(sealed) = sealed_in(&input.inputs) {
             *input = serde_json::from_str(&self.open_text(sealed, &place)?).map_err(|why| place.broken(why))?;
         }
         Ok(())
@@ -228,16 +226,14 @@ impl Runs for Sealing {
             let opened = match self.lock(tenant).await? {
                 Lock::None => Ok(()),
                 Lock::Open(keys) => keys.show_lease(&mut lease),
-                Lock::Shut => Err(crate::store::StoreError::Locked),
+                Lock::Shut => Err(StoreError::Locked),
             };
-            match opened {
-                Ok(()) => {
-                    self.ring.run_begins(tenant, run, self.clock.now());
-                    leases.push(lease);
-                }
-                Err(crate::store::StoreError::Locked) => self.lay_down(&lease, &claim).await?,
-                // The others must not wait for one that cannot be read.
-                Err(error) => tracing::error!(%run, %error, "a sealed run cannot be opened"),
+            let locked = matches!(opened, Err(StoreError::Locked));
+            if self.is_readable(tenant, opened) {
+                self.ring.run_begins(tenant, run, self.clock.now());
+                leases.push(lease);
+            } else if locked {
+                self.lay_down(&lease, &claim).await?;
             }
         }
         Ok(leases)

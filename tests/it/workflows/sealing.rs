@@ -20,6 +20,7 @@ on_both!(
     nothing_of_a_sealed_tenant_is_readable_or_moves_without_its_key,
     another_wrapping_key_takes_the_place_of_the_first,
     under_the_server_s_key_nothing_is_readable_and_all_moves,
+    a_server_with_older_keys_stops_nobody,
 );
 
 /// What must be nowhere in the database: each a word of its own.
@@ -251,6 +252,33 @@ async fn another_wrapping_key_takes_the_place_of_the_first(world: Arc<World>) {
     rotate(&node, &owner, &scoped, &[5; 32], &[6; 32]).await.refused(403, "missing_scope");
     assert_eq!(rotate(&node, &owner, KEY, &[5; 32], &[6; 32]).await.status, 200);
     handshake(&node, &owner, KEY, &[5; 32]).await.1.refused(401, "handshake_failed");
+}
+
+async fn a_server_with_older_keys_stops_nobody(world: Arc<World>) {
+    if world.kind == Kind::Sqlite {
+        return; // One server works on a file.
+    }
+    let (first, second) = (world.node(), world.start().await);
+    let (tenant, key) = tenant(&first, true).await;
+    let begun = handshake(&first, &tenant, &key, &[1; 32]).await.1.json()["session"].as_str().unwrap().to_owned();
+    // The second has the keys, too; then the first replaces them.
+    Caller { node: &second, session: Some(&begun), key: &key }.call(Method::GET, "/api/runs").ok().await;
+    let rotated = rotate(&first, &tenant, &key, &[1; 32], &[2; 32]).await.json()["session"].as_str().unwrap().to_owned();
+    let later = dispatch::clock::Clock::system().now().after(std::time::Duration::from_millis(1_500)).to_string();
+    let job = json!({ "name": "x", "callback": { "url": world.sink.url("/sealed"), "method": "POST" }, "run_at": later });
+    let by_key = Caller { node: &first, session: None, key: &key };
+    let sealed = by_key.call(Method::POST, "/v1/jobs").json(&job).ok().await["id"].as_str().unwrap().to_owned();
+    first.kill().await;
+    // Everybody else's go on, and this one lies until its key comes.
+    let open = json!({ "name": "x", "callback": { "url": world.sink.url("/open"), "method": "POST" }, "run_at": later });
+    let open = second.post("/v1/jobs").json(&open).ok().await["id"].as_str().unwrap().to_owned();
+    until(&second, &format!("/v1/jobs/{open}"), |job| job["state"] == "completed").await;
+    assert!(world.sink.seen("/sealed").is_empty());
+    let caller = Caller { node: &second, session: Some(&rotated), key: &key };
+    caller.call(Method::GET, "/api/runs").ok().await;
+    world.sink.reached("/sealed", 1).await;
+    let by_key = Caller { node: &second, session: None, key: &key };
+    assert_eq!(by_key.call(Method::GET, &format!("/v1/jobs/{sealed}")).ok().await["queue"], "default");
 }
 
 async fn under_the_server_s_key_nothing_is_readable_and_all_moves(world: Arc<World>) {

@@ -11,14 +11,13 @@ mod lua;
 mod serve;
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::Semaphore;
 
 pub use serve::serve;
@@ -26,6 +25,7 @@ pub use serve::serve;
 use super::{Limits, ScriptError};
 use crate::clock::Clock;
 use crate::expr::ParseError;
+use crate::process::Process;
 
 /// The command that makes a worker of this program.
 pub const COMMAND: &str = "script-worker";
@@ -172,24 +172,8 @@ impl Workers {
     }
 
     fn spawn(&self) -> Result<Worker, ScriptError> {
-        let spawned = Command::new(&self.0.program)
-            .arg(COMMAND)
-            .env_clear()
-            // The allocator would set aside more than a worker may have.
-            .env("MIMALLOC_ARENA_RESERVE", "32768")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn();
-        let mut child = spawned.map_err(|error| {
-            tracing::error!(program = %self.0.program.display(), %error, "no worker for scripts could be started");
-            ScriptError::Engine
-        })?;
-        match (child.stdin.take(), child.stdout.take()) {
-            (Some(input), Some(output)) => Ok(Worker { _child: child, input, output: BufReader::new(output), uses: 0 }),
-            _ => Err(ScriptError::Engine),
-        }
+        let Process { child, input, output } = Process::start(&self.0.program, COMMAND).map_err(|_| ScriptError::Engine)?;
+        Ok(Worker { _child: child, input, output: BufReader::new(output), uses: 0 })
     }
 }
 

@@ -14,9 +14,7 @@ const MEMORY: u64 = 512 << 20;
 /// Answers what comes on the standard input. Blocks.
 pub fn serve() -> std::io::Result<()> {
     // Beyond the script's own limit there is what is read and written. Where there is no such limit the script's own must do.
-    if let Err(error) = rlimit::setrlimit(rlimit::Resource::DATA, MEMORY, MEMORY) {
-        tracing::debug!(%error, "no limit on memory here");
-    }
+    crate::process::bound(MEMORY);
     let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     for line in input.lines() {
         let Ok(job) = serde_json::from_str::<Job>(&line?) else { return Ok(()) };

@@ -1,0 +1,45 @@
+//! Processes of this program that do what only killing is sure to stop.
+//!
+//! Must not know: what they do.
+
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// A process, and its ends. It is killed when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    pub child: Child,
+    pub input: ChildStdin,
+    pub output: ChildStdout,
+}
+
+impl Process {
+    /// Starts `program` with one of its commands and an empty environment.
+    pub fn start(program: &Path, command: &str) -> io::Result<Self> {
+        let mut child = Command::new(program)
+            .arg(command)
+            .env_clear()
+            // The allocator would set aside more than such a process may have.
+            .env("MIMALLOC_ARENA_RESERVE", "32768")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .inspect_err(|error| tracing::error!(program = %program.display(), %command, %error, "no process could be started"))?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(input), Some(output)) => Ok(Self { child, input, output }),
+            _ => Err(io::Error::other("a process without input or output")),
+        }
+    }
+}
+
+/// Bounds the memory of this process, in bytes, where the system can.
+pub fn bound(memory: u64) {
+    if let Err(error) = rlimit::setrlimit(rlimit::Resource::DATA, memory, memory) {
+        tracing::debug!(%error, "no limit on memory here");
+    }
+}
