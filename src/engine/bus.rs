@@ -72,7 +72,7 @@ impl Document for Waiter {
     type Id = WaiterId;
 
     fn place(&self) -> Option<String> {
-        Some(self.waiting.clone())
+        Some(place(&self.waiting, &self.name))
     }
 
     fn parent(&self) -> Option<String> {
@@ -82,6 +82,11 @@ impl Document for Waiter {
     fn due_at(&self) -> Option<Timestamp> {
         Some(self.forget_at)
     }
+}
+
+/// Where a waiting keeps that it waits for a name.
+fn place(waiting: &str, name: &str) -> String {
+    format!("{waiting}={name}")
 }
 
 /// Whether a text can be an event's name.
@@ -145,9 +150,9 @@ impl<'a> Bus<'a> {
         Ok(self.events().change(event, told, self.now()).await?.is_some())
     }
 
-    /// Says that a run waits, until a time.
+    /// Says that a run waits for events of a name, until a time.
     pub(super) async fn wait(&self, run: RunId, waiting: &str, name: &str, until: Timestamp) -> StoreResult<()> {
-        if self.waiters().find_at(waiting).await?.is_some() {
+        if self.waiters().find_at(&place(waiting, name)).await?.is_some() {
             return Ok(());
         }
         let waiter = Waiter { name: name.to_owned(), run, waiting: waiting.to_owned(), forget_at: until };
@@ -159,9 +164,9 @@ impl<'a> Bus<'a> {
         }
     }
 
-    /// It waits no more.
-    pub(super) async fn leave(&self, waiting: &str) -> StoreResult<()> {
-        if let Some(waiter) = self.waiters().find_at(waiting).await? {
+    /// It waits for that name no more.
+    pub(super) async fn leave(&self, waiting: &str, name: &str) -> StoreResult<()> {
+        if let Some(waiter) = self.waiters().find_at(&place(waiting, name)).await? {
             self.waiters().delete(waiter.id).await?;
         }
         Ok(())

@@ -640,7 +640,6 @@ impl RunContext {
             memory.weight += weight(&outcome);
             memory.journal.insert(key.to_owned(), outcome.clone())
         };
-        let new = before.as_ref() != Some(&outcome);
-        self.log.record(JournalEntry { key: key.to_owned(), outcome }, new);
+        self.log.record(JournalEntry { key: key.to_owned(), outcome }, before.as_ref());
     }
 }

@@ -268,7 +268,9 @@ impl RunContext {
             memory.settle(&self.plan, index, record.clone());
             record
         };
-        self.record(&planned.key(), Outcome::Done(serde_json::to_value(&record).unwrap_or_default()));
+        let key = planned.key();
+        self.log.step_settled(&key);
+        self.record(&key, Outcome::Done(serde_json::to_value(&record).unwrap_or_default()));
         self.log.want();
         failpoint::hit("step.settled");
     }

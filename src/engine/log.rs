@@ -23,7 +23,7 @@ use crate::model::event::{Event, EventRecord, Rest, Segment};
 use crate::model::job::Attempt;
 use crate::model::run::{Failure, Parent, Spent};
 use crate::model::wait::{Resolution, Wait};
-use crate::model::{Epoch, JournalEntry, RunState};
+use crate::model::{Epoch, JournalEntry, Outcome, RunState};
 use crate::store::{ChildEnd, Commit, Committed, Created, NewRun, SharedStore, StoreError, StoreResult};
 
 /// How many numbers a commit reserves ahead.
@@ -69,6 +69,13 @@ pub struct Move {
     pub answer: Option<Resolution>,
 }
 
+/// An entry of the journal that is still to be committed.
+struct Fact {
+    entry: JournalEntry,
+    /// The journal has nothing under its key.
+    first: bool,
+}
+
 #[derive(Default)]
 struct Pending {
     next_seq: u64,
@@ -78,7 +85,7 @@ struct Pending {
     barrier: Option<u64>,
     /// The same of the commit that is under way.
     in_flight: Option<u64>,
-    journal: Vec<JournalEntry>,
+    journal: Vec<Fact>,
     waits: Vec<Wait>,
     spent: Spent,
     /// Counts everything recorded; a commit covers all up to its count.
@@ -229,13 +236,20 @@ impl RunLog {
         self.pending.lock().next_seq
     }
 
-    /// Records what the journal must know; durable with the next commit. `new`: the journal did not say so before.
-    pub fn record(&self, entry: JournalEntry, new: bool) {
+    /// A step is settled, which its own entry tells. What only led there, and was not committed yet, need not be: nobody enters the step again.
+    pub fn step_settled(&self, key: &str) {
+        let led_there = |fact: &Fact| fact.first && fact.entry.key.strip_prefix(key).is_some_and(|below| below.starts_with('/'));
+        self.pending.lock().journal.retain(|fact| !led_there(fact));
+    }
+
+    /// Records what the journal must know; durable with the next commit. `before`: what it says under the same key so far.
+    pub fn record(&self, entry: JournalEntry, before: Option<&Outcome>) {
+        let (first, new) = (before.is_none(), before != Some(&entry.outcome));
         let mut pending = self.pending.lock();
         pending.advances |= new;
         pending.recorded += 1;
         pending.facts = pending.recorded;
-        pending.journal.push(entry);
+        pending.journal.push(Fact { entry, first });
     }
 
     /// Opens a wait; it exists for others with the next commit, which is not long in coming.
@@ -383,6 +397,7 @@ impl RunLog {
             }
             pending.taken = if whole { pending.recorded } else { 0 };
             let segment = (!events.is_empty()).then_some(Segment { events, rest: Rest::None });
+            let journal = journal.into_iter().map(|fact| fact.entry).collect();
             (NewRun { reserved, journal, segment, ..birth.new }, pending.taken)
         };
         let (below, reserved) = (new.segment.as_ref().map(|segment| segment.last() + 1), new.reserved);
@@ -485,7 +500,7 @@ impl RunLog {
             output: step.output,
             failure: step.failure,
             finished_at: state.is_terminal().then_some(now),
-            journal: std::mem::take(&mut pending.journal).into_iter().chain(notice).collect(),
+            journal: std::mem::take(&mut pending.journal).into_iter().map(|fact| fact.entry).chain(notice).collect(),
             segment,
             waits: std::mem::take(&mut pending.waits),
             child_end,

@@ -63,6 +63,11 @@ impl Egress {
         Ok(Self(Arc::new(Door { policy, clock, trusted, judged })))
     }
 
+    /// Whether a judged request to this URL may go out, as far as that can be told before its host's name is resolved.
+    pub fn would_reach(&self, url: &str) -> Result<(), Error> {
+        judge_host(&parse_url(url)?, &self.0.policy)
+    }
+
     /// One exchange: the head of the answer, its body still to be read. Any status is an answer, not an error.
     pub async fn send(&self, request: Request) -> Result<Response, Error> {
         let mut hop = Hop {

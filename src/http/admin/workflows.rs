@@ -20,7 +20,7 @@ use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::scope::{FlowsExecute, FlowsRead, Scoped};
 use crate::id::{FlowId, RunId, TenantId};
-use crate::model::{Outcome, Run, RunState, TargetKind, WaitKind};
+use crate::model::{Outcome, Run, RunState, Target, TargetKind, WaitKind};
 use crate::queue::Jobs;
 use crate::store::{Created as Made, RunFilter, RunKey, SharedStore};
 
@@ -147,6 +147,8 @@ struct Row {
     output: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Of the document that the run keeps to; 1 where documents have none.
+    version: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_run_id: Option<String>,
     scope_app_id: String,
@@ -248,12 +250,15 @@ async fn row(store: &SharedStore, run: Run) -> Result<Row> {
         let about = run.input.inputs.get("_job").and_then(|job| job.get(name));
         about.and_then(Value::as_str).unwrap_or_default().to_owned()
     };
+    let about = run.input.inputs.get("run").filter(|_| matches!(run.target, Target::Workflow(_)));
+    let version = about.and_then(|about| about.get("version")).and_then(Value::as_u64).unwrap_or(1);
     Ok(Row {
         id: printed(run.id),
         state: State::of(run.state),
         current_step: open.or(last),
         scope_app_id: scope("scope_app_id"),
         scope_org_id: scope("scope_org_id"),
+        version,
         name: run.flow_name,
         input: run.input.inputs,
         output: run.output,

@@ -248,7 +248,8 @@ async fn list(caller: Scoped<FlowsRead>, State(state): State<AppState>, Params(q
 
 async fn read(reader: Reader, State(store): State<SharedStore>, Id(id): Id<Run>) -> Result<Json<RunView>> {
     let run = reader.find(&store, id).await?;
-    view(&store, run).await.map(Json)
+    let flow = flow_of(&store, &run).await?;
+    view(&store, run, &flow).await.map(Json)
 }
 
 /// What the journal says of a step that is not settled.
@@ -257,10 +258,14 @@ struct Begun {
     attempts: u64,
 }
 
-/// A run as this surface shows it.
-pub(super) async fn view(store: &SharedStore, run: crate::model::Run) -> Result<RunView> {
+/// The workflow that a run was begun with, compiled.
+pub(super) async fn flow_of(store: &SharedStore, run: &crate::model::Run) -> Result<Flow> {
     let flow = store.flow_of_run(run.tenant, run.id).await?.unwrap_or_default();
-    let flow: Flow = serde_json::from_str(&flow).map_err(Error::internal)?;
+    serde_json::from_str(&flow).map_err(Error::internal)
+}
+
+/// A run as this surface shows it. `flow`: what [`flow_of`] says.
+pub(super) async fn view(store: &SharedStore, run: crate::model::Run, flow: &Flow) -> Result<RunView> {
     let (mut records, mut begun) = (BTreeMap::<String, StepRecord>::new(), BTreeMap::<String, Begun>::new());
     let (mut undone, mut compensation) = (BTreeMap::<String, Option<StepError>>::new(), None);
     for entry in store.read_journal(run.tenant, run.id).await? {
@@ -284,8 +289,9 @@ pub(super) async fn view(store: &SharedStore, run: crate::model::Run) -> Result<
             }
         }
     }
-    let waits = store.run_waits(run.tenant, run.id).await?;
     let over = run.state.is_terminal();
+    let all_settled = flow.steps.iter().all(|step| records.contains_key(&step.id));
+    let waits = if over && all_settled { Vec::new() } else { store.run_waits(run.tenant, run.id).await? };
     let mut steps = IndexMap::with_capacity(flow.steps.len());
     let mut current_steps = Vec::new();
     for step in &flow.steps {

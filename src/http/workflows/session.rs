@@ -288,8 +288,8 @@ async fn confirm(State(state): State<AppState>, body: Body<Confirm>) -> Result<J
         let opened = session_key.open(&sealed, bound_to).map_err(|_| refused())?;
         Ok(Zeroizing::new(opened.as_slice().try_into().map_err(|_| refused())?))
     };
-    let mut wrapping = open(sealed_key, &handshake_id.to_string())?;
-    let next_key = next_key.map(|next| open(next, &format!("{handshake_id}/next"))).transpose()?;
+    let mut wrapping = strong(open(sealed_key, &handshake_id.to_string())?, "/sealed_key")?;
+    let next_key = next_key.map(|next| strong(open(next, &format!("{handshake_id}/next"))?, "/next_key")).transpose()?;
     let own = state.sealing.encryption(tenant_id).await? == Encryption::ZeroKnowledge;
     if !own {
         known(&state, tenant_id, &wrapping).await?;
@@ -354,6 +354,14 @@ impl Sealed {
         let text: [u8; 48] = bytes(&self.ciphertext, &format!("{at}/ciphertext"), problems);
         [nonce.as_slice(), &text].concat()
     }
+}
+
+/// A wrapping key, unless it is that of a buffer which was never filled.
+fn strong(key: Zeroizing<[u8; 32]>, at: &str) -> Result<Zeroizing<[u8; 32]>> {
+    if key.iter().all(|byte| *byte == 0) {
+        return Err(Error::invalid_at(at, "the key consists of zeros; draw 32 random bytes"));
+    }
+    Ok(key)
 }
 
 /// Another wrapping key takes the place of the one that a tenant is known by. `false`: others did the same meanwhile.

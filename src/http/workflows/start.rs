@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use super::definitions::{Stored, all, everyone, find};
 use super::document::Trigger;
 use super::door::{Starter, run_token};
-use super::runs::{RunView, Status, view};
+use super::runs::{RunView, Status, flow_of, view};
 use super::{Name, about, accepted, is_name, may_refuse, order, printed, takes_anything};
 use crate::clock::Clock;
 use crate::engine::{Engine, StartRun};
@@ -32,7 +32,7 @@ use crate::id::{RunId, TenantId};
 use crate::model::event::Rest;
 use crate::model::job::Placed;
 use crate::model::run::Failure;
-use crate::model::{Run, RunInput, RunState, Target, WaitKind};
+use crate::model::{Flow, Run, RunInput, RunState, Target, WaitKind};
 use crate::queue::jobs::NamedFlows;
 use crate::secret::Vault;
 use crate::store::{Created, Kept, RunKey, SharedStore};
@@ -188,6 +188,7 @@ async fn trigger(
         request_hash: request_hash.clone(),
         expires_at: state.clock.now().after(KEY_LIFE),
     });
+    let plan = start.plan.clone();
     let (run, replayed) = match state.workers.start_run(start).await? {
         (run, Created::New) => (run, false),
         (_, Created::Duplicate { run, request_hash: before }) if before == request_hash => (run, true),
@@ -197,7 +198,15 @@ async fn trigger(
         }
     };
     let found = if asynchronous { None } else { wait(&state, tenant, run, patience).await? };
-    let mut response = answer(&state, tenant, run, found, asynchronous).await?;
+    let mut response = match found {
+        Some(found) if found.state == RunState::Completed && replayed => {
+            let flow = flow_of(&state.store, &found).await?;
+            completed(&state, found, &flow).await?
+        }
+        Some(found) if found.state == RunState::Completed => completed(&state, found, &plan.flow).await?,
+        Some(found) => broken(found),
+        None => begun(&state, tenant, run, asynchronous).await?,
+    };
     let out = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&printed(run)) {
         out.insert(RUN_HEADER, value);
@@ -243,28 +252,31 @@ async fn waits_for_others(state: &AppState, tenant: TenantId, run: RunId) -> Res
     Ok(paused && open.any(|wait| !matches!(wait.kind, WaitKind::Timer | WaitKind::Child)))
 }
 
-async fn answer(state: &AppState, tenant: TenantId, id: RunId, found: Option<Run>, asynchronous: bool) -> Result<Response> {
-    let Some(run) = found else {
-        let now = state.store.find_run(tenant, id).await?;
-        let status = now.filter(|_| !asynchronous).map_or(Status::Queued, |run| Status::of(run.state));
-        let mut response = accepted(Begun { run_id: printed(id), status });
-        let out = response.headers_mut();
-        if let Ok(place) = HeaderValue::from_str(&format!("/api/runs/{}", printed(id))) {
-            out.insert(LOCATION, place);
-        }
-        if asynchronous {
-            out.insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
-        }
-        return Ok(response);
-    };
-    if run.state == RunState::Completed {
-        let flow = state.store.flow_of_run(tenant, run.id).await?.unwrap_or_default();
-        return if has_reply(&flow) {
-            Ok(reply(&run.output.unwrap_or_default()).unwrap_or_else(IntoResponse::into_response))
-        } else {
-            Ok(Json(view(&state.store, run).await?).into_response())
-        };
+/// The answer of a run that is not over, or was not waited for.
+async fn begun(state: &AppState, tenant: TenantId, id: RunId, asynchronous: bool) -> Result<Response> {
+    let now = if asynchronous { None } else { state.store.find_run(tenant, id).await? };
+    let status = now.map_or(Status::Queued, |run| Status::of(run.state));
+    let mut response = accepted(Begun { run_id: printed(id), status });
+    let out = response.headers_mut();
+    if let Ok(place) = HeaderValue::from_str(&format!("/api/runs/{}", printed(id))) {
+        out.insert(LOCATION, place);
     }
+    if asynchronous {
+        out.insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+    }
+    Ok(response)
+}
+
+/// The answer of a run that has completed: what its document says, or the run.
+async fn completed(state: &AppState, run: Run, flow: &Flow) -> Result<Response> {
+    if flow.workflow.as_ref().is_some_and(|workflow| workflow.output.is_some()) {
+        return Ok(reply(&run.output.unwrap_or_default()).unwrap_or_else(IntoResponse::into_response));
+    }
+    Ok(Json(view(&state.store, run, flow).await?).into_response())
+}
+
+/// The answer of a run that has failed or was cancelled.
+fn broken(run: Run) -> Response {
     let failure = run.failure.unwrap_or_else(|| Failure {
         code: "cancelled".into(),
         message: "the run was cancelled".into(),
@@ -273,12 +285,7 @@ async fn answer(state: &AppState, tenant: TenantId, id: RunId, found: Option<Run
     });
     let details = json!({ "run_id": printed(run.id), "step": failure.step });
     let error = Error::new(Kind::Invalid, failure.code, failure.message).details(details);
-    Ok(Problem::new(StatusCode::BAD_GATEWAY, error).into_response())
-}
-
-/// Whether a compiled workflow says what it answers with.
-fn has_reply(flow: &str) -> bool {
-    serde_json::from_str::<crate::model::Flow>(flow).is_ok_and(|flow| flow.workflow.is_some_and(|workflow| workflow.output.is_some()))
+    Problem::new(StatusCode::BAD_GATEWAY, error).into_response()
 }
 
 /// The answer that a document's `response` came to.

@@ -227,8 +227,10 @@ impl Jobs {
         let found = self.store().find_run(job.tenant, run).await?;
         let clock = self.clock();
         let end = found.and_then(|run| {
+            // Whoever cancelled it before it failed wants no other attempt.
+            let state = if run.cancel_requested && run.state == RunState::Failed { RunState::Cancelled } else { run.state };
             let dead = || DeadLetterId::new(clock);
-            job.attempt().end(job.tenant, run.state, run.failure.as_ref(), clock.now(), |most| clock.below(most), dead)
+            job.attempt().end(job.tenant, state, run.failure.as_ref(), clock.now(), |most| clock.below(most), dead)
         });
         if let Some(end) = end {
             self.store().end_job(end).await?;

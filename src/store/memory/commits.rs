@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::runs::Row;
 use super::{MemoryStore, Tables};
 use crate::model::event::Segment;
+use crate::model::job::JobState;
 use crate::model::run::Spent;
 use crate::model::{Epoch, JournalEntry, Run, RunInput, RunState};
 use crate::store::batch::json;
@@ -138,7 +139,7 @@ impl MemoryStore {
         commit.fit()?;
         let mut tables = self.tables();
         let (run, due, now) = (commit.run, commit.leaves_due(), commit.now);
-        let (end, job_end) = (commit.child_end.clone(), commit.job_end.clone());
+        let (end, mut job_end) = (commit.child_end.clone(), commit.job_end.clone());
         let fresh = tables.runs.get(run).is_some_and(|row| row.run.commit != commit.number);
         let committed = tables.commit(commit);
         if committed != Committed::Done || !fresh {
@@ -147,8 +148,12 @@ impl MemoryStore {
         if due {
             self.ring(run);
         }
-        if let Some(end) = job_end {
-            tables.end_job(&end);
+        if let Some(end) = &mut job_end {
+            let cancelled = tables.runs.get(run).is_some_and(|row| row.run.cancel_requested);
+            if cancelled && end.state == JobState::Retrying {
+                end.state = JobState::Cancelled;
+            }
+            tables.end_job(end);
         }
         if let Some(end) = end
             && let Some(parent) = tables.resolve(end.tenant, end.parent.wait, end.resolution, now)

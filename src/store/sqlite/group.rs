@@ -188,7 +188,10 @@ update jobs set
     last_error = coalesce(e.error, jobs.last_error),
     run_at = coalesce(e.run_at, jobs.run_at),
     completed_at = case when e.state in ('completed', 'failed', 'cancelled') then e.now end
-from (select value->>'tenant' as tenant, value->>'job' as job, value->>'attempt' as attempt, value->>'state' as state, value->>'error' as error,
+from (select value->>'tenant' as tenant, value->>'job' as job, value->>'attempt' as attempt, value->>'error' as error,
+        -- Whoever cancelled the run before it failed wants no other attempt.
+        case when value->>'state' = 'retrying' and exists (select 1 from runs r where r.id = value->>'run' and r.cancel_requested = 1)
+            then 'cancelled' else value->>'state' end as state,
         value->>'run_at' as run_at, value->>'now' as now, value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number
     from json_each($10)) as e
 where jobs.id = e.job and jobs.tenant = e.tenant and jobs.attempt = e.attempt and jobs.state = 'running'

@@ -13,6 +13,8 @@ use crate::support::world::{Node, World, until};
 on_both!(
     an_event_is_taken_by_the_run_that_it_fits,
     an_early_event_is_kept_and_taken_once,
+    the_first_of_several_is_taken_and_the_others_are_left,
+    one_of_each_is_taken_also_over_a_crash,
     a_run_hears_of_an_event_after_a_crash,
     a_flow_publishes_to_others,
     wrong_events_are_refused,
@@ -58,7 +60,8 @@ async fn an_event_is_taken_by_the_run_that_it_fits(world: Arc<World>) {
     let second = got(&node, &runs[1]).await;
     assert_eq!((&second["id"], &second["payload"]), (&published["id"], &json!({ "order": 2, "by": "card" })), "{second}");
     for run in [&runs[0], &runs[2]] {
-        assert_eq!(node.execution(run).await["status"], "paused", "it is not theirs");
+        // Each is woken to look at the event, and finds that it is not its own.
+        is(&node, run, "paused").await;
     }
     publish(&node, "order.paid", json!({ "order": 3 })).await;
     assert_eq!(got(&node, &runs[2]).await["payload"]["order"], 3);
@@ -91,6 +94,52 @@ async fn an_early_event_is_kept_and_taken_once(world: Arc<World>) {
     }
     taken.sort_unstable();
     assert_eq!(taken, (0..10).collect::<Vec<_>>());
+}
+
+async fn the_first_of_several_is_taken_and_the_others_are_left(world: Arc<World>) {
+    let node = world.node();
+    let any = |timeout: Value| waits(json!({ "any": ["paid", "refused"], "timeoutMs": timeout, "onTimeout": "continue" }));
+    let run = begin(&node, any(json!(60_000)), json!({})).await;
+    is(&node, &run, "paused").await;
+    let refused = publish(&node, "refused", json!(1)).await;
+    let taken = got(&node, &run).await;
+    assert_eq!((&taken["id"], &taken["name"]), (&refused["id"], &json!("refused")));
+    // Of those that were there before, the oldest.
+    let (refused, paid) = (publish(&node, "refused", json!(2)).await, publish(&node, "paid", json!(3)).await);
+    for expected in [refused, paid] {
+        let run = begin(&node, any(json!(60_000)), json!({})).await;
+        assert_eq!(got(&node, &run).await["id"], expected["id"]);
+    }
+    let run = begin(&node, any(json!(200)), json!({})).await;
+    assert_eq!(got(&node, &run).await, Value::Null);
+}
+
+async fn one_of_each_is_taken_also_over_a_crash(world: Arc<World>) {
+    let node = world.node();
+    let all = json!({ "all": ["paid", "{{ second }}"] });
+    let run = begin(&node, waits(all.clone()), json!({ "second": "packed" })).await;
+    is(&node, &run, "paused").await;
+    publish(&node, "packed", json!(1)).await;
+    publish(&node, "packed", json!(2)).await;
+    let node = world.crash().await;
+    is(&node, &run, "paused").await;
+    publish(&node, "paid", json!(3)).await;
+    let taken = got(&node, &run).await;
+    assert_eq!((&taken["packed"]["payload"], &taken["paid"]["payload"]), (&json!(1), &json!(3)), "{taken}");
+    // The second was left to others; what is wanted and does not come fails the step, or leaves what came.
+    let late = |on: &str| waits(json!({ "all": ["packed", "paid"], "timeoutMs": 300, "onTimeout": on }));
+    let run = begin(&node, late("continue"), json!({})).await;
+    let came = got(&node, &run).await;
+    assert_eq!((came.as_object().unwrap().len(), &came["packed"]["payload"]), (1, &json!(2)), "{came}");
+    let run = begin(&node, late("fail"), json!({})).await;
+    is(&node, &run, "completed").await;
+    let failed = node.log(&run).await.step("got").clone();
+    assert_eq!(failed["code"], "event_timeout");
+    assert!(failed["error"].as_str().unwrap().contains("`packed`, `paid`"), "{failed}");
+    // What came out as one name is an error of the run, not of the document.
+    let run = begin(&node, waits(all), json!({ "second": "paid" })).await;
+    is(&node, &run, "completed").await;
+    assert_eq!(node.log(&run).await.step("got")["code"], "invalid_event_name");
 }
 
 async fn a_run_hears_of_an_event_after_a_crash(world: Arc<World>) {
@@ -140,6 +189,10 @@ async fn wrong_events_are_refused(world: Arc<World>) {
     for (config, pointer) in [
         (json!({}), "/flow/steps/0/config/name"),
         (json!({ "name": "" }), "/flow/steps/0/config/name"),
+        (json!({ "name": "x", "any": ["y"] }), "/flow/steps/0/config/name"),
+        (json!({ "any": [] }), "/flow/steps/0/config/any"),
+        (json!({ "all": ["x", ""] }), "/flow/steps/0/config/all/1"),
+        (json!({ "any": ["x", "y", "x"] }), "/flow/steps/0/config/any/2"),
         (json!({ "name": "x", "match": "((" }), "/flow/steps/0/config/match"),
         (json!({ "name": "x", "match": "secrets.a" }), "/flow/steps/0/config/match"),
         (json!({ "name": "x", "timeoutMs": 2_592_000_001_u64 }), "/flow/steps/0/config/timeoutMs"),

@@ -145,13 +145,17 @@ async fn an_address_that_is_gone_is_told_nothing_more(world: Arc<World>) {
     assert!(enabled["enabled"] == true && enabled.get("disabled_because").is_none(), "{enabled}");
     node.post(&format!("{delivery}/redeliver")).ok().await;
     until(&node, &delivery, |delivery| delivery["state"] == "delivered").await;
-    // An address of the machine's own is refused, as everywhere.
-    let inner = create(&node, json!({ "url": "http://169.254.169.254/latest" })).await;
-    let path = format!("/v1/webhooks/{}", inner["id"].as_str().unwrap());
+    // What it leads to is judged, as everywhere.
+    let inner = "http://169.254.169.254/latest";
+    world.sink.on("/leads-in", [Reply::Answer(307, vec![("location".into(), inner.into())], String::new())]);
+    let leads = create(&node, json!({ "url": world.sink.url("/leads-in") })).await;
+    let path = format!("/v1/webhooks/{}", leads["id"].as_str().unwrap());
     let test = node.post(&format!("{path}/test")).ok().await;
     let delivery = format!("{path}/deliveries/{}", test["id"].as_str().unwrap());
     let tried = until(&node, &delivery, |delivery| delivery["attempts"].as_array().is_some_and(|attempts| !attempts.is_empty())).await;
-    assert!(tried["attempts"][0]["status"].is_null() && tried["attempts"][0]["error"].is_string(), "{tried}");
+    assert_eq!((&tried["state"], &tried["attempts"][0]["status"]), (&json!("pending"), &json!(307)), "{tried}");
+    let moved = call(&node, Method::PUT, &path).json(&json!({ "url": inner }));
+    assert_eq!(moved.refused(400, "validation_failed").await.pointers(), ["/url"]);
 }
 
 async fn a_slow_address_keeps_nobody_waiting(world: Arc<World>) {
@@ -202,6 +206,9 @@ async fn wrong_webhooks_are_refused(world: Arc<World>) {
         (json!({}), "/url"),
         (json!({ "url": "ftp://a.example" }), "/url"),
         (json!({ "url": "no address" }), "/url"),
+        (json!({ "url": "http://169.254.169.254/latest" }), "/url"),
+        (json!({ "url": "http://[::ffff:10.0.0.1]/" }), "/url"),
+        (json!({ "url": "http://user:word@a.example" }), "/url"),
         (json!({ "url": "http://a.example", "events": ["run.begun"] }), "/events/0"),
         (json!({ "url": "http://a.example", "events": ["webhook.test"] }), "/events"),
         (json!({ "url": "http://a.example", "description": "x".repeat(501) }), "/description"),

@@ -172,6 +172,7 @@ contract! {
         an_attempt_that_nobody_speaks_of_is_looked_after_ever_more_seldom,
         an_end_is_never_lost_to_a_look,
         a_run_s_end_is_its_job_s,
+        a_job_whose_run_was_to_be_cancelled_is_not_tried_again,
         the_same_key_is_the_same_job,
         jobs_are_listed_counted_moved_and_deleted,
         a_dead_job_rises_by_itself_or_as_another,

@@ -102,12 +102,11 @@ async fn dump(world: &World) -> Vec<u8> {
 async fn found_in(world: &World) -> Vec<&'static str> {
     let dump = String::from_utf8_lossy(&dump(world).await).to_lowercase();
     assert!(dump.contains("sealed"), "there is something in it");
-    // Base64 of a text within a text has one of three forms, without the letters that its neighbours share.
+    // Base64 of a text within a text has one of three forms, without the letters that its neighbours share. All that are its own are compared: few
+    // would be found in anything sealed.
     let in_base64 = |canary: &str| {
-        (0..3)
-            .map(|shift| STANDARD.encode(format!("{}{canary}", &"xxx"[..shift])))
-            .map(|text| text[4..text.len() - 4].to_lowercase())
-            .collect::<Vec<_>>()
+        let own = |shift: usize| (shift * 8).div_ceil(6)..(shift + canary.len()) * 8 / 6;
+        (0..3).map(|shift| STANDARD.encode(format!("{}{canary}", &"xxx"[..shift]))[own(shift)].to_lowercase()).collect::<Vec<_>>()
     };
     let in_hex = |canary: &str| canary.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     let there = |canary: &&'static str| {

@@ -56,7 +56,9 @@ async fn shake(node: &Node, tenant: &str, key: &str, private: &[u8; 32], next: O
     let session_key = derive(shared.as_bytes(), &salt, &[b"dispatched/session/v1", tenant.as_bytes()].concat());
     let id = begun["handshake_id"].as_str().unwrap();
     let seal = |private: &[u8; 32], nonce: [u8; 12], aad: &str| {
-        let wrapping = derive(private, tenant.as_bytes(), b"dispatched/wrap/v1");
+        // A client that never drew its key would send this.
+        let unfilled = *private == [0; 32];
+        let wrapping = if unfilled { [0; 32] } else { derive(private, tenant.as_bytes(), b"dispatched/wrap/v1") };
         let payload = Payload { msg: &wrapping, aad: aad.as_bytes() };
         let sealed = Aes256Gcm::new(&session_key.into()).encrypt(&nonce.into(), payload).unwrap();
         json!({ "nonce": STANDARD.encode(nonce), "ciphertext": STANDARD.encode(sealed) })
@@ -127,4 +129,6 @@ async fn handshakes_that_prove_nothing(world: Arc<World>) {
         "sealed_key": { "nonce": STANDARD.encode([0; 12]), "ciphertext": STANDARD.encode([0; 48]) },
     });
     node.bare(Method::POST, "/api/session/confirm").json(&body).refused(401, "handshake_failed").await;
+    let zeros = handshake(&node, &tenant, KEY, &[0; 32]).await.1;
+    assert_eq!(zeros.refused(422, "validation_failed").pointers(), ["/sealed_key"]);
 }

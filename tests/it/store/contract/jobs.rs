@@ -259,6 +259,22 @@ pub async fn a_run_s_end_is_its_job_s(site: Site) {
     assert_eq!((letters[0].error.as_str(), letters[0].failed_at, letters[0].replayed_at), ("broken", world.at(2), None));
 }
 
+pub async fn a_job_whose_run_was_to_be_cancelled_is_not_tried_again(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let new = enqueue(store, job(&world)).await;
+    claimed(store, claim(&world, world.now, 1)).await;
+    let run = world.leased();
+    let id = run.id;
+    store.create_run(run).await.unwrap();
+    store.request_cancel(world.tenant, id, world.at(1)).await.unwrap();
+    let failed = JobEnd { error: Some("broken".into()), run_at: Some(world.at(5)), ..end(&new, JobState::Retrying, world.at(2)) };
+    let last = Commit { job_end: Some(failed), ..world.commit(id, 1, RunState::Failed) };
+    assert_eq!(store.commit_run(last).await.unwrap(), Committed::Done);
+    let job = store.find_job(world.tenant, new.id).await.unwrap().unwrap();
+    assert_eq!((job.state, job.completed_at, job.last_error.as_deref()), (JobState::Cancelled, Some(world.at(2)), Some("broken")));
+    assert!(claimed(store, claim(&world, world.at(60), 10)).await.is_empty());
+}
+
 pub async fn the_same_key_is_the_same_job(site: Site) {
     let (world, store) = (world(), &site.store);
     let put = async |job: &Job| store.enqueue_job(NewJob { job: job.clone(), key: Some("cron/1".into()) }).await;
