@@ -22,7 +22,6 @@ use crate::http::extract::{Body, Id, Ids, InPath, Params};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};
 use crate::id::{DeliveryId, TenantId, WebhookId};
-use crate::net::Egress;
 use crate::queue::webhooks::{self, Attempt, Delivery, Kind as Event, SigningSecret, State as DeliveryState, Webhook};
 use crate::secret::Secret;
 use crate::store::{Kept, SharedStore};
@@ -183,13 +182,13 @@ async fn find_delivery(store: &SharedStore, tenant: TenantId, id: WebhookId, del
 }
 
 /// The webhook that an input makes of an old one, or of none.
-fn checked(egress: &Egress, input: Input, old: Option<&Webhook>, secrets: Vec<SigningSecret>) -> Result<Webhook> {
+fn checked(state: &AppState, input: Input, old: Option<&Webhook>, secrets: Vec<SigningSecret>) -> Result<Webhook> {
     let mut problems = Problems::default();
     let url = input.url.map(|url| url.trim().to_owned()).or(old.map(|old| old.url.clone())).unwrap_or_default();
     if url.is_empty() || url.len() > LONGEST_URL {
         problems.add("/url", format!("expected an address that begins with http:// or https://, of {LONGEST_URL} bytes at most"));
-    } else if let Err(refused) = egress.would_reach(&url) {
-        problems.add("/url", refused.to_string());
+    } else if let Err(refused) = webhooks::would_reach(state.engine.parts(), &url) {
+        problems.add("/url", refused);
     }
     let description = input.description.or(old.map(|old| old.description.clone())).unwrap_or_default();
     if description.chars().count() > LONGEST_DESCRIPTION {
@@ -227,7 +226,7 @@ async fn create(caller: Scoped<JobsWrite>, State(state): State<AppState>, body: 
     let (tenant, id, now) = (caller.tenant, WebhookId::new(&state.clock), state.clock.now());
     let all = webhooks::webhooks(&state.store, tenant);
     let (secret, sealed) = sealed(&state, tenant, id)?;
-    let webhook = checked(&state.engine.parts().egress, body.value, None, vec![sealed])?;
+    let webhook = checked(&state, body.value, None, vec![sealed])?;
     if all.list(None, None, MOST as u32).await?.len() >= MOST {
         return Err(Error::new(Kind::Conflict, "too_many_webhooks", format!("a tenant has {MOST} webhooks at most")).next("delete one"));
     }
@@ -244,7 +243,7 @@ async fn read(caller: Scoped<JobsRead>, State(state): State<AppState>, Id(id): I
 async fn update(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id): Id<WebhookId>, body: Body<Input>) -> Result<Json<Row>> {
     let (tenant, now) = (caller.tenant, state.clock.now());
     let old = find(&state.store, tenant, id).await?;
-    let next = checked(&state.engine.parts().egress, body.value, Some(&old.body), old.body.secrets.clone())?;
+    let next = checked(&state, body.value, Some(&old.body), old.body.secrets.clone())?;
     let kept = webhooks::webhooks(&state.store, tenant).change(&old, next, now).await?.ok_or_else(changed)?;
     if kept.body.enabled {
         state.engine.parts().listeners.add(tenant);

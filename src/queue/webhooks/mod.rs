@@ -179,6 +179,11 @@ impl Document for Delivery {
     }
 }
 
+/// Whether deliveries to an address may go out, as far as that can be told before its host's name is resolved; if not, why.
+pub fn would_reach(parts: &Parts, url: &str) -> Result<(), String> {
+    parts.egress.would_reach(url).map_err(|refused| refused.to_string())
+}
+
 pub fn webhooks(store: &SharedStore, tenant: TenantId) -> Collection<'_, Webhook> {
     Collection::of(&**store, tenant)
 }
