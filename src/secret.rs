@@ -128,15 +128,43 @@ pub struct Redactor(Arc<Vec<Secret>>);
 /// Shorter values are words, not secrets; removing them would mangle ordinary text.
 const SHORTEST_REDACTED: usize = 6;
 
+/// How a secret may come back from whoever it was sent to, besides as it is: a host that was made of it is told in lower case; a text that quotes JSON
+/// has it escaped, once for each time that it is quoted, and not by all writers alike; a query or a form has it percent-encoded.
+fn other_forms(secret: &str) -> impl Iterator<Item = Secret> {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string().trim_matches('"').to_owned();
+    let inner = |text: &str| {
+        let text = quoted(text);
+        [text.replace('/', "\\/"), ascii(&text), ascii(&text.replace('/', "\\/")), text]
+    };
+    let once = inner(secret);
+    let twice = once.iter().flat_map(|text| inner(text)).collect::<Vec<_>>();
+    let encoded = [url::form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>(), percent(secret)];
+    let forms: std::collections::BTreeSet<String> =
+        once.into_iter().chain(twice).chain(encoded).chain([secret.to_lowercase()]).filter(|form| form != secret).collect();
+    forms.into_iter().map(Secret::new)
+}
+
+/// A JSON text's characters outside ASCII as `\uXXXX`.
+fn ascii(text: &str) -> String {
+    let mut units = [0; 2];
+    let escape = |letter: char, units: &mut [u16; 2]| letter.encode_utf16(units).iter().map(|unit| format!("\\u{unit:04x}")).collect();
+    text.chars().map(|letter| if letter.is_ascii() { letter.to_string() } else { escape(letter, &mut units) }).collect()
+}
+
+/// Every byte but letters, digits and `-._~` as `%XX`.
+fn percent(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 impl Redactor {
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         let mut secrets: Vec<Secret> = secrets.into_iter().filter(|secret| secret.expose().len() >= SHORTEST_REDACTED).collect();
-        // A host that was made of a secret is told in lower case.
-        let lower = |secret: &Secret| Some(secret.expose().to_lowercase()).filter(|lower| lower != secret.expose()).map(Secret::new);
-        let hosts: Vec<Secret> = secrets.iter().filter_map(lower).collect();
-        secrets.extend(hosts);
+        let others: Vec<Secret> = secrets.iter().flat_map(|secret| other_forms(secret.expose())).collect();
+        secrets.extend(others);
         // Longest first, so that a secret that contains another leaves nothing behind.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+        secrets.sort_by(|one, other| other.expose().len().cmp(&one.expose().len()).then_with(|| one.expose().cmp(other.expose())));
+        secrets.dedup_by(|one, other| one.expose() == other.expose());
         Self(Arc::new(secrets))
     }
 
@@ -210,6 +238,20 @@ mod tests {
         let mut value = serde_json::json!({ "sk-canary-1": "sk-canary-1" });
         redactor.value(&mut value);
         assert_eq!(value, serde_json::json!({ REDACTED: REDACTED }));
+    }
+
+    #[test]
+    fn a_secret_is_found_however_it_is_quoted() {
+        let secret = "-----BEGIN \"KEY\"-----\nMIIabc/def\u{fc}ber+\\9";
+        let redactor = Redactor::new([Secret::new(secret)]);
+        let json = |text: &str| serde_json::Value::from(text).to_string();
+        let (once, twice) = (json(secret), json(&json(secret)));
+        let foreign = once.replace('/', "\\/").replace('\u{fc}', "\\u00fc");
+        let encoded: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        for text in [secret, &once, &twice, &foreign, &json(&foreign), &once.replace('\u{fc}', "\\u00fc"), &encoded, &percent(secret)] {
+            let shown = redactor.text(&format!("it said {text}."));
+            assert!(shown.contains(REDACTED) && !shown.contains("MII") && !shown.contains("ber"), "{text}: {shown}");
+        }
     }
 
     #[test]

@@ -191,6 +191,17 @@ impl<'a> Bus<'a> {
         }
     }
 
+    /// Leaves the event that a waiting took to others, if it took one.
+    pub(super) async fn give_back(&self, waiting: &str) -> StoreResult<()> {
+        while let Some(event) = self.taken(waiting).await? {
+            let left = Published { taken_by: None, ..event.body.clone() };
+            if self.events().change(&event, left, self.now()).await?.is_some() {
+                return self.wake(&event.body.name).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes an event. `false`: somebody was quicker.
     pub(super) async fn take(&self, event: &Kept<Published>, waiting: &str) -> StoreResult<bool> {
         let taken = Published { taken_by: Some(waiting.to_owned()), ..event.body.clone() };

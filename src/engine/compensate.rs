@@ -127,11 +127,13 @@ impl RunContext {
         self.memory.lock().open_below(&keys).any(|wait| wait.kind != WaitKind::Signal)
     }
 
-    /// While a workflow comes to an early end, only what has begun is entered again.
+    /// While a workflow comes to an early end, and as soon as that is ordered, only what has begun is entered again.
     pub(super) fn may_begin(&self, step: Ready) -> bool {
         let memory = self.memory.lock();
-        let (Ready::Run(index), Some(failing)) = (step, &memory.failing) else { return true };
-        !failing.undoing && self.plan.steps.get(index).is_some_and(|planned| memory.is_under_way(&planned.key()))
+        let ends = memory.failing.is_some() || memory.orders.end.is_some() || self.cancel.is_cancelled();
+        let (Ready::Run(index), true) = (step, ends && self.plan.workflow.is_some()) else { return true };
+        let undoes = memory.failing.as_ref().is_some_and(|failing| failing.undoing);
+        !undoes && self.plan.steps.get(index).is_some_and(|planned| memory.is_under_way(&planned.key()))
     }
 
     /// Whether somebody said so, within the run or from outside.

@@ -62,6 +62,8 @@ pub struct StepFailure {
     pub fatal: bool,
     /// The effect went out and its answer was lost: it may have happened.
     pub fate_unknown: bool,
+    /// How often the step's call was made, where that is counted.
+    pub attempts: Option<u32>,
 }
 
 /// The result of what a step does.

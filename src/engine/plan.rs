@@ -282,7 +282,9 @@ fn find_cycle(steps: &[PlannedStep], problems: &mut Problems) {
         }
     }
     if done < steps.len() {
-        let stuck: Vec<&str> = steps.iter().zip(&left).filter(|(_, left)| **left > 0).map(|(step, _)| step.step.id.as_str()).collect();
-        problems.add("", format!("these steps wait for each other: {}", stuck.join(", ")));
+        let stuck = steps.iter().zip(&left).filter(|(_, left)| **left > 0).map(|(step, _)| &step.step).collect::<Vec<_>>();
+        let at = stuck.first().map(|step| format!("{}/after", step.pointer)).unwrap_or_default();
+        let stuck: Vec<&str> = stuck.iter().map(|step| step.id.as_str()).collect();
+        problems.add(at, format!("these steps wait for each other: {}", stuck.join(", ")));
     }
 }

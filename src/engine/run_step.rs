@@ -28,8 +28,9 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
     let Some(planned) = run.plan.steps.get(index) else { return Ended::Suspended };
     let key = planned.key();
     let again = run.memory.lock().has_waited(&key);
-    let started_at = run.parts().clock.now();
-    let marked = run.memory.lock().journal.contains_key(&begun(&key));
+    let before = run.memory.lock().journal.get(&begun(&key)).cloned();
+    let marked = before.is_some();
+    let started_at = before.and_then(begun_at).unwrap_or_else(|| run.parts().clock.now());
     if !again
         && !marked
         && let Some(skipped) = skip(run, planned, started_at).await
@@ -38,7 +39,7 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
     }
     if run.plan.workflow.is_some() && !marked {
         // Known before its first effect goes out: an early end of the run has to wait for it, and to undo it.
-        run.record(&begun(&key), Outcome::Done(Value::Bool(true)));
+        run.record(&begun(&key), Outcome::Done(serde_json::to_value(started_at).unwrap_or_default()));
     }
     // Who slept begins no second time in a stream that slept with it. What was cut short begins anew, once.
     let told = {
@@ -85,6 +86,14 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
             Err(Interrupt::Fail(failure)) => return fail(&context, failure, started_at, made),
         }
         failpoint::hit("retry.after_wait");
+    }
+}
+
+/// When a step began, as its mark says.
+fn begun_at(mark: Outcome) -> Option<Timestamp> {
+    match mark {
+        Outcome::Done(at) => serde_json::from_value(at).ok(),
+        Outcome::Begun | Outcome::Failed(_) => None,
     }
 }
 
@@ -262,9 +271,10 @@ fn fail(context: &StepContext<'_>, failure: StepFailure, started_at: Timestamp, 
     let message = run.redactor.text(&failure.message);
     let policy = step.on_error.as_ref().unwrap_or(&run.plan.flow.on_step_error);
     let output = if let OnError::Default { value } = policy { value.clone() } else { Value::Null };
+    let attempts = failure.attempts.map(|attempts| serde_json::json!({ "attempts": attempts }));
     let record = StepRecord {
         state: StepState::Failed,
-        output: output.clone(),
+        output: attempts.filter(|_| output.is_null()).unwrap_or_else(|| output.clone()),
         error: Some(message.clone()),
         code: Some(failure.code.clone()),
         // Going on was asked for, not merely the flow's default.

@@ -38,6 +38,7 @@ impl Cadence {
         let pattern = match pattern.trim().strip_prefix("@every ") {
             Some(length) => Pattern::Every(every(length.trim()).ok_or_else(|| Fault::Pattern(format!("`@every {length}`: {EVERY}")))?),
             None => {
+                check_form(pattern.trim())?;
                 let cron = Cron::from_str(pattern.trim()).map_err(|error| Fault::Pattern(format!("not a cron pattern: {error}")))?;
                 Pattern::Cron(Box::new(cron))
             }
@@ -65,6 +66,21 @@ impl Cadence {
     pub fn following(&self, after: Timestamp) -> impl Iterator<Item = Timestamp> + '_ {
         std::iter::successors(self.next(after), |last| self.next(*last))
     }
+}
+
+/// The words that stand for a pattern.
+const WORDS: [&str; 6] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@hourly"];
+
+fn check_form(pattern: &str) -> Result<(), Fault> {
+    let fields = pattern.split_whitespace().count();
+    if pattern.starts_with('@') {
+        let known = WORDS.iter().any(|word| word.eq_ignore_ascii_case(pattern));
+        return if known { Ok(()) } else { Err(Fault::Pattern(format!("`{pattern}` is none of {}, `@every`", WORDS.join(", ")))) };
+    }
+    if (5..=6).contains(&fields) {
+        return Ok(());
+    }
+    Err(Fault::Pattern(format!("expected five fields, or six with seconds in front; this has {fields}")))
 }
 
 const EVERY: &str = "expected a length of time of at least a second, as `90s`, `5m` or `1h30m`";

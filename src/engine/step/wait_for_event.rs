@@ -193,6 +193,21 @@ impl Body {
         names.iter().enumerate().filter_map(|(index, name)| Some((name.clone(), taken(index)?))).collect()
     }
 
+    /// Fails, and leaves what was taken to others.
+    async fn give_up(&self, context: &StepContext<'_>, names: &[String], waiting: &str) -> StepResult<StepOutput> {
+        let bus = Bus::new(context.parts(), context.run.tenant);
+        if self.wanted == Wanted::All {
+            for index in 0..names.len() {
+                let place = format!("{waiting}/{index}");
+                context.run.patiently(|| bus.give_back(&place)).await?;
+            }
+        }
+        let came = self.came(context, names);
+        let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !came.contains_key(*name)).collect();
+        let missing = missing.join("`, `");
+        Err(StepFailure::new("event_timeout", format!("the event `{missing}` was not published in time")).into())
+    }
+
     fn rendered(&self, context: &StepContext<'_>) -> StepResult<Vec<String>> {
         let mut names: Vec<String> = Vec::with_capacity(self.names.len());
         for name in &self.names {
@@ -231,6 +246,10 @@ impl StepBody for Body {
             }
             Ok::<_, Interrupt>(())
         };
+        let given_up = context.key("given_up");
+        if context.recall(&given_up).is_some() {
+            return self.give_up(context, &names, &waiting).await;
+        }
         if let Some(came) = self.take_wanted(context, &names, &waiting).await? {
             context.record(&taken, Outcome::Done(came.clone()));
             if let Some(wait) = context.open_wait(&wait_key) {
@@ -254,17 +273,18 @@ impl StepBody for Body {
             Asked::Open { .. } => Err(Interrupt::Suspend),
             Asked::Answered { .. } => {
                 leave().await?;
-                let came = self.came(context, &names);
-                match (self.on_timeout, self.wanted) {
-                    (OnTimeout::Continue, wanted) => {
-                        let output = if wanted == Wanted::All { Value::Object(came) } else { Value::Null };
+                match self.on_timeout {
+                    OnTimeout::Continue => {
+                        let came = || Value::Object(self.came(context, &names));
+                        let output = if self.wanted == Wanted::All { came() } else { Value::Null };
                         context.record(&taken, Outcome::Done(output.clone()));
                         Ok(StepOutput::of(output))
                     }
-                    (OnTimeout::Fail, _) => {
-                        let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !came.contains_key(*name)).collect();
-                        let missing = missing.join("`, `");
-                        Err(StepFailure::new("event_timeout", format!("the event `{missing}` was not published in time")).into())
+                    OnTimeout::Fail => {
+                        // Nothing is taken any more once something is given back, whatever happens in between.
+                        context.record(&given_up, Outcome::Done(Value::Bool(true)));
+                        context.settle().await;
+                        self.give_up(context, &names, &waiting).await
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! A workflow's document: JSON or YAML in, a flow out.
 
+use axum::http::HeaderName;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -129,6 +130,23 @@ pub(super) struct Reply {
     pub body: Value,
 }
 
+impl Reply {
+    /// What can be told before there is anything to fill in.
+    fn check(&self, problems: &mut Problems) {
+        if !self.status.is_null() && is_fixed(&self.status) && super::start::status_of(&self.status).is_none() {
+            problems.add("/response/status", "expected a status from 200 to 599");
+        }
+        for name in self.headers.keys().filter(|name| HeaderName::try_from(name.as_str()).is_err()) {
+            problems.add(format!("/response/headers/{}", escaped(name)), "this is no header's name");
+        }
+    }
+}
+
+/// Whether nothing in a value is filled in.
+fn is_fixed(value: &Value) -> bool {
+    value.is_number() || value.as_str().is_some_and(|text| !text.contains("{{"))
+}
+
 /// Steps of one workflow that run at once.
 const AT_ONCE: usize = 50;
 /// A run's time without its pauses.
@@ -219,6 +237,9 @@ impl Document {
         }
         for (name, schema) in &self.schemas {
             check_schema(schema, &format!("/schemas/{}", escaped(name)), problems);
+        }
+        if let Some(reply) = &self.response {
+            reply.check(problems);
         }
         for (index, trigger) in self.triggers.iter().enumerate() {
             let at = format!("/triggers/{index}");

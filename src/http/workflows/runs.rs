@@ -256,6 +256,7 @@ async fn read(reader: Reader, State(store): State<SharedStore>, Id(id): Id<Run>)
 #[derive(Default)]
 struct Begun {
     attempts: u64,
+    at: Option<Timestamp>,
 }
 
 /// The workflow that a run was begun with, compiled.
@@ -284,6 +285,9 @@ pub(super) async fn view(store: &SharedStore, run: crate::model::Run, flow: &Flo
             }
             Some((step, rest)) => {
                 let begun = begun.entry(step.to_owned()).or_default();
+                if rest == "begun" {
+                    begun.at = serde_json::from_value(value).ok();
+                }
                 let attempt = rest.strip_prefix("call/attempt/").and_then(|rest| rest.split('/').next()?.parse::<u64>().ok());
                 begun.attempts = begun.attempts.max(attempt.unwrap_or(0));
             }
@@ -311,7 +315,8 @@ pub(super) async fn view(store: &SharedStore, run: crate::model::Run, flow: &Flo
                     current_steps.push(step.id.clone());
                 }
                 let attempts = known.map(|begun| begun.attempts).filter(|attempts| *attempts > 0);
-                StepView { status: status.into(), attempts, ..StepView::default() }
+                let started_at = known.and_then(|begun| begun.at);
+                StepView { status: status.into(), attempts, started_at, ..StepView::default() }
             }
         };
         match undone.remove(&step.id) {

@@ -205,7 +205,7 @@ async fn trigger(
         }
         Some(found) if found.state == RunState::Completed => completed(&state, found, &plan.flow).await?,
         Some(found) => broken(found),
-        None => begun(&state, tenant, run, asynchronous).await?,
+        None => begun(&state, tenant, run, asynchronous, replayed).await?,
     };
     let out = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&printed(run)) {
@@ -253,8 +253,9 @@ async fn waits_for_others(state: &AppState, tenant: TenantId, run: RunId) -> Res
 }
 
 /// The answer of a run that is not over, or was not waited for.
-async fn begun(state: &AppState, tenant: TenantId, id: RunId, asynchronous: bool) -> Result<Response> {
-    let now = if asynchronous { None } else { state.store.find_run(tenant, id).await? };
+async fn begun(state: &AppState, tenant: TenantId, id: RunId, asynchronous: bool, replayed: bool) -> Result<Response> {
+    let is_new = asynchronous && !replayed;
+    let now = if is_new { None } else { state.store.find_run(tenant, id).await? };
     let status = now.map_or(Status::Queued, |run| Status::of(run.state));
     let mut response = accepted(Begun { run_id: printed(id), status });
     let out = response.headers_mut();
@@ -270,7 +271,8 @@ async fn begun(state: &AppState, tenant: TenantId, id: RunId, asynchronous: bool
 /// The answer of a run that has completed: what its document says, or the run.
 async fn completed(state: &AppState, run: Run, flow: &Flow) -> Result<Response> {
     if flow.workflow.as_ref().is_some_and(|workflow| workflow.output.is_some()) {
-        return Ok(reply(&run.output.unwrap_or_default()).unwrap_or_else(IntoResponse::into_response));
+        let told = |error: Error| Problem::new(StatusCode::BAD_GATEWAY, error.details(json!({ "run_id": printed(run.id), "step": null })));
+        return Ok(reply(&run.output.unwrap_or_default()).unwrap_or_else(|error| told(error).into_response()));
     }
     Ok(Json(view(&state.store, run, flow).await?).into_response())
 }
@@ -288,26 +290,31 @@ fn broken(run: Run) -> Response {
     Problem::new(StatusCode::BAD_GATEWAY, error).into_response()
 }
 
+/// A status that a document's `response` may have: a number, or a text of one.
+pub(super) fn status_of(value: &Value) -> Option<StatusCode> {
+    let whole = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number| number.fract() == 0.0)?;
+    let status = (200..600_u16).find(|status| f64::from(*status) == whole)?;
+    StatusCode::from_u16(status).ok()
+}
+
 /// The answer that a document's `response` came to.
-fn reply(output: &Value) -> Result<Response, Problem> {
+fn reply(output: &Value) -> Result<Response> {
     let wrong = |what: &str| {
         let message = format!("the document's `response.{what}` came to something that cannot be sent");
-        Problem::new(StatusCode::BAD_GATEWAY, Error::new(Kind::Invalid, "invalid_response", message))
+        Error::new(Kind::Invalid, "invalid_response", message)
     };
     let status = match output.get("status") {
         None | Some(Value::Null) => StatusCode::OK,
-        Some(status) => {
-            let number = status.as_u64().or_else(|| status.as_str().and_then(|text| text.parse().ok()));
-            let status = number.and_then(|number| u16::try_from(number).ok()).filter(|number| (200..600).contains(number));
-            status.and_then(|number| StatusCode::from_u16(number).ok()).ok_or_else(|| wrong("status"))?
-        }
+        Some(status) => status_of(status).ok_or_else(|| wrong("status"))?,
     };
     let mut response = match output.get("body") {
         None | Some(Value::Null) => status.into_response(),
         Some(Value::String(text)) => (status, text.clone()).into_response(),
         Some(body) => (status, Json(body.clone())).into_response(),
     };
-    for (name, value) in output.get("headers").and_then(Value::as_object).into_iter().flatten() {
+    // A header has no null: what is not there is left out.
+    let headers = output.get("headers").and_then(Value::as_object).into_iter().flatten();
+    for (name, value) in headers.filter(|(_, value)| !value.is_null()) {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let (name, value) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(text));
         let (Ok(name), Ok(value)) = (name, value) else { return Err(wrong("headers")) };

@@ -56,6 +56,12 @@ impl Callback {
         if !["POST", "PUT", "PATCH"].contains(&self.method.to_uppercase().as_str()) {
             return Err(Error::invalid_at("/method", "expected POST, PUT or PATCH"));
         }
+        // What is filled in later is judged then.
+        if !self.url.contains("{{")
+            && let Err(refused) = engine.parts().egress.would_reach(self.url.trim())
+        {
+            return Err(Error::invalid_at("/url", refused.to_string()));
+        }
         engine.check(&self.flow("callback", LONGEST_CALL)).map(drop).map_err(|error| {
             let mut problems = Problems::default();
             for problem in error.problems() {

@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{Kind, Webhook, begin, webhooks};
+use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::failpoint;
 use crate::id::TenantId;
 use crate::model::job::{Attempt, Job};
-use crate::model::{Run, RunState};
+use crate::model::{JobState, Run, RunState};
 use crate::queue::Jobs;
 use crate::store::{Kept, StoreResult};
 
@@ -19,6 +20,35 @@ const PAGE: u32 = 200;
 const LONGEST_OUTPUT: usize = 64 * 1024;
 
 pub(super) async fn look(jobs: &Jobs) -> Result<()> {
+    look_at_runs(jobs).await?;
+    look_at_jobs(jobs).await
+}
+
+/// Jobs that ended without a run: nothing does them, or they were cancelled while they waited.
+async fn look_at_jobs(jobs: &Jobs) -> Result<()> {
+    loop {
+        let untold = jobs.store().untold_jobs(&[], MOST).await?;
+        for job in &untold {
+            let kind = match job.state {
+                JobState::Failed => Some(Kind::JobFailed),
+                JobState::Cancelled => Some(Kind::JobCancelled),
+                _ => None,
+            };
+            if let Some(kind) = kind {
+                let of = format!("{}/{}", job.id, job.attempt);
+                let data = json!({ "job": shown_job(job, job.attempt, job.last_error.as_deref(), None) });
+                tell_all(jobs, job.tenant, &[(kind, data)], &of, job.updated_at).await?;
+            }
+            failpoint::hit("webhook.told");
+            jobs.store().job_told(job.tenant, job.id).await?;
+        }
+        if untold.len() < MOST as usize {
+            return Ok(());
+        }
+    }
+}
+
+async fn look_at_runs(jobs: &Jobs) -> Result<()> {
     loop {
         let noticed = jobs.store().noticed_runs(&[], MOST).await?;
         for (tenant, run) in &noticed {
@@ -40,16 +70,22 @@ async fn tell(jobs: &Jobs, run: &Run) -> Result<()> {
     }
     if let Some(attempt) = run.input.job
         && let Some(job) = jobs.store().find_job(run.tenant, attempt.job).await?
-        && let Some(kind) = of_job(run.state, attempt)
+        && let Some(kind) = of_job(run.state, &job, attempt)
     {
-        events.push((kind, json!({ "job": shown_job(&job, attempt, run) })));
+        let again = (run.state == RunState::Failed && attempt.failures < attempt.max_retries).then_some(job.run_at);
+        let error = run.failure.as_ref().map(|failure| failure.message.as_str());
+        events.push((kind, json!({ "job": shown_job(&job, attempt.number, error, again) })));
     }
-    let all = addresses(jobs, run.tenant).await?;
     let happened = run.finished_at.unwrap_or_else(|| jobs.clock().now());
+    tell_all(jobs, run.tenant, &events, &format!("{}/{}", run.id, run.commit), happened).await
+}
+
+/// Everybody who wants to know. `of`: what it is about; the same and the same kind is told once.
+async fn tell_all(jobs: &Jobs, tenant: TenantId, events: &[(Kind, Value)], of: &str, happened: Timestamp) -> Result<()> {
+    let all = addresses(jobs, tenant).await?;
     for (kind, data) in events {
-        for address in all.iter().filter(|address| address.body.wants(kind)) {
-            let of = format!("{}/{}/{}", run.id, run.commit, kind.as_str());
-            begin(jobs, run.tenant, address.id, kind, data.clone(), of, happened).await?;
+        for address in all.iter().filter(|address| address.body.wants(*kind)) {
+            begin(jobs, tenant, address.id, *kind, data.clone(), format!("{of}/{}", kind.as_str()), happened).await?;
         }
     }
     Ok(())
@@ -78,8 +114,10 @@ const fn of_run(state: RunState) -> Option<Kind> {
     }
 }
 
-const fn of_job(state: RunState, attempt: Attempt) -> Option<Kind> {
+fn of_job(state: RunState, job: &Job, attempt: Attempt) -> Option<Kind> {
     match state {
+        // Somebody wanted no other attempt.
+        RunState::Failed if job.state == JobState::Cancelled && job.attempt == attempt.number => Some(Kind::JobCancelled),
         RunState::Completed => Some(Kind::JobCompleted),
         RunState::Cancelled => Some(Kind::JobCancelled),
         RunState::Failed if attempt.failures < attempt.max_retries => Some(Kind::JobRetrying),
@@ -96,11 +134,9 @@ fn shown(run: &Run) -> Value {
     })
 }
 
-fn shown_job(job: &Job, attempt: Attempt, run: &Run) -> Value {
+fn shown_job(job: &Job, attempt: u32, error: Option<&str>, again: Option<Timestamp>) -> Value {
     json!({
-        "job_id": job.id, "job_name": job.order.name, "queue": job.queue, "attempt": attempt.number,
-        "scope_app_id": job.order.scope.app, "scope_org_id": job.order.scope.org,
-        "error": run.failure.as_ref().map(|failure| &failure.message),
-        "next_run_at": (run.state == RunState::Failed && attempt.failures < attempt.max_retries).then_some(job.run_at),
+        "job_id": job.id, "job_name": job.order.name, "queue": job.queue, "attempt": attempt,
+        "scope_app_id": job.order.scope.app, "scope_org_id": job.order.scope.org, "error": error, "next_run_at": again,
     })
 }

@@ -148,6 +148,12 @@ pub trait Jobs {
     /// Deletes a job that is over; the state that it was in. `None`: no such job.
     async fn delete_job(&self, tenant: TenantId, id: JobId) -> StoreResult<Option<JobState>>;
 
+    /// Jobs that ended without a run that tells of it, the oldest first; those of some tenants left out.
+    async fn untold_jobs(&self, except: &[TenantId], limit: u32) -> StoreResult<Vec<Job>>;
+
+    /// A job's end has been told.
+    async fn job_told(&self, tenant: TenantId, id: JobId) -> StoreResult<()>;
+
     async fn find_dead(&self, tenant: TenantId, id: DeadLetterId) -> StoreResult<Option<DeadLetter>>;
 
     async fn list_dead(&self, tenant: TenantId, filter: DeadFilter) -> StoreResult<Vec<DeadLetter>>;

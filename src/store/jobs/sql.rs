@@ -222,6 +222,7 @@ macro_rules! in_sql {
                     let again = to == JobState::Pending;
                     let moved = sqlx::query(concat!(
                         "update jobs set state = $2, ready = $3, check_at = null, worker = null, updated_at = $4, \
+                            untold = case when $2 = 'cancelled' then 1 else 0 end, \
                             run_at = case when $3 = 1 then $4 else run_at end, \
                             retry_count = case when $3 = 1 then 0 else retry_count end, \
                             last_error = case when $3 = 1 then null else last_error end, \
@@ -265,6 +266,22 @@ macro_rules! in_sql {
                     Ok(before)
                 };
                 $unit
+            }
+
+            async fn untold_jobs(&$this, except: &[TenantId], limit: u32) -> StoreResult<Vec<Job>> {
+                let untold = format!("select * from jobs where untold = 1{} order by id limit $1", row::except("tenant", except));
+                let rows = sqlx::query(sqlx::AssertSqlSafe(untold)).bind(i64::from(limit)).fetch_all($read).await.map_err(failed)?;
+                Ok(rows.iter().filter_map(readable).collect())
+            }
+
+            async fn job_told(&$this, tenant: TenantId, id: JobId) -> StoreResult<()> {
+                sqlx::query("update jobs set untold = 0 where id = $1 and tenant = $2")
+                    .bind(id.suffix())
+                    .bind(tenant.suffix())
+                    .execute($write)
+                    .await
+                    .map(drop)
+                    .map_err(failed)
             }
 
             async fn find_dead(&$this, tenant: TenantId, id: DeadLetterId) -> StoreResult<Option<DeadLetter>> {

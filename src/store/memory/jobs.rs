@@ -25,6 +25,8 @@ struct Row {
     job: Job,
     /// When its attempt is looked after.
     check_at: Option<Timestamp>,
+    /// It ended without a run that tells of it.
+    untold: bool,
 }
 
 const WAITING: [JobState; 2] = [JobState::Pending, JobState::Retrying];
@@ -115,7 +117,7 @@ impl crate::store::Jobs for MemoryStore {
             }
             jobs.keys.insert(place, new.job.id);
         }
-        jobs.rows.insert(new.job.id, Row { job: new.job, check_at: None });
+        jobs.rows.insert(new.job.id, Row { job: new.job, check_at: None, untold: false });
         Ok(Enqueued::New)
     }
 
@@ -146,7 +148,7 @@ impl crate::store::Jobs for MemoryStore {
         for one in &mut claimed {
             one.note(&claim);
             let elapsed = claim.now.since(one.job.started_at.unwrap_or(claim.now));
-            jobs.rows.insert(one.job.id, Row { job: one.job.clone(), check_at: Some(claim.check_at.after(elapsed)) });
+            jobs.rows.insert(one.job.id, Row { job: one.job.clone(), check_at: Some(claim.check_at.after(elapsed)), untold: false });
         }
         for (key, gate) in gates.all {
             if let Some((_, buckets)) = jobs.queues.get_mut(&key) {
@@ -157,7 +159,25 @@ impl crate::store::Jobs for MemoryStore {
     }
 
     async fn end_job(&self, end: JobEnd) -> StoreResult<bool> {
-        Ok(self.tables().end_job(&end))
+        let mut tables = self.tables();
+        let ended = tables.end_job(&end);
+        if let Some(row) = tables.jobs.rows.get_mut(&end.job).filter(|_| ended) {
+            row.untold = matches!(end.state, JobState::Failed | JobState::Cancelled);
+        }
+        Ok(ended)
+    }
+
+    async fn untold_jobs(&self, except: &[TenantId], limit: u32) -> StoreResult<Vec<Job>> {
+        let tables = self.tables();
+        let untold = tables.jobs.rows.values().filter(|row| row.untold && !except.contains(&row.job.tenant));
+        Ok(untold.map(|row| row.job.clone()).take(limit as usize).collect())
+    }
+
+    async fn job_told(&self, tenant: TenantId, id: JobId) -> StoreResult<()> {
+        if let Some(row) = self.tables().jobs.rows.get_mut(&id).filter(|row| row.job.tenant == tenant) {
+            row.untold = false;
+        }
+        Ok(())
     }
 
     async fn next_job(&self, now: Timestamp) -> StoreResult<Option<Timestamp>> {
@@ -209,6 +229,7 @@ impl crate::store::Jobs for MemoryStore {
             return Ok(Some(before));
         }
         row.check_at = None;
+        row.untold = to == JobState::Cancelled;
         let job = &mut row.job;
         (job.state, job.worker, job.updated_at) = (to, None, now);
         job.completed_at = Some(now);
@@ -253,7 +274,7 @@ impl crate::store::Jobs for MemoryStore {
         let as_seen = |kept: &&mut DeadLetter| kept.tenant == tenant && kept.id == seen.id && kept.replayed_as == seen.replayed_as;
         let Some(letter) = jobs.dead.values_mut().find(as_seen) else { return Ok(false) };
         (letter.replayed_at, letter.replayed_as) = (Some(now), Some(job.id));
-        jobs.rows.entry(job.id).or_insert(Row { job, check_at: None });
+        jobs.rows.entry(job.id).or_insert(Row { job, check_at: None, untold: false });
         Ok(true)
     }
 

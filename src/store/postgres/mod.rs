@@ -59,7 +59,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "jobs", include_str!("../../../migrations/postgres/0007_jobs.sql")),
     (8, "runs_of_records", include_str!("../../../migrations/postgres/0008_runs_of_records.sql")),
     (9, "notices", include_str!("../../../migrations/postgres/0009_notices.sql")),
-    (10, "cancelled_jobs", include_str!("../../../migrations/postgres/0010_cancelled_jobs.sql")),
+    (10, "untold_jobs", include_str!("../../../migrations/postgres/0010_untold_jobs.sql")),
 ];
 
 /// See the module.

@@ -114,6 +114,25 @@ impl Jobs for Sealing {
         self.inner.delete_job(tenant, id).await
     }
 
+    async fn untold_jobs(&self, except: &[TenantId], limit: u32) -> StoreResult<Vec<Job>> {
+        let mut readable = Vec::new();
+        for mut job in self.inner.untold_jobs(&self.without(except), limit).await? {
+            let opened = match self.lock(job.tenant).await? {
+                Lock::None => Ok(()),
+                Lock::Open(keys) => keys.show_job(&mut job),
+                Lock::Shut => Err(StoreError::Locked),
+            };
+            if self.is_readable(job.tenant, opened) {
+                readable.push(job);
+            }
+        }
+        Ok(readable)
+    }
+
+    async fn job_told(&self, tenant: TenantId, id: JobId) -> StoreResult<()> {
+        self.inner.job_told(tenant, id).await
+    }
+
     async fn find_dead(&self, tenant: TenantId, id: DeadLetterId) -> StoreResult<Option<DeadLetter>> {
         let found = self.inner.find_dead(tenant, id).await?.into_iter().collect();
         Ok(self.show_all(tenant, found, Keys::show_letter).await?.pop())

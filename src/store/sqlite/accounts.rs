@@ -70,7 +70,7 @@ impl Accounts for SqliteStore {
     }
 
     async fn list_tenants(&self) -> StoreResult<Vec<Tenant>> {
-        let rows = sqlx::query("select * from tenants order by id").fetch_all(&self.read).await.map_err(failed)?;
+        let rows = sqlx::query("select * from tenants order by id").fetch_all(&mut *self.reading().await?).await.map_err(failed)?;
         rows.iter().map(row::tenant).collect()
     }
 
@@ -80,15 +80,18 @@ impl Accounts for SqliteStore {
     }
 
     async fn find_key(&self, hash: &str) -> StoreResult<Option<ApiKey>> {
-        let row =
-            sqlx::query("select * from api_keys where hash = $1").bind(hash.to_owned()).fetch_optional(&self.read).await.map_err(failed)?;
+        let row = sqlx::query("select * from api_keys where hash = $1")
+            .bind(hash.to_owned())
+            .fetch_optional(&mut *self.reading().await?)
+            .await
+            .map_err(failed)?;
         row.as_ref().map(row::key).transpose()
     }
 
     async fn list_keys(&self, tenant: TenantId) -> StoreResult<Vec<ApiKey>> {
         let rows = sqlx::query("select * from api_keys where tenant = $1 order by id")
             .bind(tenant.suffix())
-            .fetch_all(&self.read)
+            .fetch_all(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         rows.iter().map(row::key).collect()

@@ -9,4 +9,4 @@ use crate::store::documents::{DocumentQuery, DocumentRow, Documents, TAKEN, in_s
 use crate::store::text::{Fit, is_plain};
 use crate::store::{StoreResult, row};
 
-in_sql!(SqliteStore, |self| read: &self.read, write: &mut *self.writing().await?);
+in_sql!(SqliteStore, |self| read: &mut *self.reading().await?, write: &mut *self.writing().await?);

@@ -98,7 +98,7 @@ impl Flows for SqliteStore {
             .bind(id.suffix())
             .bind(tenant.suffix())
             .bind(kind.as_str())
-            .fetch_optional(&self.read)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::flow).transpose()
@@ -109,7 +109,7 @@ impl Flows for SqliteStore {
             .bind(tenant.suffix())
             .bind(name.to_owned())
             .bind(kind.as_str())
-            .fetch_optional(&self.read)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::flow).transpose()
@@ -132,7 +132,7 @@ impl Flows for SqliteStore {
         .bind(search.map(str::to_lowercase))
         .bind(i64::from(limit))
         .bind(kind.as_str())
-        .fetch_all(&self.read)
+        .fetch_all(&mut *self.reading().await?)
         .await
         .map_err(failed)?;
         rows.iter().map(row::flow).collect()
@@ -153,7 +153,7 @@ impl Flows for SqliteStore {
         let row = sqlx::query("select v.* from flow_versions v join flows f on f.id = v.flow where v.id = $1 and f.tenant = $2")
             .bind(id.suffix())
             .bind(tenant.suffix())
-            .fetch_optional(&self.read)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::flow_version).transpose()
@@ -165,7 +165,7 @@ impl Flows for SqliteStore {
         )
         .bind(flow.suffix())
         .bind(tenant.suffix())
-        .fetch_all(&self.read)
+        .fetch_all(&mut *self.reading().await?)
         .await
         .map_err(failed)?;
         rows.iter().map(row::flow_version).collect()

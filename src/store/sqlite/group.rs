@@ -182,6 +182,7 @@ on conflict do nothing;
         r"
 update jobs set
     state = e.state, ready = 0, check_at = null, worker = null, updated_at = e.now,
+    untold = (e.run is null and e.state in ('failed', 'cancelled')),
     -- An attempt that could not begin is not counted.
     attempt = jobs.attempt - (e.state = 'pending'),
     retry_count = jobs.retry_count + (e.state in ('retrying', 'failed')),

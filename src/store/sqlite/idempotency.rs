@@ -64,7 +64,7 @@ impl Idempotency for SqliteStore {
         .bind(route.to_owned())
         .bind(key.to_owned())
         .bind(now.as_millis())
-        .fetch_optional(&self.read)
+        .fetch_optional(&mut *self.reading().await?)
         .await
         .map_err(failed)?;
         row.as_ref().map(row::duplicate).transpose()

@@ -28,7 +28,7 @@ macro_rules! transaction {
 }
 
 in_sql!(SqliteStore, SqliteConnection, list: "(select value from json_each($1))",
-    |self| read: &self.read, write: &mut *self.writing().await?, unit: |work| transaction!(self, work));
+    |self| read: &mut *self.reading().await?, write: &mut *self.writing().await?, unit: |work| transaction!(self, work));
 
 /// Why a job that did not win was not put in its queue.
 pub(super) async fn explain_enqueue(connection: &mut SqliteConnection, new: &NewJob) -> StoreResult<Enqueued> {

@@ -21,7 +21,7 @@ impl Logs for SqliteStore {
         let rows = sqlx::query(AssertSqlSafe(bulky))
             .bind(before.as_millis())
             .bind(i64::from(limit))
-            .fetch_all(&self.read)
+            .fetch_all(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         rows.iter().map(row::run_of_tenant).collect()

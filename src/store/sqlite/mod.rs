@@ -13,6 +13,7 @@ mod logs;
 mod notices;
 mod owner;
 mod pen;
+mod readers;
 mod records;
 mod runs;
 mod secrets;
@@ -28,10 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex as SyncMutex;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Row, SqlStr};
 use tokio::sync::{MutexGuard, broadcast};
 
@@ -39,8 +37,6 @@ use super::group::Writer;
 use super::row::Columns;
 use super::{Rung, Store, StoreError, StoreResult};
 
-/// Connections that only read.
-const READERS: u32 = 4;
 /// WAL pages between checkpoints (4 KiB each): keeps the file at a few megabytes.
 const CHECKPOINT_PAGES: u32 = 1_000;
 /// The WAL file is truncated to this size after a checkpoint that emptied it.
@@ -48,7 +44,7 @@ const WAL_LIMIT: u32 = 16 * 1024 * 1024;
 
 /// See the module.
 pub struct SqliteStore {
-    read: SqlitePool,
+    readers: readers::Readers,
     pen: Arc<pen::Pen>,
     writer: SyncMutex<Option<Writer>>,
     task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
@@ -75,7 +71,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "jobs", include_str!("../../../migrations/sqlite/0007_jobs.sql")),
     (8, "runs_of_records", include_str!("../../../migrations/sqlite/0008_runs_of_records.sql")),
     (9, "notices", include_str!("../../../migrations/sqlite/0009_notices.sql")),
-    (10, "cancelled_jobs", include_str!("../../../migrations/sqlite/0010_cancelled_jobs.sql")),
+    (10, "untold_jobs", include_str!("../../../migrations/sqlite/0010_untold_jobs.sql")),
 ];
 
 /// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,
@@ -151,19 +147,27 @@ impl SqliteStore {
         if owner.is_some() {
             owner::inherit(&mut write).await?;
         }
-        let read = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_lazy_with(shared.read_only(true));
+        let readers = readers::Readers::new(shared);
         let (bell, _) = broadcast::channel(1_024);
         let pen = Arc::new(pen::Pen::new(write, options, path));
         let (writer, task) = Writer::start(group::Driver::new(pen.clone(), bell.clone()));
-        Ok(Self { read, pen, writer: SyncMutex::new(Some(writer)), task: SyncMutex::new(Some(task)), bell, owner: SyncMutex::new(owner) })
+        Ok(Self {
+            readers,
+            pen,
+            writer: SyncMutex::new(Some(writer)),
+            task: SyncMutex::new(Some(task)),
+            bell,
+            owner: SyncMutex::new(owner),
+        })
     }
 
     fn writer(&self) -> StoreResult<Writer> {
         self.writer.lock().clone().ok_or_else(|| StoreError::unavailable("the store is closed"))
+    }
+
+    /// A connection that only reads.
+    async fn reading(&self) -> StoreResult<readers::Reading<'_>> {
+        self.readers.take().await
     }
 
     /// The writer connection, for a short transaction.
@@ -190,7 +194,7 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> StoreResult<()> {
-        sqlx::query("select 1").fetch_one(&self.read).await.map(drop).map_err(failed)?;
+        sqlx::query("select 1").fetch_one(&mut *self.reading().await?).await.map(drop).map_err(failed)?;
         self.writer()?.probe().await
     }
 
@@ -200,7 +204,7 @@ impl Store for SqliteStore {
         if let Some(task) = task {
             let _ = task.await;
         }
-        self.read.close().await;
+        self.readers.close().await;
         if let Ok(mut write) = self.writing().await {
             let _ = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut *write).await;
         }

@@ -5,4 +5,4 @@ use crate::id::{RunId, TenantId};
 use crate::store::notices::in_sql;
 use crate::store::{StoreResult, row};
 
-in_sql!(SqliteStore, |self| read: &self.read, write: &mut *self.writing().await?);
+in_sql!(SqliteStore, |self| read: &mut *self.reading().await?, write: &mut *self.writing().await?);

@@ -62,7 +62,7 @@ impl Records for SqliteStore {
         let row = sqlx::query("select * from records where id = $1 and tenant = $2")
             .bind(id.suffix())
             .bind(tenant.suffix())
-            .fetch_optional(&self.read)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::record).transpose()
@@ -73,7 +73,7 @@ impl Records for SqliteStore {
             .bind(tenant.suffix())
             .bind(kind.to_owned())
             .bind(name.to_owned())
-            .fetch_optional(&self.read)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::record).transpose()
@@ -94,7 +94,7 @@ impl Records for SqliteStore {
             .bind(after.map(|(at, _)| at.as_millis()))
             .bind(after.map(|(_, id)| id.suffix()))
             .bind(SCAN)
-            .fetch_all(&self.read)
+            .fetch_all(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
             let last = rows.len() < usize::try_from(SCAN).unwrap_or(usize::MAX);

@@ -127,7 +127,7 @@ impl Runs for SqliteStore {
         // Nobody else may commit to these runs now, so the rest is read without holding up the writer.
         let (all, recovered) = ids(&runs)?;
         let (all, recovered) = (json(&all), json(&recovered));
-        let mut connection = self.read.acquire().await.map_err(failed)?;
+        let mut connection = self.reading().await?;
         let journal = journals(&mut connection, &all).await?;
         let waits = waits::of_runs(&mut connection, &all).await?;
         let log = logs(&mut connection, &recovered).await?;
@@ -152,7 +152,7 @@ impl Runs for SqliteStore {
 
     async fn next_wake(&self, except: &[TenantId]) -> StoreResult<Option<Timestamp>> {
         let next = format!("select min(wake_at) from runs where wake_at is not null{}", row::except("tenant", except));
-        let at: Option<i64> = sqlx::query_scalar(AssertSqlSafe(next)).fetch_one(&self.read).await.map_err(failed)?;
+        let at: Option<i64> = sqlx::query_scalar(AssertSqlSafe(next)).fetch_one(&mut *self.reading().await?).await.map_err(failed)?;
         Ok(at.map(Timestamp::from_millis))
     }
 
@@ -177,7 +177,7 @@ impl Runs for SqliteStore {
         let ended = sqlx::query("select id, state from runs where id = $1 and tenant = $2")
             .bind(run.suffix())
             .bind(tenant.suffix())
-            .fetch_optional(&self.read)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         ended.as_ref().map(row::state).transpose()
@@ -187,7 +187,7 @@ impl Runs for SqliteStore {
         let row = sqlx::query(concat!("select ", run_columns!(), " from runs r where r.id = $1 and r.tenant = $2"))
             .bind(run.suffix())
             .bind(tenant.suffix())
-            .fetch_optional(&self.read)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::run).transpose()
@@ -211,7 +211,7 @@ impl Runs for SqliteStore {
         .bind(i64::from(filter.limit))
         .bind(i64::from(filter.offset))
         .bind(filter.record.map(|id| id.suffix()))
-        .fetch_all(&self.read)
+        .fetch_all(&mut *self.reading().await?)
         .await
         .map_err(failed)?;
         rows.iter().map(row::summary).collect()
@@ -221,7 +221,7 @@ impl Runs for SqliteStore {
         sqlx::query_scalar("select b.body from runs r join blobs b on b.hash = r.flow_hash where r.id = $1 and r.tenant = $2")
             .bind(run.suffix())
             .bind(tenant.suffix())
-            .fetch_optional(&self.read)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)
     }
@@ -229,7 +229,7 @@ impl Runs for SqliteStore {
     async fn count_runs(&self, tenant: TenantId) -> StoreResult<Vec<(RunState, u64)>> {
         let rows = sqlx::query("select state, count(*) as count from runs where tenant = $1 group by state order by state")
             .bind(tenant.suffix())
-            .fetch_all(&self.read)
+            .fetch_all(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         rows.iter().map(row::run_count).collect()
@@ -244,7 +244,7 @@ impl Runs for SqliteStore {
         .bind(after.map_or(-1, |after| i64::try_from(after).unwrap_or(i64::MAX)))
         .bind(i64::from(limit))
         .bind(tenant.suffix())
-        .fetch_all(&self.read)
+        .fetch_all(&mut *self.reading().await?)
         .await
         .map_err(failed)?;
         rows.iter().map(row::segment).collect()
@@ -258,7 +258,7 @@ impl Runs for SqliteStore {
         ))
         .bind(run.suffix())
         .bind(tenant.suffix())
-        .fetch_all(&self.read)
+        .fetch_all(&mut *self.reading().await?)
         .await
         .map_err(failed)?;
         rows.iter().map(row::entry).collect()
@@ -270,7 +270,7 @@ impl Runs for SqliteStore {
                 and not exists (select 1 from waits w where w.run = r.id and w.state = 'open') order by id limit $1",
         )
         .bind(i64::from(limit))
-        .fetch_all(&self.read)
+        .fetch_all(&mut *self.reading().await?)
         .await
         .map_err(failed)?;
         rows.iter().map(row::run_of_tenant).collect()

@@ -56,7 +56,7 @@ impl Secrets for SqliteStore {
         let row = sqlx::query("select * from secrets where id = $1 and tenant = $2")
             .bind(id.suffix())
             .bind(tenant.suffix())
-            .fetch_optional(&self.read)
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         row.as_ref().map(row::secret).transpose()
@@ -65,7 +65,7 @@ impl Secrets for SqliteStore {
     async fn list_secrets(&self, tenant: TenantId) -> StoreResult<Vec<StoredSecret>> {
         let rows = sqlx::query("select * from secrets where tenant = $1 order by key")
             .bind(tenant.suffix())
-            .fetch_all(&self.read)
+            .fetch_all(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         rows.iter().map(row::secret).collect()

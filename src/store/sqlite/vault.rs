@@ -33,7 +33,7 @@ impl Vaults for SqliteStore {
     async fn list_credentials(&self, tenant: TenantId) -> StoreResult<Vec<Credential>> {
         let rows = sqlx::query("select * from credentials where tenant = $1 order by provider")
             .bind(tenant.suffix())
-            .fetch_all(&self.read)
+            .fetch_all(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         rows.iter().map(row::credential).collect()

@@ -57,11 +57,12 @@ impl Vectors for SqliteStore {
     async fn nearest_vectors(&self, tenant: TenantId, query: Nearest) -> StoreResult<Vec<Near>> {
         let collection = query.collection.clone();
         let mut gather = Gather::new(query);
+        let mut reading = self.reading().await?;
         let mut rows =
             sqlx::query("select id, name, parts, text, metadata from vectors where tenant = $1 and collection = $2 order by id desc")
                 .bind(tenant.suffix())
                 .bind(collection.clone())
-                .fetch(&self.read);
+                .fetch(&mut *reading);
         while let Some(row) = rows.try_next().await.map_err(failed)? {
             let bytes: Vec<u8> = row.try_get("parts").map_err(failed)?;
             let parts = bytes.as_chunks::<4>().0.iter().map(|part| f32::from_le_bytes(*part)).collect();

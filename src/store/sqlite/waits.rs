@@ -45,14 +45,14 @@ impl Waits for SqliteStore {
     }
 
     async fn run_waits(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Wait>> {
-        let mut connection = self.read.acquire().await.map_err(failed)?;
+        let mut connection = self.reading().await?;
         let rows = of_runs(&mut connection, &json(&[run.suffix()])).await?;
         let waits: Vec<Wait> = rows.iter().map(row::wait).collect::<StoreResult<_>>()?;
         Ok(waits.into_iter().filter(|wait| wait.tenant == tenant).collect())
     }
 
     async fn find_wait(&self, tenant: TenantId, wait: WaitId) -> StoreResult<Option<Wait>> {
-        find(&mut *self.read.acquire().await.map_err(failed)?, tenant, wait).await
+        find(&mut *self.reading().await?, tenant, wait).await
     }
 
     async fn open_waits(&self, tenant: TenantId, after: Option<WaitId>, limit: u32) -> StoreResult<Vec<Wait>> {
@@ -64,7 +64,7 @@ impl Waits for SqliteStore {
         .bind(tenant.suffix())
         .bind(after.map(|id| id.suffix()))
         .bind(i64::from(limit))
-        .fetch_all(&self.read)
+        .fetch_all(&mut *self.reading().await?)
         .await
         .map_err(failed)?;
         rows.iter().map(row::wait).collect()
@@ -106,7 +106,7 @@ impl Waits for SqliteStore {
         let rows = sqlx::query("select s.* from signals s join runs r on r.id = s.run where s.run = $1 and r.tenant = $2 order by s.place")
             .bind(run.suffix())
             .bind(tenant.suffix())
-            .fetch_all(&self.read)
+            .fetch_all(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
         rows.iter().map(row::signal).collect()

@@ -136,6 +136,13 @@ async fn one_of_each_is_taken_also_over_a_crash(world: Arc<World>) {
     let failed = node.log(&run).await.step("got").clone();
     assert_eq!(failed["code"], "event_timeout");
     assert!(failed["error"].as_str().unwrap().contains("`packed`, `paid`"), "{failed}");
+    // What it had, and could not use, is there for others.
+    publish(&node, "packed", json!(4)).await;
+    let run = begin(&node, late("fail"), json!({})).await;
+    is(&node, &run, "completed").await;
+    assert!(node.log(&run).await.step("got")["error"].as_str().unwrap().contains("`paid` was"), "only that was missing");
+    let run = begin(&node, waits(json!({ "name": "packed", "timeoutMs": 5_000 })), json!({})).await;
+    assert_eq!(got(&node, &run).await["payload"], 4);
     // What came out as one name is an error of the run, not of the document.
     let run = begin(&node, waits(all), json!({ "second": "paid" })).await;
     is(&node, &run, "completed").await;

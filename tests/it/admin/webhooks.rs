@@ -90,6 +90,14 @@ async fn what_happens_is_told_signed_and_once(world: Arc<World>) {
     job_is(&node, &broken, "failed").await;
     came(&world, "/failures", "job.failed", &broken).await;
     came(&world, "/all", "job.failed", &broken).await;
+    // Also of jobs that no run did.
+    let nobody_s = enqueue(&node, json!({ "name": "nobody" })).await;
+    came(&world, "/failures", "job.failed", &nobody_s).await;
+    for path in ["/v1/jobs/{}/cancel", "/v1/jobs/cancel-all"] {
+        let waiting = enqueue(&node, json!({ "name": "later", "run_at": "2099-01-01T00:00:00Z" })).await;
+        node.post(&path.replace("{}", &waiting)).json(&json!({ "name": "later" })).send().await;
+        came(&world, "/all", "job.cancelled", &waiting).await;
+    }
     let all = told(&world, "/all");
     assert_eq!(all.iter().filter(|(event, of)| event == "job.retrying" && *of == broken).count(), 1);
     let distinct: std::collections::HashSet<_> = world.sink.seen("/all").iter().map(|seen| seen.header("webhook-id").to_owned()).collect();

@@ -9,7 +9,7 @@ use dispatch::id::RunId;
 use dispatch::model::event::{Event, EventRecord};
 use dispatch::model::wait::{WaitKind, digest};
 use dispatch::model::{Outcome, Run, RunState, StepState, Wait};
-use dispatch::store::{Runs, Waits};
+use dispatch::store::{Runs, Signal, Waits};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -25,6 +25,7 @@ struct Remains {
     events: Vec<EventRecord>,
     waits: Vec<Wait>,
     journal: BTreeMap<String, Outcome>,
+    signals: Vec<Signal>,
 }
 
 /// Collects what everyone saw, then looks at every run.
@@ -87,6 +88,7 @@ async fn remains(world: &World, run: RunId) -> Remains {
         run: store.find_run(world.tenant, run).await.unwrap().unwrap(),
         events: log.into_iter().flat_map(|segment| segment.events).collect(),
         waits: store.run_waits(world.tenant, run).await.unwrap(),
+        signals: store.kept_signals(world.tenant, run).await.unwrap(),
         journal: store.read_journal(world.tenant, run).await.unwrap().into_iter().map(|entry| (entry.key, entry.outcome)).collect(),
     }
 }
@@ -192,17 +194,17 @@ impl Story {
 /// The steps and the end, against the model.
 fn steps(case: &Case, remains: &Remains, faults: &mut Vec<String>) {
     let answers = remains.waits.iter().filter_map(|wait| Some((wait.key.as_str(), wait.resolution.as_ref()?))).collect();
-    let signals: BTreeMap<String, Value> = case
-        .plots
-        .iter()
-        .filter_map(|plot| match remains.journal.get(&format!("steps/{}/signal", plot.id))? {
-            Outcome::Done(payload) => Some((plot.id.clone(), payload.clone())),
-            _ => None,
-        })
-        .collect();
-    let taken: BTreeSet<String> = signals.values().map(Value::to_string).collect();
-    if taken.len() < signals.len() {
-        faults.push(format!("one signal was taken by two steps: {signals:?}"));
+    let mut signals: BTreeMap<String, Value> = BTreeMap::new();
+    for (key, outcome) in &remains.journal {
+        let (Some(signal), Outcome::Done(Value::String(step))) = (key.strip_prefix("signals/"), outcome) else { continue };
+        let sent = remains.signals.iter().find(|sent| signal == format!("{}/{}", sent.name, sent.id));
+        let Some(payload) = sent.map(|sent| sent.payload.clone()) else {
+            faults.push(format!("{step} took the signal {signal}, which nobody sent"));
+            continue;
+        };
+        if let Some(before) = signals.insert(step.clone(), payload) {
+            faults.push(format!("{step} took two signals, {before} and {signal}"));
+        }
     }
     let fates = model::fates(case, &Told { answers, signals });
     let completed = remains.run.state == RunState::Completed;

@@ -159,6 +159,8 @@ macro_rules! pass_the_rest {
                 fn count_jobs(tenant: TenantId) -> Vec<JobCount>;
                 fn move_job(tenant: TenantId, id: JobId, from: &[JobState], to: JobState, now: Timestamp) -> Option<JobState>;
                 fn delete_job(tenant: TenantId, id: JobId) -> Option<JobState>;
+                fn untold_jobs(except: &[TenantId], limit: u32) -> Vec<Job>;
+                fn job_told(tenant: TenantId, id: JobId) -> ();
                 fn find_dead(tenant: TenantId, id: DeadLetterId) -> Option<DeadLetter>;
                 fn list_dead(tenant: TenantId, filter: DeadFilter) -> Vec<DeadLetter>;
                 fn count_dead(tenant: TenantId, filter: DeadFilter) -> u64;

@@ -127,6 +127,35 @@ async fn a_job_that_cannot_be_read_does_not_stop_the_others() {
 }
 
 #[tokio::test]
+async fn reads_that_are_given_up_take_nothing_from_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let store = open(&path).await;
+    let world = world();
+    let run = world.start(&store).await;
+    let journal = (0..500).map(|turn| done(&format!("{turn}"), json!(turn))).collect();
+    world.done(&store, Commit { journal, ..world.commit(run, 1, RunState::Running) }).await;
+    for polls in 0..200 {
+        let mut given_up = Box::pin(store.read_journal(world.tenant, run));
+        for _ in 0..polls % 7 {
+            if futures_util::poll!(&mut given_up).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let reads = futures_util::future::join_all((0..50).map(|_| store.read_journal(world.tenant, run)));
+    let reads = tokio::time::timeout(Duration::from_secs(20), reads).await.unwrap();
+    assert!(reads.iter().all(|read| read.as_ref().is_ok_and(|journal| journal.len() == 500)));
+    // Nobody holds an old state of the file: all of the log can go.
+    let (busy, frames, gone): (i64, i64, i64) =
+        sqlx::query_as("pragma wal_checkpoint(truncate)").fetch_one(&mut outsider(&path).await).await.unwrap();
+    assert_eq!((busy, frames, gone), (0, 0, 0));
+    tokio::time::timeout(Duration::from_secs(20), store.close()).await.unwrap();
+    assert!(matches!(store.read_journal(world.tenant, run).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dispatch.db");

@@ -59,9 +59,15 @@ async fn faults_are_pointed_at(world: Arc<World>) {
         (step(json!({ "request": { "url": "{{ steps.b.x }}" } })), vec!["/steps/a"]),
         (step(json!({ "request": { "url": "{{ nothing.x }}" } })), vec!["/steps/a"]),
         (step(json!({ "request": { "url": "{{ a + }}" } })), vec!["/steps/a/request/url"]),
-        (step(json!({ "request": { "url": "x", "method": "BREW" } })), vec!["/steps/a/request/method"]),
+        (step(json!({ "request": { "url": "http://x.example", "method": "BREW" } })), vec!["/steps/a/request/method"]),
         (
-            step(json!({ "request": { "url": "x", "body": { "b": [{ "expr": "return (", "lang": "lua" }] }, "method": "POST" } })),
+            step(json!({ "request": { "url": "ftp://x.example", "headers": { "a b": "c" } } })),
+            vec!["/steps/a/request/headers/a b", "/steps/a/request/url"],
+        ),
+        (
+            step(
+                json!({ "request": { "url": "http://x.example", "body": { "b": [{ "expr": "return (", "lang": "lua" }] }, "method": "POST" } }),
+            ),
             vec!["/steps/a/request/body/b/0/expr"],
         ),
         (step(json!({ "request": request, "body": 1 })), vec!["/steps/a/body"]),
@@ -81,12 +87,19 @@ async fn faults_are_pointed_at(world: Arc<World>) {
             ),
             vec!["/steps/a/when"],
         ),
-        (step(json!({ "request": request, "compensate": { "url": "x", "effect": "once" } })), vec!["/steps/a/compensate/effect"]),
+        (
+            step(json!({ "request": request, "compensate": { "url": "http://x.example", "effect": "once" } })),
+            vec!["/steps/a/compensate/effect"],
+        ),
         (
             step(json!({ "strategy": { "type": "race", "requests": { "a": request, "compensate": request } } })),
             vec!["/steps/a/strategy/requests"],
         ),
-        (step(json!({ "wait": { "all": ["b", "b"] } })), vec!["/steps/a/wait/all"]),
+        (step(json!({ "wait": { "all": ["b", "b"] } })), vec!["/steps/a/wait/all/1"]),
+        (
+            step(json!({ "request": request, "strategy": { "type": "fan_out", "over": "trigger.body.items" } })),
+            vec!["/steps/a/strategy/over"],
+        ),
         (step(json!({ "request": ["POST", "http://x.example"], "retry": [[500], 1] })), vec!["/steps/a/request", "/steps/a/retry"]),
         (step(json!({ "request": request, "response": { "schema": chain(1_000) } })), vec!["/steps/a/response/schema"]),
         (json!({ "steps": { "a": { "request": request } }, "schemas": { "s": chain(1_000) } }), vec!["/schemas/s"]),
@@ -95,7 +108,14 @@ async fn faults_are_pointed_at(world: Arc<World>) {
         (step(json!({ "wait": { "signal": "$x", "timeout": "31d" } })), vec!["/steps/a/wait/signal", "/steps/a/wait/timeout"]),
         (step(json!({ "strategy": { "type": "fan_out", "over": "{{ secrets.X }}" } })), vec!["/steps/a/request", "/steps/a/strategy/over"]),
         (step(json!({ "strategy": { "type": "race", "requests": [request] } })), vec!["/steps/a/strategy/requests"]),
-        (json!({ "steps": { "a": { "request": request, "after": ["b"] }, "b": { "request": request, "after": ["a"] } } }), vec![""]),
+        (
+            json!({ "steps": { "a": { "request": request, "after": ["b"] }, "b": { "request": request, "after": ["a"] } } }),
+            vec!["/steps/a/after"],
+        ),
+        (
+            json!({ "steps": { "a": { "request": request } }, "response": { "status": 101, "headers": { "a b": "1" } } }),
+            vec!["/response/headers/a b", "/response/status"],
+        ),
         (
             json!({ "steps": { "a": { "request": request } }, "triggers": [{ "type": "cron", "schedule": "0 0 30 2 *" }, { "type": "cron", "schedule": "x", "timezone": "Mars/Base" }] }),
             vec!["/triggers/0/schedule", "/triggers/1/schedule"],

@@ -194,8 +194,10 @@ async fn services_steer_the_run(world: Arc<World>) {
     let view = run(&node, "steered", &json!({})).await.json();
     assert_eq!((&view["status"], &view["steps"]["a"]["attempts"]), (&json!("completed"), &json!(2)), "{view}");
     world.sink.on("/a", [saying(vec![("dispatched-cancel", "")])]);
+    let before = world.sink.seen("/b").len();
     let cancelled = run(&node, "steered", &json!({})).await;
     assert_eq!((cancelled.status, &cancelled.json()["code"]), (502, &json!("cancelled")));
+    assert_eq!(world.sink.seen("/b").len(), before, "nothing begins after that word");
     world
         .sink
         .on("/a", [Reply::Answer(503, vec![("dispatched-complete", String::new()), ("dispatched-wait", "paid".into())], String::new())]);

@@ -86,6 +86,15 @@ impl Maker {
             effect: Some(request.effect.unwrap_or(Effect::Idempotent)),
         };
         let timeout = duration(fields, &format!("{name}/timeout"), request.timeout.as_deref(), LONGEST_CALL).unwrap_or(self.timeout);
+        if !request.url.is_empty()
+            && !request.url.contains("{{")
+            && let Err(refused) = crate::net::parse_url(request.url.trim())
+        {
+            fields.problem(&format!("{name}/url"), refused.to_string());
+        }
+        for header in request.headers.keys().filter(|header| http::HeaderName::try_from(header.as_str()).is_err()) {
+            fields.problem(&format!("{name}/headers/{}", header.replace('~', "~0").replace('/', "~1")), "this is no header's name");
+        }
         match HttpTemplate::compile(&config, Mode::Workflow) {
             Ok(http) => Some(Call { http, timeout, schema: self.schema.clone(), again: self.again.clone() }),
             Err(faults) => {
@@ -123,12 +132,12 @@ impl Call {
                     return Ok(Reply { answer, attempts, directives });
                 }
                 (Verdict::Good, Made::Broke { .. }) => return Err(StepFailure::new("no_reply", "there was no reply").into()),
-                (Verdict::Failed(failure), _) => return Err(failure.into()),
+                (Verdict::Failed(failure), _) => return Err(StepFailure { attempts: Some(attempts), ..failure }.into()),
                 (Verdict::Again(asked, failure), _) => (asked, failure),
             };
             let most = self.again.as_ref().map_or(ASKED_RETRIES, |again| again.max);
             if attempts > most {
-                return Err(failure.into());
+                return Err(StepFailure { attempts: Some(attempts), ..failure }.into());
             }
             let due = context.chosen(&format!("{at}/due"), || self.due(context, attempts, asked)).await;
             self.tell_of_retry(context, place, &at, (attempts, most), &failure, due);

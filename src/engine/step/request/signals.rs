@@ -51,8 +51,8 @@ pub(super) fn compile(fields: &mut Fields, wait: &Wait) -> Option<Signals> {
     if names.is_empty() || names.len() > MOST {
         fields.problem(name, format!("expected 1 to {MOST} names"));
     }
-    if names.iter().collect::<std::collections::HashSet<_>>().len() < names.len() {
-        fields.problem(name, "a name stands here twice");
+    for (index, _) in names.iter().enumerate().filter(|(index, twice)| names.iter().take(*index).any(|before| before == *twice)) {
+        fields.problem(&format!("{name}/{index}"), "the name stands here twice");
     }
     for wrong in names.iter().filter(|name| !is_signal_name(name) || name.starts_with('$')) {
         fields.problem(name, format!("`{wrong}` is no signal's name: 1 to 200 characters, no control characters, no `$` at the beginning"));

@@ -113,6 +113,20 @@ pub(super) enum Strategy {
     Reduce { over: TemplateTree, initial: TemplateTree, next: Block },
 }
 
+/// What a strategy goes over: a list, or a template that gives one.
+fn over_tree(fields: &mut Fields, over: &Value) -> Option<TemplateTree> {
+    let is_never_a_list = match over {
+        Value::String(text) => !text.contains("{{"),
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        Value::Array(_) | Value::Object(_) => false,
+    };
+    if is_never_a_list {
+        fields.problem("strategy/over", "expected a list, or a template that gives one, as `{{ trigger.body.items }}`");
+        return None;
+    }
+    shown_tree(fields, "strategy/over", over)
+}
+
 impl Config {
     pub fn compile(self, fields: &mut Fields, make: &Maker, has_call: bool) -> Option<Strategy> {
         let needs_call = |fields: &mut Fields| {
@@ -136,11 +150,11 @@ impl Config {
             Self::FanOut { over, concurrency, name, on_error } => {
                 needs_call(fields);
                 let at_once = at_once(fields, concurrency, 5);
-                Some(Strategy::Each { over: shown_tree(fields, "strategy/over", &over)?, at_once, name: name_of(fields, name), on_error })
+                Some(Strategy::Each { over: over_tree(fields, &over)?, at_once, name: name_of(fields, name), on_error })
             }
             Self::Scatter { over: Some(over), name, requests: None, on_error } => {
                 needs_call(fields);
-                let over = shown_tree(fields, "strategy/over", &over)?;
+                let over = over_tree(fields, &over)?;
                 Some(Strategy::Each { over, at_once: MOST_AT_ONCE as usize, name: name_of(fields, name), on_error })
             }
             Self::Scatter { over: None, requests: Some(several), on_error, .. } => {
@@ -162,14 +176,14 @@ impl Config {
                     fields.problem("strategy/size", "expected 1 or more");
                 }
                 let at_once = at_once(fields, concurrency, 1);
-                Some(Strategy::Batch { over: shown_tree(fields, "strategy/over", &over)?, size: size.max(1) as usize, at_once, on_error })
+                Some(Strategy::Batch { over: over_tree(fields, &over)?, size: size.max(1) as usize, at_once, on_error })
             }
             Self::Reduce { over, initial, expr, lang } => {
                 let next = Block::parse(&expr, lang.as_deref()).map_err(|fault| fields.problem("strategy/expr", fault.to_string())).ok();
                 if next.as_ref().is_some_and(|next| next.reads().uses_secrets()) {
                     fields.problem("strategy/expr", super::SECRETS);
                 }
-                let (over, initial) = (shown_tree(fields, "strategy/over", &over), shown_tree(fields, "strategy/initial", &initial));
+                let (over, initial) = (over_tree(fields, &over), shown_tree(fields, "strategy/initial", &initial));
                 Some(Strategy::Reduce { over: over?, initial: initial?, next: next? })
             }
         }

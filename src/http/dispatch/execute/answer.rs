@@ -76,7 +76,17 @@ impl Follow<'_> {
         if soon || self.children_work(self.run).await? {
             return Ok(None);
         }
-        Ok(Some(json!({ "type": if due.is_some() { "timer" } else { "signal" }, "executionId": self.run, "until": due })))
+        let waits = self.store.run_waits(self.tenant, self.run).await?;
+        let open = waits.iter().filter(|wait| wait.resolution.is_none() && wait.kind != WaitKind::Child);
+        let first = open.min_by_key(|wait| wait.created_at);
+        let mut reason = json!({ "type": "timer", "executionId": self.run, "until": due });
+        if let Some(wait) = first.filter(|wait| wait.kind == WaitKind::Signal) {
+            // A wait for events shows their names; no signal is called like it.
+            let of_event = wait.shown.get("event").or_else(|| wait.shown.get("events"));
+            reason["type"] = if of_event.is_some() { "event" } else { "signal" }.into();
+            reason["name"] = of_event.cloned().unwrap_or_else(|| wait.name.clone().into());
+        }
+        Ok(Some(reason))
     }
 
     /// Whether a run waits for nothing but children, and these do not wait for anybody themselves.

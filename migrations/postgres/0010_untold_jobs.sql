@@ -1,3 +1,7 @@
+-- Jobs whose end no run tells of: nothing did them, or they were cancelled while they waited.
+alter table jobs add column untold bigint not null default 0;
+create index jobs_untold on jobs (id) where untold = 1;
+
 -- A job whose run was to be cancelled, and failed first, is cancelled: it is not tried again.
 create or replace function dispatch_jobs(new_jobs json, new_ends json) returns table (tag text, id text)
 language plpgsql volatile
@@ -30,6 +34,7 @@ begin
         with won as (
             update jobs j set
                 state = e.state, ready = 0, check_at = null, worker = null, updated_at = e.now,
+                untold = case when e.run is null and e.state in ('failed', 'cancelled') then 1 else 0 end,
                 -- An attempt that could not begin is not counted.
                 attempt = j.attempt - case when e.state = 'pending' then 1 else 0 end,
                 retry_count = j.retry_count + case when e.state in ('retrying', 'failed') then 1 else 0 end,

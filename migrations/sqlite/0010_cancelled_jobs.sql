@@ -1,1 +1,0 @@
--- On PostgreSQL a function changes: a job whose run was to be cancelled, and failed first, is cancelled. Here the statement is the program's.
