@@ -155,7 +155,7 @@ async fn an_address_that_is_gone_is_told_nothing_more(world: Arc<World>) {
     until(&node, &delivery, |delivery| delivery["state"] == "delivered").await;
     // What it leads to is judged, as everywhere.
     let inner = "http://169.254.169.254/latest";
-    world.sink.on("/leads-in", [Reply::Answer(307, vec![("location".into(), inner.to_owned())], String::new())]);
+    world.sink.on("/leads-in", [Reply::Answer(307, vec![("location", inner.to_owned())], String::new())]);
     let leads = create(&node, json!({ "url": world.sink.url("/leads-in") })).await;
     let path = format!("/v1/webhooks/{}", leads["id"].as_str().unwrap());
     let test = node.post(&format!("{path}/test")).ok().await;
