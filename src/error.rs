@@ -76,6 +76,11 @@ impl Kind {
     }
 }
 
+/// A member's name as a token of a JSON pointer (RFC 6901).
+pub fn pointer_token(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 /// One fault in a document, found at a JSON pointer (RFC 6901).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Problem {
@@ -90,7 +95,7 @@ impl Problem {
     pub fn misfit<E: fmt::Display>(error: &serde_path_to_error::Error<E>) -> Self {
         let (mut pointer, message) = (pointer(error.path()), misfit(error.inner()));
         if let Some((name, _)) = message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
-            pointer.push_str(&format!("/{}", name.replace('~', "~0").replace('/', "~1")));
+            pointer.push_str(&format!("/{}", pointer_token(name)));
         }
         Self { pointer, message }
     }
@@ -325,7 +330,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     path.iter().fold(String::new(), |mut text, segment| {
         match segment {
             Segment::Seq { index } => text.push_str(&format!("/{index}")),
-            Segment::Map { key } => text.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Segment::Map { key } => text.push_str(&format!("/{}", pointer_token(key))),
             Segment::Enum { .. } | Segment::Unknown => {}
         }
         text

@@ -144,7 +144,7 @@ fn other_forms(secret: &str) -> impl Iterator<Item = Secret> {
     forms.into_iter().map(Secret::new)
 }
 
-/// A JSON text's characters outside ASCII as `\uXXXX`.
+/// A JSON text whose characters outside ASCII are written by their numbers.
 fn ascii(text: &str) -> String {
     let mut units = [0; 2];
     let escape = |letter: char, units: &mut [u16; 2]| letter.encode_utf16(units).iter().map(|unit| format!("\\u{unit:04x}")).collect();

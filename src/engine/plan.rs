@@ -126,7 +126,7 @@ fn parse_tree(value: &Value, at: &str, problems: &mut Problems) -> Option<Templa
 fn compile_workflow(workflow: &Workflow, problems: &mut Problems) -> PlannedWorkflow {
     let (mut vars, mut open_vars) = (Map::new(), Map::new());
     for (name, value) in &workflow.vars {
-        let at = format!("{VARS}/{}", name.replace('~', "~0").replace('/', "~1"));
+        let at = format!("{VARS}/{}", crate::error::pointer_token(name));
         let Some(tree) = parse_tree(value, &at, problems) else { continue };
         if let Some(root) = tree.roots().iter().find(|root| !FIRST_ROOTS.contains(&root.as_str())) {
             problems.add(&at, format!("`{root}` is not there when the run begins; `vars` may read trigger, run and secrets"));

@@ -157,7 +157,7 @@ impl Engine {
                 waits.iter().filter(|wait| addressed(wait, key)).min_by_key(|wait| (wait.name != *key, wait.resolution.is_some()));
             let Some(wait) = open_first else {
                 let asked: Vec<&str> = waits.iter().filter(|wait| wait.resolution.is_none()).map(|wait| wait.name.as_str()).collect();
-                let pointer = format!("/toolOutputs/{}", key.replace('~', "~0").replace('/', "~1"));
+                let pointer = format!("/toolOutputs/{}", crate::error::pointer_token(key));
                 problems.add(pointer, format!("no tool call `{key}` was asked for; open ones: {}", asked.join(", ")));
                 continue;
             };

@@ -147,10 +147,8 @@ impl Compiler {
                 if items.iter().all(Node::is_fixed) { Node::Fixed(value.clone()) } else { Node::List(items) }
             }
             Value::Object(fields) => {
-                let fields: Vec<(String, Node)> = fields
-                    .iter()
-                    .map(|(name, item)| (name.clone(), self.child(&name.replace('~', "~0").replace('/', "~1"), item, depth)))
-                    .collect();
+                let fields: Vec<(String, Node)> =
+                    fields.iter().map(|(name, item)| (name.clone(), self.child(&crate::error::pointer_token(name), item, depth))).collect();
                 if fields.iter().all(|(_, item)| item.is_fixed()) { Node::Fixed(value.clone()) } else { Node::Fields(fields) }
             }
             _ => Node::Fixed(value.clone()),

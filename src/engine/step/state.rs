@@ -17,7 +17,7 @@ pub fn set(invocation: &Invocation<'_>, context: &StepContext<'_>) -> ToolOutcom
     let mut state = before.clone().unwrap_or_default();
     let mut patch = Vec::new();
     for (name, value) in invocation.arguments.get("set").and_then(Value::as_object).into_iter().flatten() {
-        let path = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+        let path = format!("/{}", crate::error::pointer_token(name));
         if value.is_null() {
             if state.shift_remove(name).is_some() {
                 patch.push(json!({ "op": "remove", "path": path }));

@@ -121,7 +121,7 @@ async fn put(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(nam
         problems.add("/orgs", format!("expected {MOST_ORGS} at most"));
     }
     for (org, limits) in &orgs {
-        let at = format!("/orgs/{}", org.replace('~', "~0").replace('/', "~1"));
+        let at = format!("/orgs/{}", crate::error::pointer_token(org));
         fit(org, 1, &at, &mut problems);
         check(limits, &at, &mut problems);
     }

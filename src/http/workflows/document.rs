@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::definitions::MOST_CRONS;
 use super::is_name;
-use crate::error::{Error, Kind, Problem, Problems, Result};
+use crate::error::{Error, Kind, Problem, Problems, Result, pointer_token};
 use crate::model::cadence::{Cadence, Fault};
 use crate::model::flow::{FORMAT, Flow, OnError, Retry, Step, Workflow};
 
@@ -137,7 +137,7 @@ impl Reply {
             problems.add("/response/status", "expected a status from 200 to 599");
         }
         for name in self.headers.keys().filter(|name| HeaderName::try_from(name.as_str()).is_err()) {
-            problems.add(format!("/response/headers/{}", escaped(name)), "this is no header's name");
+            problems.add(format!("/response/headers/{}", pointer_token(name)), "this is no header's name");
         }
     }
 }
@@ -200,7 +200,7 @@ fn members<'v>(of: &'v Value, at: &str, names: &[&str]) -> Vec<(String, &'v Valu
 fn elements<'v>(of: Option<&'v Value>, at: &str) -> Vec<(String, &'v Value)> {
     match of {
         Some(Value::Array(items)) => items.iter().enumerate().map(|(index, item)| (format!("{at}/{index}"), item)).collect(),
-        Some(Value::Object(map)) => map.iter().map(|(name, item)| (format!("{at}/{}", escaped(name)), item)).collect(),
+        Some(Value::Object(map)) => map.iter().map(|(name, item)| (format!("{at}/{}", pointer_token(name)), item)).collect(),
         _ => Vec::new(),
     }
 }
@@ -236,7 +236,7 @@ impl Document {
             problems.add("/triggers", format!("expected {MOST_CRONS} cron triggers at most"));
         }
         for (name, schema) in &self.schemas {
-            check_schema(schema, &format!("/schemas/{}", escaped(name)), problems);
+            check_schema(schema, &format!("/schemas/{}", pointer_token(name)), problems);
         }
         if let Some(reply) = &self.response {
             reply.check(problems);
@@ -280,7 +280,7 @@ impl Document {
     }
 
     fn step(&self, id: &str, step: &StepDocument, problems: &mut Problems) -> Step {
-        let at = format!("/steps/{}", escaped(id));
+        let at = format!("/steps/{}", pointer_token(id));
         if !is_step_id(id) {
             problems.add(&at, "a step's id begins with a letter and has letters, digits, `_` and `-`, 100 characters at most");
         }
@@ -353,10 +353,6 @@ fn check_schema(schema: &Value, at: &str, problems: &mut Problems) {
     if let Err(fault) = crate::tool::schema::compile(schema) {
         problems.add(at, fault);
     }
-}
-
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

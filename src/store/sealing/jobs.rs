@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Keys, Lock, Place, Sealing};
+use super::{Keys, Place, Sealing};
 use crate::clock::Timestamp;
 use crate::id::{DeadLetterId, JobId, TenantId};
 use crate::model::job::{DeadLetter, Job, JobEnd, JobState, Order};
@@ -56,11 +56,7 @@ impl Jobs for Sealing {
         let mut readable = Vec::with_capacity(claimed.jobs.len());
         for mut one in claimed.jobs {
             let tenant = one.job.tenant;
-            let opened = match self.lock(tenant).await? {
-                Lock::None => Ok(()),
-                Lock::Open(keys) => keys.show_job(&mut one.job),
-                Lock::Shut => Err(StoreError::Locked),
-            };
+            let opened = self.open_one(tenant, |keys| keys.show_job(&mut one.job)).await?;
             let locked = matches!(opened, Err(StoreError::Locked));
             if self.is_readable(tenant, opened) {
                 readable.push(one);
@@ -117,11 +113,7 @@ impl Jobs for Sealing {
     async fn untold_jobs(&self, except: &[TenantId], limit: u32) -> StoreResult<Vec<Job>> {
         let mut readable = Vec::new();
         for mut job in self.inner.untold_jobs(&self.without(except), limit).await? {
-            let opened = match self.lock(job.tenant).await? {
-                Lock::None => Ok(()),
-                Lock::Open(keys) => keys.show_job(&mut job),
-                Lock::Shut => Err(StoreError::Locked),
-            };
+            let opened = self.open_one(job.tenant, |keys| keys.show_job(&mut job)).await?;
             if self.is_readable(job.tenant, opened) {
                 readable.push(job);
             }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::keys::sealed_in;
-use super::{Keys, Lock, Place, Sealing};
+use super::{Keys, Place, Sealing};
 use crate::clock::Timestamp;
 use crate::id::{FlowId, FlowVersionId, KeyId, RecordId, SecretId, TenantId};
 use crate::model::filter::Filter;
@@ -269,11 +269,7 @@ impl Documents for Sealing {
         }
         let mut readable = Vec::new();
         for (tenant, mut row) in self.inner.due_documents(kind, now, &self.without(except), limit).await? {
-            let opened = match self.lock(tenant).await? {
-                Lock::None => Ok(()),
-                Lock::Open(keys) => keys.turn_document(kind, &mut row, false),
-                Lock::Shut => Err(StoreError::Locked),
-            };
+            let opened = self.open_one(tenant, |keys| keys.turn_document(kind, &mut row, false)).await?;
             // The others must not wait for one that cannot be read.
             if self.is_readable(tenant, opened) {
                 readable.push((tenant, row));

@@ -170,6 +170,15 @@ impl Sealing {
         Ok(all)
     }
 
+    /// Opens one of many things, in whatever way.
+    async fn open_one(&self, tenant: TenantId, open: impl FnOnce(&Keys) -> StoreResult<()>) -> StoreResult<StoreResult<()>> {
+        Ok(match self.lock(tenant).await? {
+            Lock::None => Ok(()),
+            Lock::Open(keys) => open(&keys),
+            Lock::Shut => Err(StoreError::Locked),
+        })
+    }
+
     /// Whether something of a tenant could be opened, among things of many: one that cannot be must not stop the others. What is sealed under a key that
     /// came after those held here makes the tenant one whose key is not here.
     fn is_readable(&self, tenant: TenantId, opened: StoreResult<()>) -> bool {

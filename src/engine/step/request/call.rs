@@ -93,7 +93,7 @@ impl Maker {
             fields.problem(&format!("{name}/url"), refused.to_string());
         }
         for header in request.headers.keys().filter(|header| http::HeaderName::try_from(header.as_str()).is_err()) {
-            fields.problem(&format!("{name}/headers/{}", header.replace('~', "~0").replace('/', "~1")), "this is no header's name");
+            fields.problem(&format!("{name}/headers/{}", crate::error::pointer_token(header)), "this is no header's name");
         }
         match HttpTemplate::compile(&config, Mode::Workflow) {
             Ok(http) => Some(Call { http, timeout, schema: self.schema.clone(), again: self.again.clone() }),

@@ -217,7 +217,7 @@ fn requests(fields: &mut Fields, make: &Maker, several: Several, least: usize) -
             fields
                 .problem("strategy/requests", format!("`{name}` is no name of a request: letters, digits, `_` and `-`, and not `{UNDO}`"));
         }
-        let call = make.call(fields, &format!("strategy/requests/{}", name.replace('~', "~0").replace('/', "~1")), &request);
+        let call = make.call(fields, &format!("strategy/requests/{}", crate::error::pointer_token(&name)), &request);
         requests.insert(name, call?);
     }
     Some(requests)
