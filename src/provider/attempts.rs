@@ -350,6 +350,7 @@ impl Runner {
             tool_calls: draft.tool_calls(),
             text: draft.text,
             reasoning: draft.reasoning,
+            state: draft.state,
             usage: attempts.last().map_or_else(Usage::default, |attempt| attempt.usage),
             cost: self.ledger.cost(),
             model: candidate.model.clone(),
@@ -367,6 +368,10 @@ fn piece(event: ModelEvent) -> Option<Piece> {
         ModelEvent::ToolCallDelta { index, delta } => Some(Piece::ToolCallDelta { index, delta }),
         ModelEvent::Media { media_type, data } => Some(Piece::Media { media_type, data }),
         ModelEvent::Citation(citation) => Some(Piece::Citation(citation)),
-        ModelEvent::ReasoningEnd { .. } | ModelEvent::Usage(_) | ModelEvent::Finish(_) => None,
+        ModelEvent::ReasoningEnd { .. }
+        | ModelEvent::ToolCallState { .. }
+        | ModelEvent::State(_)
+        | ModelEvent::Usage(_)
+        | ModelEvent::Finish(_) => None,
     }
 }

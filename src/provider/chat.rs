@@ -102,6 +102,9 @@ pub enum Effort {
     Low,
     Medium,
     High,
+    #[serde(rename = "xhigh")]
+    XHigh,
+    Max,
 }
 
 impl Effort {
@@ -112,6 +115,8 @@ impl Effort {
             Self::Low => "low",
             Self::Medium => "medium",
             Self::High => "high",
+            Self::XHigh => "xhigh",
+            Self::Max => "max",
         }
     }
 
@@ -122,6 +127,8 @@ impl Effort {
             Self::Low => 2_048,
             Self::Medium => 8_192,
             Self::High => 24_576,
+            Self::XHigh => 32_768,
+            Self::Max => 49_152,
         }
     }
 }
@@ -168,6 +175,14 @@ pub struct Message {
     /// Of a tool's message: the call failed and the content says why.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_error: bool,
+    /// Of an assistant's message: the `provider/model` that wrote it. Reasoning, signatures and vendor state are sent
+    /// back to that model only; for any other they are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Of an assistant's message: opaque state that the wire format of `origin` wants back with it, such as encrypted
+    /// reasoning items. Only the wire that wrote it knows its form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Value>,
 }
 
 /// A piece of a message.
@@ -183,6 +198,9 @@ pub enum Part {
     File {
         #[serde(default)]
         name: Option<String>,
+        source: Source,
+    },
+    Audio {
         source: Source,
     },
     /// What the assistant thought; given back to vendors that want it beside tool calls.
@@ -246,11 +264,23 @@ pub struct ToolCall {
     /// Opaque proof of the thought behind the call (Gemini), given back unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
+    /// Opaque state of the call that its wire format wants back, such as the vendor's own id of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Value>,
 }
 
 impl Message {
     fn of(role: Role, content: Vec<Part>) -> Self {
-        Self { role, content, tool_calls: Vec::new(), tool_call_id: None, tool_name: None, is_error: false }
+        Self {
+            role,
+            content,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            tool_name: None,
+            is_error: false,
+            origin: None,
+            state: None,
+        }
     }
 
     pub fn system(text: impl Into<String>) -> Self {

@@ -1,6 +1,7 @@
 //! What a call of a model came to: the answer, what it used and what it cost, attempt by attempt.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::chat::{Message, Part, Role, Thought, ToolCall};
 use super::error::Summary;
@@ -66,6 +67,9 @@ pub struct Completion {
     pub reasoning: Vec<Thought>,
     #[serde(default)]
     pub tool_calls: Vec<ToolCall>,
+    /// Opaque state of the answer; see [`Message::state`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Value>,
     pub finish: Finish,
     /// Of the attempt that succeeded.
     pub usage: Usage,
@@ -98,6 +102,8 @@ impl Completion {
             tool_call_id: None,
             tool_name: None,
             is_error: false,
+            origin: Some(format!("{}/{}", self.provider, self.model)),
+            state: self.state.clone(),
         }
     }
 

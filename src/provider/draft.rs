@@ -1,5 +1,7 @@
 //! An answer in the making: events folded until it is whole.
 
+use serde_json::Value;
+
 use super::chat::{Thought, ToolCall};
 use super::completion::{Finish, Usage};
 use super::{ChatRequest, ModelEvent, estimate};
@@ -13,6 +15,7 @@ pub(super) struct Draft {
     thinking: bool,
     /// By index; gaps are closed at the end.
     calls: Vec<(u32, ToolCall)>,
+    pub state: Option<Value>,
     usage: Option<Usage>,
     finish: Option<Finish>,
     events: u64,
@@ -40,6 +43,8 @@ impl Draft {
                 call.name.clone_from(name);
                 call.signature.clone_from(signature);
             }
+            ModelEvent::ToolCallState { index, state } => self.call(*index).state = Some(state.clone()),
+            ModelEvent::State(state) => self.state = Some(state.clone()),
             ModelEvent::ToolCallDelta { index, delta } => self.call(*index).arguments.push_str(delta),
             ModelEvent::Usage(usage) => self.usage = Some(*usage),
             ModelEvent::Finish(finish) => self.finish = Some(*finish),

@@ -20,9 +20,9 @@ pub fn input(request: &ChatRequest) -> u64 {
     let texts = parts().map(|part| match part {
         Part::Text { text } => text.len(),
         Part::Reasoning(thought) => thought.text.len(),
-        Part::Image { .. } | Part::File { .. } => 0,
+        Part::Image { .. } | Part::File { .. } | Part::Audio { .. } => 0,
     });
-    let attachments = parts().filter(|part| matches!(part, Part::Image { .. } | Part::File { .. })).count();
+    let attachments = parts().filter(|part| matches!(part, Part::Image { .. } | Part::File { .. } | Part::Audio { .. })).count();
     let attachments = u64::try_from(attachments).unwrap_or(u64::MAX).saturating_mul(ATTACHMENT_TOKENS);
     tokens(tools.chain(calls).chain(texts).sum()).saturating_add(attachments)
 }

@@ -31,6 +31,7 @@ mod price;
 mod quirks;
 mod refusal;
 mod retry;
+mod rules;
 mod transport;
 
 use std::fmt;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use serde_json::Value;
 
 pub use anthropic::Anthropic;
 pub use attempts::{Call, ModelStream, Piece};
@@ -56,6 +58,7 @@ pub use openai::OpenAi;
 pub use price::{Cost, LongPrice, Price, Rate};
 pub use quirks::{MaxTokensField, Quirks, ReasoningStyle};
 pub use retry::RetryPolicy;
+pub use rules::{IdRule, JsonSupport, NameRule, WireRules};
 
 pub use crate::net::Deadlines;
 use crate::secret::Secret;
@@ -64,6 +67,11 @@ use crate::secret::Secret;
 pub trait Provider: Send + Sync {
     /// The format's name in the catalogue: `openai`, `anthropic`, `gemini`, `echo`.
     fn wire(&self) -> &'static str;
+
+    /// What the format takes; requests are shaped by it before they reach [`stream`](Self::stream).
+    fn rules(&self) -> WireRules {
+        WireRules::LENIENT
+    }
 
     /// Makes one request. Nothing is sent before the stream is polled; dropping it closes the connection.
     ///
@@ -131,6 +139,11 @@ pub enum ModelEvent {
         name: String,
         signature: Option<String>,
     },
+    /// Opaque state of the call; see [`ToolCall::state`].
+    ToolCallState {
+        index: u32,
+        state: Value,
+    },
     /// More of the call's arguments, raw JSON text.
     ToolCallDelta {
         index: u32,
@@ -144,6 +157,8 @@ pub enum ModelEvent {
     },
     /// What the answer rests on.
     Citation(Citation),
+    /// Opaque state of the whole answer, that the same model wants back with it; see [`Message::state`].
+    State(Value),
     /// A new total; replaces any earlier one.
     Usage(Usage),
     Finish(Finish),

@@ -161,9 +161,10 @@ impl<D: Decode> Reading<D> {
             match &event {
                 ModelEvent::Usage(usage) => self.output = usage.output,
                 ModelEvent::Finish(finish) => self.finish = Some(*finish),
-                ModelEvent::Citation(_) => {}
+                ModelEvent::Citation(_) | ModelEvent::State(_) => {}
                 ModelEvent::Text(text) | ModelEvent::Reasoning(text) => self.said |= !text.is_empty(),
                 ModelEvent::ToolCallStart { .. }
+                | ModelEvent::ToolCallState { .. }
                 | ModelEvent::ToolCallDelta { .. }
                 | ModelEvent::ReasoningEnd { .. }
                 | ModelEvent::Media { .. } => self.said = true,

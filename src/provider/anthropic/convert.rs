@@ -168,6 +168,7 @@ fn block(part: &Part) -> Option<Block> {
         Part::Text { text } => (!text.is_empty()).then(|| Block::Text { text: text.clone() }),
         Part::Image { source } => Some(Block::Image { source: self::source(source) }),
         Part::File { name, source } => Some(Block::Document { source: self::source(source), title: name.clone() }),
+        Part::Audio { .. } => None,
         // Only sealed thoughts are taken back; another vendor's are dropped.
         Part::Reasoning(thought) => match (&thought.signature, thought.redacted) {
             (Some(data), true) => Some(Block::RedactedThinking { data: data.clone() }),

@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 
 use super::endpoint::endpoint;
 use super::transport::{Post, exchange, read_all};
-use super::{ModelEvent, Provider, ProviderCall, ProviderError};
+use super::{IdRule, JsonSupport, ModelEvent, NameRule, Provider, ProviderCall, ProviderError, WireRules};
 use crate::clock::Clock;
 use crate::net::Egress;
 
@@ -30,6 +30,21 @@ impl Anthropic {
 impl Provider for Anthropic {
     fn wire(&self) -> &'static str {
         "anthropic"
+    }
+
+    /// Names and ids: `^[a-zA-Z0-9_-]+$`; blank texts are refused; documents as data are PDF only.
+    fn rules(&self) -> WireRules {
+        WireRules {
+            tool_name: NameRule { max_len: 64, extra: "-", letter_first: false },
+            call_id: IdRule::Plain { max_len: 64 },
+            max_description: 10_000,
+            user_first: true,
+            no_blank_text: true,
+            images: &["image/jpeg", "image/png", "image/gif", "image/webp"],
+            files: &["application/pdf"],
+            audio: false,
+            json: JsonSupport::StrictSchema,
+        }
     }
 
     fn stream(&self, call: ProviderCall) -> BoxStream<'static, Result<ModelEvent, ProviderError>> {

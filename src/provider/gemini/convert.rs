@@ -152,7 +152,7 @@ fn tool_result(message: &Message) -> Vec<wire::Part> {
 fn part(part: &Part) -> Option<wire::Part> {
     match part {
         Part::Text { text: said } => (!said.is_empty()).then(|| text(said.clone())),
-        Part::Image { source } | Part::File { source, .. } => Some(match source {
+        Part::Image { source } | Part::File { source, .. } | Part::Audio { source } => Some(match source {
             Source::Data { mime, data } => {
                 wire::Part { inline_data: Some(wire::Blob { mime_type: mime.clone(), data: data.clone() }), ..wire::Part::default() }
             }

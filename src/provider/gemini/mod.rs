@@ -13,7 +13,7 @@ use futures_util::stream::BoxStream;
 use super::embed::{self, EmbedCall, Embedded};
 use super::endpoint::endpoint;
 use super::transport::{Post, ask, exchange, read_all};
-use super::{ModelEvent, Provider, ProviderCall, ProviderError};
+use super::{IdRule, JsonSupport, ModelEvent, NameRule, Provider, ProviderCall, ProviderError, WireRules};
 use crate::clock::Clock;
 use crate::net::Egress;
 
@@ -33,6 +33,21 @@ impl Gemini {
 impl Provider for Gemini {
     fn wire(&self) -> &'static str {
         "gemini"
+    }
+
+    /// Names: a letter or `_` first, then letters, digits, `_`, `.`, `:` and `-`, at most 64; every media type as data.
+    fn rules(&self) -> WireRules {
+        WireRules {
+            tool_name: NameRule { max_len: 64, extra: "-.:", letter_first: true },
+            call_id: IdRule::Any { max_len: 256 },
+            max_description: usize::MAX,
+            user_first: true,
+            no_blank_text: false,
+            images: &[],
+            files: &[],
+            audio: true,
+            json: JsonSupport::Native,
+        }
     }
 
     fn stream(&self, call: ProviderCall) -> BoxStream<'static, Result<ModelEvent, ProviderError>> {

@@ -133,7 +133,7 @@ fn part(part: &Part) -> Option<wire::Part> {
                 Source::Url { url } => wire::Part::Text { text: format!("[{filename}]({url})") },
             })
         }
-        Part::Reasoning(_) => None,
+        Part::Audio { .. } | Part::Reasoning(_) => None,
     }
 }
 

@@ -13,7 +13,7 @@ use futures_util::stream::BoxStream;
 use super::embed::{self, EmbedCall, Embedded};
 use super::endpoint::endpoint;
 use super::transport::{Post, ask, exchange, read_all};
-use super::{ModelEvent, Provider, ProviderCall, ProviderError};
+use super::{IdRule, JsonSupport, ModelEvent, NameRule, Provider, ProviderCall, ProviderError, WireRules};
 use crate::clock::Clock;
 use crate::net::Egress;
 
@@ -33,6 +33,21 @@ impl OpenAi {
 impl Provider for OpenAi {
     fn wire(&self) -> &'static str {
         "openai"
+    }
+
+    /// Names: `^[a-zA-Z0-9_-]{1,64}$`; descriptions: at most 1,024 characters; files: PDF only.
+    fn rules(&self) -> WireRules {
+        WireRules {
+            tool_name: NameRule { max_len: 64, extra: "-", letter_first: false },
+            call_id: IdRule::Any { max_len: 40 },
+            max_description: 1_024,
+            user_first: false,
+            no_blank_text: false,
+            images: &[],
+            files: &["application/pdf"],
+            audio: true,
+            json: JsonSupport::Native,
+        }
     }
 
     fn stream(&self, call: ProviderCall) -> BoxStream<'static, Result<ModelEvent, ProviderError>> {

@@ -94,6 +94,8 @@ fn read(value: &Value, index: usize) -> StepResult<Message> {
         tool_call_id: text("tool_call_id").or_else(|| text("toolCallId")),
         tool_name: text("name").or_else(|| text("toolName")),
         is_error: false,
+        origin: None,
+        state: None,
     })
 }
 
@@ -126,5 +128,6 @@ fn call(value: &Value) -> Option<ToolCall> {
         name: function.get("name")?.as_str()?.to_owned(),
         arguments: arguments.as_str().map_or_else(|| arguments.to_string(), str::to_owned),
         signature: None,
+        state: None,
     })
 }

@@ -407,6 +407,8 @@ fn answer(call: &ToolCall, outcome: &ToolOutcome) -> Message {
         tool_call_id: Some(call.id.clone()),
         tool_name: Some(call.name.clone()),
         is_error: !outcome.success,
+        origin: None,
+        state: None,
     }
 }
 
