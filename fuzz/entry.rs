@@ -12,11 +12,20 @@ use dispatch::http::dispatch::document;
 use dispatch::id::RunId;
 use dispatch::model::event::{Rest, Segment};
 use dispatch::net::{Policy, judge_host, parse_url};
-use dispatch::provider::read_recorded;
+use dispatch::provider::{fold_events, read_recorded};
 use serde_json::{Map, Value, json};
 
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
+}
+
+/// The bytes as a stream and as a whole answer of a wire format.
+fn read_answers(wire: &str, bytes: &[u8]) {
+    for streamed in [true, false] {
+        if let Some(Ok(events)) = read_recorded(wire, bytes, streamed) {
+            let _ = fold_events(&events);
+        }
+    }
 }
 
 /// Variables of every shape.
@@ -87,15 +96,15 @@ fn flow(bytes: &[u8]) {
 }
 
 fn sse_openai(bytes: &[u8]) {
-    let _ = read_recorded("openai", bytes);
+    read_answers("openai", bytes);
 }
 
 fn sse_anthropic(bytes: &[u8]) {
-    let _ = read_recorded("anthropic", bytes);
+    read_answers("anthropic", bytes);
 }
 
 fn sse_gemini(bytes: &[u8]) {
-    let _ = read_recorded("gemini", bytes);
+    read_answers("gemini", bytes);
 }
 
 fn url(bytes: &[u8]) {

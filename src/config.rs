@@ -2,7 +2,7 @@
 //!
 //! Must not know: how the parts are put together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -31,6 +31,10 @@ pub struct Config {
     pub cors: Vec<String>,
     /// A folder of model catalogue files that extend or replace the built-in ones.
     pub providers: Option<PathBuf>,
+    /// The provider of every model name that is not known.
+    pub default_provider: Option<String>,
+    /// Names of the operator's own for models.
+    pub model_aliases: BTreeMap<String, String>,
     /// Provider keys and addresses, by the names of environment variables.
     pub env: HashMap<String, String>,
     /// Of each call of a model.
@@ -69,6 +73,8 @@ impl Config {
             allow_private: Vec::new(),
             cors: Vec::new(),
             providers: None,
+            default_provider: None,
+            model_aliases: BTreeMap::new(),
             env: HashMap::new(),
             model_deadlines: Deadlines::default(),
             smtp_url: None,

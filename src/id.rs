@@ -196,6 +196,8 @@ ids! {
     ToolId = "tool";
     /// Something that is kept of somebody.
     MemoryId = "mem";
+    /// An answer in the cache of prompts.
+    CachedAnswerId = "ans";
     /// What an MCP server said of its tools.
     McpPinsId = "mcppin";
     /// A flow over many records.

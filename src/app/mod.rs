@@ -238,6 +238,20 @@ fn models(config: &Config, egress: &Egress, clock: &Clock) -> Result<Models> {
     if let Some(folder) = &config.providers {
         catalogue.extend_from(folder)?;
     }
+    if let Some(name) = config.default_provider.as_ref().filter(|name| catalogue.provider(name).is_none()) {
+        let known: Vec<&str> = catalogue.providers().iter().map(|provider| provider.name.as_str()).collect();
+        return Err(Error::new(
+            crate::error::Kind::Invalid,
+            "invalid_configuration",
+            format!("--default-provider names no provider: `{name}`"),
+        )
+        .next(format!("choose one of {}", known.join(", "))));
+    }
+    for (alias, model) in &config.model_aliases {
+        catalogue.resolve(model).map_err(|error| {
+            Error::new(crate::error::Kind::Invalid, "invalid_configuration", format!("--model-alias {alias}: {}", error.message()))
+        })?;
+    }
     Ok(Models::new(Setup {
         catalogue,
         env: config.env.clone(),
@@ -245,6 +259,8 @@ fn models(config: &Config, egress: &Egress, clock: &Clock) -> Result<Models> {
         clock: clock.clone(),
         deadlines: config.model_deadlines,
         dev: config.dev,
+        default_provider: config.default_provider.clone(),
+        aliases: config.model_aliases.clone(),
     }))
 }
 

@@ -36,6 +36,12 @@ pub struct ServerOptions {
     /// Folder of model catalogue files (TOML) that extend or replace the built-in ones.
     #[arg(long, env = "DISPATCH_PROVIDERS")]
     pub providers: Option<PathBuf>,
+    /// The provider that is asked for every model name that is not known, as `openrouter`.
+    #[arg(long, env = "DISPATCH_DEFAULT_PROVIDER")]
+    pub default_provider: Option<String>,
+    /// A name of your own for a model: `NAME=provider/model`; repeat or separate by commas.
+    #[arg(long, env = "DISPATCH_MODEL_ALIASES", value_parser = model_alias, value_delimiter = ',')]
+    pub model_alias: Vec<(String, String)>,
     /// The mail server of `send-email`: `smtps://user:password@host`, or `smtp://host:587?tls=required`.
     #[arg(long, env = "DISPATCH_SMTP_URL", hide_env_values = true)]
     pub smtp_url: Option<Secret>,
@@ -97,6 +103,8 @@ impl ServerOptions {
         config.allow_private = self.allow_private;
         config.cors = self.cors_origin;
         config.providers = self.providers;
+        config.default_provider = self.default_provider;
+        config.model_aliases = self.model_alias.into_iter().collect();
         config.env = env;
         config.smtp_url = self.smtp_url;
         config.mail_from = self.mail_from;
@@ -117,6 +125,13 @@ impl ServerOptions {
 }
 
 /// `NAME=PROGRAM ARGUMENT ...`, separated by blanks.
+fn model_alias(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, model)) if !name.trim().is_empty() && !model.trim().is_empty() => Ok((name.trim().to_owned(), model.trim().to_owned())),
+        _ => Err("expected NAME=provider/model".into()),
+    }
+}
+
 fn mcp_command(text: &str) -> Result<(String, Vec<String>), String> {
     let (name, words) = text.split_once('=').ok_or("expected NAME=PROGRAM ARGUMENT ...")?;
     let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();

@@ -302,9 +302,10 @@ fn base(input: &RunInput) -> Map<String, Value> {
     base
 }
 
-/// The text of a message whose content is a string or a list of parts.
+/// The text of a message whose content is a string or a list of parts; pages of the AI SDK and Gemini's format call the list `parts`.
 fn message_text(message: &Value) -> String {
-    match message.get("content") {
+    let parts = message.get("parts").filter(|parts| parts.as_array().is_some_and(|parts| !parts.is_empty()));
+    match parts.or_else(|| message.get("content")) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(parts)) => {
             let texts: Vec<&str> = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();

@@ -473,8 +473,16 @@ impl<'a> StepContext<'a> {
             return Err(StepFailure::new("invalid_name", "a name that holds a NUL character cannot be waited for").into());
         }
         let now = self.now();
+        let mut memory = self.run.memory.lock();
+        if memory.waits.values().filter(|wait| wait.resolution.is_none()).count() >= MAX_WAITS {
+            return Err(StepFailure::new("too_many_waits", format!("a run may wait for {MAX_WAITS} things at once")).into());
+        }
+        // The waits of a run sort by their ids in the order in which they were opened, also within one millisecond.
+        let latest = memory.waits.values().map(|wait| wait.id).max();
+        let fresh = WaitId::new(&self.parts().clock);
+        let id = latest.map_or(fresh, |latest| fresh.max(WaitId::from_u128(latest.as_u128().saturating_add(1))));
         let wait = Wait {
-            id: WaitId::new(&self.parts().clock),
+            id,
             run: self.run.run,
             tenant: self.run.tenant,
             key: key.to_owned(),
@@ -488,11 +496,6 @@ impl<'a> StepContext<'a> {
             resolved_at: None,
             resolved_after: None,
         };
-        let id = wait.id;
-        let mut memory = self.run.memory.lock();
-        if memory.waits.values().filter(|wait| wait.resolution.is_none()).count() >= MAX_WAITS {
-            return Err(StepFailure::new("too_many_waits", format!("a run may wait for {MAX_WAITS} things at once")).into());
-        }
         memory.waits.insert(key.to_owned(), wait.clone());
         drop(memory);
         self.announce();

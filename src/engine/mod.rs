@@ -59,6 +59,7 @@ use crate::feed::Feed;
 use crate::html::Printer;
 use crate::id::{NodeId, TenantId};
 use crate::model::Flow;
+use crate::model::run::Budget;
 use crate::net::{Egress, Mailer};
 use crate::provider::{Models, TenantKeys};
 use crate::secret::Vault;
@@ -68,6 +69,8 @@ use crate::tool::services::Services;
 use notice::Listeners;
 use plan::Plan;
 use step::StepType;
+
+pub use step::{CachedAnswer, unpriced_message};
 
 /// Compiled flows kept ready.
 const PLANS: u64 = 2_000;
@@ -151,7 +154,14 @@ impl Engine {
                 let at = if number == 0 { planned.body.model_field().to_owned() } else { format!("fallbacks/{}", number - 1) };
                 match models.resolve(name) {
                     Err(error) => problems.add(format!("{}/config/{at}", planned.step.pointer), error.message().to_owned()),
-                    Ok(model) if number == 0 => refused = refused.or(models.check(&model, &keys).err()),
+                    Ok(model) if number == 0 => match models.check(&model, &keys) {
+                        Err(error) => refused = refused.or(Some(error)),
+                        Ok(resolved) => {
+                            for (field, message) in planned.body.check_model(&resolved) {
+                                problems.add(format!("{}/config/{field}", planned.step.pointer), message);
+                            }
+                        }
+                    },
                     Ok(_) => {}
                 }
             }
@@ -159,6 +169,19 @@ impl Engine {
         problems.into_result()?;
         self.0.plans.insert(plan.blob.hash.clone(), plan.clone());
         refused.map_or(Ok(plan), Err)
+    }
+
+    /// A model of the plan that makes a budget's cap in money one that cannot bind: its price is not known, and no cap in tokens stands
+    /// beside.
+    pub async fn unpriced_model(&self, plan: &Plan, budget: &Budget, tenant: TenantId) -> Result<Option<String>> {
+        if budget.cost.is_none() || budget.tokens.is_some() {
+            return Ok(None);
+        }
+        let keys = self.tenant_keys(tenant).await?;
+        let models = &self.parts().models;
+        let names = plan.steps.iter().flat_map(|planned| planned.body.models());
+        let mut resolved = names.filter_map(|name| models.resolve(name).and_then(|model| models.check(&model, &keys)).ok());
+        Ok(resolved.find(|model| model.price.is_none()).map(|model| model.name().to_string()))
     }
 
     /// What is wrong with a value by a stranger's schema, in a process that can be killed: pointers and messages. A schema may take as long as it likes to

@@ -152,10 +152,19 @@ impl Engine {
     fn match_outputs(&self, waits: &[Wait], outputs: &Map<String, Value>, messages: &[Value], by: &str) -> Result<Vec<Resolve>> {
         let mut problems = Problems::default();
         let mut answers: Vec<Resolve> = Vec::with_capacity(outputs.len());
+        let named = |key: &str| waits.iter().filter(|wait| wait.name == *key).min_by_key(|wait| (wait.resolution.is_some(), wait.id));
+        // A call whose id is given is not answered a second time under its tool's name.
+        let mut taken: Vec<WaitId> = outputs.keys().filter_map(|key| named(key)).map(|wait| wait.id).collect();
         for (key, output) in outputs {
-            let open_first =
-                waits.iter().filter(|wait| addressed(wait, key)).min_by_key(|wait| (wait.name != *key, wait.resolution.is_some()));
-            let Some(wait) = open_first else {
+            // A tool's name means the call of it that has been open the longest; if all are answered, the one with this very answer.
+            let oldest = || {
+                let free = waits.iter().filter(|wait| addressed(wait, key) && !taken.contains(&wait.id));
+                free.min_by_key(|wait| {
+                    let differs = wait.resolution.as_ref().is_some_and(|before| output_of(before) != Some(output));
+                    (wait.resolution.is_some(), differs, wait.id)
+                })
+            };
+            let Some(wait) = named(key).or_else(oldest) else {
                 let asked: Vec<&str> = waits.iter().filter(|wait| wait.resolution.is_none()).map(|wait| wait.name.as_str()).collect();
                 let pointer = format!("/toolOutputs/{}", crate::error::pointer_token(key));
                 problems.add(pointer, format!("no tool call `{key}` was asked for; open ones: {}", asked.join(", ")));
@@ -165,6 +174,7 @@ impl Engine {
             let messages = if answers.is_empty() { messages } else { &[] };
             let answer = json!({ "output": output, "messages": messages });
             let resolution = Resolution { answer, by: by.to_owned(), timed_out: false };
+            taken.push(wait.id);
             answers.push(Resolve { tenant: wait.tenant, wait: wait.id, resolution, now: self.parts().clock.now() });
         }
         problems.into_result()?;

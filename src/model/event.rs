@@ -114,6 +114,9 @@ pub enum Event {
         error: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         code: Option<String>,
+        /// Of a step that failed: the same step may succeed later.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        retryable: bool,
         duration_ms: u64,
         completed_at: Timestamp,
         #[serde(skip_serializing_if = "Option::is_none")]

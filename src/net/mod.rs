@@ -33,6 +33,6 @@ pub use names::{Names, SystemNames};
 pub use policy::{AllowRule, Policy};
 pub use produce::{Output, produce};
 pub use request::{Deadlines, HeaderText, Request, Trust};
-pub use retry_after::retry_after;
+pub use retry_after::{limit_reached, retry_after};
 pub use smtp::{Mail, Mailer, Undelivered};
 pub use target::{judge_host, parse_url};

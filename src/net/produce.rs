@@ -23,6 +23,21 @@ impl<T> Output<T> {
         // The receiver lives in the same stream as this work, so it cannot be gone while this runs.
         let _ = self.0.send(item).await;
     }
+
+    /// Hands over one item and waits until the reader asks for the next: it has dealt with this one by then.
+    pub async fn send_and_wait(&self, item: T) {
+        self.send(item).await;
+        // The work is polled again only when the reader has taken everything and polls for more.
+        let mut polled = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut polled, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 /// The items that `work` sends, until it returns.

@@ -1,7 +1,8 @@
 //! A reader of server-sent events (WHATWG HTML, "9.2.6 Interpreting an event stream").
 //!
 //! Linear in the bytes read, and capped: an event larger than the cap is an error, never a growing buffer.
-//! An event that its blank line did not complete is not an event, as the standard says.
+//! An event that its blank line did not complete is not an event, as the standard says. Readers of vendors' streams ask
+//! for it with [`SseReader::finish`], since many servers close right after the last line.
 
 use std::collections::VecDeque;
 
@@ -88,6 +89,17 @@ impl SseReader {
         self.ready.pop_front()
     }
 
+    /// The event that the end of the stream left without its blank line, if it has data.
+    pub fn finish(&mut self) -> Option<Event> {
+        let line = std::mem::take(&mut self.line);
+        // The line was within the cap when it was read.
+        if !line.is_empty() && self.take_line(&line).is_err() {
+            return None;
+        }
+        self.end_event();
+        self.ready.pop_front()
+    }
+
     fn grow(&self, have: usize, more: usize) -> Result<(), TooLarge> {
         if have.saturating_add(more) > self.cap { Err(TooLarge { cap: self.cap }) } else { Ok(()) }
     }
@@ -160,7 +172,7 @@ pub enum Fault<E> {
     TooLarge(TooLarge),
 }
 
-/// The events of a stream of bytes.
+/// The events of a stream of bytes; the last one also without its blank line.
 pub fn events<B, E>(
     bytes: impl Stream<Item = Result<B, E>> + Send + 'static,
     cap: usize,
@@ -176,7 +188,10 @@ where
             if let Some(event) = reader.next_event() {
                 return Some((Ok(event), Some((bytes, reader))));
             }
-            match bytes.next().await? {
+            let Some(part) = bytes.next().await else {
+                return reader.finish().map(|event| (Ok(event), None));
+            };
+            match part {
                 Err(error) => return Some((Err(Fault::Bytes(error)), None)),
                 Ok(part) => {
                     if let Err(error) = reader.feed(part.as_ref()) {
@@ -236,6 +251,17 @@ mod tests {
     fn an_unfinished_event_is_not_an_event() {
         assert_eq!(data(&[b"data: a\n\ndata: b\n"]), ["a"]);
         assert_eq!(data(&[b"data: a\n\ndata: b"]), ["a"]);
+    }
+
+    #[test]
+    fn the_end_of_a_stream_completes_its_last_event() {
+        for text in ["data: a\n\ndata: b\n", "data: a\n\ndata: b", "data: a\r\n\r\ndata: b\r"] {
+            let mut reader = SseReader::new(DEFAULT_CAP);
+            reader.feed(text.as_bytes()).unwrap();
+            assert_eq!(reader.next_event().unwrap().data, "a");
+            assert_eq!((reader.next_event(), reader.finish().unwrap().data), (None, "b".to_owned()), "{text:?}");
+            assert_eq!(reader.finish(), None);
+        }
     }
 
     #[test]

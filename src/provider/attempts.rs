@@ -18,8 +18,10 @@ use super::completion::{AttemptReport, Completion, Usage};
 use super::draft::Draft;
 use super::error::{Class, ProviderError, Summary};
 use super::models::Resolved;
+use super::prepare::{self, Adjustment, PreparedRequest, ToolNames};
 use super::price::Cost;
 use super::retry::{self, Next, RetryPolicy, Standing};
+use super::routing::Deployment;
 use super::{ChatRequest, Citation, Deadlines, ModelEvent, ProviderCall};
 use crate::clock::{Clock, Timestamp};
 use crate::net::{Output, produce};
@@ -44,6 +46,8 @@ pub enum Piece {
         provider: String,
         model: String,
         substituted_for: Option<String>,
+        /// Settings that are not sent as they were asked for.
+        adjustments: Vec<Adjustment>,
     },
     Text(String),
     Reasoning(String),
@@ -107,11 +111,12 @@ impl Stream for ModelStream {
 
 /// Starts a call. Nothing is sent before the stream is polled.
 pub(super) fn start(call: Call, clock: Clock) -> ModelStream {
-    let ledger =
-        Ledger(Arc::new(Mutex::new(Book { clock: clock.clone(), request: Arc::new(call.request.clone()), done: Vec::new(), open: None })));
+    let request = Arc::new(call.request);
+    let book = Book { clock: clock.clone(), request: request.clone(), done: Vec::new(), open: None };
+    let ledger = Ledger(Arc::new(Mutex::new(book)));
     let own = ledger.clone();
     let pieces = produce(move |out| {
-        let runner = Runner { clock, ledger: own, out, retry: call.retry, deadlines: call.deadlines, candidates: call.candidates };
+        let runner = Runner { clock, ledger: own, out, retry: call.retry, deadlines: call.deadlines, candidates: call.candidates, request };
         runner.run()
     });
     ModelStream { pieces: Box::pin(pieces), ledger }
@@ -141,10 +146,6 @@ struct Open {
 }
 
 impl Ledger {
-    fn request(&self) -> Arc<ChatRequest> {
-        self.0.lock().request.clone()
-    }
-
     fn open(&self, candidate: &Resolved) -> u32 {
         let mut book = self.0.lock();
         let (started_at, started) = (book.clock.now(), book.clock.instant());
@@ -177,6 +178,14 @@ impl Ledger {
             ModelEvent::ToolCallStart { .. } | ModelEvent::ToolCallDelta { .. } => open.emitted = true,
             _ => {}
         }
+    }
+
+    /// Notes that the running attempt begins anew. Whether text was shown of it; `None` when nothing was given out.
+    fn restart(&self) -> Option<bool> {
+        let mut book = self.0.lock();
+        let open = book.open.as_mut()?;
+        let shown = std::mem::take(&mut open.shown_bytes) > 0;
+        std::mem::take(&mut open.emitted).then_some(shown)
     }
 
     /// Closes the running attempt and gives back what had come of it.
@@ -228,6 +237,7 @@ struct Runner {
     retry: RetryPolicy,
     deadlines: Deadlines,
     candidates: Vec<Resolved>,
+    request: Arc<ChatRequest>,
 }
 
 impl Runner {
@@ -250,17 +260,31 @@ impl Runner {
             let Some(candidate) = self.candidates.get(at) else {
                 return Err(ProviderError::new(Class::Unconfigured, "the call names no model"));
             };
-            let number = self.announce(candidate).await;
+            let prepared = prepare::prepare(&self.request, &candidate.target());
+            let adjustments = prepared.as_ref().map(|prepared| prepared.adjustments.clone()).unwrap_or_default();
+            let number = self.announce(candidate, adjustments).await;
             here += 1;
-            let error = match self.attempt(candidate, begun).await {
+            let now = self.clock.instant();
+            let deployment = candidate.router.pick(&candidate.deployments, now, |sum| self.clock.below(sum));
+            let attempt = match (prepared, deployment) {
+                (Ok(prepared), Some(deployment)) => self.attempt(candidate, deployment, prepared, number, begun).await,
+                (Err(error), _) => Err(error),
+                (_, None) => Err(ProviderError::new(Class::Unconfigured, "the provider has no server")),
+            };
+            let error = match attempt {
                 Ok(()) => return Ok(self.completion(candidate)),
                 Err(error) => self.void(candidate, number, error).await,
             };
+            let now = self.clock.instant();
+            if let Some(deployment) = deployment {
+                candidate.router.record_failure(deployment, error.class, error.retry_after, now);
+            }
             let standing = Standing {
                 attempts: number,
                 here,
                 left: u32::try_from(self.candidates.len() - at - 1).unwrap_or(u32::MAX),
-                elapsed: self.clock.instant().duration_since(begun),
+                elapsed: now.duration_since(begun),
+                has_alternative: candidate.router.has_awake(&candidate.deployments, now),
             };
             let jitter = u32::try_from(self.clock.below(1_001)).unwrap_or(0);
             let wait = match retry::next(&self.retry, standing, error.class, error.retry_after, jitter) {
@@ -272,60 +296,82 @@ impl Runner {
                     Duration::ZERO
                 }
             };
-            self.out.send(Ok(Piece::Retrying { number, error: error.summary(), wait })).await;
+            // The caller may end the call here; another attempt begins only when it asks for more.
+            self.out.send_and_wait(Ok(Piece::Retrying { number, error: error.summary(), wait })).await;
             if !wait.is_zero() {
                 self.clock.sleep(wait).await;
             }
         }
     }
 
-    async fn announce(&self, candidate: &Resolved) -> u32 {
+    async fn announce(&self, candidate: &Resolved, adjustments: Vec<Adjustment>) -> u32 {
         let number = self.ledger.open(candidate);
         let piece = Piece::Attempt {
             number,
             provider: candidate.provider.clone(),
             model: candidate.model.clone(),
             substituted_for: candidate.substituted_for.clone(),
+            adjustments,
         };
         self.out.send(Ok(piece)).await;
         number
     }
 
     /// One request, its content given out as it comes.
-    async fn attempt(&self, candidate: &Resolved, begun: Instant) -> Result<(), ProviderError> {
+    async fn attempt(
+        &self,
+        candidate: &Resolved,
+        deployment: &Deployment,
+        prepared: PreparedRequest,
+        number: u32,
+        begun: Instant,
+    ) -> Result<(), ProviderError> {
         let left = self.retry.budget.saturating_sub(self.clock.instant().duration_since(begun));
         let deadlines = Deadlines { total: self.deadlines.total.min(left), ..self.deadlines };
         let mut events = candidate.client.stream(ProviderCall {
-            base_url: candidate.base_url.clone(),
-            key: candidate.key.clone(),
+            base_url: deployment.base_url.clone(),
+            key: deployment.key.clone(),
             auth: candidate.auth.clone(),
             model: candidate.model.clone(),
             headers: candidate.headers.clone(),
             quirks: candidate.quirks.clone(),
-            request: self.ledger.request(),
+            request: Arc::new(prepared.request),
             deadlines,
         });
         while let Some(event) = events.next().await {
-            let event = self.named(event?);
+            let event = match event? {
+                ModelEvent::LimitReached(wait) => {
+                    candidate.router.record_limit(deployment, wait, self.clock.instant());
+                    continue;
+                }
+                event => self.named(event, &prepared.names),
+            };
+            if event == ModelEvent::Restart
+                && let Some(shown) = self.ledger.restart()
+            {
+                let piece = Piece::Discarded { number, reason: Class::Cut, shown };
+                self.out.send(Ok(piece)).await;
+            }
             self.ledger.take(&event);
             if let Some(piece) = piece(event) {
                 self.out.send(Ok(piece)).await;
             }
         }
+        candidate.router.record_success(deployment);
         Ok(())
     }
 
-    /// Gives a tool call an id when its vendor did not.
-    fn named(&self, event: ModelEvent) -> ModelEvent {
-        match event {
-            ModelEvent::ToolCallStart { index, id, name, signature } if id.is_empty() => {
-                let mut bytes = [0u8; 12];
-                self.clock.fill(&mut bytes);
-                let id = bytes.iter().fold("call_".to_owned(), |id, byte| format!("{id}{byte:02x}"));
-                ModelEvent::ToolCallStart { index, id, name, signature }
-            }
-            other => other,
+    /// Gives a tool call the caller's name of its tool, and an id when its vendor gave none.
+    fn named(&self, event: ModelEvent, names: &ToolNames) -> ModelEvent {
+        let ModelEvent::ToolCallStart { index, id, name, signature } = event else { return event };
+        let name = names.original(name);
+        if !id.is_empty() {
+            return ModelEvent::ToolCallStart { index, id, name, signature };
         }
+        let mut bytes = [0u8; 12];
+        self.clock.fill(&mut bytes);
+        let id = bytes.iter().fold("call_".to_owned(), |id, byte| format!("{id}{byte:02x}"));
+        ModelEvent::ToolCallStart { index, id, name, signature }
     }
 
     /// Books a failed attempt and takes back what was shown of it.
@@ -368,9 +414,11 @@ fn piece(event: ModelEvent) -> Option<Piece> {
         ModelEvent::ToolCallDelta { index, delta } => Some(Piece::ToolCallDelta { index, delta }),
         ModelEvent::Media { media_type, data } => Some(Piece::Media { media_type, data }),
         ModelEvent::Citation(citation) => Some(Piece::Citation(citation)),
-        ModelEvent::ReasoningEnd { .. }
+        ModelEvent::Restart
+        | ModelEvent::ReasoningEnd { .. }
         | ModelEvent::ToolCallState { .. }
         | ModelEvent::State(_)
+        | ModelEvent::LimitReached(_)
         | ModelEvent::Usage(_)
         | ModelEvent::Finish(_) => None,
     }

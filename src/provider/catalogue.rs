@@ -9,11 +9,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::price::Price;
-use super::quirks::Quirks;
+use super::quirks::QuirkOverrides;
 use crate::error::{Error, Kind, Result};
 
 /// The built-in files. Order matters for bare model names: the first server that knows one has it.
-const BUILT_IN: [(&str, &str); 9] = [
+const BUILT_IN: [(&str, &str); 27] = [
     ("local.toml", include_str!("../../providers/models/local.toml")),
     ("openai.toml", include_str!("../../providers/models/openai.toml")),
     ("anthropic.toml", include_str!("../../providers/models/anthropic.toml")),
@@ -23,6 +23,24 @@ const BUILT_IN: [(&str, &str); 9] = [
     ("openrouter.toml", include_str!("../../providers/models/openrouter.toml")),
     ("ollama.toml", include_str!("../../providers/models/ollama.toml")),
     ("vllm.toml", include_str!("../../providers/models/vllm.toml")),
+    ("bedrock.toml", include_str!("../../providers/models/bedrock.toml")),
+    ("vertex.toml", include_str!("../../providers/models/vertex.toml")),
+    ("azure.toml", include_str!("../../providers/models/azure.toml")),
+    ("cohere.toml", include_str!("../../providers/models/cohere.toml")),
+    ("deepseek.toml", include_str!("../../providers/models/deepseek.toml")),
+    ("xai.toml", include_str!("../../providers/models/xai.toml")),
+    ("moonshot.toml", include_str!("../../providers/models/moonshot.toml")),
+    ("alibaba.toml", include_str!("../../providers/models/alibaba.toml")),
+    ("perplexity.toml", include_str!("../../providers/models/perplexity.toml")),
+    ("together.toml", include_str!("../../providers/models/together.toml")),
+    ("fireworks.toml", include_str!("../../providers/models/fireworks.toml")),
+    ("cerebras.toml", include_str!("../../providers/models/cerebras.toml")),
+    ("zai.toml", include_str!("../../providers/models/zai.toml")),
+    ("huggingface.toml", include_str!("../../providers/models/huggingface.toml")),
+    ("nvidia.toml", include_str!("../../providers/models/nvidia.toml")),
+    ("lmstudio.toml", include_str!("../../providers/models/lmstudio.toml")),
+    ("llamacpp.toml", include_str!("../../providers/models/llamacpp.toml")),
+    ("sglang.toml", include_str!("../../providers/models/sglang.toml")),
 ];
 
 /// A server's file.
@@ -52,17 +70,41 @@ pub struct ProviderEntry {
     #[serde(default)]
     pub prices_as_of: Option<String>,
     #[serde(default)]
-    pub quirks: Quirks,
+    pub quirks: QuirkOverrides,
+    /// Further keys of this server, and further servers of the same kind. Requests are shared among all of them.
+    #[serde(default)]
+    pub deployments: Vec<DeploymentEntry>,
     #[serde(default)]
     pub models: Vec<ModelEntry>,
+}
+
+/// A key, or a server, among which a provider's requests are shared.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeploymentEntry {
+    /// The environment variable that holds the key.
+    pub key_env: String,
+    /// Absent: the provider's own.
+    #[serde(default)]
+    pub base_url: Option<String>,
+    /// Its share of the requests, beside 1 for the provider's own key.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+}
+
+const fn default_weight() -> u32 {
+    1
 }
 
 /// A model on a server.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelEntry {
-    /// As the server knows it.
+    /// As the server knows it. With `*` at its end it describes every model of that beginning which is not listed itself.
     pub name: String,
+    /// The wire format of this model, where it differs from its server's.
+    #[serde(default)]
+    pub wire: Option<String>,
     #[serde(default)]
     pub aliases: Vec<String>,
     /// Tokens of input and output together.
@@ -75,7 +117,7 @@ pub struct ModelEntry {
     #[serde(default)]
     pub price: Option<Price>,
     #[serde(default)]
-    pub quirks: Quirks,
+    pub quirks: QuirkOverrides,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -91,13 +133,17 @@ pub enum Capability {
     Embeddings,
 }
 
-/// How a key is shown to a server: `bearer`, `none`, or `header:NAME`.
+/// How a key is shown to a server: `bearer`, `none`, `header:NAME`, `aws` or `google`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Auth {
     #[default]
     Bearer,
     Header(String),
+    /// A signature of the request (AWS Signature Version 4), or an API key of Bedrock as a bearer.
+    Aws,
+    /// An access token of Google Cloud, which a service account's key buys.
+    Google,
     None,
 }
 
@@ -108,8 +154,10 @@ impl TryFrom<String> for Auth {
         match text.split_once(':') {
             None if text == "bearer" => Ok(Self::Bearer),
             None if text == "none" => Ok(Self::None),
+            None if text == "aws" => Ok(Self::Aws),
+            None if text == "google" => Ok(Self::Google),
             Some(("header", name)) if !name.is_empty() => Ok(Self::Header(name.to_owned())),
-            _ => Err(format!("`{text}` is not an auth style; use bearer, none or header:NAME")),
+            _ => Err(format!("`{text}` is not an auth style; use bearer, none, header:NAME, aws or google")),
         }
     }
 }
@@ -228,12 +276,12 @@ impl Catalogue {
         if let Some(at) = name.find(['/', ':']) {
             let (provider, model) = (&name[..at], &name[at + 1..]);
             if let Some(provider) = self.provider(provider).filter(|_| is_name(model)) {
-                let model = provider.model(model).map_or(model, |entry| &entry.name);
+                let model = provider.model(model).map_or(model, |entry| entry.name_of(model));
                 return Ok(ModelRef { provider: provider.name.clone(), model: model.to_owned() });
             }
         }
         let bare = self.providers.iter().find_map(|provider| {
-            let entry = provider.model(name)?;
+            let entry = provider.model(name).filter(|entry| !entry.is_family())?;
             Some(ModelRef { provider: provider.name.clone(), model: entry.name.clone() })
         });
         bare.ok_or_else(|| self.unknown(name))
@@ -257,7 +305,7 @@ impl Catalogue {
         const CLOSE_ENOUGH: f64 = 0.7;
         let full = self.providers.iter().flat_map(|provider| {
             let prefix = format!("{}/", provider.name);
-            let names = provider.models.iter().flat_map(ModelEntry::names);
+            let names = provider.models.iter().filter(|entry| !entry.is_family()).flat_map(ModelEntry::names);
             names.flat_map(move |name| [name.to_owned(), format!("{prefix}{name}")])
         });
         let scored = full.map(|known| (strsim::jaro_winkler(name, &known), known)).filter(|(score, _)| *score >= CLOSE_ENOUGH);
@@ -275,11 +323,28 @@ impl ProviderEntry {
     /// A model of this server by its name or an alias.
     pub fn model(&self, name: &str) -> Option<&ModelEntry> {
         let exact = self.models.iter().find(|entry| entry.name == name);
-        exact.or_else(|| self.models.iter().find(|entry| entry.aliases.iter().any(|alias| alias == name)))
+        let alias = || self.models.iter().find(|entry| entry.aliases.iter().any(|alias| alias == name));
+        exact.or_else(alias).or_else(|| self.family(name))
+    }
+
+    /// The entry of the longest beginning that a name has.
+    fn family(&self, name: &str) -> Option<&ModelEntry> {
+        let beginnings = self.models.iter().filter_map(|entry| Some((entry.name.strip_suffix('*')?, entry)));
+        beginnings.filter(|(start, _)| name.starts_with(start)).max_by_key(|(start, _)| start.len()).map(|(_, entry)| entry)
     }
 }
 
 impl ModelEntry {
+    /// Whether the entry describes every model of a beginning.
+    pub fn is_family(&self) -> bool {
+        self.name.ends_with('*')
+    }
+
+    /// The name under which the server knows the model that was asked for as `asked`.
+    pub fn name_of<'a>(&'a self, asked: &'a str) -> &'a str {
+        if self.is_family() { asked } else { &self.name }
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.name.as_str()).chain(self.aliases.iter().map(String::as_str))
     }
@@ -298,7 +363,8 @@ impl ProviderEntry {
             keyless: true,
             headers: HashMap::new(),
             prices_as_of: None,
-            quirks: Quirks::default(),
+            quirks: QuirkOverrides::default(),
+            deployments: Vec::new(),
             models: Vec::new(),
         }
     }
@@ -331,7 +397,7 @@ mod tests {
     fn every_built_in_model_is_found_by_each_of_its_names() {
         let catalogue = Catalogue::built_in().unwrap();
         for provider in catalogue.providers() {
-            for model in &provider.models {
+            for model in provider.models.iter().filter(|model| !model.is_family()) {
                 for name in model.names() {
                     let full = format!("{}/{name}", provider.name);
                     assert_eq!(catalogue.resolve(&full).unwrap().model, model.name, "{full}");

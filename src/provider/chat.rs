@@ -3,6 +3,8 @@
 //! These types are journaled with the run, so their serialized form is kept stable: camelCase, unknown fields
 //! ignored, new fields optional.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -98,6 +100,8 @@ pub struct Reasoning {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Effort {
+    /// No reasoning, said in so many words.
+    None,
     Minimal,
     Low,
     Medium,
@@ -111,6 +115,7 @@ impl Effort {
     /// The word that vendors with effort levels use.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::None => "none",
             Self::Minimal => "minimal",
             Self::Low => "low",
             Self::Medium => "medium",
@@ -123,6 +128,7 @@ impl Effort {
     /// The budget in tokens that stands for this effort where a vendor counts.
     pub const fn budget(self) -> u32 {
         match self {
+            Self::None => 0,
             Self::Minimal => 1_024,
             Self::Low => 2_048,
             Self::Medium => 8_192,
@@ -243,13 +249,73 @@ impl Source {
         }
     }
 
-    /// From one URL; a `data:` URL with base64 becomes data.
+    /// From one URL. A `data:` URL becomes data: its media type is normalised, and a body that is not base64 is encoded.
     pub fn from_url(url: &str) -> Self {
-        let data = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
-        match data {
-            Some((mime, data)) => Self::Data { mime: mime.to_owned(), data: data.to_owned() },
-            None => Self::Url { url: url.to_owned() },
+        Self::from_data_url(url).unwrap_or_else(|| Self::Url { url: url.to_owned() })
+    }
+
+    /// From base64 with its media type beside it. White space between the digits is left out.
+    pub fn from_base64(mime: &str, data: &str) -> Self {
+        Self::Data { mime: Self::normalise_mime(mime), data: data.chars().filter(|letter| !letter.is_ascii_whitespace()).collect() }
+    }
+
+    /// From a text, under its media type.
+    pub fn from_text(mime: &str, text: &str) -> Self {
+        Self::Data { mime: Self::normalise_mime(mime), data: STANDARD.encode(text) }
+    }
+
+    /// A media type without parameters, in lower case, under its registered name: `IMAGE/JPG; q=1` is `image/jpeg`.
+    pub fn normalise_mime(mime: &str) -> String {
+        let bare = mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match bare.as_str() {
+            "image/jpg" | "image/pjpeg" => "image/jpeg".to_owned(),
+            "image/x-png" => "image/png".to_owned(),
+            "audio/mp3" => "audio/mpeg".to_owned(),
+            "audio/wave" | "audio/x-wav" | "audio/vnd.wave" => "audio/wav".to_owned(),
+            _ => bare,
         }
+    }
+
+    /// Reads `data:<media type>[;parameter…][;base64],<body>` (RFC 2397).
+    fn from_data_url(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once(':')?;
+        if !scheme.eq_ignore_ascii_case("data") {
+            return None;
+        }
+        let (head, body) = rest.split_once(',')?;
+        let is_base64 = head.rsplit_once(';').is_some_and(|(_, last)| last.trim().eq_ignore_ascii_case("base64"));
+        let mime = match Self::normalise_mime(head) {
+            mime if mime.is_empty() => "text/plain".to_owned(),
+            mime => mime,
+        };
+        if !is_base64 {
+            return Some(Self::Data { mime, data: STANDARD.encode(Self::percent_decode(body)) });
+        }
+        if !body.contains('%') {
+            return Some(Self::from_base64(&mime, body));
+        }
+        let decoded = String::from_utf8(Self::percent_decode(body)).unwrap_or_default();
+        Some(Self::from_base64(&mime, &decoded))
+    }
+
+    fn percent_decode(text: &str) -> Vec<u8> {
+        let bytes = text.as_bytes();
+        let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
+        let mut decoded = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            match (byte, digit(at + 1), digit(at + 2)) {
+                (b'%', Some(high), Some(low)) => {
+                    decoded.push(high * 16 + low);
+                    at += 3;
+                }
+                _ => {
+                    decoded.push(*byte);
+                    at += 1;
+                }
+            }
+        }
+        decoded
     }
 }
 
@@ -264,6 +330,9 @@ pub struct ToolCall {
     /// Opaque proof of the thought behind the call (Gemini), given back unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
+    /// The answer ended before the arguments were complete, so the call is not made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
     /// Opaque state of the call that its wire format wants back, such as the vendor's own id of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Value>,
@@ -271,16 +340,7 @@ pub struct ToolCall {
 
 impl Message {
     fn of(role: Role, content: Vec<Part>) -> Self {
-        Self {
-            role,
-            content,
-            tool_calls: Vec::new(),
-            tool_call_id: None,
-            tool_name: None,
-            is_error: false,
-            origin: None,
-            state: None,
-        }
+        Self { role, content, tool_calls: Vec::new(), tool_call_id: None, tool_name: None, is_error: false, origin: None, state: None }
     }
 
     pub fn system(text: impl Into<String>) -> Self {

@@ -31,6 +31,19 @@ impl Usage {
         self.input.saturating_add(self.output)
     }
 
+    /// The later total of two of the same answer. A zero in it does not erase an earlier count.
+    pub fn updated(&self, later: &Self) -> Self {
+        let pick = |later: u64, earlier: u64| if later > 0 { later } else { earlier };
+        Self {
+            input: pick(later.input, self.input),
+            output: pick(later.output, self.output),
+            cached_input: pick(later.cached_input, self.cached_input),
+            cache_write: pick(later.cache_write, self.cache_write),
+            reasoning: pick(later.reasoning, self.reasoning),
+            estimated: later.estimated,
+        }
+    }
+
     /// Both together; estimated when either is.
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -53,6 +66,10 @@ pub enum Finish {
     /// The token limit was reached; the answer is incomplete.
     Length,
     ContentFilter,
+    /// The vendor's own tools paused a long turn (Anthropic).
+    Pause,
+    /// The model said why it will not answer; its text is the refusal.
+    Refusal,
     Error,
     #[default]
     Unknown,
@@ -105,6 +122,16 @@ impl Completion {
             origin: Some(format!("{}/{}", self.provider, self.model)),
             state: self.state.clone(),
         }
+    }
+
+    /// A later answer that takes the place of this one: both were billed.
+    pub fn followed_by(self, later: Self) -> Self {
+        let mut attempts = self.attempts;
+        attempts.extend(later.attempts);
+        for (number, attempt) in (1u32..).zip(&mut attempts) {
+            attempt.number = number;
+        }
+        Self { cost: self.cost.plus(later.cost), attempts, ..later }
     }
 
     /// The tokens of all attempts together.

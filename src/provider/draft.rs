@@ -1,5 +1,6 @@
 //! An answer in the making: events folded until it is whole.
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::chat::{Thought, ToolCall};
@@ -26,6 +27,7 @@ impl Draft {
     pub fn take(&mut self, event: &ModelEvent) {
         self.events += 1;
         match event {
+            ModelEvent::Restart => *self = Self { usage: self.usage, events: self.events, ..Self::default() },
             ModelEvent::Text(delta) => {
                 self.thinking = false;
                 self.text.push_str(delta);
@@ -53,7 +55,7 @@ impl Draft {
                 // What a later step or turn reads of it.
                 self.text += &["![image](data:", media_type.as_str(), ";base64,", data.as_str(), ")"].concat();
             }
-            ModelEvent::Citation(_) => {}
+            ModelEvent::Citation(_) | ModelEvent::LimitReached(_) => {}
         }
     }
 
@@ -98,12 +100,15 @@ impl Draft {
         estimate::usage(request, self.text.len() + calls, thoughts)
     }
 
-    /// The tool calls in order; a call without arguments has empty ones.
+    /// The tool calls in order. A call without arguments has empty ones, unless the answer was cut: then its arguments never came.
     pub fn tool_calls(&mut self) -> Vec<ToolCall> {
         self.calls.sort_by_key(|(index, _)| *index);
+        let is_cut = matches!(self.finish, Some(Finish::Length | Finish::ContentFilter | Finish::Refusal));
         let calls = std::mem::take(&mut self.calls).into_iter().map(|(_, call)| call);
         let filled = calls.map(|mut call| {
-            if call.arguments.trim().is_empty() {
+            call.cut = is_cut && serde_json::from_str::<IgnoredAny>(&call.arguments).is_err();
+            // Models write `null` for a tool without parameters.
+            if !call.cut && matches!(call.arguments.trim(), "" | "null") {
                 call.arguments = "{}".to_owned();
             }
             call

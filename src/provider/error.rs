@@ -2,7 +2,7 @@
 //!
 //! The table in [`Class::remedy`] is the whole policy: whether the same model is tried again and whether
 //! another one may take over. Vendors spell the same trouble differently ("out of credit" comes as 400,
-//! 402, 403 or 429), so [`classify`] reads the words as well as the status.
+//! 402, 403 or 429), so [`classify`] reads codes and types before the status, and words last.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -44,6 +44,8 @@ pub enum Class {
     Empty,
     /// Not what the wire format says.
     Malformed,
+    /// More than is taken from any model.
+    TooLarge,
     /// The egress policy refused the address.
     Blocked,
     /// No key is configured.
@@ -61,7 +63,7 @@ pub struct Remedy {
 
 impl Class {
     /// Every class, for tables and tests.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Auth,
         Self::Billing,
         Self::Forbidden,
@@ -81,6 +83,7 @@ impl Class {
         Self::Cut,
         Self::Empty,
         Self::Malformed,
+        Self::TooLarge,
         Self::Blocked,
         Self::Unconfigured,
     ];
@@ -94,7 +97,7 @@ impl Class {
             Self::Connect | Self::Cut | Self::Empty | Self::Malformed => (true, true),
             // Trying again cannot help, another model or vendor can.
             Self::Auth | Self::Billing | Self::Forbidden | Self::NotFound | Self::Unconfigured => (false, true),
-            Self::Tls | Self::Blocked | Self::ContextLength | Self::TimeoutTotal => (false, true),
+            Self::Tls | Self::Blocked | Self::ContextLength | Self::TimeoutTotal | Self::TooLarge => (false, true),
             // What one vendor refuses (an image, a schema), another may take.
             Self::BadRequest => (false, true),
             // A refusal is an answer. Shopping for a vendor that does not refuse is not ours to do.
@@ -125,6 +128,7 @@ impl Class {
             Self::Cut => "cut",
             Self::Empty => "empty",
             Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
             Self::Blocked => "blocked",
             Self::Unconfigured => "unconfigured",
         }
@@ -151,6 +155,7 @@ impl Class {
             Self::Cut => (Kind::Unavailable, "provider_cut"),
             Self::Empty => (Kind::Unavailable, "provider_empty"),
             Self::Malformed => (Kind::Unavailable, "provider_malformed"),
+            Self::TooLarge => (Kind::Invalid, "answer_too_large"),
         }
     }
 }
@@ -293,89 +298,185 @@ impl From<ProviderError> for Error {
     }
 }
 
-/// Words that tell the meaning, whatever the status. Searched in the vendor's code, type and message, lower case.
-/// The first row that matches wins.
-const WORDS: [(Class, &[&str]); 7] = [
+/// Codes and types whose meaning is plain, in lower case. They decide before the status does.
+const CODES: [(Class, &[&str]); 11] = [
     (
         Class::Billing,
         &[
             "insufficient_quota",
-            "insufficient quota",
             "insufficient_balance",
-            "insufficient balance",
-            "insufficient credit",
+            "insufficient_credits",
             "insufficient_credit",
-            "credit balance is too low",
-            "billing",
-            "payment required",
+            "insufficient_funds",
+            "billing_error",
+            "billing_not_active",
+            "billing_hard_limit_reached",
             "payment_required",
-            "out of credit",
-            "exceeded your current quota",
+            "credit_balance_too_low",
+            "arrearage",
+            // Zhipu: the account is in debt. MiniMax: insufficient balance.
+            "1113",
+            "1008",
         ],
     ),
     (
         Class::ContextLength,
         &[
             "context_length_exceeded",
-            "context length",
-            "context window",
-            "maximum context",
-            "prompt is too long",
-            "input is too long",
-            "too many tokens",
-            "exceeds the maximum number of tokens",
             "request_too_large",
+            "string_above_max_length",
+            "model_max_prompt_tokens_exceeded",
+            "tokens_limit_reached",
         ],
     ),
-    (Class::ContentFilter, &["content_filter", "content_policy", "content policy", "responsibleaipolicyviolation", "safety system"]),
+    (
+        Class::ContentFilter,
+        &[
+            "content_filter",
+            "content_policy_violation",
+            "responsibleaipolicyviolation",
+            "data_inspection_failed",
+            "moderation_blocked",
+            "1301",
+        ],
+    ),
     (
         Class::Auth,
+        &["invalid_api_key", "authentication_error", "api_key_invalid", "unauthenticated", "invalid_authentication", "account_deactivated"],
+    ),
+    (Class::Forbidden, &["permission_error", "permission_denied", "accessdeniedexception", "unsupported_country_region_territory"]),
+    (
+        Class::Overloaded,
         &[
-            "invalid_api_key",
-            "invalid api key",
-            "incorrect api key",
-            "api key not valid",
-            "api_key_invalid",
-            "authentication_error",
-            "invalid x-api-key",
+            "overloaded_error",
+            "overloaded",
+            "engine_overloaded",
+            "engine_overloaded_error",
+            "model_overloaded",
+            "serviceunavailableexception",
         ],
     ),
-    (Class::Overloaded, &["overloaded", "engine_overloaded", "no available capacity"]),
-    (Class::RateLimited, &["rate_limit", "rate limit", "resource_exhausted", "too many requests"]),
-    (Class::NotFound, &["model_not_found", "model not found", "does not exist or you do not have access", "not_found_error"]),
+    (
+        Class::RateLimited,
+        &["rate_limit_exceeded", "rate_limit_error", "rate_limited", "too_many_requests", "throttlingexception", "throttling"],
+    ),
+    (Class::NotFound, &["model_not_found", "not_found_error", "deploymentnotfound", "model_not_available", "model_not_supported"]),
+    (Class::TimeoutFirstByte, &["timeout_error", "deadline_exceeded", "modeltimeoutexception"]),
+    // The model wrote a tool call that its server could not read (Groq): a slip of the answer, not of the request.
+    (Class::Malformed, &["tool_use_failed", "output_parse_failed", "json_validate_failed"]),
+    (
+        Class::BadRequest,
+        &[
+            "invalid_function_parameters",
+            "invalid_value",
+            "unknown_parameter",
+            "unsupported_parameter",
+            "unsupported_value",
+            "missing_required_parameter",
+            "invalid_type",
+            "invalid_request_message_order",
+        ],
+    ),
 ];
 
-/// The meaning of a vendor's error: by its words where they are plain, else by its status.
-///
-/// `status` is 200 for an error that came inside a stream. `words` is the vendor's code, type and message.
-pub fn classify(status: u16, words: &str) -> Class {
-    let words = words.to_lowercase();
-    let said = WORDS.iter().find(|(_, signs)| signs.iter().any(|sign| words.contains(sign))).map(|(class, _)| *class);
-    match (status, said) {
-        // Gemini says RESOURCE_EXHAUSTED and "quota" for its per-minute limits as well: those carry a 429 and pass.
-        (429, Some(Class::Billing)) if words.contains("per minute") || words.contains("perminute") => Class::RateLimited,
-        // These words mean something only on a refusal, not inside a message about a broken server.
-        (500.., Some(Class::Overloaded)) => Class::Overloaded,
-        (200..=499, Some(class)) => class,
-        _ => by_status(status, &words),
-    }
-}
+/// Sentences that tell the meaning where neither code nor type do. Whole phrases, so that a tool or a field of such a name is not
+/// taken for the trouble itself.
+const PHRASES: [(Class, &[&str]); 7] = [
+    (
+        Class::Billing,
+        &[
+            "credit balance is too low",
+            "exceeded your current quota",
+            "insufficient balance",
+            "insufficient quota",
+            "insufficient credit",
+            "out of credit",
+            "payment required",
+            "billing is not active",
+            "billing hard limit",
+        ],
+    ),
+    (
+        Class::ContextLength,
+        &[
+            "maximum context length",
+            "context length exceeded",
+            "exceeds the context window",
+            "context window exceeds",
+            "exceed context limit",
+            "exceeds the available context size",
+            "prompt is too long",
+            "input is too long",
+            "too many input tokens",
+            "too large for model",
+            "exceeds the maximum number of tokens",
+        ],
+    ),
+    (
+        Class::ContentFilter,
+        &[
+            "content management policy",
+            "content filtering policy",
+            "content policy violation",
+            "violates the content policy",
+            "rejected as a result of our safety system",
+            "rejected by the safety system",
+            "flagged as potentially violating our usage policy",
+            "flagged for potentially",
+        ],
+    ),
+    (Class::Auth, &["api key not valid", "incorrect api key", "invalid api key", "invalid x-api-key", "no auth credentials found"]),
+    (
+        Class::NotFound,
+        &["does not exist or you do not have access", "model identifier is invalid", "model not found", "no endpoints found"],
+    ),
+    (Class::Overloaded, &["overloaded", "no available capacity", "is at capacity"]),
+    (Class::RateLimited, &["rate limit", "too many requests", "resource has been exhausted"]),
+];
 
-fn by_status(status: u16, words: &str) -> Class {
+/// The meaning of a vendor's error: by its codes and types where they are plain, then by its status, and by phrases of its message only
+/// where both leave it open.
+///
+/// `status` is 200 for an error inside a stream or a success. `codes` are the vendor's codes and types in lower case.
+pub fn classify(status: u16, codes: &[String], message: &str) -> Class {
+    let coded = CODES.iter().find(|(_, known)| codes.iter().any(|code| known.contains(&code.as_str()))).map(|(class, _)| *class);
+    match coded {
+        // A broken server that names a debt is still a broken server; overload and time-outs are its own words.
+        Some(class @ (Class::Overloaded | Class::TimeoutFirstByte | Class::RateLimited)) if status >= 500 => return class,
+        // A type such as `invalid_request_error` says no more than the status; these codes say more.
+        Some(class) if status < 500 => return class,
+        _ => {}
+    }
+    let message = message.to_lowercase();
+    let said = |classes: &[Class]| {
+        let rows = PHRASES.iter().filter(|(class, _)| classes.contains(class));
+        rows.into_iter().find(|(_, phrases)| phrases.iter().any(|phrase| message.contains(phrase))).map(|(class, _)| *class)
+    };
+    let has = |code: &str| codes.iter().any(|known| known == code);
     match status {
+        200 => match () {
+            () if has("invalid_request_error") || has("invalid_argument") => {
+                said(&[Class::Billing, Class::ContextLength, Class::ContentFilter, Class::Auth]).unwrap_or(Class::BadRequest)
+            }
+            () if has("resource_exhausted") => Class::RateLimited,
+            () if has("unavailable") => Class::Overloaded,
+            () => said(&PHRASES.map(|(class, _)| class)).unwrap_or(Class::ServerError),
+        },
+        400 | 405..=407 | 410..=412 | 414..=423 | 426..=428 | 430..=499 => {
+            said(&[Class::Billing, Class::ContextLength, Class::ContentFilter, Class::Auth, Class::NotFound]).unwrap_or(Class::BadRequest)
+        }
         401 => Class::Auth,
         402 => Class::Billing,
-        403 => Class::Forbidden,
+        403 => said(&[Class::Billing, Class::Auth, Class::ContentFilter]).unwrap_or(Class::Forbidden),
         404 => Class::NotFound,
         408 => Class::TimeoutFirstByte,
         409 | 425 => Class::ServerError,
         413 => Class::ContextLength,
         429 => Class::RateLimited,
-        400..=499 => Class::BadRequest,
         503 | 529 => Class::Overloaded,
         504 | 524 => Class::TimeoutFirstByte,
         300..=399 => Class::Malformed,
-        200 if words.contains("invalid_request") || words.contains("invalid_argument") => Class::BadRequest,
+        500.. => said(&[Class::Overloaded]).unwrap_or(Class::ServerError),
         _ => Class::ServerError,
     }
 }
@@ -384,28 +485,37 @@ fn by_status(status: u16, words: &str) -> Class {
 mod tests {
     use super::*;
 
+    fn class(status: u16, codes: &[&str], message: &str) -> Class {
+        let codes: Vec<String> = codes.iter().map(|code| (*code).to_owned()).collect();
+        classify(status, &codes, message)
+    }
+
     #[test]
     fn the_same_trouble_is_one_class_whatever_its_status() {
-        for (status, words) in [
-            (429, "insufficient_quota You exceeded your current quota, please check your plan and billing details"),
-            (400, "invalid_request_error Your credit balance is too low to access the Anthropic API"),
-            (402, "Payment Required"),
-            (403, "insufficient_quota"),
-        ] {
-            assert_eq!(classify(status, words), Class::Billing, "{status} {words}");
-        }
-        assert_eq!(classify(400, "INVALID_ARGUMENT API key not valid. Please pass a valid API key."), Class::Auth);
-        assert_eq!(classify(400, "This model's maximum context length is 8192 tokens"), Class::ContextLength);
-        assert_eq!(classify(400, "invalid_request_error prompt is too long: 200001 tokens > 200000 maximum"), Class::ContextLength);
-        assert_eq!(
-            classify(429, "RESOURCE_EXHAUSTED Quota exceeded: GenerateRequestsPerMinutePerProject. check billing"),
-            Class::RateLimited
-        );
-        assert_eq!(classify(429, "rate_limit_exceeded"), Class::RateLimited);
-        assert_eq!(classify(200, "overloaded_error Overloaded"), Class::Overloaded);
-        assert_eq!(classify(529, "overloaded_error"), Class::Overloaded);
-        assert_eq!(classify(500, "internal: lost the billing service"), Class::ServerError);
-        assert_eq!(classify(418, "teapot"), Class::BadRequest);
+        let debt = "You exceeded your current quota, please check your plan and billing details";
+        assert_eq!(class(429, &["insufficient_quota"], debt), Class::Billing);
+        assert_eq!(class(400, &["invalid_request_error"], "Your credit balance is too low to access the Anthropic API"), Class::Billing);
+        assert_eq!(class(402, &[], "Payment Required"), Class::Billing);
+        assert_eq!(class(403, &["insufficient_quota"], ""), Class::Billing);
+        assert_eq!(class(400, &["invalid_argument"], "API key not valid. Please pass a valid API key."), Class::Auth);
+        assert_eq!(class(400, &[], "This model's maximum context length is 8192 tokens"), Class::ContextLength);
+        assert_eq!(class(400, &["invalid_request_error"], "prompt is too long: 200001 tokens > 200000 maximum"), Class::ContextLength);
+        assert_eq!(class(429, &["rate_limit_exceeded"], ""), Class::RateLimited);
+        assert_eq!(class(200, &["overloaded_error"], "Overloaded"), Class::Overloaded);
+        assert_eq!(class(529, &["overloaded_error"], ""), Class::Overloaded);
+        assert_eq!(class(500, &[], "internal: lost the billing service"), Class::ServerError);
+        assert_eq!(class(418, &[], "teapot"), Class::BadRequest);
+    }
+
+    #[test]
+    fn words_of_a_sentence_decide_nothing_where_status_or_code_speak() {
+        assert_eq!(class(429, &["429", "resource_exhausted"], "Quota exceeded, check your plan and billing details"), Class::RateLimited);
+        assert_eq!(class(429, &[], "Tokens per minute limit exceeded - too many tokens processed"), Class::RateLimited);
+        assert_eq!(class(400, &[], "Invalid schema for function 'get_billing_address'"), Class::BadRequest);
+        assert_eq!(class(400, &[], "'content_policy.check' does not match pattern"), Class::BadRequest);
+        assert_eq!(class(400, &[], "Unknown parameter: 'rate_limit_tier'"), Class::BadRequest);
+        assert_eq!(class(400, &["invalid_function_parameters"], "insufficient balance"), Class::BadRequest);
+        assert_eq!(class(400, &["tool_use_failed"], "Failed to call a function."), Class::Malformed);
     }
 
     #[test]

@@ -13,29 +13,40 @@
 
 mod anthropic;
 mod attempts;
+mod bedrock;
 pub mod catalogue;
 pub mod chat;
 mod citation;
+mod cohere;
 mod completion;
+mod credential;
 mod draft;
 mod echo;
 mod embed;
 mod endpoint;
 mod error;
 mod estimate;
+mod frames;
 mod gemini;
 mod instance;
+mod lenient;
 mod models;
 mod openai;
+mod prepare;
 mod price;
 mod quirks;
+mod recorded;
 mod refusal;
+mod responses;
 mod retry;
+mod routing;
 mod rules;
 mod transport;
+mod worst_case;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -44,9 +55,11 @@ use serde_json::Value;
 
 pub use anthropic::Anthropic;
 pub use attempts::{Call, ModelStream, Piece};
-pub use catalogue::{Auth, Catalogue, ModelRef};
+pub use bedrock::Bedrock;
+pub use catalogue::{Auth, Catalogue, ModelRef, ProviderEntry};
 pub use chat::*;
 pub use citation::Citation;
+pub use cohere::Cohere;
 pub use completion::{AttemptReport, Completion, Finish, Usage};
 pub use echo::Echo;
 pub use embed::{EmbedCall, Embedded, MOST_TEXTS, to_value as vector_value};
@@ -55,8 +68,11 @@ pub use gemini::Gemini;
 pub use instance::instance;
 pub use models::{ModelCard, Models, Resolved, Setup, TenantKeys};
 pub use openai::OpenAi;
+pub use prepare::{Adjustment, AdjustmentAction};
 pub use price::{Cost, LongPrice, Price, Rate};
-pub use quirks::{MaxTokensField, Quirks, ReasoningStyle};
+pub use quirks::{MaxTokensField, QuirkOverrides, Quirks, ReasoningStyle};
+pub use recorded::{RecordedAnswer, fold_events, read_recorded};
+pub use responses::Responses;
 pub use retry::RetryPolicy;
 pub use rules::{IdRule, JsonSupport, NameRule, WireRules};
 
@@ -87,17 +103,6 @@ pub trait Provider: Send + Sync {
     }
 }
 
-/// Decodes a recorded stream in a wire format as if a server had just sent it; `None` for a format that is not streamed
-/// over HTTP.
-pub fn read_recorded(wire: &str, stream: &[u8]) -> Option<Result<Vec<ModelEvent>, ProviderError>> {
-    match wire {
-        "openai" => Some(openai::read(stream)),
-        "anthropic" => Some(anthropic::read(stream)),
-        "gemini" => Some(gemini::read(stream)),
-        _ => None,
-    }
-}
-
 /// One request to one server.
 #[derive(Clone)]
 pub struct ProviderCall {
@@ -123,6 +128,8 @@ impl fmt::Debug for ProviderCall {
 /// Something a model did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelEvent {
+    /// The server begins its answer anew; everything before is void.
+    Restart,
     Text(String),
     Reasoning(String),
     /// The stretch of reasoning before this is complete, with the vendor's seal on it.
@@ -159,6 +166,8 @@ pub enum ModelEvent {
     Citation(Citation),
     /// Opaque state of the whole answer, that the same model wants back with it; see [`Message::state`].
     State(Value),
+    /// The server has used up its limit for this key and takes no more for so long.
+    LimitReached(Duration),
     /// A new total; replaces any earlier one.
     Usage(Usage),
     Finish(Finish),

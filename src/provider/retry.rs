@@ -47,6 +47,8 @@ pub(super) struct Standing {
     pub left: u32,
     /// Since the call began.
     pub elapsed: Duration,
+    /// Another key or server of this model is at hand.
+    pub has_alternative: bool,
 }
 
 /// What to do next.
@@ -62,6 +64,9 @@ pub(super) enum Next {
 /// Tries of a model while others of the chain have not been asked yet.
 const TRIES_BEFORE_FALLBACK: u32 = 2;
 
+/// Tries of a model whose answers cannot be read: each is billed.
+const MAX_MALFORMED_TRIES: u32 = 2;
+
 /// Decides. `jitter` is a random number from 0 to 1000.
 pub(super) fn next(policy: &RetryPolicy, standing: Standing, class: Class, retry_after: Option<Duration>, jitter: u32) -> Next {
     let remedy = class.remedy();
@@ -70,10 +75,27 @@ pub(super) fn next(policy: &RetryPolicy, standing: Standing, class: Class, retry
     if attempts_left == 0 || time_left.is_zero() {
         return Next::Fail;
     }
+    let is_local = matches!(
+        class,
+        Class::RateLimited
+            | Class::Auth
+            | Class::Billing
+            | Class::Forbidden
+            | Class::Overloaded
+            | Class::ServerError
+            | Class::Connect
+            | Class::TimeoutConnect
+    );
+    if standing.has_alternative && is_local {
+        return Next::Retry(Duration::ZERO);
+    }
     let can_fall_back = remedy.fall_back && standing.left > 0;
     let wait = retry_after.unwrap_or_else(|| delay(policy, standing.here, jitter));
     // With another model at hand nobody waits long for this one, and every model of the chain keeps its turn.
-    let worth_retrying = if can_fall_back {
+    // What a server writes differently once it will write differently again; one more try is for a slip of the model.
+    let worth_retrying = if class == Class::Malformed && standing.here >= MAX_MALFORMED_TRIES {
+        false
+    } else if can_fall_back {
         standing.here < TRIES_BEFORE_FALLBACK && attempts_left > standing.left && wait <= policy.max_delay
     } else {
         true
@@ -99,7 +121,7 @@ mod tests {
     use super::*;
 
     fn standing(attempts: u32, here: u32, left: u32) -> Standing {
-        Standing { attempts, here, left, elapsed: Duration::ZERO }
+        Standing { attempts, here, left, elapsed: Duration::ZERO, has_alternative: false }
     }
 
     fn decide(standing: Standing, class: Class, retry_after: Option<u64>) -> Next {

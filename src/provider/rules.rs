@@ -1,4 +1,4 @@
-//! What a wire format takes, as data. `prepare` shapes a conversation by these rules before a
+//! What a wire format takes, as data. [`prepare`](super::prepare) shapes a conversation by these rules before a
 //! converter writes it, so that converters stay free of special cases.
 //!
 //! Sources: the vendors' references and the errors that they answer with; each wire's rules name theirs.
@@ -24,6 +24,10 @@ pub struct WireRules {
     pub audio: bool,
     /// How JSON answers are asked for.
     pub json: JsonSupport,
+    /// Settings that the format does not have, by the names that callers use.
+    pub unknown_settings: &'static [&'static str],
+    /// A model that thinks wants the signed thought behind every open tool call.
+    pub signed_thoughts: bool,
 }
 
 /// Which names of tools a wire format takes.
@@ -57,6 +61,9 @@ pub enum JsonSupport {
 }
 
 impl WireRules {
+    /// Of [`files`](Self::files): no file can be sent as data.
+    pub const NO_FILES: &'static [&'static str] = &[""];
+
     /// Rules of a format that takes everything as it is.
     pub const LENIENT: Self = Self {
         tool_name: NameRule { max_len: 128, extra: "-.:/", letter_first: false },
@@ -68,5 +75,7 @@ impl WireRules {
         files: &[],
         audio: true,
         json: JsonSupport::Native,
+        unknown_settings: &[],
+        signed_thoughts: false,
     };
 }

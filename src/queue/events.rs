@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Jobs;
+use crate::engine::CachedAnswer;
 use crate::engine::bus::{Bus, Published, Waiter};
 use crate::error::Result;
 use crate::id::{EventId, JobId, TenantId};
@@ -86,5 +87,6 @@ async fn look(jobs: &Jobs) -> Result<()> {
         }
     }
     forget::<Waiter>(&**store, now).await?;
+    forget::<CachedAnswer>(&**store, now).await?;
     Ok(())
 }

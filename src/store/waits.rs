@@ -33,7 +33,7 @@ pub trait Waits {
     /// Answers waits, each alone; the first answer to each is final.
     async fn resolve_waits(&self, answers: Vec<Resolve>) -> StoreResult<Vec<Resolved>>;
 
-    /// A run's waits, oldest first; settled ones too.
+    /// Returns a run's waits in the order of their ids, which is the order in which they were opened; settled ones too.
     async fn run_waits(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Wait>>;
 
     /// One wait.

@@ -6,6 +6,7 @@
 //! Must not know: runs, journals, approvals, models' wire formats. What must not happen twice is decided above.
 
 pub mod http;
+mod integers;
 pub mod mcp;
 pub mod schema;
 pub mod services;
@@ -21,6 +22,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{Problem, Problems};
 use crate::expr::script::validate_script;
 use http::{HttpConfig, HttpTemplate, Mode};
+pub use integers::read_exact_integers;
 
 /// Longest time budget a tool may ask for, in milliseconds.
 pub const MAX_TIMEOUT_MS: u64 = 30_000;

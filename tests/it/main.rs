@@ -5,6 +5,7 @@
 mod dispatch;
 
 mod admin;
+mod budgets;
 mod cli;
 mod docs;
 mod egress;
@@ -14,6 +15,7 @@ mod fuzz;
 mod http;
 mod layers;
 mod providers;
+mod recordings;
 mod scripted;
 mod sim;
 mod ssrf;

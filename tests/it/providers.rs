@@ -1,7 +1,7 @@
 //! Models against the fake provider over real HTTP: every fault, every wire format, streamed and not, with a
 //! fallback and without; cost; cancellation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use dispatch::cli::fake_provider::{self, FakeOptions};
@@ -46,10 +46,23 @@ impl Bench {
             ("OPENAI_BASE_URL", format!("{scheme}://127.0.0.1:{port}/v1")),
             ("ANTHROPIC_BASE_URL", format!("{scheme}://127.0.0.1:{port}")),
             ("GEMINI_BASE_URL", format!("{scheme}://127.0.0.1:{port}/")),
+            ("RESPONSES_BASE_URL", format!("{scheme}://127.0.0.1:{port}/v1")),
+            ("COHERE_BASE_URL", format!("{scheme}://127.0.0.1:{port}")),
+            ("BEDROCK_BASE_URL", format!("{scheme}://127.0.0.1:{port}")),
+            ("SHARED_KEY_1", "sk-canary-one".to_owned()),
+            ("SHARED_KEY_2", "sk-canary-two".to_owned()),
         ];
         let env: HashMap<String, String> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let setup =
-            Setup { catalogue: priced(), env, egress: egress.clone(), clock: Clock::system(), deadlines: Deadlines::default(), dev: false };
+        let setup = Setup {
+            catalogue: priced(),
+            env,
+            egress: egress.clone(),
+            clock: Clock::system(),
+            deadlines: Deadlines::default(),
+            dev: false,
+            default_provider: None,
+            aliases: std::collections::BTreeMap::new(),
+        };
         Self { port, models: Models::new(setup), egress }
     }
 
@@ -96,6 +109,13 @@ impl Bench {
 /// The built-in catalogue with prices for some of the fake's models.
 fn priced() -> Catalogue {
     let mut catalogue = Catalogue::built_in().unwrap();
+    for wire in ["responses", "cohere", "bedrock"] {
+        let variable = wire.to_uppercase();
+        let text = format!(
+            "name = \"{wire}\"\nwire = \"{wire}\"\nbase_url = \"http://127.0.0.1\"\nbase_url_env = \"{variable}_BASE_URL\"\nkeyless = true\nauth = \"none\""
+        );
+        catalogue.add("test", &text).unwrap();
+    }
     for wire in WIRES {
         let mut entry = catalogue.provider(wire).unwrap().clone();
         for name in ["fake-chunks-20-reasoning", "fake-cut-after-3", "fake-ok"] {
@@ -233,6 +253,81 @@ async fn every_fault_of_anthropic_has_its_outcome() {
 #[tokio::test]
 async fn every_fault_of_gemini_has_its_outcome() {
     matrix("gemini").await;
+}
+
+#[tokio::test]
+async fn every_fault_of_responses_has_its_outcome() {
+    matrix("responses").await;
+}
+
+#[tokio::test]
+async fn every_fault_of_cohere_has_its_outcome() {
+    matrix("cohere").await;
+}
+
+#[tokio::test]
+async fn every_fault_of_bedrock_has_its_outcome() {
+    matrix("bedrock").await;
+}
+
+#[tokio::test]
+async fn the_further_wires_call_tools_and_think() {
+    let bench = Bench::start().await;
+    let schema = json!({ "type": "object", "properties": { "city": { "type": "string" } }, "required": ["city"] });
+    let tool = |name: &str| ToolSpec { name: name.into(), description: "Looks.".into(), parameters: schema.clone() };
+    for wire in ["responses", "cohere", "bedrock"] {
+        for stream in [true, false] {
+            let asked = ChatRequest { tools: vec![tool("look.at"), tool("look_for")], ..ask(stream) };
+            let done = bench.run(&[&format!("{wire}/fake-tools")], asked.clone(), 1).await.done();
+            let calls: Vec<&str> = done.tool_calls.iter().map(|call| call.name.as_str()).collect();
+            assert_eq!((calls, done.finish), (vec!["look.at", "look_for"], Finish::ToolCalls), "{wire}");
+            assert!(done.tool_calls.iter().all(|call| call.arguments.contains("city") && !call.id.is_empty()), "{wire}");
+            let mut next = asked;
+            next.messages.push(done.message());
+            next.messages.extend(done.tool_calls.iter().map(|call| Message::tool(call, "seen")));
+            let done = bench.run(&[&format!("{wire}/fake-tools")], next, 1).await.done();
+            assert_eq!((done.text.as_str(), done.finish), ("word1 word2 word3 word4 word5 ", Finish::EndTurn), "{wire}");
+            let done = bench.run(&[&format!("{wire}/fake-reasoning")], ask(stream), 1).await.done();
+            assert_eq!(done.reasoning_text(), "Let me think.", "{wire}");
+            assert_eq!(done.usage.input, 100, "{wire}");
+        }
+    }
+}
+
+/// A provider with two keys.
+fn shared() -> Catalogue {
+    let mut catalogue = priced();
+    let text = "name = \"shared\"\nwire = \"openai\"\nbase_url = \"http://127.0.0.1\"\nbase_url_env = \"OPENAI_BASE_URL\"\n\
+                key_env = [\"SHARED_KEY_1\"]\n[[deployments]]\nkey_env = \"SHARED_KEY_2\"\nweight = 3";
+    catalogue.add("test", text).unwrap();
+    catalogue
+}
+
+#[tokio::test]
+async fn names_of_the_operator_and_unknown_names_find_a_model() {
+    let egress = Egress::new(Policy::default(), Clock::system()).unwrap();
+    let models = |dev: bool, default_provider: Option<&str>| {
+        let setup = Setup {
+            catalogue: shared(),
+            env: HashMap::from([("OPENAI_API_KEY".to_owned(), "sk-1".to_owned())]),
+            egress: egress.clone(),
+            clock: Clock::system(),
+            deadlines: Deadlines::default(),
+            dev,
+            default_provider: default_provider.map(str::to_owned),
+            aliases: BTreeMap::from([("fast".to_owned(), "openai/gpt-4o-mini".to_owned())]),
+        };
+        Models::new(setup)
+    };
+    let plain = models(false, None);
+    assert_eq!(plain.resolve("fast").unwrap().to_string(), "openai/gpt-4o-mini");
+    assert_eq!(plain.resolve("nobody-knows").unwrap_err().code(), "unknown_model");
+    let chosen = models(false, Some("openai"));
+    assert_eq!(chosen.resolve("nobody-knows").unwrap().to_string(), "openai/nobody-knows");
+    assert_eq!(chosen.resolve("gpt-4o").unwrap().to_string(), "openai/gpt-4o");
+    let dev = models(true, None);
+    let played = dev.check(&dev.resolve("nobody-knows").unwrap(), &TenantKeys::default()).unwrap();
+    assert_eq!((played.name().to_string(), played.substituted_for.as_deref()), ("local/echo".to_owned(), Some("nobody-knows")));
 }
 
 #[tokio::test]
@@ -415,6 +510,8 @@ async fn a_model_without_a_key_is_refused_or_played_by_echo() {
             clock: Clock::system(),
             deadlines: Deadlines::default(),
             dev,
+            default_provider: None,
+            aliases: BTreeMap::new(),
         };
         Models::new(setup)
     };

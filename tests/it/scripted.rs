@@ -50,6 +50,8 @@ async fn run(attempts: Vec<Attempt>, candidates: usize) -> (Vec<Piece>, Result<(
         clock: clock.clone(),
         deadlines: Deadlines::default(),
         dev: false,
+        default_provider: None,
+        aliases: std::collections::BTreeMap::new(),
     };
     let models = Models::new(setup).register(Arc::new(Scripted(Mutex::new(attempts.into()))));
     let model = models.check(&models.resolve("scripted/any").unwrap(), &TenantKeys::default()).unwrap();

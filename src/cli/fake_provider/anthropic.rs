@@ -37,7 +37,7 @@ pub(super) fn chunks(script: &Script) -> Chunks {
     let stop = json!({ "stop_reason": stop_reason(script), "stop_sequence": null });
     tail += &event("message_delta", json!({ "delta": stop, "usage": { "output_tokens": output(script) } }));
     tail += &event("message_stop", json!({}));
-    Chunks { head, words, tail }
+    Chunks::of_text(head, words, tail)
 }
 
 fn citation(script: &Script) -> Option<Value> {

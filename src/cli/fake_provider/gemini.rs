@@ -17,7 +17,7 @@ pub(super) fn chunks(script: &Script) -> Chunks {
     let mut candidate = json!({ "content": { "parts": [], "role": "model" }, "finishReason": "STOP", "index": 0 });
     ground(script, &mut candidate);
     let tail = line(&json!({ "candidates": [candidate], "usageMetadata": usage(script), "modelVersion": script.model }));
-    Chunks { head, words, tail }
+    Chunks::of_text(head, words, tail)
 }
 
 /// What a search found.

@@ -1,6 +1,6 @@
 //! A model provider that does what it is told: `dispatch fake-provider`.
 //!
-//! It speaks the three wire formats, streamed and not, needs no key and is quick enough to be the upstream of
+//! It speaks every wire format (chat completions, Responses, messages, generateContent, Converse, Cohere), streamed and not, needs no key and is quick enough to be the upstream of
 //! benchmarks. The model's name says what happens:
 //!
 //! | name | what happens |
@@ -38,12 +38,16 @@
 //! it shares the clock and the making of sample values with it, and no wire type.
 
 mod anthropic;
+mod bedrock;
+mod cohere;
 mod gemini;
 mod listen;
 mod openai;
 mod plan;
+mod recordings;
 mod render;
 mod reply;
+mod responses;
 mod stats;
 
 use std::collections::HashMap;
@@ -59,6 +63,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
+pub use self::recordings::Recordings;
 use self::render::{Asked, Rendered, Wire};
 use self::stats::Stats;
 use crate::clock::Clock;
@@ -68,11 +73,13 @@ use crate::clock::Clock;
 pub struct FakeOptions {
     /// For its delays.
     pub clock: Clock,
+    /// Answers that are played instead of made.
+    pub recordings: Recordings,
 }
 
 impl Default for FakeOptions {
     fn default() -> Self {
-        Self { clock: Clock::system() }
+        Self { clock: Clock::system(), recordings: Recordings::default() }
     }
 }
 
@@ -81,6 +88,7 @@ const MOST_RENDERED: usize = 1_000;
 
 struct Fake {
     clock: Clock,
+    recordings: Recordings,
     stats: Arc<Stats>,
     rendered: Mutex<HashMap<(Wire, String, bool), Arc<Rendered>>>,
 }
@@ -98,7 +106,7 @@ pub async fn serve(listener: TcpListener, options: FakeOptions) -> std::io::Resu
 }
 
 fn routes(options: FakeOptions, stats: Arc<Stats>) -> Router {
-    let fake = Arc::new(Fake { clock: options.clock, stats, rendered: Mutex::default() });
+    let fake = Arc::new(Fake { clock: options.clock, recordings: options.recordings, stats, rendered: Mutex::default() });
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/chat/completions", post(chat_completions))
@@ -106,6 +114,12 @@ fn routes(options: FakeOptions, stats: Arc<Stats>) -> Router {
         .route("/embeddings", post(embeddings))
         .route("/v1/messages", post(messages))
         .route("/v1beta/models/{call}", post(generate_content))
+        .route("/models/{call}", post(generate_content))
+        .route("/v1/responses", post(create_response))
+        .route("/responses", post(create_response))
+        .route("/v2/chat", post(cohere_chat))
+        .route("/model/{model}/converse", post(converse))
+        .route("/model/{model}/converse-stream", post(converse_stream))
         .route("/_fake/stats", get(show_stats))
         .route("/_fake/reset", post(reset))
         .route("/_fake/last/{*model}", get(last))
@@ -153,6 +167,22 @@ async fn messages(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes
     by_body(&fake, Wire::Anthropic, &headers, body).await
 }
 
+async fn create_response(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) -> Response {
+    by_body(&fake, Wire::Responses, &headers, body).await
+}
+
+async fn cohere_chat(State(fake): State<Arc<Fake>>, headers: HeaderMap, body: Bytes) -> Response {
+    by_body(&fake, Wire::Cohere, &headers, body).await
+}
+
+async fn converse(State(fake): State<Arc<Fake>>, Path(model): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
+    fake.answer(Asked { wire: Wire::Bedrock, model, stream: false, body }, &headers).await
+}
+
+async fn converse_stream(State(fake): State<Arc<Fake>>, Path(model): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
+    fake.answer(Asked { wire: Wire::Bedrock, model, stream: true, body }, &headers).await
+}
+
 async fn generate_content(State(fake): State<Arc<Fake>>, Path(call): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
     let Some((model, verb)) = call.rsplit_once(':') else {
         return StatusCode::NOT_FOUND.into_response();
@@ -171,6 +201,12 @@ async fn by_body(fake: &Fake, wire: Wire, headers: &HeaderMap, body: Bytes) -> R
 impl Fake {
     async fn answer(&self, asked: Asked, headers: &HeaderMap) -> Response {
         let ticket = self.stats.open(&asked.model, &asked.body);
+        if let Some(recorded) = self.recordings.find(&asked.model) {
+            let body = serde_json::from_slice(&asked.body).unwrap_or_default();
+            if recorded.status != 200 || render::tools(asked.wire, &body).0 == 0 {
+                return reply::reply(recorded, ticket, &self.clock).await;
+            }
+        }
         let plan = plan::plan(&asked.model);
         if let Some(times) = plan.flaky {
             let key = headers.get("idempotency-key").map_or(asked.body.as_ref(), |key| key.as_bytes());
@@ -219,6 +255,9 @@ pub struct Arguments {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:9090")]
     listen: std::net::SocketAddr,
+    /// A folder of recorded answers, each played to whoever asks for the model of its name.
+    #[arg(long)]
+    replay: Option<std::path::PathBuf>,
 }
 
 /// Serves until the process ends.
@@ -228,7 +267,8 @@ pub async fn run(arguments: Arguments, output: &super::output::Output) -> crate:
         .await
         .map_err(|error| Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {}: {error}", arguments.listen)))?;
     let address = listener.local_addr().map_err(Error::internal)?;
-    output.say(format_args!("fake provider on http://{address}: point OPENAI_BASE_URL, ANTHROPIC_BASE_URL or GEMINI_BASE_URL at it"));
-    output.envelope(serde_json::json!({ "url": format!("http://{address}") }))?;
-    serve(listener, FakeOptions::default()).await.map_err(Error::internal)
+    let recordings = arguments.replay.as_deref().map(Recordings::read).transpose()?.unwrap_or_default();
+    output.say(format_args!("fake provider on http://{address}: point OPENAI_BASE_URL, ANTHROPIC_BASE_URL or another provider's at it"));
+    output.envelope(serde_json::json!({ "url": format!("http://{address}"), "recordings": recordings.len() }))?;
+    serve(listener, FakeOptions { recordings, ..FakeOptions::default() }).await.map_err(Error::internal)
 }

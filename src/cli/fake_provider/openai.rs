@@ -31,7 +31,7 @@ pub(super) fn chunks(script: &Script) -> Chunks {
     // Named twice, as servers do that repeat their notes with every chunk.
     let cited = notes(script).map_or_else(String::new, |notes| chunk(json!({ "annotations": notes }), None).repeat(2));
     let tail = format!("{cited}{}{end}data: [DONE]\n\n", chunk(json!({}), Some(finish(script))));
-    Chunks { head, words, tail }
+    Chunks::of_text(head, words, tail)
 }
 
 fn images(script: &Script) -> Option<Value> {

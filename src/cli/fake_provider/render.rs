@@ -1,5 +1,6 @@
 //! From a plan to the steps of an answer, in the words of a wire format. Pure.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,16 @@ use axum::body::Bytes;
 use serde_json::Value;
 
 use super::plan::{Fault, Plan};
-use super::{anthropic, gemini, openai};
+use super::{anthropic, bedrock, cohere, gemini, openai, responses};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Wire {
     OpenAi,
     Anthropic,
     Gemini,
+    Responses,
+    Cohere,
+    Bedrock,
 }
 
 /// A request, as far as it matters.
@@ -28,7 +32,7 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Rendered {
     pub status: u16,
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     pub retry_after: Option<u32>,
     /// Before the status.
     pub wait: Duration,
@@ -84,10 +88,17 @@ impl Script {
 /// An answer as the chunks of a stream.
 pub(super) struct Chunks {
     /// Everything before the first word.
-    pub head: String,
-    pub words: Vec<String>,
+    pub head: Vec<u8>,
+    pub words: Vec<Vec<u8>>,
     /// Everything after the last word.
-    pub tail: String,
+    pub tail: Vec<u8>,
+}
+
+impl Chunks {
+    /// Chunks of a format that is text.
+    pub(super) fn of_text(head: String, words: Vec<String>, tail: String) -> Self {
+        Self { head: head.into(), words: words.into_iter().map(String::into_bytes).collect(), tail: tail.into() }
+    }
 }
 
 pub(super) fn render(plan: &Plan, asked: &Asked) -> Rendered {
@@ -100,15 +111,15 @@ pub(super) fn render(plan: &Plan, asked: &Asked) -> Rendered {
         (Some(status), fault) => ("application/json", vec![write(&error_body(asked.wire, status, fault).to_string())]),
         (None, Some(Fault::Stall)) => ("application/json", Vec::new()),
         (None, Some(Fault::WrongType)) => ("text/html; charset=utf-8", vec![write("<html><body>It works!</body></html>")]),
-        (None, Some(Fault::HugeLine)) => (kind(asked.stream), endless_line(asked)),
-        (None, Some(Fault::Empty)) => (kind(asked.stream), Vec::new()),
-        (None, _) if asked.stream => ("text/event-stream", streamed(plan, asked)),
+        (None, Some(Fault::HugeLine)) => (kind(asked), endless_line(asked)),
+        (None, Some(Fault::Empty)) => (kind(asked), Vec::new()),
+        (None, _) if asked.stream => (kind(asked), streamed(plan, asked)),
         (None, _) => ("application/json", whole(plan, asked)),
     };
     let never = plan.fault == Some(Fault::Stall);
     Rendered {
         status: status.unwrap_or(200),
-        content_type,
+        content_type: content_type.into(),
         retry_after: plan.retry_after,
         wait: if never { Duration::MAX } else { plan.before_first },
         steps,
@@ -118,11 +129,27 @@ pub(super) fn render(plan: &Plan, asked: &Asked) -> Rendered {
 /// A failure with a status, outside of any plan.
 pub(super) fn failure(wire: Wire, status: u16, retry_after: Option<u32>) -> Arc<Rendered> {
     let body = error_body(wire, status, None).to_string();
-    Arc::new(Rendered { status, content_type: "application/json", retry_after, wait: Duration::ZERO, steps: vec![write(&body)] })
+    Arc::new(Rendered { status, content_type: "application/json".into(), retry_after, wait: Duration::ZERO, steps: vec![write(&body)] })
 }
 
-fn kind(stream: bool) -> &'static str {
-    if stream { "text/event-stream" } else { "application/json" }
+fn kind(asked: &Asked) -> &'static str {
+    match (asked.stream, asked.wire) {
+        (false, _) => "application/json",
+        (true, Wire::Bedrock) => "application/vnd.amazon.eventstream",
+        (true, _) => "text/event-stream",
+    }
+}
+
+/// How often tools have answered since the last words of a user, and a call of each offered one.
+pub(super) fn tools(wire: Wire, body: &Value) -> (usize, Vec<(String, Value)>) {
+    match wire {
+        Wire::OpenAi => openai::tools(body),
+        Wire::Anthropic => anthropic::tools(body),
+        Wire::Gemini => gemini::tools(body),
+        Wire::Responses => responses::tools(body),
+        Wire::Cohere => cohere::tools(body),
+        Wire::Bedrock => bedrock::tools(body),
+    }
 }
 
 fn write(text: &str) -> Step {
@@ -150,11 +177,7 @@ fn script(plan: &Plan, asked: &Asked) -> Script {
 /// One call of every offered tool, unless tools have already answered so many times in a row.
 fn tool_calls(times: usize, asked: &Asked) -> Vec<(String, Value)> {
     let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
-    let (answered, tools) = match asked.wire {
-        Wire::OpenAi => openai::tools(&body),
-        Wire::Anthropic => anthropic::tools(&body),
-        Wire::Gemini => gemini::tools(&body),
-    };
+    let (answered, tools) = tools(asked.wire, &body);
     if answered >= times { Vec::new() } else { tools }
 }
 
@@ -164,9 +187,13 @@ fn streamed(plan: &Plan, asked: &Asked) -> Vec<Step> {
         Wire::OpenAi => openai::chunks(&script),
         Wire::Anthropic => anthropic::chunks(&script),
         Wire::Gemini => gemini::chunks(&script),
+        Wire::Responses => responses::chunks(&script),
+        Wire::Cohere => cohere::chunks(&script),
+        Wire::Bedrock => bedrock::chunks(&script),
     };
-    let mark = if plan.mark { "\u{feff}" } else { "" };
-    let mut steps = vec![write(&format!("{mark}{}", chunks.head))];
+    let mut head = if plan.mark { "\u{feff}".as_bytes().to_vec() } else { Vec::new() };
+    head.extend(chunks.head);
+    let mut steps = vec![Step::Write(head.into())];
     let said = match plan.fault {
         Some(Fault::StallAfter(n) | Fault::CutAfter(n) | Fault::EndAfter(n)) => n,
         Some(Fault::LateError | Fault::Malformed) => 2,
@@ -176,25 +203,27 @@ fn streamed(plan: &Plan, asked: &Asked) -> Vec<Step> {
         if at > 0 && !plan.between.is_zero() {
             steps.push(Step::Wait(plan.between));
         }
-        steps.push(write(word));
+        steps.push(Step::Write(Bytes::copy_from_slice(word)));
     }
     steps.extend(match plan.fault {
         Some(Fault::StallAfter(_)) => Some(Step::Hang),
         Some(Fault::CutAfter(_)) => Some(Step::Abort),
         Some(Fault::EndAfter(_)) => None,
-        Some(Fault::LateError) => Some(write(&late_error(asked.wire))),
+        Some(Fault::LateError) => Some(Step::Write(late_error(asked.wire).into())),
+        // What is no frame of AWS's either.
         Some(Fault::Malformed) => Some(write("data: {\"choices\": [{\"delta\"\n\n")),
-        _ => Some(write(&chunks.tail)),
+        _ => Some(Step::Write(chunks.tail.into())),
     });
     steps.retain(|step| !matches!(step, Step::Write(bytes) if bytes.is_empty()));
     steps
 }
 
-fn late_error(wire: Wire) -> String {
+fn late_error(wire: Wire) -> Vec<u8> {
     let body = error_body(wire, 529, None);
     match wire {
-        Wire::Anthropic => format!("event: error\ndata: {body}\n\n"),
-        Wire::OpenAi | Wire::Gemini => format!("data: {body}\n\n"),
+        Wire::Anthropic => format!("event: error\ndata: {body}\n\n").into_bytes(),
+        Wire::Bedrock => bedrock::late_error(),
+        Wire::OpenAi | Wire::Gemini | Wire::Responses | Wire::Cohere => format!("data: {body}\n\n").into_bytes(),
     }
 }
 
@@ -207,6 +236,9 @@ fn whole(plan: &Plan, asked: &Asked) -> Vec<Step> {
         Wire::OpenAi => openai::whole(&script),
         Wire::Anthropic => anthropic::whole(&script),
         Wire::Gemini => gemini::whole(&script),
+        Wire::Responses => responses::whole(&script),
+        Wire::Cohere => cohere::whole(&script),
+        Wire::Bedrock => bedrock::whole(&script),
     };
     let mark = if plan.mark { "\u{feff}" } else { "" };
     let text = format!("{mark}{body}");
@@ -224,5 +256,8 @@ fn error_body(wire: Wire, status: u16, fault: Option<Fault>) -> Value {
         Wire::OpenAi => openai::error(status, fault),
         Wire::Anthropic => anthropic::error(status, fault),
         Wire::Gemini => gemini::error(status, fault),
+        Wire::Responses => responses::error(status, fault),
+        Wire::Cohere => cohere::error(status, fault),
+        Wire::Bedrock => bedrock::error(status, fault),
     }
 }

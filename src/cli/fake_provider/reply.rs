@@ -21,7 +21,7 @@ pub(super) async fn reply(rendered: Arc<Rendered>, mut ticket: Ticket, clock: &C
     }
     let mut response = Response::builder()
         .status(StatusCode::from_u16(rendered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
-        .header(header::CONTENT_TYPE, rendered.content_type)
+        .header(header::CONTENT_TYPE, rendered.content_type.as_ref())
         .header("x-request-id", "req_fake");
     if let Some(seconds) = rendered.retry_after {
         response = response.header(header::RETRY_AFTER, seconds);

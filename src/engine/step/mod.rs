@@ -40,6 +40,8 @@ mod wait_for_signal;
 mod wait_until;
 
 pub use memories::Memory;
+pub use prompt::messages::check_messages;
+pub use prompt::{CachedAnswer, unpriced_message};
 pub use request::SIGNING_SECRET;
 
 use std::time::Duration;
@@ -54,6 +56,7 @@ use super::plan::StepReads;
 use crate::error::{Problem, Problems};
 use crate::expr::{Missing, Piece, Template, TemplateTree};
 use crate::model::{Flow, Step};
+use crate::provider::Resolved;
 
 /// A kind of step.
 #[derive(Clone, Copy)]
@@ -85,7 +88,12 @@ pub trait StepBody: Send + Sync {
         None
     }
 
-    /// The models that it asks, the first one first.
+    /// What a model cannot honour of the step's configuration, as a field below `config` and a message. Asked when a flow is accepted.
+    fn check_model(&self, _model: &Resolved) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// The models that the step asks, the first one first.
     fn models(&self) -> &[String] {
         &[]
     }

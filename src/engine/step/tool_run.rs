@@ -13,6 +13,7 @@ use super::artifact;
 use super::child::{Child, within_depth};
 use super::http::{answer_failure, net_failure};
 use super::mcp;
+use super::prompt::messages::{ContentItem, mcp_content, read_part};
 use super::state;
 use super::text_of;
 use super::transform_data::script_failure;
@@ -22,6 +23,7 @@ use crate::model::event::Event;
 use crate::model::run::RunInput;
 use crate::model::wait::{Approver, WaitKind, digest};
 use crate::model::{Flow, Target};
+use crate::provider::Part;
 use crate::tool::http::{HttpAnswer, HttpTemplate};
 use crate::tool::{Body, ChildKind, Definition, Effect, OwnTool, Tool};
 
@@ -60,15 +62,18 @@ pub struct ToolOutcome {
     /// Messages that the caller sent along with a local tool's output.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Value>,
+    /// Pictures, files and audio that the model is shown beside the result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
 }
 
 impl ToolOutcome {
     pub(super) fn done(result: Value) -> Self {
-        Self { success: true, result, error: None, messages: Vec::new() }
+        Self { success: true, result, error: None, messages: Vec::new(), parts: Vec::new() }
     }
 
     pub fn failed(error: impl Into<String>) -> Self {
-        Self { success: false, result: Value::Null, error: Some(error.into()), messages: Vec::new() }
+        Self { success: false, result: Value::Null, error: Some(error.into()), messages: Vec::new(), parts: Vec::new() }
     }
 
     /// Tells of the call's end.
@@ -85,11 +90,11 @@ impl ToolOutcome {
         });
     }
 
-    /// What the model reads.
+    /// The text that the model reads. A result without one is its JSON text, so that the model sees that there is nothing more.
     pub fn text(&self) -> String {
         match &self.error {
             Some(error) => format!("Error: {error}"),
-            None => text_of(&self.result),
+            None => Some(text_of(&self.result)).filter(|text| !text.is_empty()).unwrap_or_else(|| self.result.to_string()),
         }
     }
 }
@@ -389,17 +394,48 @@ pub(super) fn outcome_of<T>(answer: StepResult<T>, class: Effect, read: impl FnO
     }
 }
 
-/// Pages answer in the form of MCP results: `{content: [{type: "text", text}], isError?}`.
+/// Reads the output of a tool that runs in the caller. Pages answer in the form of MCP results, `{content: [{type, ...}], isError?}`: the
+/// texts are the result, pictures and files go beside it, and the model is told of what it cannot be shown.
 fn page_outcome(output: Value) -> ToolOutcome {
-    let parts = output.get("content").and_then(Value::as_array);
-    let Some(parts) = parts.filter(|parts| parts.iter().all(|part| part.get("type").is_some())) else {
-        return ToolOutcome::done(output);
+    let Some(blocks) = mcp_content(&output) else { return ToolOutcome::done(output) };
+    let (mut texts, mut notes, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    for block in blocks {
+        match read_part(block) {
+            Ok(ContentItem::Content(Part::Text { text })) => texts.push(text),
+            Ok(ContentItem::Content(part)) => {
+                notes.push(format!("({} is shown beside this text)", describe_part(&part)));
+                parts.push(part);
+            }
+            Ok(_) => {}
+            Err(problem) => {
+                let kind = block.get("type").and_then(Value::as_str).unwrap_or_default();
+                notes.push(format!("(a part of type `{kind}` was left out: {})", problem.message));
+            }
+        }
+    }
+    let structured = output.get("structuredContent").filter(|value| texts.is_empty() && !value.is_null());
+    if let Some(structured) = structured.filter(|_| !notes.is_empty()) {
+        texts.push(structured.to_string());
+    }
+    let structured = structured.filter(|_| notes.is_empty());
+    let text = texts.into_iter().chain(notes).collect::<Vec<_>>().join("\n");
+    let outcome = match output.get("isError").and_then(Value::as_bool) {
+        Some(true) if text.is_empty() => ToolOutcome::failed("the tool failed and did not say why"),
+        Some(true) => ToolOutcome::failed(text),
+        _ => match structured {
+            Some(structured) => ToolOutcome::done(structured.clone()),
+            None if text.is_empty() => ToolOutcome::done(output.clone()),
+            None => ToolOutcome::done(Value::String(text)),
+        },
     };
-    let texts: Vec<&str> = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();
-    let text = texts.join("\n");
-    if output.get("isError").and_then(Value::as_bool).unwrap_or(false) {
-        ToolOutcome::failed(text)
-    } else {
-        ToolOutcome::done(Value::String(text))
+    ToolOutcome { parts, ..outcome }
+}
+
+fn describe_part(part: &Part) -> &'static str {
+    match part {
+        Part::Image { .. } => "a picture",
+        Part::Audio { .. } => "audio",
+        Part::File { .. } => "a file",
+        Part::Text { .. } | Part::Reasoning(_) => "a text",
     }
 }

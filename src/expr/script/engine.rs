@@ -130,9 +130,11 @@ impl Job {
         let caught = |_| self.explain(fault::caught(ctx));
         let variables = serde_json::to_string(&self.scope).map_err(|_| ScriptError::Engine)?;
         let variables = ctx.json_parse(variables).map_err(caught)?;
+        let integers = serde_json::to_string(&long_integers(&self.scope)).map_err(|_| ScriptError::Engine)?;
+        let integers = ctx.json_parse(integers).map_err(caught)?;
         let setup: Function = ctx.eval(PRELUDE).map_err(caught)?;
         let seed = self.clock.below(u64::from(u32::MAX));
-        let logs: Array = setup.call((variables, self.clock.now().as_millis() as f64, seed as f64)).map_err(caught)?;
+        let logs: Array = setup.call((variables, integers, self.clock.now().as_millis() as f64, seed as f64)).map_err(caught)?;
         let main = compile(ctx, &self.code).map_err(ScriptError::Syntax)?;
         let promise: Promise = main.call(()).map_err(caught)?;
         Ok((Persistent::save(ctx, promise), Persistent::save(ctx, logs)))
@@ -171,11 +173,13 @@ impl Job {
             Some(result) => result.map_err(caught)?,
             None => return Err(ScriptError::Stalled.into()),
         };
+        let logs = logs.restore(ctx).map_err(|_| ScriptError::Engine)?;
+        let finish: Function = logs.as_object().get("finish").map_err(caught)?;
+        finish.call::<_, ()>(()).map_err(caught)?;
         let value = match ctx.json_stringify(returned).map_err(caught)? {
             Some(text) => self.result(&text.to_string().map_err(caught)?)?,
             None => Value::Null,
         };
-        let logs = logs.restore(ctx).map_err(|_| ScriptError::Engine)?;
         Ok(Output { value, logs: logs.iter::<String>().filter_map(Result::ok).collect() })
     }
 
@@ -183,7 +187,7 @@ impl Job {
         if text.len() > self.limits.output {
             return Err(ScriptError::Output(format!("is larger than {} bytes", self.limits.output)));
         }
-        let value: Value = match serde_json::from_str(text) {
+        let mut value: Value = match serde_json::from_str(text) {
             Ok(value) => value,
             // Cutting a text can leave half a character behind, which JSON text cannot hold.
             Err(_) => serde_json::from_str(&whole_characters(text))
@@ -191,6 +195,9 @@ impl Job {
         };
         if depth(&value) > MAX_DEPTH {
             return Err(ScriptError::Output(format!("nests deeper than {MAX_DEPTH}")));
+        }
+        if text.contains(INTEGER_MARK_IN_JSON) {
+            restore_integers(&mut value);
         }
         Ok(value)
     }
@@ -205,6 +212,57 @@ impl Job {
                 ScriptError::Thrown { message, line: line.and_then(|line| line.checked_sub(HEADER)).filter(|line| *line > 0) }
             }
         })
+    }
+}
+
+/// What the prelude writes before the digits of a BigInt in the script's result.
+const INTEGER_MARK: &str = "\0integer:";
+const INTEGER_MARK_IN_JSON: &str = "\\u0000integer:";
+/// The largest integer up to which a JavaScript number holds every one.
+const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// Where integers stand that a JavaScript number would round, with their digits.
+fn long_integers(scope: &Map<String, Value>) -> Vec<(Vec<Value>, String)> {
+    let mut found = Vec::new();
+    for (name, value) in scope {
+        find_long_integers(value, &mut vec![name.clone().into()], &mut found);
+    }
+    found
+}
+
+fn find_long_integers(value: &Value, path: &mut Vec<Value>, found: &mut Vec<(Vec<Value>, String)>) {
+    let mut look_at = |key: Value, value: &Value| {
+        path.push(key);
+        find_long_integers(value, path, found);
+        path.pop();
+    };
+    match value {
+        Value::Object(map) => map.iter().for_each(|(name, value)| look_at(name.clone().into(), value)),
+        Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| look_at(index.into(), value)),
+        Value::Number(number) => {
+            let size = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
+            if size.is_some_and(|size| size > MAX_SAFE_INTEGER) {
+                found.push((path.clone(), number.to_string()));
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// Puts integers in the place of their marked digits; one beyond 64 bits stays a text.
+fn restore_integers(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            let Some(digits) = text.strip_prefix(INTEGER_MARK) else { return };
+            *value = match (digits.parse::<i64>(), digits.parse::<u64>()) {
+                (Ok(number), _) => number.into(),
+                (_, Ok(number)) => number.into(),
+                _ => Value::String(digits.to_owned()),
+            };
+        }
+        Value::Array(items) => items.iter_mut().for_each(restore_integers),
+        Value::Object(map) => map.values_mut().for_each(restore_integers),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

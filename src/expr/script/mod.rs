@@ -2,7 +2,8 @@
 //!
 //! A script is the body of an async function; a single expression does as well. It sees the variables as `input.x`,
 //! `variables.x` and bare `x`, and nothing else: no files, network, timers or modules. `Date` stands still at the
-//! moment the run began and `Math.random` is seeded, both by the [`Clock`], so that a simulated run repeats exactly.
+//! moment the run began and `Math.random` is seeded, both by the [`Clock`], so that a simulated run repeats exactly. Integers
+//! beyond 2^53 come as BigInt, since a number would round them.
 //!
 //! Nothing is shared between two runs, so that no tenant can leave anything behind for the next one.
 
@@ -48,7 +49,7 @@ impl Default for Limits {
 /// What a script gave back.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Output {
-    /// The returned value as JSON: undefined is null, functions are left out, a BigInt is text.
+    /// The returned value as JSON: undefined is null, functions are left out, a BigInt is an integer, or a text beyond 64 bits.
     pub value: Value,
     /// What it wrote to `console`, at most 100 lines of 1,000 characters.
     pub logs: Vec<String>,

@@ -1,4 +1,4 @@
-(function (variables, now, seed) {
+(function (variables, integers, now, seed) {
   "use strict";
   const define = (target, name, value) =>
     Object.defineProperty(target, name, { value, writable: true, configurable: true, enumerable: false });
@@ -25,13 +25,31 @@
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
   });
 
+  // Integers that a number would round come as BigInt: their digits are the caller's own.
+  for (const [path, digits] of integers) {
+    let holder = variables;
+    for (const key of path.slice(0, -1)) holder = holder[key];
+    holder[path[path.length - 1]] = BigInt(digits);
+  }
+
+  // JSON has one kind of number. While the script runs, a BigInt that a number holds exactly is written as a number and any other as a text; in
+  // the script's result all are marked, since what reads it holds more digits.
+  const digitsOf = Function.prototype.call.bind(BigInt.prototype.toString);
+  let marks = false;
   define(BigInt.prototype, "toJSON", function () {
-    return this.toString();
+    const digits = digitsOf(this);
+    if (marks) return "\u0000integer:" + digits;
+    const number = Number(digits);
+    return Number.isSafeInteger(number) ? number : digits;
   });
 
   const logs = [];
+  define(logs, "finish", () => {
+    marks = true;
+  });
   const show = (part) => {
     if (typeof part === "string") return part;
+    if (typeof part === "bigint") return digitsOf(part);
     try {
       return JSON.stringify(part) ?? String(part);
     } catch {

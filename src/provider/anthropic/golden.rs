@@ -19,8 +19,9 @@ fn stream(text: &str) -> Result<Vec<ModelEvent>, Class> {
 
 #[test]
 fn a_whole_conversation_is_written() {
-    let calls: Vec<ToolCall> =
-        ["c1", "c2"].map(|id| ToolCall { id: id.into(), name: "get".into(), arguments: "{\"a\":1}".into(), signature: None }).into();
+    let calls: Vec<ToolCall> = ["c1", "c2"]
+        .map(|id| ToolCall { id: id.into(), name: "get".into(), arguments: "{\"a\":1}".into(), signature: None, ..ToolCall::default() })
+        .into();
     let mut asked = Message::assistant("On it.");
     asked.content.insert(0, Part::Reasoning(Thought { text: "hm".into(), signature: Some("s".into()), redacted: false }));
     asked.content.insert(1, Part::Reasoning(Thought { text: "unsealed".into(), ..Thought::default() }));

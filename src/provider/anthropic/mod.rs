@@ -9,7 +9,7 @@ mod wire;
 use futures_util::stream::BoxStream;
 
 use super::endpoint::endpoint;
-use super::transport::{Post, exchange, read_all};
+use super::transport::{Post, exchange, read_all, read_whole};
 use super::{IdRule, JsonSupport, ModelEvent, NameRule, Provider, ProviderCall, ProviderError, WireRules};
 use crate::clock::Clock;
 use crate::net::Egress;
@@ -44,6 +44,8 @@ impl Provider for Anthropic {
             files: &["application/pdf"],
             audio: false,
             json: JsonSupport::StrictSchema,
+            unknown_settings: &["frequencyPenalty", "presencePenalty", "seed"],
+            signed_thoughts: true,
         }
     }
 
@@ -54,7 +56,8 @@ impl Provider for Anthropic {
     }
 }
 
-/// Decodes a recorded stream.
-pub(super) fn read(stream: &[u8]) -> Result<Vec<ModelEvent>, ProviderError> {
-    read_all(decode::Decoder::default(), stream)
+/// Decodes a recorded answer.
+pub(super) fn read(body: &[u8], streamed: bool) -> Result<Vec<ModelEvent>, ProviderError> {
+    let decoder = decode::Decoder::default();
+    if streamed { read_all(decoder, body) } else { read_whole(decoder, body) }
 }

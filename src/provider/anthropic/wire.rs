@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::provider::lenient;
+
 #[derive(Debug, Serialize)]
 pub(super) struct Request {
     pub model: String,
@@ -89,12 +91,12 @@ pub(super) struct Tool {
 /// A whole answer.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub content: Vec<Content>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub stop_reason: Option<String>,
     #[serde(default)]
-    pub usage: Option<Usage>,
+    pub usage: Option<Value>,
 }
 
 /// A piece of an answer; kinds that are not known are kept out of it, not refused.
@@ -102,24 +104,26 @@ pub(super) struct Answer {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Content {
     Text {
-        #[serde(default)]
-        text: String,
+        #[serde(default, deserialize_with = "lenient::text")]
+        text: Option<String>,
         #[serde(default)]
         citations: Option<Value>,
     },
     Thinking {
-        #[serde(default)]
-        thinking: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::text")]
+        thinking: Option<String>,
+        #[serde(default, deserialize_with = "lenient::text")]
         signature: Option<String>,
     },
     RedactedThinking {
-        #[serde(default)]
-        data: String,
+        #[serde(default, deserialize_with = "lenient::text")]
+        data: Option<String>,
     },
     ToolUse {
-        id: String,
-        name: String,
+        #[serde(default, deserialize_with = "lenient::text")]
+        id: Option<String>,
+        #[serde(default, deserialize_with = "lenient::text")]
+        name: Option<String>,
         #[serde(default)]
         input: Value,
     },
@@ -132,42 +136,48 @@ pub(super) enum Content {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum StreamEvent {
     MessageStart {
-        message: Started,
+        #[serde(default, deserialize_with = "lenient::object")]
+        message: Option<MessageStart>,
     },
     ContentBlockStart {
-        index: u32,
+        #[serde(default, deserialize_with = "lenient::index")]
+        index: Option<u32>,
         content_block: Content,
     },
     ContentBlockDelta {
-        index: u32,
+        #[serde(default, deserialize_with = "lenient::index")]
+        index: Option<u32>,
         delta: BlockDelta,
     },
     ContentBlockStop {
-        index: u32,
+        #[serde(default, deserialize_with = "lenient::index")]
+        index: Option<u32>,
     },
     MessageDelta {
-        delta: Stopping,
+        #[serde(default, deserialize_with = "lenient::object")]
+        delta: Option<MessageDelta>,
         #[serde(default)]
-        usage: Option<Usage>,
+        usage: Option<Value>,
     },
     MessageStop,
     Error {
+        #[serde(default)]
         error: Value,
     },
-    /// `ping`, and whatever comes in later versions.
+    /// `ping`, and kinds of later versions.
     #[serde(other)]
     Other,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Started {
+pub(super) struct MessageStart {
     #[serde(default)]
-    pub usage: Option<Usage>,
+    pub usage: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Stopping {
-    #[serde(default)]
+pub(super) struct MessageDelta {
+    #[serde(default, deserialize_with = "lenient::text")]
     pub stop_reason: Option<String>,
 }
 
@@ -176,32 +186,25 @@ pub(super) struct Stopping {
 #[expect(clippy::enum_variant_names, reason = "the vendor's names")]
 pub(super) enum BlockDelta {
     TextDelta {
-        text: String,
+        #[serde(default, deserialize_with = "lenient::text")]
+        text: Option<String>,
     },
     InputJsonDelta {
-        partial_json: String,
+        #[serde(default, deserialize_with = "lenient::text")]
+        partial_json: Option<String>,
     },
     ThinkingDelta {
-        thinking: String,
+        #[serde(default, deserialize_with = "lenient::text")]
+        thinking: Option<String>,
     },
     CitationsDelta {
+        #[serde(default)]
         citation: Value,
     },
     SignatureDelta {
-        signature: String,
+        #[serde(default, deserialize_with = "lenient::text")]
+        signature: Option<String>,
     },
     #[serde(other)]
     OtherDelta,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-pub(super) struct Usage {
-    #[serde(default)]
-    pub input_tokens: Option<u64>,
-    #[serde(default)]
-    pub output_tokens: Option<u64>,
-    #[serde(default)]
-    pub cache_read_input_tokens: Option<u64>,
-    #[serde(default)]
-    pub cache_creation_input_tokens: Option<u64>,
 }

@@ -3,6 +3,8 @@
 //! Calls have no ids here: results are matched by name and order. A call made by a model that thinks carries a
 //! seal which must come back with it, or the next turn is refused.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::wire::{self, Content};
@@ -67,9 +69,20 @@ fn thinking(reasoning: &Reasoning, quirks: &Quirks) -> Option<Value> {
 
 fn function(spec: &ToolSpec) -> wire::Function {
     // An object without properties is refused; such a tool takes no arguments and says so by having no schema.
-    let empty = spec.parameters.get("properties").and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
-    let parameters_json_schema = (!empty).then(|| spec.parameters.clone());
+    let parameters_json_schema = has_parameters(&spec.parameters).then(|| spec.parameters.clone());
     wire::Function { name: spec.name.clone(), description: spec.description.clone(), parameters_json_schema }
+}
+
+/// Whether a schema describes any argument: by properties, or by what stands for them.
+fn has_parameters(schema: &Value) -> bool {
+    let filled = |name: &str| match schema.get(name) {
+        Some(Value::Object(members)) => !members.is_empty(),
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(Value::String(_)) => true,
+        _ => false,
+    };
+    ["properties", "anyOf", "oneOf", "allOf", "$ref", "patternProperties", "additionalProperties"].into_iter().any(filled)
+        || schema.get("additionalProperties") == Some(&Value::Bool(true))
 }
 
 fn tool_config(chat: &ChatRequest) -> Option<Value> {
@@ -95,12 +108,15 @@ fn text(text: String) -> wire::Part {
 /// User and model by turns: what belongs to one side in a row becomes one content.
 fn contents(chat: &ChatRequest, quirks: &Quirks) -> Vec<Content> {
     let mut turns: Vec<Content> = Vec::new();
+    let calls = chat.messages.iter().flat_map(|message| &message.tool_calls);
+    // The vendor's own ids, by the ids under which the calls are known here.
+    let ids: HashMap<&str, String> = calls.filter_map(|call| Some((call.id.as_str(), vendor_id(call)?))).collect();
     for message in &chat.messages {
         let (role, parts) = match message.role {
             Role::System => continue,
             Role::User => ("user", message.content.iter().filter_map(part).collect()),
             Role::Assistant => ("model", assistant(message, quirks)),
-            Role::Tool => ("user", tool_result(message)),
+            Role::Tool => ("user", tool_result(message, &ids)),
         };
         match turns.last_mut() {
             Some(last) if last.role == Some(role) => last.parts.extend(parts),
@@ -128,14 +144,18 @@ fn function_call(call: &ToolCall, missing: bool) -> wire::Part {
         _ => json!({ "invalid_arguments": call.arguments }),
     };
     wire::Part {
-        function_call: Some(wire::Call { name: call.name.clone(), args }),
+        function_call: Some(wire::Call { id: vendor_id(call), name: call.name.clone(), args }),
         thought_signature: call.signature.clone().or_else(|| missing.then(|| NO_SIGNATURE.to_owned())),
         ..wire::Part::default()
     }
 }
 
+fn vendor_id(call: &ToolCall) -> Option<String> {
+    call.state.as_ref()?.get("id")?.as_str().map(str::to_owned)
+}
+
 /// The result, and beside it what cannot be part of a result.
-fn tool_result(message: &Message) -> Vec<wire::Part> {
+fn tool_result(message: &Message, ids: &HashMap<&str, String>) -> Vec<wire::Part> {
     let said = message.text();
     let response = match serde_json::from_str(&said) {
         Ok(Value::Object(map)) if !message.is_error => Value::Object(map),
@@ -144,7 +164,8 @@ fn tool_result(message: &Message) -> Vec<wire::Part> {
         Err(_) => json!({ "result": said }),
     };
     let name = message.tool_name.clone().unwrap_or_default();
-    let result = wire::Part { function_response: Some(wire::CallResponse { name, response }), ..wire::Part::default() };
+    let id = message.tool_call_id.as_deref().and_then(|id| ids.get(id)).cloned();
+    let result = wire::Part { function_response: Some(wire::CallResponse { id, name, response }), ..wire::Part::default() };
     let shown = message.content.iter().filter(|part| part.as_text().is_none()).filter_map(part);
     std::iter::once(result).chain(shown).collect()
 }
@@ -156,10 +177,39 @@ fn part(part: &Part) -> Option<wire::Part> {
             Source::Data { mime, data } => {
                 wire::Part { inline_data: Some(wire::Blob { mime_type: mime.clone(), data: data.clone() }), ..wire::Part::default() }
             }
-            Source::Url { url } => wire::Part { file_data: Some(wire::FileData { file_uri: url.clone() }), ..wire::Part::default() },
+            Source::Url { url } => wire::Part {
+                file_data: Some(wire::FileData { mime_type: media_type(url), file_uri: url.clone() }),
+                ..wire::Part::default()
+            },
         }),
         Part::Reasoning(_) => None,
     }
+}
+
+/// The media type that an address's ending tells.
+fn media_type(url: &str) -> Option<&'static str> {
+    let path = url.split(['?', '#']).next()?;
+    let ending = path.rsplit('/').next()?.rsplit_once('.')?.1.to_ascii_lowercase();
+    Some(match ending.as_str() {
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "webp" => "image/webp",
+        "gif" => "image/gif",
+        "heic" => "image/heic",
+        "pdf" => "application/pdf",
+        "txt" => "text/plain",
+        "md" => "text/markdown",
+        "html" | "htm" => "text/html",
+        "csv" => "text/csv",
+        "mp3" => "audio/mp3",
+        "wav" => "audio/wav",
+        "ogg" => "audio/ogg",
+        "flac" => "audio/flac",
+        "mp4" => "video/mp4",
+        "webm" => "video/webm",
+        "mov" => "video/quicktime",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ fn a_whole_conversation_is_written() {
         name: "get".into(),
         arguments: "{\"a\":1}".into(),
         signature: signature.map(Into::into),
+        ..ToolCall::default()
     };
     let calls = [call("c1", Some("s")), call("c2", None)];
     let mut asked = Message::assistant("On it.");

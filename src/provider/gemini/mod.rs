@@ -12,7 +12,8 @@ use futures_util::stream::BoxStream;
 
 use super::embed::{self, EmbedCall, Embedded};
 use super::endpoint::endpoint;
-use super::transport::{Post, ask, exchange, read_all};
+use super::quirks::GeminiPath;
+use super::transport::{Post, ask, exchange, read_all, read_whole};
 use super::{IdRule, JsonSupport, ModelEvent, NameRule, Provider, ProviderCall, ProviderError, WireRules};
 use crate::clock::Clock;
 use crate::net::Egress;
@@ -47,6 +48,8 @@ impl Provider for Gemini {
             files: &[],
             audio: true,
             json: JsonSupport::Native,
+            unknown_settings: &[],
+            signed_thoughts: false,
         }
     }
 
@@ -54,7 +57,11 @@ impl Provider for Gemini {
         let body = convert::request(&call.request, &call.quirks);
         let (verb, query) = if call.request.stream { ("streamGenerateContent", "?alt=sse") } else { ("generateContent", "") };
         let model = format!("{}:{verb}", call.model);
-        let post = endpoint(&call.base_url, &["v1beta", "models", &model]).map(|url| Post { url: url + query, body });
+        let post = match call.quirks.gemini_path {
+            GeminiPath::Usual => endpoint(&call.base_url, &["v1beta", "models", &model]),
+            GeminiPath::Plain => endpoint(&call.base_url, &["models", &model]),
+        };
+        let post = post.map(|url| Post { url: url + query, body });
         exchange(self.egress.clone(), self.clock.clone(), call, post, decode::Decoder::default())
     }
 
@@ -71,7 +78,8 @@ impl Provider for Gemini {
     }
 }
 
-/// Decodes a recorded stream.
-pub(super) fn read(stream: &[u8]) -> Result<Vec<ModelEvent>, ProviderError> {
-    read_all(decode::Decoder::default(), stream)
+/// Decodes a recorded answer.
+pub(super) fn read(body: &[u8], streamed: bool) -> Result<Vec<ModelEvent>, ProviderError> {
+    let decoder = decode::Decoder::default();
+    if streamed { read_all(decoder, body) } else { read_whole(decoder, body) }
 }

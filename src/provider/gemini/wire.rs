@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::provider::lenient;
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Request {
@@ -40,7 +42,7 @@ pub(super) struct Part {
     pub thought_signature: Option<String>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Blob {
     pub mime_type: String,
@@ -50,17 +52,23 @@ pub(super) struct Blob {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct FileData {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mime_type: Option<&'static str>,
     pub file_uri: String,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct Call {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     pub name: String,
     pub args: Value,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct CallResponse {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     pub name: String,
     pub response: Value,
 }
@@ -108,14 +116,14 @@ pub(super) struct GenerationConfig {
 }
 
 /// A whole answer or a chunk of a streamed one: they have the same form.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Answer {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub candidates: Vec<Candidate>,
     #[serde(default)]
-    pub usage_metadata: Option<Usage>,
-    #[serde(default)]
+    pub usage_metadata: Option<Value>,
+    #[serde(default, deserialize_with = "lenient::object")]
     pub prompt_feedback: Option<Feedback>,
     #[serde(default)]
     pub error: Option<Value>,
@@ -124,11 +132,11 @@ pub(super) struct Answer {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Candidate {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub content: Option<AnswerContent>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub finish_reason: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub finish_message: Option<String>,
     /// What a search found: `groundingChunks: [{web: {uri, title}}]`.
     #[serde(default)]
@@ -137,54 +145,54 @@ pub(super) struct Candidate {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct AnswerContent {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     pub parts: Vec<AnswerPart>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AnswerPart {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub text: Option<String>,
     /// The text is a thought.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::flag")]
     pub thought: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub thought_signature: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub function_call: Option<AnswerCall>,
-    #[serde(default)]
-    pub inline_data: Option<Blob>,
+    #[serde(default, deserialize_with = "lenient::object")]
+    pub inline_data: Option<AnswerBlob>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AnswerBlob {
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub mime_type: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub data: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct AnswerCall {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub id: Option<String>,
-    #[serde(default)]
-    pub name: String,
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub name: Option<String>,
     #[serde(default)]
     pub args: Option<Value>,
+    /// Arguments in pieces, which are sent only to who asks for them.
+    #[serde(default)]
+    pub partial_args: Option<Value>,
+    #[serde(default, deserialize_with = "lenient::flag")]
+    pub will_continue: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Feedback {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub block_reason: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Usage {
-    #[serde(default)]
-    pub prompt_token_count: u64,
-    #[serde(default)]
-    pub candidates_token_count: u64,
-    #[serde(default)]
-    pub cached_content_token_count: u64,
-    #[serde(default)]
-    pub thoughts_token_count: u64,
-    #[serde(default)]
-    pub tool_use_prompt_token_count: u64,
 }

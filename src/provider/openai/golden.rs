@@ -2,9 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::super::decode::Decoder;
 use super::*;
 use crate::provider::chat::{Effort, Sampling, Thought, ToolCall, ToolSpec};
-use crate::provider::transport::read_all;
+use crate::provider::error::Class;
+use crate::provider::transport::{Decode, read_all};
+use crate::provider::{Citation, Finish, ModelEvent, Usage};
 
 fn written(chat: &ChatRequest, quirks: &Quirks) -> Value {
     serde_json::to_value(request(chat, "m", quirks)).unwrap()
@@ -16,7 +19,8 @@ fn stream(text: &str) -> Result<Vec<ModelEvent>, Class> {
 
 #[test]
 fn a_whole_conversation_is_written() {
-    let call = ToolCall { id: "c1".into(), name: "get".into(), arguments: "{\"a\":1}".into(), signature: Some("s".into()) };
+    let call =
+        ToolCall { id: "c1".into(), name: "get".into(), arguments: "{\"a\":1}".into(), signature: Some("s".into()), ..ToolCall::default() };
     let mut asked = Message::assistant("");
     asked.content = vec![Part::Reasoning(Thought { text: "hm".into(), ..Thought::default() })];
     asked.tool_calls = vec![call.clone()];

@@ -3,7 +3,9 @@
 //! Source: platform.openai.com/docs/api-reference/chat; deviations of compatible servers are noted where they are
 //! allowed for.
 
+mod calls;
 mod convert;
+mod decode;
 mod wire;
 
 use futures_util::FutureExt;
@@ -12,7 +14,7 @@ use futures_util::stream::BoxStream;
 
 use super::embed::{self, EmbedCall, Embedded};
 use super::endpoint::endpoint;
-use super::transport::{Post, ask, exchange, read_all};
+use super::transport::{Post, ask, exchange, read_all, read_whole};
 use super::{IdRule, JsonSupport, ModelEvent, NameRule, Provider, ProviderCall, ProviderError, WireRules};
 use crate::clock::Clock;
 use crate::net::Egress;
@@ -47,13 +49,15 @@ impl Provider for OpenAi {
             files: &["application/pdf"],
             audio: true,
             json: JsonSupport::Native,
+            unknown_settings: &[],
+            signed_thoughts: false,
         }
     }
 
     fn stream(&self, call: ProviderCall) -> BoxStream<'static, Result<ModelEvent, ProviderError>> {
         let body = convert::request(&call.request, &call.model, &call.quirks);
         let post = endpoint(&call.base_url, &["chat", "completions"]).map(|url| Post { url, body });
-        exchange(self.egress.clone(), self.clock.clone(), call, post, convert::Decoder::default())
+        exchange(self.egress.clone(), self.clock.clone(), call, post, decode::Decoder::default())
     }
 
     fn embed(&self, call: EmbedCall) -> BoxFuture<'static, Result<Embedded, ProviderError>> {
@@ -67,7 +71,8 @@ impl Provider for OpenAi {
     }
 }
 
-/// Decodes a recorded stream.
-pub(super) fn read(stream: &[u8]) -> Result<Vec<ModelEvent>, ProviderError> {
-    read_all(convert::Decoder::default(), stream)
+/// Decodes a recorded answer.
+pub(super) fn read(body: &[u8], streamed: bool) -> Result<Vec<ModelEvent>, ProviderError> {
+    let decoder = decode::Decoder::default();
+    if streamed { read_all(decoder, body) } else { read_whole(decoder, body) }
 }

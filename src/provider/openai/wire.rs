@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::provider::lenient;
+
 #[derive(Debug, Serialize)]
 pub(super) struct Request {
     pub model: String,
@@ -56,6 +58,26 @@ pub(super) struct Message {
     pub tool_calls: Vec<Call>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_details: Option<Value>,
+}
+
+impl Message {
+    pub fn of(role: &'static str, content: Option<Content>) -> Self {
+        Self {
+            role,
+            content,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            reasoning_content: None,
+            reasoning: None,
+            reasoning_details: None,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -68,9 +90,28 @@ pub(super) enum Content {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Part {
-    Text { text: String },
-    ImageUrl { image_url: Url },
-    File { file: File },
+    Text {
+        text: String,
+    },
+    ImageUrl {
+        image_url: Url,
+    },
+    File {
+        file: File,
+    },
+    InputAudio {
+        input_audio: Audio,
+    },
+    /// Mistral's form of a file.
+    DocumentUrl {
+        document_url: String,
+    },
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Audio {
+    pub data: String,
+    pub format: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,6 +146,8 @@ pub(super) struct Call {
     #[serde(rename = "type")]
     pub kind: &'static str,
     pub function: CalledFunction,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra_content: Option<Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,54 +157,74 @@ pub(super) struct CalledFunction {
 }
 
 /// A whole answer or a chunk of a streamed one: they differ in `message` against `delta` only.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Answer {
+    /// Absent in an error that looks like an answer.
     #[serde(default)]
-    pub choices: Option<Vec<Choice>>,
+    pub choices: Option<Choices>,
     #[serde(default)]
-    pub usage: Option<Usage>,
+    pub usage: Option<Value>,
     #[serde(default)]
     pub error: Option<Value>,
     /// Addresses that the answer rests on: Perplexity and others that search.
     #[serde(default)]
     pub citations: Option<Value>,
     /// Groq puts a stream's usage here.
-    #[serde(default)]
-    pub x_groq: Option<Groq>,
+    #[serde(default, deserialize_with = "lenient::object")]
+    pub x_groq: Option<GroqExtension>,
 }
 
+/// Choices, tolerantly read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Choices(#[serde(deserialize_with = "lenient::list")] pub Vec<Choice>);
+
 #[derive(Debug, Deserialize)]
-pub(super) struct Groq {
+pub(super) struct GroqExtension {
     #[serde(default)]
-    pub usage: Option<Usage>,
+    pub usage: Option<Value>,
     #[serde(default)]
     pub error: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Choice {
-    #[serde(default)]
-    pub index: u32,
-    #[serde(default, alias = "message")]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub delta: Option<Delta>,
-    #[serde(default)]
+    /// Of a whole answer; some servers send the text so far here, beside `delta`.
+    #[serde(default, deserialize_with = "lenient::object")]
+    pub message: Option<Delta>,
+    /// Of the older completions form.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub text: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     pub finish_reason: Option<String>,
+    /// OpenRouter puts an upstream's error here.
+    #[serde(default)]
+    pub error: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Delta {
+    /// A text, or parts: Mistral's reasoning models answer in parts.
     #[serde(default)]
-    pub content: Option<Said>,
+    pub content: Option<AnswerContent>,
     /// DeepSeek, vLLM, Qwen.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub reasoning_content: Option<String>,
     /// OpenRouter, Groq, Ollama.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub reasoning: Option<String>,
+    /// OpenRouter: reasoning with the proofs that its vendor wants back.
     #[serde(default)]
+    pub reasoning_details: Option<Value>,
+    #[serde(default, deserialize_with = "lenient::text")]
     pub refusal: Option<String>,
-    #[serde(default)]
-    pub tool_calls: Option<Vec<CallDelta>>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    pub tool_calls: Vec<CallDelta>,
+    /// The form before tools.
+    #[serde(default, deserialize_with = "lenient::object")]
+    pub function_call: Option<FunctionDelta>,
     /// `{type: "image_url", image_url: {url}}` of models that draw (OpenRouter).
     #[serde(default)]
     pub images: Option<Value>,
@@ -170,67 +233,41 @@ pub(super) struct Delta {
     pub annotations: Option<Value>,
 }
 
-/// Mistral's reasoning models answer in parts.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Said {
+pub(super) enum AnswerContent {
     Text(String),
-    Parts(Vec<SaidPart>),
+    Parts(#[serde(deserialize_with = "lenient::list")] Vec<AnswerPart>),
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct SaidPart {
-    #[serde(default)]
+pub(super) struct AnswerPart {
+    #[serde(default, deserialize_with = "lenient::text")]
     pub text: Option<String>,
-    #[serde(default)]
-    pub thinking: Option<Vec<SaidPart>>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub refusal: Option<String>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    pub thinking: Vec<AnswerPart>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct CallDelta {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::index")]
     pub index: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::object")]
     pub function: Option<FunctionDelta>,
+    /// Google's compatible endpoint: the proof of the thought behind the call.
+    #[serde(default)]
+    pub extra_content: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct FunctionDelta {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub name: Option<String>,
     /// A text of JSON; some servers send the JSON itself.
     #[serde(default)]
     pub arguments: Option<Value>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Usage {
-    #[serde(default)]
-    pub prompt_tokens: Option<u64>,
-    #[serde(default)]
-    pub completion_tokens: Option<u64>,
-    #[serde(default)]
-    pub prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
-    pub completion_tokens_details: Option<CompletionDetails>,
-    /// DeepSeek's name for cached tokens.
-    #[serde(default)]
-    pub prompt_cache_hit_tokens: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct PromptDetails {
-    #[serde(default)]
-    pub cached_tokens: Option<u64>,
-    /// OpenRouter, for vendors that bill cache writes.
-    #[serde(default)]
-    pub cache_write_tokens: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct CompletionDetails {
-    #[serde(default)]
-    pub reasoning_tokens: Option<u64>,
 }

@@ -48,6 +48,7 @@ mod agents;
 mod approvals;
 mod batches;
 mod client;
+mod conversations;
 mod disconnects;
 mod edges;
 mod effects;

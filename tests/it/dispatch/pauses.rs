@@ -77,7 +77,7 @@ async fn outputs_are_found_by_tool_name(world: Arc<World>) {
     let node = world.node();
     let paused = node.dispatch(&two_calls()).await;
     let end = node.resume(&paused.run(), json!({ "left": "one", "right": null })).await;
-    assert_eq!(end.step("work")["result"]["response"], "left answered: one\nright answered: ");
+    assert_eq!(end.step("work")["result"]["response"], "left answered: one\nright answered: null");
 }
 
 async fn tools_of_a_page_have_their_own_names(world: Arc<World>) {

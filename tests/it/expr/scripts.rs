@@ -48,7 +48,7 @@ async fn scripts_compute() {
         ("", Value::Null),
         (
             "return { a: undefined, f() {}, b: [undefined, () => 1], n: NaN, big: 12345678901234567890n, d: new Date(0) }",
-            json!({ "b": [null, null], "n": null, "big": "12345678901234567890", "d": "1970-01-01T00:00:00.000Z" }),
+            json!({ "b": [null, null], "n": null, "big": 12345678901234567890u64, "d": "1970-01-01T00:00:00.000Z" }),
         ),
         ("return '🦀'.slice(0, 1) + '\\\\ud800'", json!("\u{FFFD}\\ud800")),
         ("return 'a\\u0000b'", json!("a\u{0}b")),

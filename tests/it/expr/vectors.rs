@@ -75,13 +75,13 @@ async fn other_conditions_run_in_the_sandbox() {
     }
 }
 
-/// What the native grammar and the sandbox both understand must mean the same in both.
+/// What the native grammar and the sandbox both understand must mean the same in both. Integers beyond 2^53 are left out: in a script they are
+/// BigInt, and a literal of a script is rounded.
 #[cfg(feature = "js")]
 #[tokio::test(start_paused = true)]
 async fn native_conditions_agree_with_the_sandbox() {
     let vectors = Vectors::load();
-    let plain =
-        |source: &str| !source.contains("{{") && !source.contains(" in ") && !source.contains("gone") && !source.contains("_internal");
+    let plain = |source: &str| !["{{", " in ", "gone", "_internal", "big"].iter().any(|word| source.contains(word));
     let mut compared = 0;
     for vector in vectors.of("conditions").iter().filter(|vector| plain(vector["in"].as_str().unwrap_or_default())) {
         let source = vector["in"].as_str().unwrap();

@@ -178,6 +178,8 @@ impl World {
             clock: self.clock.clone(),
             deadlines: dispatch::net::Deadlines::default(),
             dev: false,
+            default_provider: None,
+            aliases: std::collections::BTreeMap::new(),
         });
         let models = models.register(Arc::new(Scripted {
             cases: self.cases.clone(),

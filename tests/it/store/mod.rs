@@ -74,6 +74,7 @@ contract! {
     waits: [
         the_first_answer_is_final,
         a_wait_is_kept_as_it_was_asked,
+        waits_are_read_in_the_order_of_their_ids,
         nobody_sees_or_answers_a_stranger_s_wait,
         answers_in_one_call_stand_alone,
         of_many_answers_at_once_one_wins,

@@ -12,18 +12,35 @@ use crate::engine::meter;
 use crate::failpoint;
 use crate::model::event::Event;
 use crate::model::run::Spent;
-use crate::provider::{Call, ChatRequest, Citation, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage};
+use crate::provider::{
+    Adjustment, Call, ChatRequest, Citation, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage,
+};
 
 /// Bytes of text, reasoning and arguments of tool calls in one answer: some million tokens.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// Sources of one answer that are told.
 const MOST_SOURCES: usize = 100;
-/// Output tokens set aside for a model that names no limit.
-const UNKNOWN_OUTPUT: u64 = 8_192;
+/// Output tokens that a capped call may use at a model that names no limit.
+const UNKNOWN_OUTPUT: u32 = 8_192;
 
 /// Makes the call. What is shown while it runs is void if it fails; the log says so.
 pub async fn make(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32) -> StepResult<Completion> {
     ask(prompt, context, request, turn, prompt.show).await
+}
+
+/// Shows an answer that was given before.
+pub fn show_cached(prompt: &Prompt, context: &StepContext<'_>, completion: &Completion, turn: u32) {
+    let mut show = Shown::new(context, turn, prompt.show);
+    let value = json!({ "stepId": context.step_id(), "model": format!("{}/{}", completion.provider, completion.model) });
+    context.emit(Event::Custom { name: "dispatch.answer_cached".into(), value });
+    let thought = completion.reasoning_text();
+    if prompt.show && !thought.is_empty() {
+        show.reasoning(thought);
+    }
+    if prompt.show && !completion.text.is_empty() {
+        show.text(completion.text.clone());
+    }
+    show.close();
 }
 
 /// [`make`], of whose answer the log tells nothing while it comes.
@@ -33,13 +50,16 @@ pub async fn make_silently(prompt: &Prompt, context: &StepContext<'_>, request: 
 
 async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32, visible: bool) -> StepResult<Completion> {
     let candidates = candidates(prompt, context)?;
-    let _reserved = context.reserve(worst(&candidates, &request))?;
+    check_prices(&candidates, context)?;
+    let request = bound(request, &candidates, context);
+    let worst = worst(&candidates, &request);
+    let mut reserved = Some(context.reserve(worst)?);
     context.settle().await;
     failpoint::hit("model.before");
     let call = Call { candidates, request, retry: retry(context), deadlines: context.parts().models.deadlines() };
-    let mut stream = Booked { stream: context.parts().models.stream(call), context, booked: false };
-    let mut show =
-        Shown { context, turn, text: None, reasoning: None, pictures: Vec::new(), cited: Vec::new(), blocks: 0, visible, first: None };
+    let mut stream =
+        Booked { stream: context.parts().models.stream(call), context, booked: Spent::default(), counted: false, ended: false };
+    let mut show = Shown::new(context, turn, visible);
     let mut heard = 0;
     while let Some(piece) = context.outside(stream.stream.next()).await {
         match piece {
@@ -49,13 +69,28 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
                 show.pictures.clear();
                 show.tell_sources();
                 stream.book(completion.cost, &completion.total_usage());
+                stream.ended = true;
                 return Ok(*completion);
             }
             Ok(piece) => {
+                // A failed attempt is billed, so the next one needs room of its own in the budget.
+                if matches!(piece, Piece::Retrying { .. }) {
+                    stream.book_partial();
+                    drop(reserved.take());
+                    show.piece(piece);
+                    reserved = match context.reserve(worst) {
+                        Ok(room) => Some(room),
+                        Err(refused) => {
+                            stream.ended = true;
+                            return Err(refused);
+                        }
+                    };
+                    continue;
+                }
                 heard += length(&piece);
                 if heard > MAX_ANSWER {
                     show.void("too_large");
-                    stream.book_partial();
+                    stream.end();
                     let most = MAX_ANSWER / 1024 / 1024;
                     return Err(StepFailure::new("answer_too_large", format!("the model's answer is larger than {most} MiB")).into());
                 }
@@ -63,13 +98,14 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
             }
             Err(error) => {
                 show.void("failed");
-                stream.book_partial();
+                stream.end();
                 return Err(failure(&error).into());
             }
         }
     }
     show.void("ended");
-    stream.book_partial();
+    stream.end();
+    drop(reserved);
     Err(StepFailure::transient("provider_ended", "the provider's stream ended without an answer").into())
 }
 
@@ -102,16 +138,38 @@ fn retry(context: &StepContext<'_>) -> RetryPolicy {
     RetryPolicy { budget: Duration::from_millis(context.planned.step.timeout_ms), ..RetryPolicy::default() }
 }
 
-/// The most that a call may cost: all of its input at four bytes a token, and the longest answer.
+/// Whether a cap in money can bind: a model without a price needs a cap in tokens beside it.
+fn check_prices(candidates: &[Resolved], context: &StepContext<'_>) -> StepResult<()> {
+    let budget = &context.run.input.options.budget;
+    let unpriced = candidates.iter().find(|model| model.price.is_none());
+    match unpriced.filter(|_| budget.cost.is_some() && budget.tokens.is_none()) {
+        None => Ok(()),
+        Some(model) => {
+            Err(StepFailure { fatal: true, ..StepFailure::new("price_unknown", unpriced_message(&model.name().to_string())) }.into())
+        }
+    }
+}
+
+/// Why a cap in money is refused for a model.
+pub fn unpriced_message(model: &str) -> String {
+    format!("`{model}` has no known price, so `maxCost` cannot bind; add `maxTokens` to the budget, or state the price in a provider file")
+}
+
+/// With a cap, an answer that nothing limits gets a limit: what is set aside must cover it.
+fn bound(mut request: ChatRequest, candidates: &[Resolved], context: &StepContext<'_>) -> ChatRequest {
+    let budget = &context.run.input.options.budget;
+    let is_capped = budget.cost.is_some() || budget.tokens.is_some();
+    if is_capped && request.sampling.max_tokens.is_none() && candidates.iter().any(|model| model.max_output.is_none()) {
+        request.sampling.max_tokens = Some(UNKNOWN_OUTPUT);
+    }
+    request
+}
+
+/// The most that one attempt may cost, at whichever model of the chain.
 fn worst(candidates: &[Resolved], request: &ChatRequest) -> Worst {
-    let bytes = serde_json::to_string(&(&request.messages, &request.tools)).map_or(0, |text| text.len() as u64);
-    let input = bytes / 3 + 16;
-    let output = |model: &Resolved| u64::from(request.sampling.max_tokens.or(model.max_output).unwrap_or(0)).max(1);
-    let output_of =
-        |model: &Resolved| if request.sampling.max_tokens.is_none() && model.max_output.is_none() { UNKNOWN_OUTPUT } else { output(model) };
     let each = candidates.iter().map(|model| {
-        let usage = Usage { input, output: output_of(model), ..Usage::default() };
-        (model.cost(&usage).nano_usd, usage.total())
+        let usage = model.worst_usage(request);
+        (model.worst_cost(&usage), usage.total())
     });
     each.fold(Worst { calls: 1, ..Worst::default() }, |most, (cost, tokens)| Worst {
         cost: most.cost.max(cost),
@@ -131,24 +189,31 @@ fn failure(error: &ProviderError) -> StepFailure {
     }
 }
 
-/// A stream whose cost is booked however it ends, also when it is dropped by a cancellation.
+/// A stream whose cost is booked however it ends, also when it is dropped by a cancellation. Attempts are booked as they end.
 struct Booked<'c, 'a> {
     stream: ModelStream,
     context: &'c StepContext<'a>,
-    booked: bool,
+    /// What is booked already.
+    booked: Spent,
+    /// The call itself is booked already.
+    counted: bool,
+    ended: bool,
 }
 
 impl Booked<'_, '_> {
+    /// Books what the attempts together used beyond what is booked already.
     fn book(&mut self, cost: Cost, usage: &Usage) {
-        self.booked = true;
         let spent = Spent {
-            cost: cost.nano_usd,
-            input_tokens: usage.input,
-            output_tokens: usage.output,
-            calls: 1,
+            cost: cost.nano_usd.saturating_sub(self.booked.cost),
+            input_tokens: usage.input.saturating_sub(self.booked.input_tokens),
+            output_tokens: usage.output.saturating_sub(self.booked.output_tokens),
+            calls: u64::from(!std::mem::replace(&mut self.counted, true)),
             duration_ms: 0,
             estimated: cost.estimated || cost.unpriced || usage.estimated,
         };
+        self.booked.cost = self.booked.cost.max(cost.nano_usd);
+        self.booked.input_tokens = self.booked.input_tokens.max(usage.input);
+        self.booked.output_tokens = self.booked.output_tokens.max(usage.output);
         meter::spent(&spent);
         self.context.spend(&spent);
     }
@@ -157,11 +222,16 @@ impl Booked<'_, '_> {
         let usage = self.stream.attempts().iter().fold(Usage::default(), |sum, attempt| sum.plus(&attempt.usage));
         self.book(self.stream.cost(), &usage);
     }
+
+    fn end(&mut self) {
+        self.book_partial();
+        self.ended = true;
+    }
 }
 
 impl Drop for Booked<'_, '_> {
     fn drop(&mut self) {
-        if !self.booked {
+        if !self.ended {
             self.book_partial();
         }
     }
@@ -182,12 +252,34 @@ struct Shown<'c, 'a> {
     visible: bool,
     /// The model that was asked first.
     first: Option<String>,
+    /// Models whose adjusted settings were named.
+    adjusted: Vec<String>,
+}
+
+impl<'c, 'a> Shown<'c, 'a> {
+    fn new(context: &'c StepContext<'a>, turn: u32, visible: bool) -> Self {
+        Self {
+            context,
+            turn,
+            text: None,
+            reasoning: None,
+            pictures: Vec::new(),
+            cited: Vec::new(),
+            blocks: 0,
+            visible,
+            first: None,
+            adjusted: Vec::new(),
+        }
+    }
 }
 
 impl Shown<'_, '_> {
     fn piece(&mut self, piece: Piece) {
         match piece {
-            Piece::Attempt { number, provider, model, substituted_for } => self.attempt(number, &provider, &model, substituted_for),
+            Piece::Attempt { number, provider, model, substituted_for, adjustments } => {
+                self.attempt(number, &provider, &model, substituted_for);
+                self.tell_adjustments(&provider, &model, adjustments);
+            }
             Piece::Text(delta) if self.visible => self.text(delta),
             Piece::Reasoning(delta) if self.visible => self.reasoning(delta),
             Piece::Citation(citation) => self.cite(citation),
@@ -212,7 +304,8 @@ impl Shown<'_, '_> {
         let step = self.context.step_id();
         if let Some(wanted) = substituted_for.filter(|_| number == 1) {
             tracing::info!(run = %self.context.run.run, %wanted, "no key for this model's provider; local/echo answers instead");
-            let value = json!({ "stepId": step, "wanted": wanted, "used": name, "reason": "the provider has no key and the server runs with --dev" });
+            let reason = "the model is unknown or its provider has no key, and the server runs with --dev";
+            let value = json!({ "stepId": step, "wanted": wanted, "used": name, "reason": reason });
             self.context.emit(Event::Custom { name: "dispatch.model_substituted".into(), value });
         }
         match &self.first {
@@ -223,6 +316,17 @@ impl Shown<'_, '_> {
             }
             Some(_) => {}
         }
+    }
+
+    /// Says once for each model which settings it was not sent as they were asked for.
+    fn tell_adjustments(&mut self, provider: &str, model: &str, adjustments: Vec<Adjustment>) {
+        let name = format!("{provider}/{model}");
+        if adjustments.is_empty() || self.adjusted.contains(&name) || self.turn > 1 {
+            return;
+        }
+        let value = json!({ "stepId": self.context.step_id(), "model": name, "changes": adjustments });
+        self.context.emit(Event::Custom { name: "dispatch.request_adjusted".into(), value });
+        self.adjusted.push(name);
     }
 
     fn block(&mut self, kind: &str) -> String {

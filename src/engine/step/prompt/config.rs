@@ -1,11 +1,14 @@
 //! The configuration of a prompt, compiled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::cache::{CacheConfig, MAX_TTL};
+use super::messages::check_literal_messages;
 use super::own_tools::{ArtifactsConfig, Rules, SPAWN, Spawn, SubagentConfig, artifacts};
 use super::remember::{MemoryConfig, Remember};
 use crate::engine::step::tool_run::{Asking, child_of};
@@ -39,14 +42,15 @@ pub struct Config {
     pub response_format: Option<Value>,
     #[serde(default)]
     pub tools: Option<ToolsConfig>,
-    /// `true`, `false`, or `{"effort": "low" | "medium" | "high", "budgetTokens"}`.
+    /// `true`, `false`, an effort (`none`, `minimal`, `low`, `medium`, `high`, `xhigh`, `max`), or `{effort, budgetTokens}`.
     #[serde(default)]
     pub reasoning: Option<Value>,
     #[serde(default)]
     pub temperature: Option<f64>,
     #[serde(default)]
     pub top_p: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
+    #[schemars(with = "Option<u32>")]
     pub top_k: Option<u32>,
     #[serde(default)]
     pub frequency_penalty: Option<f64>,
@@ -67,6 +71,9 @@ pub struct Config {
     /// `{profileTemplate, responseLength, save}`: what is remembered of whom from conversation to conversation.
     #[serde(default)]
     pub memory: Option<MemoryConfig>,
+    /// `{ttlSeconds}`: the same request is answered from the last answer for so long. Without it nothing is cached.
+    #[serde(default)]
+    pub cache: Option<CacheConfig>,
     /// How long an agent goes on; without it the step is one loop until the model stops.
     #[serde(default)]
     pub loop_config: Option<LoopConfig>,
@@ -94,6 +101,16 @@ pub struct LoopConfig {
     #[serde(default)]
     #[schemars(range(min = 1, max = 50))]
     pub reflection_interval: Option<u32>,
+}
+
+/// A whole number, also written as `40.0`.
+fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    if number.fract() != 0.0 || !(0.0..=f64::from(u32::MAX)).contains(&number) {
+        return Err(serde::de::Error::custom(format!("expected a whole number, found {number}")));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
+    Ok(Some(number as u32))
 }
 
 const fn default_turns() -> u32 {
@@ -205,6 +222,8 @@ pub struct Prompt {
     pub choice: ToolChoice,
     pub limits: Vec<(String, u32)>,
     pub approval: Approval,
+    /// How long answers are kept for the same request.
+    pub cache: Option<Duration>,
     pub stream: bool,
     /// Whether the text is shown in the caller's stream.
     pub show: bool,
@@ -283,6 +302,10 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let user = config.user_prompt.as_deref().and_then(|text| fields.template("userPrompt", text));
     let system = config.system_prompt.as_deref().and_then(|text| fields.template("systemPrompt", text));
     let previous = config.previous_messages.as_ref().and_then(|messages| fields.tree("previousMessages", messages));
+    if let Some(Value::Array(messages)) = &config.previous_messages {
+        let unsendable = check_literal_messages(messages).0;
+        unsendable.into_iter().for_each(|problem| fields.0.0.push(problem.under("/previousMessages")));
+    }
     if config.user_prompt.is_none() && config.previous_messages.is_none() {
         fields.problem("userPrompt", "expected a `userPrompt` or `previousMessages`");
     }
@@ -342,10 +365,19 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         choice,
         limits,
         approval,
+        cache: config.cache.map(|cache| cache_ttl(cache, &mut fields)),
         stream: config.stream.unwrap_or(true),
         show: step.stream,
     };
     fields.finish(Some(prompt))
+}
+
+fn cache_ttl(cache: CacheConfig, fields: &mut Fields) -> Duration {
+    let ttl = Duration::from_secs(cache.ttl_seconds);
+    if ttl.is_zero() || ttl > MAX_TTL {
+        fields.problem("cache/ttlSeconds", format!("expected 1 to {}", MAX_TTL.as_secs()));
+    }
+    ttl
 }
 
 fn check_ranges(config: &Config, fields: &mut Fields) {
@@ -427,26 +459,48 @@ fn json_schema(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, O
 
 fn reasoning(given: Option<&Value>, fields: &mut Fields) -> Option<Reasoning> {
     let effort = |word: &str| match word {
+        "none" => Some(Effort::None),
         "minimal" => Some(Effort::Minimal),
         "low" => Some(Effort::Low),
         "medium" => Some(Effort::Medium),
         "high" => Some(Effort::High),
+        "xhigh" => Some(Effort::XHigh),
+        "max" => Some(Effort::Max),
         _ => None,
     };
+    let of_effort = |effort: Effort| Reasoning { enabled: effort != Effort::None, effort: Some(effort), budget_tokens: None };
     match given? {
         Value::Bool(enabled) => Some(Reasoning { enabled: *enabled, effort: None, budget_tokens: None }),
-        Value::String(word) if effort(word).is_some() => Some(Reasoning { enabled: true, effort: effort(word), budget_tokens: None }),
-        Value::Object(map) => Some(Reasoning {
-            enabled: map.get("enabled").and_then(Value::as_bool).unwrap_or(true),
-            effort: map.get("effort").and_then(Value::as_str).and_then(effort),
-            budget_tokens: map.get("budgetTokens").and_then(Value::as_u64).and_then(|tokens| u32::try_from(tokens).ok()),
-        }),
+        Value::String(word) if effort(word).is_some() => effort(word).map(of_effort),
+        Value::Object(map) => reasoning_object(map, effort, fields),
         Value::Null => None,
         _ => {
-            fields.problem("reasoning", "expected true, false, an effort (minimal, low, medium, high) or an object");
+            fields.problem("reasoning", format!("expected true, false, an effort ({EFFORTS}) or an object"));
             None
         }
     }
+}
+
+const EFFORTS: &str = "none, minimal, low, medium, high, xhigh, max";
+
+fn reasoning_object(map: &Map<String, Value>, effort: impl Fn(&str) -> Option<Effort>, fields: &mut Fields) -> Option<Reasoning> {
+    let word = match map.get("effort") {
+        None | Some(Value::Null) => None,
+        Some(given) => {
+            let known = given.as_str().and_then(effort);
+            if known.is_none() {
+                fields.problem("reasoning/effort", format!("expected one of {EFFORTS}"));
+            }
+            known
+        }
+    };
+    let budget = map.get("budgetTokens").or_else(|| map.get("maxTokens")).filter(|budget| !budget.is_null());
+    let budget_tokens = budget.and_then(Value::as_u64).and_then(|tokens| u32::try_from(tokens).ok());
+    if budget.is_some() && budget_tokens.is_none() {
+        fields.problem("reasoning/budgetTokens", "expected a whole number of tokens");
+    }
+    let enabled = map.get("enabled").and_then(Value::as_bool).unwrap_or(true) && word != Some(Effort::None);
+    Some(Reasoning { enabled, effort: word, budget_tokens })
 }
 
 fn choice(tools: &ToolsConfig, fields: &mut Fields) -> ToolChoice {

@@ -4,14 +4,18 @@
 //! the loop, `rounds` counts it, `reflect` looks back on it, `remember` knows what was said before, `own_tools` are those that a prompt brings
 //! along. Each turn and each tool call is journaled under its own key.
 
+mod cache;
 mod call;
 mod config;
-mod messages;
+pub(super) mod messages;
 mod own_tools;
 mod reflect;
 mod remember;
 mod rounds;
 mod turns;
+
+pub use cache::CachedAnswer;
+pub use call::unpriced_message;
 
 use super::StepType;
 

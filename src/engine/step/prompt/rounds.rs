@@ -142,7 +142,8 @@ impl<'c, 'a> Rounds<'c, 'a> {
             Finish::ToolCalls => "max_tool_calls",
             Finish::EndTurn => "end_turn",
             Finish::Length => "length",
-            Finish::ContentFilter => "content_filter",
+            Finish::ContentFilter | Finish::Refusal => "content_filter",
+            Finish::Pause => "pause",
             Finish::Error => "error",
             Finish::Unknown => "unknown",
         });

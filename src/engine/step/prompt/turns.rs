@@ -12,7 +12,7 @@ use super::config::Prompt;
 use super::reflect::reflect;
 use super::remember::question;
 use super::rounds::Rounds;
-use super::{call, messages};
+use super::{cache, call, messages};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::step::mcp;
 use crate::engine::step::tool_run::{Invocation, ToolOutcome};
@@ -20,8 +20,8 @@ use crate::engine::step::{StepBody, StepOutput};
 use crate::expr::bounds::Misfit;
 use crate::model::Flow;
 use crate::model::event::Event;
-use crate::provider::{ChatRequest, Completion, Finish, Message, Part, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
-use crate::tool::{Body, Definition, OwnTool, REASON_PARAMETER, Tool};
+use crate::provider::{ChatRequest, Completion, Finish, Message, Part, Resolved, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
+use crate::tool::{Body, Definition, OwnTool, REASON_PARAMETER, Tool, read_exact_integers};
 
 /// What the first turn was asked, kept because a later one must continue the very same conversation.
 #[derive(Serialize, Deserialize)]
@@ -60,11 +60,14 @@ impl StepBody for Prompt {
             conversation.push(completion.message());
             let outcomes = self.calls(context, &tools, &completion.tool_calls, turn, &rounds, &calls_made).await?;
             rounds.called(outcomes.len());
+            // The results of one turn stay together; what callers said beside them follows the last one.
+            let mut said = Vec::new();
             for (call, outcome) in completion.tool_calls.iter().zip(outcomes) {
                 calls_made.push(call.name.clone());
                 conversation.push(answer(call, &outcome));
-                conversation.extend(messages::read_all(&Value::Array(outcome.messages))?);
+                said.extend(outcome.messages);
             }
+            conversation.extend(messages::read_all(&Value::Array(said), "messages")?);
             turn += 1;
         };
         if let Some(remember) = &self.remember {
@@ -75,6 +78,24 @@ impl StepBody for Prompt {
 
     fn max_turns(&self) -> Option<u32> {
         self.turns.map(|turns| turns.most)
+    }
+
+    fn check_model(&self, model: &Resolved) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        let effort = self.reasoning.as_ref().and_then(|reasoning| reasoning.effort);
+        if let Some(effort) =
+            effort.filter(|effort| !model.efforts().is_empty() && !model.efforts().iter().any(|word| word == effort.name()))
+        {
+            let taken = model.efforts().join(", ");
+            faults.push((
+                "reasoning".to_owned(),
+                format!("`{}` does not take the effort `{}`; it takes {taken}", model.name(), effort.name()),
+            ));
+        }
+        if self.turns.is_some_and(|turns| turns.cost.is_some()) && model.price.is_none() {
+            faults.push(("loopConfig/maxCost".to_owned(), call::unpriced_message(&model.name().to_string())));
+        }
+        faults
     }
 
     fn models(&self) -> &[String] {
@@ -141,16 +162,53 @@ impl Prompt {
             stream: self.stream,
             idempotency_key: Some(context.idempotency_key(&path)),
         };
-        let mut completion = call::make(self, context, request, turn).await?;
+        let cached = self.cache.map(|ttl| (cache::CacheKey::of(&self.models, &request), ttl));
+        if let Some((place, _)) = &cached
+            && let Some(completion) = Box::pin(cache::find(context, place)).await
+        {
+            call::show_cached(self, context, &completion, turn);
+            if !tools.is_empty() {
+                context.record_done(&key, &completion);
+            }
+            return Ok(completion);
+        }
+        let mut completion = call::make(self, context, request.clone(), turn).await?;
+        if completion.tool_calls.is_empty()
+            && let Some(fault) = self.mends(&completion)
+        {
+            completion = Box::pin(self.repair(context, request, turn, completion, &fault)).await?;
+        }
         name_calls(&mut completion.tool_calls, || context.calls());
         if completion.tool_calls.is_empty() {
             // The answer itself: it is committed with the step that it ends.
             self.check(&completion)?;
+            if let Some((place, ttl)) = &cached {
+                Box::pin(cache::keep(context, place, *ttl, &completion)).await;
+            }
         }
         if !tools.is_empty() {
             context.record_done(&key, &completion);
         }
         Ok(completion)
+    }
+
+    /// Shows the model what is wrong with its JSON and asks once more. Both calls are booked; the answer is the second.
+    async fn repair(
+        &self,
+        context: &StepContext<'_>,
+        mut request: ChatRequest,
+        turn: u32,
+        broken: Completion,
+        fault: &StepFailure,
+    ) -> StepResult<Completion> {
+        request.messages.push(broken.message());
+        let words = format!("{}. Answer again with the corrected JSON and nothing else: no prose, no code fence.", fault.message);
+        request.messages.push(Message::user(words));
+        request.tool_choice = ToolChoice::None;
+        request.idempotency_key = Some(context.idempotency_key(&format!("turn/{turn}/repair")));
+        let mut repaired = call::make_silently(self, context, request, turn).await?;
+        repaired.tool_calls.clear();
+        Ok(broken.followed_by(repaired))
     }
 
     fn spec(&self, tool: &Tool) -> ToolSpec {
@@ -176,7 +234,8 @@ impl Prompt {
             .map(|(number, call)| {
                 let key = format!("turn/{turn}/tool/{}", call.id);
                 let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
-                let invocation = match self.over_limit(call, rounds.calls(), made, earlier, number) {
+                let refusal = call.cut.then(|| ToolOutcome::failed(CUT_CALL));
+                let invocation = match refusal.or_else(|| self.over_limit(call, rounds.calls(), made, earlier, number)) {
                     Some(refusal) => Err(refusal),
                     None => self.invocation(context, tools, call, iteration, &key).map_err(ToolOutcome::failed),
                 };
@@ -253,18 +312,23 @@ impl Prompt {
         let Value::Object(mut given) = given else { return Err("the arguments are not a JSON object".into()) };
         let reason = given.remove(REASON_PARAMETER).and_then(|reason| reason.as_str().map(str::to_owned));
         let kept = context.key(&format!("{key}/arguments"));
-        let arguments: Map<String, Value> = match context.recall_as(&kept) {
-            Some(arguments) => arguments,
-            None => {
-                let arguments = tool.arguments(given, |name| context.variable(name).cloned());
-                if !tool.definition.hidden_parameter_names.is_empty() {
-                    context.record_done(&kept, &arguments);
-                }
-                arguments
-            }
+        let known = context.recall_as::<Map<String, Value>>(&kept);
+        let variable = |name: &str| match &known {
+            Some(known) => known.get(name).cloned(),
+            None => context.variable(name).cloned(),
         };
-        tool.check(&Value::Object(arguments.clone()))?;
-        let approval = self.approval.covers(tool, Some(&arguments)).then_some(self.approval.asking);
+        // Schemas and conditions judge numbers; the tool, its approver and the log get every digit of them.
+        let exact = read_exact_integers(text).map(|mut exact| {
+            exact.remove(REASON_PARAMETER);
+            tool.arguments(exact, variable)
+        });
+        let judged = tool.arguments(given, variable);
+        let arguments = exact.unwrap_or_else(|| judged.clone());
+        if known.is_none() && !tool.definition.hidden_parameter_names.is_empty() {
+            context.record_done(&kept, &arguments);
+        }
+        tool.check(&Value::Object(judged.clone()))?;
+        let approval = self.approval.covers(tool, Some(&judged)).then_some(self.approval.asking);
         let reason = reason.filter(|_| approval.is_some());
         let child = match (&tool.body, &self.spawn) {
             (Body::Own(OwnTool::Spawn), Some(spawn)) => Some(Cow::Owned(spawn.agent(&arguments))),
@@ -280,20 +344,51 @@ impl Prompt {
 
     /// Whether an answer is what the prompt asked for.
     fn check(&self, completion: &Completion) -> StepResult<()> {
-        if completion.finish == Finish::ContentFilter && completion.text.is_empty() {
-            return Err(StepFailure::new("content_filtered", "the provider withheld the answer").into());
+        let wants_json = !matches!(self.format, ResponseFormat::Text);
+        match completion.finish {
+            Finish::Refusal => {
+                let refusal: String = completion.text.chars().take(MAX_REFUSAL).collect();
+                return Err(StepFailure::new("content_filtered", format!("the model refused: {refusal}")).into());
+            }
+            Finish::ContentFilter if completion.text.is_empty() || wants_json => {
+                return Err(StepFailure::new("content_filtered", "the provider withheld the answer").into());
+            }
+            _ => {}
         }
-        if matches!(self.format, ResponseFormat::Text) {
+        if !wants_json {
             return Ok(());
         }
-        let value = parse_json(&completion.text).map_err(|error| {
+        match self.judge_json(&completion.text) {
+            Err(_) if completion.finish == Finish::Length => Err(StepFailure::new(
+                "invalid_json",
+                "the token limit cut the model's answer before its JSON was complete; raise `maxTokens`",
+            )
+            .into()),
+            judged => judged.map(|_| ()).map_err(Interrupt::from),
+        }
+    }
+
+    /// The JSON of an answer, if it is what was asked for.
+    fn judge_json(&self, text: &str) -> Result<Value, StepFailure> {
+        let value = parse_json(text).map_err(|error| {
             StepFailure::transient("invalid_json", format!("the model's answer is not the JSON that was asked for: {error}"))
         })?;
-        if let Some(error) = self.schema.as_ref().and_then(|schema| schema.iter_errors(&value).next()) {
-            let message = format!("the model's answer does not fit the schema at `{}`: {error}", error.instance_path());
-            return Err(StepFailure::transient("schema_mismatch", message).into());
+        match self.schema.as_ref().and_then(|schema| schema.iter_errors(&value).next()) {
+            None => Ok(value),
+            Some(error) => {
+                let message = format!("the model's answer does not fit the schema at `{}`: {error}", error.instance_path());
+                Err(StepFailure::transient("schema_mismatch", message))
+            }
         }
-        Ok(())
+    }
+
+    /// Whether one more call may mend an answer: it is JSON that is broken, and neither cut nor withheld.
+    fn mends(&self, completion: &Completion) -> Option<StepFailure> {
+        let is_whole = matches!(completion.finish, Finish::EndTurn | Finish::Unknown) && !completion.text.trim().is_empty();
+        if matches!(self.format, ResponseFormat::Text) || !is_whole {
+            return None;
+        }
+        self.judge_json(&completion.text).err()
     }
 
     fn output(&self, completion: &Completion, rounds: Rounds<'_, '_>, asked: u32, calls: usize) -> StepResult<StepOutput> {
@@ -368,12 +463,33 @@ fn fallback(completion: &Completion) -> Option<Value> {
     Some(json!({ "used": other, "exhausted": false, "model": completion.model, "reason": reason, "attempts": attempts }))
 }
 
-/// Models like to fence their JSON.
+/// Reads the JSON of an answer: all of it, what follows a thought, or what stands in a fence.
 fn parse_json(text: &str) -> Result<Value, serde_json::Error> {
-    let text = text.trim();
-    let inner = text.strip_prefix("```json").or_else(|| text.strip_prefix("```")).and_then(|rest| rest.strip_suffix("```")).unwrap_or(text);
-    serde_json::from_str(inner.trim())
+    let text = text.trim().trim_start_matches('\u{feff}');
+    let error = match serde_json::from_str(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let after_thought = text.rsplit_once("</think>").map(|(_, rest)| rest.trim());
+    let candidates = after_thought.into_iter().chain(fenced(after_thought.unwrap_or(text)));
+    candidates.into_iter().find_map(|candidate| serde_json::from_str(candidate).ok()).ok_or(error)
 }
+
+/// The contents of code fences, in order.
+fn fenced(text: &str) -> impl Iterator<Item = &str> {
+    text.split("```").skip(1).step_by(2).map(|block| {
+        let (info, body) = block.split_once('\n').unwrap_or(("", block));
+        let is_info = info.trim().chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
+        let inline = block.trim_start_matches(|letter: char| letter.is_ascii_alphabetic());
+        if is_info && block.contains('\n') { body.trim() } else { inline.trim() }
+    })
+}
+
+/// What a model reads of a call that its token limit cut.
+const CUT_CALL: &str =
+    "The answer ended before the arguments of this call were complete, so the call was not made. Ask for it again, shorter.";
+/// Characters of a refusal that are shown.
+const MAX_REFUSAL: usize = 500;
 
 /// Bytes of a call's id; longer ones are replaced.
 const MAX_ID: usize = 256;
@@ -402,7 +518,7 @@ fn name_calls(calls: &mut [ToolCall], earlier: impl FnOnce() -> HashSet<String>)
 fn answer(call: &ToolCall, outcome: &ToolOutcome) -> Message {
     Message {
         role: Role::Tool,
-        content: vec![Part::Text { text: outcome.text() }],
+        content: std::iter::once(Part::text(outcome.text())).chain(outcome.parts.iter().cloned()).collect(),
         tool_calls: Vec::new(),
         tool_call_id: Some(call.id.clone()),
         tool_name: Some(call.name.clone()),

@@ -137,10 +137,10 @@ impl Fold {
                 self.waits.retain(|known| known.get("waitId").is_none() || known.get("waitId") != wait.get("waitId"));
                 self.waits.push(wait);
             }
-            Some(Event::StepComplete { id, success, error, code, .. }) => {
+            Some(Event::StepComplete { id, success, error, code, retryable, .. }) => {
                 self.leave(&id);
                 if !success {
-                    let told = || json!({ "message": error, "code": code, "stepId": id, "retryable": false });
+                    let told = || json!({ "message": error, "code": code, "stepId": id, "retryable": retryable });
                     self.failed.get_or_insert_with(told);
                 }
             }

@@ -155,9 +155,9 @@ pub struct RecordDocument {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "describes what `messages` holds")]
 pub struct MessageDocument {
-    /// `system`, `user`, `assistant` or `tool`.
+    /// `system`, `developer`, `user`, `assistant` (or `model`), `tool` (or `function`).
     role: String,
-    /// A text, or parts `{type: "text", text}`, `{type: "image", image}`, `{type: "file", data, filename, mimeType}`.
+    /// A text, or a list of parts in the form of OpenAI, Anthropic, Gemini, MCP or the AI SDK; docs/agents.md lists them.
     content: Value,
 }
 

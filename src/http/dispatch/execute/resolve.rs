@@ -14,6 +14,7 @@ use super::super::releases::released;
 use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDocument};
 use crate::clock::Clock;
 use crate::engine::plan::Plan;
+use crate::engine::step::check_messages;
 use crate::engine::{Engine, StartRun};
 use crate::error::{Error, Kind, Problem, Problems, Result};
 use crate::http::AppState;
@@ -198,6 +199,15 @@ impl Lookup<'_> {
             Mode::Existing => self.find_record(record.as_ref(), &mut problems).await?,
             _ => None,
         };
+        if let Ok(Some(plan)) = &plan
+            && let Some(model) = self.engine.unpriced_model(plan, &run_options.budget, self.tenant).await?
+        {
+            problems.add("/options/budget/maxCost", crate::engine::unpriced_message(&model));
+        }
+        let is_sent = agent.is_some() || plan.as_ref().is_ok_and(|plan| plan.as_ref().is_some_and(|plan| sends_messages(&plan.flow)));
+        if is_sent && !problems.0.iter().any(|problem| problem.pointer.starts_with("/messages")) {
+            note_unsendable(&messages, &mut problems);
+        }
         problems.into_result()?;
         let Some(plan) = plan? else { return Err(Error::invalid_at("/flow", "expected a flow")) };
         let target = match flow.filter(|_| mode.saves()) {
@@ -506,7 +516,7 @@ fn messages(value: Option<Value>, problems: &mut Problems) -> Vec<Value> {
     };
     for (index, item) in items.iter().enumerate() {
         let role = item.get("role").and_then(Value::as_str).unwrap_or_default();
-        if !["system", "developer", "user", "assistant", "tool"].contains(&role) {
+        if !["system", "developer", "user", "assistant", "model", "tool", "function"].contains(&role) {
             problems.add(format!("/messages/{index}/role"), "expected system, user, assistant or tool");
         }
         if !item.get("content").is_none_or(|content| content.is_string() || content.is_array() || content.is_null()) {
@@ -514,6 +524,22 @@ fn messages(value: Option<Value>, problems: &mut Problems) -> Vec<Value> {
         }
     }
     items
+}
+
+/// Notes every message, and every part of one, that cannot be sent to a model.
+fn note_unsendable(messages: &[Value], problems: &mut Problems) {
+    if let Err(found) = check_messages(messages) {
+        problems.0.extend(found.0.into_iter().map(|problem| problem.under("/messages")));
+    }
+}
+
+/// Whether a prompt of the flow is sent the request's messages as they are.
+fn sends_messages(flow: &Flow) -> bool {
+    let names_messages = |text: &str| {
+        let inner = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+        inner.is_some_and(|inner| inner.trim() == "messages")
+    };
+    flow.steps.iter().any(|step| step.config.get("previousMessages").and_then(Value::as_str).is_some_and(names_messages))
 }
 
 fn client_tools(tools: Vec<Value>, problems: &mut Problems) -> Vec<Value> {

@@ -22,6 +22,7 @@ use super::request::{ApproveRequest, ContinueRequest, DispatchRequest, ResumeReq
 use super::resolve::Lookup;
 use super::sse::{or_events, stream_response};
 use crate::clock::Clock;
+use crate::engine::step::check_messages;
 use crate::engine::{Answered, Decision, Engine, Verdict, no_paused_run};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
@@ -263,7 +264,10 @@ async fn continue_(
             let word = Word { approval, decision, reason: continuation.reason, digest: continuation.digest };
             desk.decide(&caller, execution_id, word, &wants).await
         }
-        (None, None, Some(outputs)) => desk.deliver(&caller, execution_id, &outputs, &continuation.messages, &wants).await,
+        (None, None, Some(outputs)) => {
+            check_messages(&continuation.messages).map_err(|problems| Error::from(problems).under("/continuation/messages"))?;
+            desk.deliver(&caller, execution_id, &outputs, &continuation.messages, &wants).await
+        }
         _ => Err(Error::invalid_at("/continuation", "expected either `toolOutputs`, or `approvalId` with `decision`")),
     }
 }
@@ -314,6 +318,7 @@ fn named(run: RunId, mut response: Response) -> Response {
 impl Desk {
     /// Delivers tool outputs.
     pub async fn resume(&self, caller: &Caller, headers: &HeaderMap, request: ResumeRequest) -> Result<Response> {
+        check_messages(&request.messages).map_err(|problems| Error::from(problems).under("/messages"))?;
         let wants = Wants { stream: request.stream_response, headers };
         self.deliver(caller, request.execution_id, &request.tool_outputs, &request.messages, &wants).await
     }

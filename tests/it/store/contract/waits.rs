@@ -42,6 +42,24 @@ pub async fn a_wait_is_kept_as_it_was_asked(site: Site) {
     assert_eq!(store.open_waits(world.tenant, None, 100).await.unwrap(), waits[1..]);
 }
 
+/// The engine gives rising ids to the waits of a run, so that this is the order in which they were opened, also within one millisecond.
+pub async fn waits_are_read_in_the_order_of_their_ids(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let run = world.start(store).await;
+    let waits: Vec<Wait> =
+        (0..20).map(|call| Wait { kind: WaitKind::ToolOutput, name: format!("call_{}", (call * 7) % 20), ..world.wait(run) }).collect();
+    let mut written = waits.clone();
+    written.reverse();
+    let late = written.split_off(10);
+    world.done(store, Commit { waits: written, ..world.commit(run, 1, RunState::Running) }).await;
+    world.done(store, Commit { waits: late, ..world.commit(run, 2, RunState::Paused) }).await;
+    assert_eq!(store.run_waits(world.tenant, run).await.unwrap(), waits);
+    let answer = Resolve { now: world.at(1), ..world.answer(&waits[3], "yes") };
+    store.resolve_waits(vec![answer]).await.unwrap();
+    let read = store.run_waits(world.tenant, run).await.unwrap();
+    assert_eq!(read.iter().map(|wait| wait.id).collect::<Vec<_>>(), waits.iter().map(|wait| wait.id).collect::<Vec<_>>());
+}
+
 pub async fn nobody_sees_or_answers_a_stranger_s_wait(site: Site) {
     let (world, store) = (world(), &site.store);
     let (run, wait) = world.paused(store).await;
