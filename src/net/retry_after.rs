@@ -53,7 +53,7 @@ fn limits(headers: &HeaderMap, now: Timestamp) -> Vec<(Duration, bool)> {
 
 fn reset_time(text: &str, now: Timestamp) -> Option<Duration> {
     /// Larger numbers are Unix times.
-    const LONGEST_SECONDS: f64 = 1e9;
+    const LONGEST_SECONDS: f64 = 1e8;
     if let Some(seconds) = number(text) {
         let at = match seconds {
             seconds if seconds < LONGEST_SECONDS => return Duration::try_from_secs_f64(seconds).ok(),

@@ -408,6 +408,7 @@ const PHRASES: [(Class, &[&str]); 7] = [
             "prompt is too long",
             "input is too long",
             "too many input tokens",
+            "too many tokens",
             "too large for model",
             "exceeds the maximum number of tokens",
         ],

@@ -71,7 +71,7 @@ pub use openai::OpenAi;
 pub use prepare::{Adjustment, AdjustmentAction};
 pub use price::{Cost, LongPrice, Price, Rate};
 pub use quirks::{MaxTokensField, QuirkOverrides, Quirks, ReasoningStyle};
-pub use recorded::{RecordedAnswer, fold_events, read_recorded};
+pub use recorded::{RecordedAnswer, fold_events, read_recorded, read_refusal};
 pub use responses::Responses;
 pub use retry::RetryPolicy;
 pub use rules::{IdRule, JsonSupport, NameRule, WireRules};

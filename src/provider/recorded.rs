@@ -3,7 +3,7 @@
 use super::chat::ToolCall;
 use super::completion::{Finish, Usage};
 use super::draft::Draft;
-use super::{ChatRequest, ModelEvent, ProviderError, anthropic, bedrock, cohere, gemini, openai, responses};
+use super::{ChatRequest, ModelEvent, ProviderError, anthropic, bedrock, cohere, gemini, openai, refusal, responses};
 
 /// What an answer says, put together.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,11 @@ pub fn read_recorded(wire: &str, body: &[u8], streamed: bool) -> Option<Result<V
         "bedrock" => bedrock::read(body, streamed),
         _ => return None,
     })
+}
+
+/// Reads a recorded refusal: the body of an answer whose status is an error.
+pub fn read_refusal(status: u16, body: &[u8]) -> ProviderError {
+    refusal::read(status, body)
 }
 
 /// Puts the events of an answer together.

@@ -179,7 +179,7 @@ impl<D: Decode> Reading<D> {
 
     async fn read(&mut self, call: &ProviderCall, response: Response, clock: &Clock) -> Result<(), ProviderError> {
         let media = response.media_type();
-        let mut bytes: BoxStream<'static, Result<Bytes, net::Error>> = response.stream().boxed();
+        let mut bytes: BoxStream<'static, Result<Bytes, net::Error>> = response.stream().fuse().boxed();
         if media == AWS_EVENTS {
             self.events(frames::events(bytes, D::EVENT_CAP), clock).await?;
             return self.check_said();

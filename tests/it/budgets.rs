@@ -51,7 +51,7 @@ impl Provider for BillingModel {
         let input = below(u64::try_from(said / 4 + 8).unwrap());
         let most = u64::from(request.sampling.max_tokens.unwrap());
         // A model that stops at its limit is the usual worst case.
-        let output = if below(3) == 0 { most } else { below(most + 1) };
+        let output = if below(3) == 0 { most } else { below(most) + 1 };
         let usage = Usage { input, output, ..Usage::default() };
         let price: usize = call.model.split('-').nth(1).unwrap().parse().unwrap();
         let (input_price, output_price) = PRICES[price];

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use dispatch::cli::fake_provider::{self, FakeOptions};
 use dispatch::http::dispatch::{agent_document, document};
 use serde_json::{Value, json};
 
@@ -99,6 +100,47 @@ async fn the_examples_do_what_they_say() {
         assert_eq!(answer["status"], "completed", "{name}: {answer}");
         assert_eq!(answer["success"], true, "{name}: {answer}");
         judge(&answer);
+    }
+}
+
+/// The examples of wire formats, each with the model whose request the fake provider has seen, and a member that only this format has.
+const WIRE_EXAMPLES: &[(&str, &str, &str)] = &[
+    ("azure.json", "gpt-4o", "/messages/0/content"),
+    ("bedrock.json", "anthropic.claude-sonnet-4-5-20250929-v1:0", "/inferenceConfig/maxTokens"),
+    ("cohere.json", "command-a-03-2025", "/messages/0/role"),
+    ("responses.json", "gpt-5.4", "/input/0/role"),
+    ("vertex.json", "gemini-2.5-flash", "/generationConfig/thinkingConfig/thinkingBudget"),
+];
+
+#[tokio::test]
+async fn the_examples_of_wires_run_against_the_fake_provider() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(fake_provider::serve(listener, FakeOptions::default()));
+    let env = [
+        ("OPENAI_API_KEY", "any".to_owned()),
+        ("OPENAI_BASE_URL", format!("{url}/v1")),
+        ("AZURE_OPENAI_API_KEY", "any".to_owned()),
+        ("AZURE_OPENAI_BASE_URL", format!("{url}/v1")),
+        ("COHERE_API_KEY", "any".to_owned()),
+        ("COHERE_BASE_URL", url.clone()),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "any".to_owned()),
+        ("BEDROCK_BASE_URL", url.clone()),
+        ("GOOGLE_ACCESS_TOKEN", "ya29.any".to_owned()),
+        ("VERTEX_BASE_URL", url.clone()),
+    ];
+    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let app = TestApp::with(Setup { dev: true, env, ..Setup::default() }).await;
+    let mut files: Vec<String> =
+        fs::read_dir(folder().join("providers")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, WIRE_EXAMPLES.iter().map(|(name, _, _)| *name).collect::<Vec<_>>());
+    for (name, model, member) in WIRE_EXAMPLES {
+        let answer = within(run(&app, read(&format!("providers/{name}")))).await;
+        assert_eq!(answer["finalOutput"], "word1 word2 word3 word4 word5 ", "{name}: {answer}");
+        let seen: Value = reqwest::get(format!("{url}/_fake/last/{model}")).await.unwrap().json().await.unwrap();
+        assert!(seen.pointer(member).is_some(), "{name}: {seen}");
     }
 }
 

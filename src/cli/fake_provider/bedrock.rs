@@ -118,7 +118,14 @@ pub(super) fn error(status: u16, fault: Option<Fault>) -> Value {
         (_, 500..) => "The system encountered an unexpected error during processing. Try your request again.",
         _ => "The request is not valid.",
     };
-    json!({ "message": message })
+    let kind = match status {
+        403 => "AccessDeniedException",
+        429 => "ThrottlingException",
+        503 | 529 => "ServiceUnavailableException",
+        500.. => "InternalServerException",
+        _ => "ValidationException",
+    };
+    json!({ "__type": kind, "message": message })
 }
 
 /// How many times in a row tools have answered, and a call of each offered one.

@@ -157,7 +157,8 @@ fn arguments(text: &str) -> Value {
 fn tool_result(message: &Message) -> Block {
     Block::ToolResult {
         tool_use_id: message.tool_call_id.clone().unwrap_or_default(),
-        content: message.content.iter().filter_map(block).collect(),
+        // A failed call is told in words only.
+        content: message.content.iter().filter(|part| !message.is_error || part.as_text().is_some()).filter_map(block).collect(),
         is_error: message.is_error,
     }
 }

@@ -49,7 +49,8 @@ impl Decode for Decoder {
                 }
                 self.count(message.and_then(|message| message.usage).as_ref());
                 // The count of output at the start is a placeholder.
-                out.push(ModelEvent::Usage(Usage { output: 0, ..self.usage }));
+                self.usage.output = 0;
+                out.push(ModelEvent::Usage(self.usage));
             }
             StreamEvent::ContentBlockStart { index, content_block } => {
                 let index = index.unwrap_or_else(|| self.open.last().map_or(0, |(last, _)| last.saturating_add(1)));

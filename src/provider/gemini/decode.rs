@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::wire::{Answer, AnswerPart, Candidate};
+use super::wire::{Answer, AnswerPart, Candidate, Feedback};
 use crate::net::sse::Event;
 use crate::provider::error::{Class, ProviderError};
 use crate::provider::transport::{Decode, Flow};
@@ -16,6 +16,8 @@ pub(super) struct Decoder {
     /// Content followed a finish reason: this server gives one with every chunk.
     resumed: bool,
     usage: Option<Usage>,
+    /// The last chunk with a call. Relays send a chunk twice; a model's equal calls come in one chunk or differ in their counts.
+    last_call: String,
 }
 
 impl Decode for Decoder {
@@ -27,8 +29,14 @@ impl Decode for Decoder {
             // A relay's mark; the finish reason decides whether the answer is whole.
             return Ok(if self.finished { Flow::End } else { Flow::More });
         }
-        let value: Value = lenient::parse(event.data.as_bytes()).map_err(malformed)?;
+        if self.last_call == event.data {
+            return Ok(Flow::More);
+        }
+        let (value, calls) = (lenient::parse(event.data.as_bytes()).map_err(malformed)?, self.calls);
         self.answer(value, out)?;
+        if self.calls > calls {
+            self.last_call.clone_from(&event.data);
+        }
         // There is no end mark: totals may follow the finish reason, and the connection's end follows them.
         Ok(Flow::More)
     }
@@ -72,22 +80,30 @@ impl Decoder {
             return Err(refusal::in_stream(error));
         }
         let answer: Answer = serde_json::from_value(value).map_err(malformed)?;
-        // What a broken answer used is billed, too, so the count comes first.
+        let read = self.content(answer.error, answer.prompt_feedback, answer.candidates, out);
+        // What a broken answer used is billed, too.
         if let Some(new) = answer.usage_metadata.as_ref().and_then(usage) {
             let total = self.usage.map_or(new, |old| old.updated(&new));
             self.usage = Some(total);
             out.push(ModelEvent::Usage(total));
         }
-        if let Some(error) = answer.error.filter(|error| !error.is_null()) {
+        read
+    }
+
+    fn content(
+        &mut self,
+        error: Option<Value>,
+        feedback: Option<Feedback>,
+        candidates: Vec<Candidate>,
+        out: &mut Vec<ModelEvent>,
+    ) -> Result<(), ProviderError> {
+        if let Some(error) = error.filter(|error| !error.is_null()) {
             return Err(refusal::in_stream(&error));
         }
-        if let Some(reason) = answer.prompt_feedback.and_then(|feedback| feedback.block_reason) {
+        if let Some(reason) = feedback.and_then(|feedback| feedback.block_reason) {
             return Err(ProviderError::new(Class::ContentFilter, format!("the prompt was blocked ({reason})")));
         }
-        match answer.candidates.into_iter().next() {
-            Some(candidate) => self.candidate(candidate, out),
-            None => Ok(()),
-        }
+        candidates.into_iter().next().map_or(Ok(()), |candidate| self.candidate(candidate, out))
     }
 
     fn candidate(&mut self, candidate: Candidate, out: &mut Vec<ModelEvent>) -> Result<(), ProviderError> {

@@ -152,6 +152,7 @@ data: [DONE]
         delta(0, "1}"),
         ModelEvent::Finish(Finish::ToolCalls),
         ModelEvent::Usage(last),
+        ModelEvent::State(json!({ "member": "reasoning_content" })),
     ];
     assert_eq!(stream(text), Ok(expected));
 }

@@ -30,6 +30,10 @@ fn fit_part(part: &mut Part, is_result: bool, target: &RequestTarget<'_>) -> Res
         Part::Image { source: Source::Data { mime, .. } } => {
             *mime = media_type(mime);
             if !rules.images.is_empty() && !rules.images.contains(&mime.as_str()) {
+                if is_result {
+                    *part = Part::text(format!("(The tool showed a picture of type `{mime}`, which this model cannot read.)"));
+                    return Ok(());
+                }
                 return Err(unsendable(format!("`{origin}` takes no pictures of type `{mime}`; send {}", rules.images.join(", "))));
             }
         }
@@ -44,12 +48,17 @@ fn fit_part(part: &mut Part, is_result: bool, target: &RequestTarget<'_>) -> Res
                 return fit_part(part, is_result, target);
             }
             let text = is_text(mime).then(|| STANDARD.decode(data.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok())).flatten();
+            if is_result && text.is_none() {
+                *part = Part::text(format!("(The tool gave a file of type `{mime}`, which this model cannot read.)"));
+                return Ok(());
+            }
             let Some(text) = text else {
                 return Err(unsendable(format!("`{origin}` takes no files of type `{mime}`; send text or {}", rules.files.join(", "))));
             };
             let name = name.as_deref().unwrap_or("file");
             *part = Part::text(format!("{name}:\n{text}"));
         }
+        Part::Audio { .. } if is_result && !rules.audio => *part = Part::text("(The tool gave audio, which this model cannot hear.)"),
         Part::Audio { .. } if !rules.audio => return Err(unsendable(format!("`{origin}` takes no audio"))),
         Part::Image { .. } | Part::File { .. } | Part::Audio { .. } => {}
     }

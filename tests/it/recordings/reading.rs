@@ -1,6 +1,6 @@
 //! Each recorded answer is read as its vendor's documents say.
 
-use dispatch::provider::{Class, Finish, fold_events, read_recorded};
+use dispatch::provider::{Class, Finish, fold_events, read_recorded, read_refusal};
 use serde_json::Value;
 
 use super::{Recording, recordings};
@@ -8,6 +8,12 @@ use super::{Recording, recordings};
 /// What is read otherwise than expected, if anything.
 pub fn difference(recording: &Recording) -> Option<String> {
     let expected = &recording.expected;
+    if recording.status >= 400 {
+        let shown = read_refusal(recording.status, &recording.bytes()).message.clone();
+        let wanted = expected.error.as_ref().and_then(|error| error["message"].as_str()).unwrap_or_default();
+        let beginning: String = wanted.chars().take(60).collect();
+        return (!shown.contains(&beginning)).then(|| format!("the reason is shown as {shown:?} instead of {wanted:?}"));
+    }
     let read = read_recorded(recording.wire()?, &recording.bytes(), recording.stream)?;
     let finish = expected.finish.as_deref().unwrap_or_default();
     let events = match read {
@@ -19,7 +25,7 @@ pub fn difference(recording: &Recording) -> Option<String> {
             return (!broken && !withheld && !refused).then(|| format!("{error:?}"));
         }
     };
-    if expected.error.is_some() || recording.status >= 400 {
+    if expected.error.is_some() {
         return Some("an error was read as an answer".into());
     }
     let answer = fold_events(&events);

@@ -129,12 +129,15 @@ fn prompt(plot: &Plot, script: &Script, text: &str, told: &Told<'_>) -> Work {
             return Work::Done(value);
         }
         conversation.push(("assistant", reply.text));
+        // Results of parallel calls stay together; what callers said along with them follows the last.
+        let mut said = Vec::new();
         for call in reply.calls {
             let key = format!("steps/{}/turn/{turn}/tool/{}", plot.id, call.id);
             let Some((result, messages)) = tool(call, &key, told) else { return Work::Open };
             conversation.push(("tool", result));
-            conversation.extend(messages.into_iter().map(|text| ("user", text)));
+            said.extend(messages.into_iter().map(|text| ("user", text)));
         }
+        conversation.extend(said);
     }
     Work::Open
 }

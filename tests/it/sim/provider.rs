@@ -89,6 +89,14 @@ fn words(message: &Message) -> &str {
     message.content.iter().find_map(|part| if let Part::Text { text } = part { Some(text.as_str()) } else { None }).unwrap_or_default()
 }
 
+/// What was said, without what the gateway adds: the instruction to answer in JSON, and the broken answer with the request to mend it.
+fn conversation(call: &ProviderCall) -> impl Iterator<Item = &Message> {
+    let messages = &call.request.messages;
+    let mends = call.request.idempotency_key.as_deref().is_some_and(|key| key.ends_with("/repair"));
+    let said = messages.len() - if mends { 2 } else { 0 };
+    messages.iter().take(said).filter(|message| message.role != Role::System || !words(message).starts_with("Answer with one JSON value"))
+}
+
 type Item = Result<ModelEvent, ProviderError>;
 
 impl Provider for Scripted {
@@ -135,7 +143,7 @@ impl Scripted {
             self.ledger.wrong(format!("no script for the model {}", call.model));
             return;
         };
-        let number: usize = turn.trim_start_matches("turn/").parse().unwrap_or(0);
+        let number: usize = turn.trim_start_matches("turn/").split('/').next().and_then(|number| number.parse().ok()).unwrap_or(0);
         for item in self.items(&call, script, &step, number) {
             self.clock.sleep(if script.steady { script.pace } else { self.dice.duration(script.pace) }).await;
             let item = match item {
@@ -181,7 +189,7 @@ impl Scripted {
     }
 
     fn whole(&self, call: &ProviderCall, script: &Script, step: &str, turn: usize) -> Vec<ModelEvent> {
-        let heard = transcript(call.request.messages.iter().map(|message| (role(message.role), words(message))));
+        let heard = transcript(conversation(call).map(|message| (role(message.role), words(message))));
         let reply = reply(step, script, turn, &heard);
         let text = if script.json && reply.calls.is_empty() && self.used.garbage(&call.model, script) {
             "not what was asked for".to_owned()

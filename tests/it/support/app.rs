@@ -41,6 +41,8 @@ pub struct Setup {
     pub preset: Option<Secret>,
     /// Loopback targets are allowed, and `local/echo` answers where a key is missing.
     pub dev: bool,
+    /// Keys and addresses of providers, by the names of environment variables.
+    pub env: std::collections::HashMap<String, String>,
 }
 
 impl TestApp {
@@ -55,6 +57,7 @@ impl TestApp {
         config.limits = setup.limits;
         config.api_key = setup.preset.clone();
         config.dev = setup.dev;
+        config.env = setup.env;
         let app = App::start(&config, clock.clone()).await.unwrap();
         let key = app.new_key.or(setup.preset).unwrap().expose().to_owned();
         let state = app.state;

@@ -92,7 +92,7 @@ impl StepBody for Prompt {
                 format!("`{}` does not take the effort `{}`; it takes {taken}", model.name(), effort.name()),
             ));
         }
-        if self.turns.is_some_and(|turns| turns.cost.is_some()) && model.price.is_none() {
+        if self.turns.is_some_and(|turns| turns.cost.is_some_and(|most| most > 0)) && model.price.is_none() {
             faults.push(("loopConfig/maxCost".to_owned(), call::unpriced_message(&model.name().to_string())));
         }
         faults
