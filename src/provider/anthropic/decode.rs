@@ -28,6 +28,7 @@ enum OpenBlock {
     },
     Tool {
         index: u32,
+        id: String,
         /// The input that the block began with. Most servers begin with an empty object and send the text after it; where they give both,
         /// it is given twice.
         given: Option<String>,
@@ -132,6 +133,14 @@ fn unexplained(event: &Event) -> ProviderError {
 
 impl Decoder {
     fn open_block(&mut self, at: u32, content: Content, out: &mut Vec<ModelEvent>) {
+        // A relay that sends an event twice does not make a second call.
+        let repeats = |open: &OpenBlock| match (open, &content) {
+            (OpenBlock::Tool { id: known, .. }, Content::ToolUse { id: Some(id), .. }) => known == id,
+            _ => false,
+        };
+        if self.open.iter().any(|(index, open)| *index == at && repeats(open)) {
+            return;
+        }
         let open = match content {
             Content::Text { text, citations } => {
                 out.extend(some(text).map(ModelEvent::Text));
@@ -151,14 +160,14 @@ impl Decoder {
                 let index = self.calls;
                 self.calls += 1;
                 let (id, name) = (id.unwrap_or_default(), name.unwrap_or_default());
-                out.push(ModelEvent::ToolCallStart { index, id, name, signature: None });
+                out.push(ModelEvent::ToolCallStart { index, id: id.clone(), name, signature: None });
                 let given = match input {
                     Value::Object(input) if input.is_empty() => None,
                     Value::Null => None,
                     Value::String(text) => some(Some(text)),
                     input => Some(input.to_string()),
                 };
-                OpenBlock::Tool { index, given }
+                OpenBlock::Tool { index, id, given }
             }
             Content::Other => OpenBlock::Plain,
         };
@@ -179,7 +188,7 @@ impl Decoder {
             (BlockDelta::SignatureDelta { signature: more }, Some(OpenBlock::Thinking { signature })) => {
                 signature.get_or_insert_default().push_str(&more.unwrap_or_default());
             }
-            (BlockDelta::InputJsonDelta { partial_json }, Some(OpenBlock::Tool { index, given })) => {
+            (BlockDelta::InputJsonDelta { partial_json }, Some(OpenBlock::Tool { index, given, .. })) => {
                 if let Some(delta) = some(partial_json) {
                     *given = None;
                     out.push(ModelEvent::ToolCallDelta { index: *index, delta });
@@ -193,7 +202,7 @@ impl Decoder {
         let Some(place) = self.open.iter().rposition(|(index, _)| at.is_none_or(|at| at == *index)) else { return };
         match self.open.remove(place).1 {
             OpenBlock::Thinking { signature } => out.push(ModelEvent::ReasoningEnd { signature, redacted: false }),
-            OpenBlock::Tool { index, given: Some(delta) } => out.push(ModelEvent::ToolCallDelta { index, delta }),
+            OpenBlock::Tool { index, given: Some(delta), .. } => out.push(ModelEvent::ToolCallDelta { index, delta }),
             OpenBlock::Tool { given: None, .. } | OpenBlock::Plain => {}
         }
     }

@@ -51,7 +51,11 @@ impl Decode for Decoder {
             return Err(ProviderError::new(Class::Empty, "the answer has no body"));
         }
         let answer: Answer = parse(body)?;
+        let has_choices = answer.choices.is_some();
         self.answer(answer, body, false, out)?;
+        if !has_choices {
+            return Err(ProviderError::new(Class::Malformed, "the answer has no `choices`; is the base URL that of a model server?"));
+        }
         // A whole answer is framed by HTTP; a missing reason does not make it less whole.
         self.finished = true;
         Ok(())

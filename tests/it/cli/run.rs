@@ -147,8 +147,8 @@ fn a_tool_of_the_callers_is_answered_by_option_or_the_run_stays_paused() {
         precise  true
       │ ← get_location {"city":"Oslo"}  [time]
       │ get_location answered: {"city":"Oslo"}
-    ✓ Ask  [time] · 60 tokens · $0.00
-    done  1 step · [time] · 60 tokens · $0.00
+    ✓ Ask  [time] · 68 tokens · $0.00
+    done  1 step · [time] · 68 tokens · $0.00
     "#);
     insta::assert_snapshot!(shell.pipe(&request, &["run", "-", "--data", "data"]), @r#"
     exit 2

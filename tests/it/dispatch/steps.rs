@@ -378,7 +378,11 @@ async fn prompts_say_what_they_were_given(world: Arc<World>) {
     assert_eq!((&end.step("n")["result"], &end.step("j")["result"]["json"]), (&json!(2), &json!({ "n": [1, 2] })));
     let schema = json!({ "type": "json_schema", "schema": { "type": "object", "required": ["missing"] } });
     let end = node.dispatch(&flow(json!([json_prompt(schema)]))).await;
-    assert_eq!(end.step("j")["code"], "schema_mismatch");
+    assert_eq!((&end.step("j")["success"], &end.step("j")["result"]["json"]["n"]), (&json!(true), &Value::Null), "it is mended once");
+    let broken =
+        json!({ "id": "j", "type": "prompt", "config": { "model": "openai/fake-ok", "userPrompt": "Go on.", "responseFormat": "json" } });
+    let end = node.dispatch(&flow(json!([broken]))).await;
+    assert_eq!(end.step("j")["code"], "invalid_json", "and only once");
 }
 
 async fn records_are_made_with_the_dispatch(world: Arc<World>) {

@@ -212,7 +212,8 @@ fn changed_answers_never_pass_for_what_they_are_not() {
     let begun = Instant::now();
     let (mut read, mut refused, mut tried) = (0u64, 0u64, 0u64);
     let mut number = 0u64;
-    while tried < count {
+    let mut wrong = Vec::new();
+    while tried < count && wrong.len() < 20 {
         number += 1;
         let mut draw = Draw(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         draw.next();
@@ -223,8 +224,9 @@ fn changed_answers_never_pass_for_what_they_are_not() {
         match judge(seed, good, change, &bytes) {
             Ok(true) => read += 1,
             Ok(false) => refused += 1,
-            Err(why) => panic!("{} {change:?} (mutation {number}): {why}\n{}", seed.name, String::from_utf8_lossy(&bytes)),
+            Err(why) => wrong.push(format!("{} {change:?} (mutation {number}): {why}\n{}", seed.name, String::from_utf8_lossy(&bytes))),
         }
     }
     println!("{tried} mutations of {} answers in {:?}: {read} read, {refused} refused", seeds.len(), begun.elapsed());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }

@@ -151,5 +151,5 @@ pub async fn within_minutes<T>(what: impl Future<Output = T>) -> T {
 
 /// Fails a test that would otherwise hang.
 pub async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what).await.expect("took too long")
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("took too long")
 }
