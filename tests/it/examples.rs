@@ -8,6 +8,7 @@ use dispatch::http::dispatch::{agent_document, document};
 use serde_json::{Value, json};
 
 use crate::support::app::{Setup, TestApp, within};
+use crate::support::call::client;
 
 /// Looks at an answer.
 type Check = fn(&Value);
@@ -139,7 +140,7 @@ async fn the_examples_of_wires_run_against_the_fake_provider() {
     for (name, model, member) in WIRE_EXAMPLES {
         let answer = within(run(&app, read(&format!("providers/{name}")))).await;
         assert_eq!(answer["finalOutput"], "word1 word2 word3 word4 word5 ", "{name}: {answer}");
-        let seen: Value = reqwest::get(format!("{url}/_fake/last/{model}")).await.unwrap().json().await.unwrap();
+        let seen: Value = client().get(format!("{url}/_fake/last/{model}")).send().await.unwrap().json().await.unwrap();
         assert!(seen.pointer(member).is_some(), "{name}: {seen}");
     }
 }

@@ -9,6 +9,7 @@ mod mutations;
 mod reading;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -100,7 +101,7 @@ fn folder() -> Option<PathBuf> {
 /// Every recording of a spoken format, or a remark that there are none.
 pub fn recordings() -> Vec<Recording> {
     let Some(folder) = folder() else {
-        eprintln!("note: the recorded answers are not here; tests of recordings are left out");
+        let _ = writeln!(std::io::stderr(), "note: the recorded answers are not here; tests of recordings are left out");
         return Vec::new();
     };
     let mut paths: Vec<PathBuf> = ["spoken", "unspoken"]

@@ -1,8 +1,7 @@
 //! Recordings changed at random: members dropped, nulled and doubled, chunks dropped, doubled, swapped, bytes cut off. Nothing panics, a cut answer is
 //! never a success, and no call is doubled. `DISPATCH_MUTATIONS` says how many; `scripts/proof mutations` runs a million.
 
-use std::time::Instant;
-
+use dispatch::clock::Clock;
 use dispatch::provider::{RecordedAnswer, fold_events, read_recorded};
 use serde_json::Value;
 
@@ -209,7 +208,7 @@ fn changed_answers_never_pass_for_what_they_are_not() {
             Some((seed, fold_events(&events)))
         })
         .collect();
-    let begun = Instant::now();
+    let begun = Clock::system().instant();
     let (mut read, mut refused, mut tried) = (0u64, 0u64, 0u64);
     let mut number = 0u64;
     let mut wrong = Vec::new();
@@ -227,6 +226,10 @@ fn changed_answers_never_pass_for_what_they_are_not() {
             Err(why) => wrong.push(format!("{} {change:?} (mutation {number}): {why}\n{}", seed.name, String::from_utf8_lossy(&bytes))),
         }
     }
-    println!("{tried} mutations of {} answers in {:?}: {read} read, {refused} refused", seeds.len(), begun.elapsed());
+    println!(
+        "{tried} mutations of {} answers in {:?}: {read} read, {refused} refused",
+        seeds.len(),
+        Clock::system().instant().duration_since(begun)
+    );
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }

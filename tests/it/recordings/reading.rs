@@ -55,7 +55,7 @@ pub fn difference(recording: &Recording) -> Option<String> {
         Finish::Error => "error",
         Finish::Unknown => "",
     };
-    if reason != finish && !(finish == "stop" && reason == "tool") && !finish.starts_with("other") && !finish.is_empty() {
+    if reason != finish && (finish != "stop" || reason != "tool") && !finish.starts_with("other") && !finish.is_empty() {
         return Some(format!("finish {reason:?} instead of {finish:?}"));
     }
     if let Some(usage) = &expected.usage {
