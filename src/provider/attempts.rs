@@ -180,7 +180,7 @@ impl Ledger {
         }
     }
 
-    /// Notes that the running attempt begins anew. Whether text was shown of it; `None` when nothing was given out.
+    /// Resets the running attempt after a restart. Returns whether text was shown, or `None` when nothing was emitted.
     fn restart(&self) -> Option<bool> {
         let mut book = self.0.lock();
         let open = book.open.as_mut()?;

@@ -255,7 +255,7 @@ pub struct Arguments {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:9090")]
     listen: std::net::SocketAddr,
-    /// A folder of recorded answers, each played to whoever asks for the model of its name.
+    /// A folder of recorded answers. A request for the model of a recording's name gets that recording.
     #[arg(long)]
     replay: Option<std::path::PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Recorded answers of vendors, played byte for byte to whoever asks for the model of a recording's name: `--replay FOLDER`.
+//! Recorded answers of vendors, sent byte for byte when a request names the recording as its model: `--replay FOLDER`.
 //!
 //! A recording is a JSON file: `{id, body, status?, content_type?, retry_after?, encoding?}`. The `id` is the model's name; without one it is the
 //! file's name without `.json`. `encoding` says that `body` is `base64`, or `jsonl`: a JSON value a line, sent as server-sent events. Once tools

@@ -395,7 +395,7 @@ pub(super) fn outcome_of<T>(answer: StepResult<T>, class: Effect, read: impl FnO
 }
 
 /// Reads the output of a tool that runs in the caller. Pages answer in the form of MCP results, `{content: [{type, ...}], isError?}`: the
-/// texts are the result, pictures and files go beside it, and the model is told of what it cannot be shown.
+/// texts are the result, pictures and files go beside it, and a note to the model names each part that cannot be shown.
 fn page_outcome(output: Value) -> ToolOutcome {
     let Some(blocks) = mcp_content(&output) else { return ToolOutcome::done(output) };
     let (mut texts, mut notes, mut parts) = (Vec::new(), Vec::new(), Vec::new());

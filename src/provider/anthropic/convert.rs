@@ -157,7 +157,7 @@ fn arguments(text: &str) -> Value {
 fn tool_result(message: &Message) -> Block {
     Block::ToolResult {
         tool_use_id: message.tool_call_id.clone().unwrap_or_default(),
-        // A failed call is told in words only.
+        // The vendor takes only text in a failed result.
         content: message.content.iter().filter(|part| !message.is_error || part.as_text().is_some()).filter_map(block).collect(),
         is_error: message.is_error,
     }

@@ -43,7 +43,7 @@ impl Decode for Decoder {
         };
         match parsed {
             StreamEvent::MessageStart { message } => {
-                // A relay that lost its upstream begins anew: what it said before is void.
+                // A relay that lost its upstream restarts the message; discard the content before it.
                 if std::mem::replace(&mut self.started, true) {
                     (self.calls, self.open) = (0, Vec::new());
                     out.push(ModelEvent::Restart);
@@ -116,7 +116,7 @@ fn malformed(error: serde_json::Error) -> ProviderError {
     ProviderError::new(Class::Malformed, format!("the answer is not a message: {error}"))
 }
 
-/// An event that is none of the format: an error in another shape, or nothing that can be read.
+/// Classifies an event outside the format: an error in another shape, or unreadable data.
 fn unread(event: &Event, error: serde_json::Error) -> ProviderError {
     let value: Option<Value> = lenient::parse(event.data.as_bytes()).ok();
     match value.as_ref().and_then(refusal::error_in) {

@@ -197,7 +197,7 @@ fn output_config(format: &ResponseFormat) -> Option<Value> {
 
 fn tool_config(chat: &ChatRequest, forbids_forced_calls: bool) -> Option<wire::ToolConfig> {
     let has_history = chat.messages.iter().any(|message| message.role == Role::Tool || !message.tool_calls.is_empty());
-    // The format has no word for "call nothing"; tools that nobody has called yet are left out instead.
+    // The format has no tool choice "none"; tools without a call in the history are omitted instead.
     let is_offered = !chat.tools.is_empty() && (chat.tool_choice != ToolChoice::None || has_history);
     let tools: Vec<wire::Tool> = if is_offered { chat.tools.iter().map(tool).collect() } else { former_tools(chat) };
     if tools.is_empty() {
