@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::media_type::{media_type_of_name, normalise_media_type};
+
 /// One call of a model.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -200,6 +202,9 @@ pub enum Part {
     },
     Image {
         source: Source,
+        /// How closely the model is to look; `None` leaves it to the vendor.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<ImageDetail>,
     },
     File {
         #[serde(default)]
@@ -211,6 +216,16 @@ pub enum Part {
     },
     /// What the assistant thought; given back to vendors that want it beside tool calls.
     Reasoning(Thought),
+}
+
+/// How closely a model looks at a picture, which decides how many tokens it counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ImageDetail {
+    Auto,
+    Low,
+    High,
+    Original,
 }
 
 /// A stretch of reasoning, with the vendor's seal on it.
@@ -232,47 +247,48 @@ pub struct Thought {
 pub enum Source {
     Url {
         url: String,
+        /// The media type, where the caller named one; the address's ending tells it otherwise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mime: Option<String>,
     },
     /// Base64 with the media type of what it encodes.
-    Data {
-        mime: String,
-        data: String,
-    },
+    Data { mime: String, data: String },
 }
 
 impl Source {
     /// As one URL; data becomes a `data:` URL (RFC 2397).
     pub fn to_url(&self) -> String {
         match self {
-            Self::Url { url } => url.clone(),
+            Self::Url { url, .. } => url.clone(),
             Self::Data { mime, data } => format!("data:{mime};base64,{data}"),
         }
     }
 
     /// From one URL. A `data:` URL becomes data: its media type is normalised, and a body that is not base64 is encoded.
     pub fn from_url(url: &str) -> Self {
-        Self::from_data_url(url).unwrap_or_else(|| Self::Url { url: url.to_owned() })
+        Self::from_data_url(url).unwrap_or_else(|| Self::remote(url))
     }
 
     /// From base64 with its media type beside it. White space between the digits is left out.
     pub fn from_base64(mime: &str, data: &str) -> Self {
-        Self::Data { mime: Self::normalise_mime(mime), data: data.chars().filter(|letter| !letter.is_ascii_whitespace()).collect() }
+        Self::Data { mime: normalise_media_type(mime), data: data.chars().filter(|letter| !letter.is_ascii_whitespace()).collect() }
     }
 
     /// From a text, under its media type.
     pub fn from_text(mime: &str, text: &str) -> Self {
-        Self::Data { mime: Self::normalise_mime(mime), data: STANDARD.encode(text) }
+        Self::Data { mime: normalise_media_type(mime), data: STANDARD.encode(text) }
     }
 
-    /// A media type without parameters, in lower case, under its registered name: `IMAGE/JPG; q=1` is `image/jpeg`.
-    pub fn normalise_mime(mime: &str) -> String {
-        let bare = mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match bare.as_str() {
-            "image/jpg" | "image/pjpeg" => "image/jpeg".to_owned(),
-            "image/x-png" => "image/png".to_owned(),
-            "audio/mp3" => "audio/mpeg".to_owned(),
-            "audio/wave" | "audio/x-wav" | "audio/vnd.wave" => "audio/wav".to_owned(),
-            _ => bare,
+    /// What stands at an address, of which no media type is named.
+    pub fn remote(url: &str) -> Self {
+        Self::Url { url: url.to_owned(), mime: None }
+    }
+
+    /// The media type, where it is named or the address tells it.
+    pub fn media_type(&self) -> Option<&str> {
+        match self {
+            Self::Data { mime, .. } => Some(mime),
+            Self::Url { url, mime } => mime.as_deref().or_else(|| media_type_of_name(url)),
         }
     }
 
@@ -284,7 +300,7 @@ impl Source {
         }
         let (head, body) = rest.split_once(',')?;
         let is_base64 = head.rsplit_once(';').is_some_and(|(_, last)| last.trim().eq_ignore_ascii_case("base64"));
-        let mime = match Self::normalise_mime(head) {
+        let mime = match normalise_media_type(head) {
             mime if mime.is_empty() => "text/plain".to_owned(),
             mime => mime,
         };
@@ -370,6 +386,11 @@ impl Message {
 impl Part {
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text { text: text.into() }
+    }
+
+    /// A picture, looked at as closely as the vendor likes.
+    pub fn image(source: Source) -> Self {
+        Self::Image { source, detail: None }
     }
 
     pub fn as_text(&self) -> Option<&str> {

@@ -31,6 +31,8 @@ pub struct Quirks {
     pub short_call_ids: bool,
     /// openai: how a file is sent.
     pub file_form: FileForm,
+    /// openai: the server takes videos, as `video_url` parts.
+    pub video_url: bool,
     /// gemini: the path in which models are found.
     pub gemini_path: GeminiPath,
     /// The most tokens that a picture counts for.
@@ -56,6 +58,7 @@ pub struct QuirkOverrides {
     no_user_after_tool: Option<bool>,
     short_call_ids: Option<bool>,
     file_form: Option<FileForm>,
+    video_url: Option<bool>,
     gemini_path: Option<GeminiPath>,
     image_tokens: Option<u32>,
     max_output: Option<u32>,
@@ -127,6 +130,7 @@ impl Quirks {
             no_user_after_tool: pick(layers, |layer| &layer.no_user_after_tool).unwrap_or_default(),
             short_call_ids: pick(layers, |layer| &layer.short_call_ids).unwrap_or_default(),
             file_form: pick(layers, |layer| &layer.file_form).unwrap_or_default(),
+            video_url: pick(layers, |layer| &layer.video_url).unwrap_or_default(),
             gemini_path: pick(layers, |layer| &layer.gemini_path).unwrap_or_default(),
             image_tokens: pick(layers, |layer| &layer.image_tokens),
             max_output: pick(layers, |layer| &layer.max_output),

@@ -18,10 +18,16 @@ pub struct WireRules {
     pub no_blank_text: bool,
     /// Media types of pictures that are sent as data; empty for any.
     pub images: &'static [&'static str],
+    /// A picture may say how closely it is to be looked at.
+    pub image_detail: bool,
     /// Media types of files that are sent as data; empty for any. A text file of another type is sent as text.
     pub files: &'static [&'static str],
     /// Audio can be sent.
     pub audio: bool,
+    /// Video can be sent.
+    pub video: bool,
+    /// Schemes of addresses that the server fetches pictures and files from; empty for any.
+    pub url_schemes: &'static [&'static str],
     /// How JSON answers are asked for.
     pub json: JsonSupport,
     /// Settings that the format does not have, by the names that callers use.
@@ -64,6 +70,9 @@ impl WireRules {
     /// Of [`files`](Self::files): no file can be sent as data.
     pub const NO_FILES: &'static [&'static str] = &[""];
 
+    /// Of [`url_schemes`](Self::url_schemes): addresses of the web.
+    pub const WEB: &'static [&'static str] = &["http", "https"];
+
     /// Rules of a format that takes everything as it is.
     pub const LENIENT: Self = Self {
         tool_name: NameRule { max_len: 128, extra: "-.:/", letter_first: false },
@@ -72,8 +81,11 @@ impl WireRules {
         user_first: false,
         no_blank_text: false,
         images: &[],
+        image_detail: true,
         files: &[],
         audio: true,
+        video: true,
+        url_schemes: &[],
         json: JsonSupport::Native,
         unknown_settings: &[],
         signed_thoughts: false,

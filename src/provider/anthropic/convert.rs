@@ -26,7 +26,7 @@ pub(super) fn request(chat: &ChatRequest, model: &str, quirks: &Quirks) -> wire:
         system: system(chat),
         messages: messages(chat),
         tools: chat.tools.iter().map(tool).collect(),
-        tool_choice: tool_choice(chat, thinking.config.is_some()),
+        tool_choice: tool_choice(chat, thinking.config.is_some() && quirks.reasoning != ReasoningStyle::Level),
         output_config: output_config(chat, thinking.effort),
         thinking: thinking.config,
         temperature: sampling.temperature.filter(|_| free).map(|temperature| temperature.min(1.0)),
@@ -110,7 +110,7 @@ fn tool_choice(chat: &ChatRequest, thinking: bool) -> Option<Value> {
     match chat.tool_choice {
         _ if chat.tools.is_empty() => None,
         ToolChoice::Auto => None,
-        // A model that thinks may not be forced.
+        // A model that thinks within a token budget may not be forced.
         ToolChoice::Required if thinking => None,
         ToolChoice::Required => Some(json!({ "type": "any" })),
         ToolChoice::None => Some(json!({ "type": "none" })),
@@ -167,7 +167,7 @@ fn block(part: &Part) -> Option<Block> {
     match part {
         // Empty texts are refused.
         Part::Text { text } => (!text.is_empty()).then(|| Block::Text { text: text.clone() }),
-        Part::Image { source } => Some(Block::Image { source: self::source(source) }),
+        Part::Image { source, .. } => Some(Block::Image { source: self::source(source) }),
         Part::File { name, source } => Some(Block::Document { source: self::source(source), title: name.clone() }),
         Part::Audio { .. } => None,
         // Only sealed thoughts are taken back; another vendor's are dropped.
@@ -181,7 +181,7 @@ fn block(part: &Part) -> Option<Block> {
 
 fn source(source: &Source) -> wire::Source {
     match source {
-        Source::Url { url } => wire::Source::Url { url: url.clone() },
+        Source::Url { url, .. } => wire::Source::Url { url: url.clone() },
         Source::Data { mime, data } => wire::Source::Base64 { media_type: mime.clone(), data: data.clone() },
     }
 }

@@ -297,7 +297,7 @@ fn block(part: &Part, names: &mut DocumentNames) -> Result<Option<Block>, Provid
     match part {
         // Blank texts are refused.
         Part::Text { text } => Ok((!text.trim().is_empty()).then(|| Block::Text(text.clone()))),
-        Part::Image { source } => {
+        Part::Image { source, .. } => {
             let (format, source) = media(source, &IMAGE_FORMATS, "picture")?;
             Ok(Some(Block::Image(wire::Image { format, source })))
         }
@@ -329,11 +329,12 @@ fn media(
             let (_, format) = format.ok_or_else(|| unsendable(format!("Amazon Bedrock takes no {noun} of the type `{mime}`")))?;
             Ok((*format, wire::MediaSource::Bytes(data.trim().to_owned())))
         }
-        Source::Url { url } if url.starts_with("s3://") => {
+        Source::Url { url, mime } if url.starts_with("s3://") => {
             let extension = url.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default();
             let wanted = if extension == "jpg" { "jpeg" } else { extension.as_str() };
-            let format = formats.iter().find(|(_, format)| *format == wanted);
-            let (_, format) = format.ok_or_else(|| unsendable(format!("Amazon Bedrock takes no {noun} with the extension of `{url}`")))?;
+            let fits = |(media_type, format): &&(&str, &str)| mime.as_deref().map_or(*format == wanted, |mime| mime == *media_type);
+            let (_, format) =
+                formats.iter().find(fits).ok_or_else(|| unsendable(format!("Amazon Bedrock takes no {noun} of the kind of `{url}`")))?;
             Ok((*format, wire::MediaSource::S3Location(wire::S3Location { uri: url.clone() })))
         }
         Source::Url { .. } => {

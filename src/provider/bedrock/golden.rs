@@ -28,14 +28,14 @@ fn data(mime: &str, data: &str) -> Source {
 fn a_whole_conversation_is_written() {
     let calls = [call("c1"), call("c2")];
     let mut user = Message::user("Look:");
-    user.content.push(Part::Image { source: data("image/jpeg", "AAAA") });
+    user.content.push(Part::image(data("image/jpeg", "AAAA")));
     user.content.push(Part::File { name: Some("Q3_report.final.pdf".into()), source: data("application/pdf", "BBBB") });
     let mut asked = Message::assistant("On it.");
     asked.content.insert(0, Part::Reasoning(Thought { text: "hm".into(), signature: Some("s".into()), redacted: false }));
     asked.content.insert(1, Part::Reasoning(Thought { text: String::new(), signature: Some("eA==".into()), redacted: true }));
     asked.tool_calls = calls.to_vec();
     let mut shown = Message::tool(&calls[0], "42");
-    shown.content.push(Part::Image { source: data("image/png", "CCCC") });
+    shown.content.push(Part::image(data("image/png", "CCCC")));
     let mut failed = Message::tool(&calls[1], "no such city");
     failed.is_error = true;
     let chat = ChatRequest {
@@ -149,15 +149,15 @@ fn media_that_cannot_be_sent_is_an_error() {
         request(&ChatRequest { messages: vec![message], ..ChatRequest::default() }, CLAUDE, &Quirks::default())
     };
     for part in [
-        Part::Image { source: Source::Url { url: "https://a.example/x.png".into() } },
-        Part::Image { source: data("image/tiff", "AAAA") },
+        Part::image(Source::remote("https://a.example/x.png")),
+        Part::image(data("image/tiff", "AAAA")),
         Part::File { name: None, source: data("application/zip", "AAAA") },
         Part::Audio { source: data("audio/wav", "AAAA") },
     ] {
         let error = with(part).unwrap_err();
         assert_eq!((error.class, error.sent), (Class::BadRequest, false));
     }
-    let file = with(Part::File { name: None, source: Source::Url { url: "s3://bucket/a.PDF".into() } }).unwrap();
+    let file = with(Part::File { name: None, source: Source::remote("s3://bucket/a.PDF") }).unwrap();
     let expected = json!([
         { "document": { "name": "Document", "format": "pdf", "source": { "s3Location": { "uri": "s3://bucket/a.PDF" } } } },
         { "text": "See the attached document." },

@@ -42,6 +42,7 @@ impl Provider for Bedrock {
             user_first: true,
             no_blank_text: true,
             images: &["image/jpeg", "image/png", "image/gif", "image/webp"],
+            image_detail: false,
             files: &[
                 "application/pdf",
                 "text/csv",
@@ -54,6 +55,8 @@ impl Provider for Bedrock {
                 "text/markdown",
             ],
             audio: false,
+            video: false,
+            url_schemes: &["s3"],
             json: JsonSupport::StrictSchema,
             unknown_settings: &["frequencyPenalty", "presencePenalty", "seed"],
             signed_thoughts: true,

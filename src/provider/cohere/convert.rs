@@ -120,12 +120,14 @@ fn user_content(message: &Message) -> Content {
 fn content_part(part: &Part) -> Option<ContentPart> {
     match part {
         Part::Text { text } => (!text.is_empty()).then(|| ContentPart::Text { text: text.clone() }),
-        Part::Image { source } => Some(ContentPart::ImageUrl { image_url: wire::ImageUrl { url: source.to_url() } }),
+        Part::Image { source, detail } => {
+            Some(ContentPart::ImageUrl { image_url: wire::ImageUrl { url: source.to_url(), detail: *detail } })
+        }
         Part::File { name, source } => {
             let name = name.as_deref().unwrap_or("file");
             // The format takes no files; the model can at least know that there is one.
             let text = match source {
-                Source::Url { url } => format!("[{name}]({url})"),
+                Source::Url { url, .. } => format!("[{name}]({url})"),
                 Source::Data { mime, .. } => format!("[{name}: a file of type {mime} that cannot be shown]"),
             };
             Some(ContentPart::Text { text })

@@ -49,13 +49,13 @@ fn end(reason: &str) -> Value {
 fn a_whole_conversation_is_written() {
     let calls = ["c1", "c2"].map(|id| ToolCall { id: id.into(), name: "get".into(), arguments: "{\"a\":1}".into(), ..ToolCall::default() });
     let mut user = Message::user("Look:");
-    user.content.push(Part::Image { source: Source::from_url("data:image/png;base64,AAAA") });
+    user.content.push(Part::image(Source::from_url("data:image/png;base64,AAAA")));
     let mut asked = Message::assistant("On it.");
     asked.content.insert(0, Part::Reasoning(Thought { text: "hm".into(), ..Thought::default() }));
     asked.tool_calls = calls.to_vec();
     asked.state = Some(json!({ "tool_plan": "First this." }));
     let mut shown = Message::tool(&calls[0], "seen");
-    shown.content.push(Part::Image { source: Source::from_url("https://h/i.png") });
+    shown.content.push(Part::image(Source::from_url("https://h/i.png")));
     let chat = ChatRequest {
         messages: vec![Message::system("Be brief."), user, asked, shown, Message::tool(&calls[1], "42"), Message::user("And?")],
         tools: vec![ToolSpec { name: "get".into(), description: "Gets.".into(), parameters: json!({ "type": "object" }) }],

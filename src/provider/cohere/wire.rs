@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::provider::chat::ImageDetail;
+
 #[derive(Debug, Serialize)]
 pub(super) struct Request {
     pub model: String,
@@ -67,6 +69,8 @@ pub(super) enum ContentPart {
 #[derive(Debug, Serialize)]
 pub(super) struct ImageUrl {
     pub url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<ImageDetail>,
 }
 
 #[derive(Debug, Serialize)]

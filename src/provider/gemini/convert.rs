@@ -11,8 +11,9 @@ use super::wire::{self, Content};
 use crate::provider::chat::{ChatRequest, Message, Part, Reasoning, ResponseFormat, Role, Source, ToolCall, ToolChoice, ToolSpec};
 use crate::provider::quirks::{Quirks, ReasoningStyle};
 
-/// The vendor's word for "this call was made elsewhere; do not look for a seal".
-const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+/// The vendor's word for "this call was made elsewhere; do not look for a seal": `skip_thought_signature_validator`, in base64 as the
+/// field wants its bytes.
+const NO_SIGNATURE: &str = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=";
 
 /// The request as this server wants it.
 pub(super) fn request(chat: &ChatRequest, quirks: &Quirks) -> wire::Request {
@@ -173,43 +174,17 @@ fn tool_result(message: &Message, ids: &HashMap<&str, String>) -> Vec<wire::Part
 fn part(part: &Part) -> Option<wire::Part> {
     match part {
         Part::Text { text: said } => (!said.is_empty()).then(|| text(said.clone())),
-        Part::Image { source } | Part::File { source, .. } | Part::Audio { source } => Some(match source {
+        Part::Image { source, .. } | Part::File { source, .. } | Part::Audio { source } => Some(match source {
             Source::Data { mime, data } => {
                 wire::Part { inline_data: Some(wire::Blob { mime_type: mime.clone(), data: data.clone() }), ..wire::Part::default() }
             }
-            Source::Url { url } => wire::Part {
-                file_data: Some(wire::FileData { mime_type: media_type(url), file_uri: url.clone() }),
+            Source::Url { url, .. } => wire::Part {
+                file_data: Some(wire::FileData { mime_type: source.media_type().map(str::to_owned), file_uri: url.clone() }),
                 ..wire::Part::default()
             },
         }),
         Part::Reasoning(_) => None,
     }
-}
-
-/// The media type that an address's ending tells.
-fn media_type(url: &str) -> Option<&'static str> {
-    let path = url.split(['?', '#']).next()?;
-    let ending = path.rsplit('/').next()?.rsplit_once('.')?.1.to_ascii_lowercase();
-    Some(match ending.as_str() {
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "webp" => "image/webp",
-        "gif" => "image/gif",
-        "heic" => "image/heic",
-        "pdf" => "application/pdf",
-        "txt" => "text/plain",
-        "md" => "text/markdown",
-        "html" | "htm" => "text/html",
-        "csv" => "text/csv",
-        "mp3" => "audio/mp3",
-        "wav" => "audio/wav",
-        "ogg" => "audio/ogg",
-        "flac" => "audio/flac",
-        "mp4" => "video/mp4",
-        "webm" => "video/webm",
-        "mov" => "video/quicktime",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn a_whole_conversation_is_written() {
     let mut failed = Message::tool(&calls[1], "no such city");
     failed.is_error = true;
     let mut user = Message::user("Look:");
-    user.content.push(Part::Image { source: Source::from_url("data:image/png;base64,AAAA") });
+    user.content.push(Part::image(Source::from_url("data:image/png;base64,AAAA")));
     let chat = ChatRequest {
         messages: vec![Message::system("Be brief."), user, asked, Message::tool(&calls[0], "{\"t\":42}"), failed],
         tools: vec![

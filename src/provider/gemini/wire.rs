@@ -53,7 +53,7 @@ pub(super) struct Blob {
 #[serde(rename_all = "camelCase")]
 pub(super) struct FileData {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mime_type: Option<&'static str>,
+    pub mime_type: Option<String>,
     pub file_uri: String,
 }
 

@@ -164,14 +164,14 @@ fn content(message: &Message, quirks: &Quirks) -> wire::Content {
 fn part(part: &Part, quirks: &Quirks) -> Option<wire::Part> {
     match part {
         Part::Text { text } => Some(wire::Part::Text { text: text.clone() }),
-        Part::Image { source } => Some(wire::Part::ImageUrl { image_url: wire::Url { url: source.to_url() } }),
+        Part::Image { source, detail } => Some(wire::Part::ImageUrl { image_url: wire::Url { url: source.to_url(), detail: *detail } }),
         Part::File { name, source } => Some(file(name.as_deref(), source, quirks)),
         Part::Audio { source: Source::Data { mime, data } } => {
             let format = mime.rsplit('/').next().unwrap_or("wav").trim_start_matches("x-").to_owned();
             let format = if format == "mpeg" { "mp3".to_owned() } else { format };
             Some(wire::Part::InputAudio { input_audio: wire::Audio { data: data.clone(), format } })
         }
-        Part::Audio { source: Source::Url { url } } => Some(wire::Part::Text { text: format!("[audio]({url})") }),
+        Part::Audio { source: Source::Url { url, .. } } => Some(wire::Part::Text { text: format!("[audio]({url})") }),
         Part::Reasoning(_) => None,
     }
 }
@@ -179,11 +179,16 @@ fn part(part: &Part, quirks: &Quirks) -> Option<wire::Part> {
 fn file(name: Option<&str>, source: &Source, quirks: &Quirks) -> wire::Part {
     let filename = name.unwrap_or("file").to_owned();
     match (quirks.file_form, source) {
+        _ if quirks.video_url && is_video(source) => wire::Part::VideoUrl { video_url: wire::Url { url: source.to_url(), detail: None } },
         (FileForm::DocumentUrl, source) => wire::Part::DocumentUrl { document_url: source.to_url() },
         (FileForm::Usual, Source::Data { .. }) => wire::Part::File { file: wire::File { filename, file_data: source.to_url() } },
         // The format takes no URL for a file; the model can at least read where it is.
-        (FileForm::Usual, Source::Url { url }) => wire::Part::Text { text: format!("[{filename}]({url})") },
+        (FileForm::Usual, Source::Url { url, .. }) => wire::Part::Text { text: format!("[{filename}]({url})") },
     }
+}
+
+fn is_video(source: &Source) -> bool {
+    source.media_type().is_some_and(|mime| mime.starts_with("video/"))
 }
 
 #[cfg(test)]

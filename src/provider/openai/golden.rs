@@ -25,7 +25,7 @@ fn a_whole_conversation_is_written() {
     asked.content = vec![Part::Reasoning(Thought { text: "hm".into(), ..Thought::default() })];
     asked.tool_calls = vec![call.clone()];
     let mut user = Message::user("Look:");
-    user.content.push(Part::Image { source: Source::from_url("data:image/png;base64,AAAA") });
+    user.content.push(Part::image(Source::from_url("data:image/png;base64,AAAA")));
     user.content.push(Part::File { name: Some("a.pdf".into()), source: Source::from_url("data:application/pdf;base64,BBBB") });
     let chat = ChatRequest {
         messages: vec![Message::system("Be brief."), user, asked, Message::tool(&call, "42")],
@@ -101,7 +101,7 @@ fn quirks_change_what_is_written() {
 fn images_of_a_tool_are_shown_by_the_user() {
     let call = ToolCall { id: "c1".into(), ..ToolCall::default() };
     let mut result = Message::tool(&call, "seen");
-    result.content.push(Part::Image { source: Source::from_url("https://h/i.png") });
+    result.content.push(Part::image(Source::from_url("https://h/i.png")));
     let chat = ChatRequest { messages: vec![result], ..ChatRequest::default() };
     let expected = json!([
         { "role": "tool", "content": "seen", "tool_call_id": "c1" },

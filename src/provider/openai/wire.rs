@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::provider::chat::ImageDetail;
 use crate::provider::lenient;
 
 #[derive(Debug, Serialize)]
@@ -102,6 +103,9 @@ pub(super) enum Part {
     InputAudio {
         input_audio: Audio,
     },
+    VideoUrl {
+        video_url: Url,
+    },
     /// Mistral's form of a file.
     DocumentUrl {
         document_url: String,
@@ -117,6 +121,8 @@ pub(super) struct Audio {
 #[derive(Debug, Serialize)]
 pub(super) struct Url {
     pub url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<ImageDetail>,
 }
 
 #[derive(Debug, Serialize)]

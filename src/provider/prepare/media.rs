@@ -3,13 +3,21 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{RequestTarget, unsendable};
+use super::{Adjustment, RequestTarget, unsendable};
 use crate::provider::catalogue::Capability;
 use crate::provider::chat::{Message, Part, Role, Source};
 use crate::provider::error::ProviderError;
+use crate::provider::media_type::normalise_media_type;
 
 /// Fits every part to what the format takes.
-pub(super) fn fit_media(messages: &mut [Message], target: &RequestTarget<'_>) -> Result<(), ProviderError> {
+pub(super) fn fit_media(
+    messages: &mut [Message],
+    target: &RequestTarget<'_>,
+    adjustments: &mut Vec<Adjustment>,
+) -> Result<(), ProviderError> {
+    if !target.rules.image_detail && forget_detail(messages) {
+        adjustments.push(Adjustment::omitted("detail", "the format has no such setting for a picture"));
+    }
     for message in messages {
         let is_result = message.role == Role::Tool;
         for part in &mut message.content {
@@ -19,16 +27,35 @@ pub(super) fn fit_media(messages: &mut [Message], target: &RequestTarget<'_>) ->
     Ok(())
 }
 
+/// Takes out how closely pictures are to be looked at; says whether any picture said so.
+fn forget_detail(messages: &mut [Message]) -> bool {
+    let parts = messages.iter_mut().flat_map(|message| &mut message.content);
+    let details = parts.filter_map(|part| match part {
+        Part::Image { detail, .. } => detail.take(),
+        _ => None,
+    });
+    details.count() > 0
+}
+
 fn fit_part(part: &mut Part, is_result: bool, target: &RequestTarget<'_>) -> Result<(), ProviderError> {
     let (rules, origin) = (&target.rules, &target.origin);
+    if let Part::Image { source, .. } | Part::File { source, .. } | Part::Audio { source } = &*part {
+        check_address(source, target)?;
+        if is_video(source) && !rules.video && !target.quirks.video_url {
+            if !is_result {
+                return Err(unsendable(format!("`{origin}` takes no video; send pictures of it, or a text")));
+            }
+            *part = Part::text("(The tool gave a video, which this model cannot watch.)");
+        }
+    }
     match part {
         Part::Text { .. } | Part::Reasoning(_) => {}
         // A tool's picture is no wish of the caller; a model that reads none is told of it.
         Part::Image { .. } if is_result && !target.can(Capability::Images) => {
             *part = Part::text("(The tool showed a picture, which this model cannot read.)");
         }
-        Part::Image { source: Source::Data { mime, .. } } => {
-            *mime = media_type(mime);
+        Part::Image { source: Source::Data { mime, .. }, .. } => {
+            *mime = normalise_media_type(mime);
             if !rules.images.is_empty() && !rules.images.contains(&mime.as_str()) {
                 if is_result {
                     *part = Part::text(format!("(The tool showed a picture of type `{mime}`, which this model cannot read.)"));
@@ -38,13 +65,13 @@ fn fit_part(part: &mut Part, is_result: bool, target: &RequestTarget<'_>) -> Res
             }
         }
         Part::File { source: Source::Data { mime, data }, name } => {
-            *mime = media_type(mime);
-            if rules.files.is_empty() || rules.files.contains(&mime.as_str()) {
+            *mime = normalise_media_type(mime);
+            if rules.files.is_empty() || rules.files.contains(&mime.as_str()) || mime.starts_with("video/") {
                 return Ok(());
             }
             if mime.starts_with("image/") {
                 let source = Source::Data { mime: mime.clone(), data: std::mem::take(data) };
-                *part = Part::Image { source };
+                *part = Part::image(source);
                 return fit_part(part, is_result, target);
             }
             let text = is_text(mime).then(|| STANDARD.decode(data.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok())).flatten();
@@ -65,15 +92,20 @@ fn fit_part(part: &mut Part, is_result: bool, target: &RequestTarget<'_>) -> Res
     Ok(())
 }
 
-/// A media type without parameters, in lower case, by its registered name.
-fn media_type(given: &str) -> String {
-    let bare = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match bare.as_str() {
-        "image/jpg" | "image/pjpeg" => "image/jpeg".to_owned(),
-        "image/x-png" => "image/png".to_owned(),
-        "application/x-pdf" => "application/pdf".to_owned(),
-        _ => bare,
+/// Whether the server can fetch what stands at an address.
+fn check_address(source: &Source, target: &RequestTarget<'_>) -> Result<(), ProviderError> {
+    let Source::Url { url, .. } = source else { return Ok(()) };
+    let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let (schemes, origin) = (target.rules.url_schemes, &target.origin);
+    if schemes.is_empty() || schemes.contains(&scheme.as_str()) {
+        return Ok(());
     }
+    let wanted: Vec<String> = schemes.iter().map(|scheme| format!("`{scheme}:`")).collect();
+    Err(unsendable(format!("`{origin}` fetches nothing from `{scheme}:` addresses; send the data itself, or one of {}", wanted.join(", "))))
+}
+
+fn is_video(source: &Source) -> bool {
+    source.media_type().is_some_and(|mime| mime.starts_with("video/"))
 }
 
 fn is_text(media_type: &str) -> bool {

@@ -82,7 +82,7 @@ pub(super) fn prepare(chat: &ChatRequest, target: &RequestTarget<'_>) -> Result<
     history::drop_foreign_state(&mut request.messages, &target.origin);
     history::pair_results(&mut request.messages);
     history::fit_arguments(&mut request.messages);
-    media::fit_media(&mut request.messages, target)?;
+    media::fit_media(&mut request.messages, target, &mut adjustments)?;
     history::drop_blank_texts(&mut request.messages, &target.rules);
     history::begin_with_user(&mut request.messages, &target.rules);
     history::fit_ids(&mut request.messages, target);

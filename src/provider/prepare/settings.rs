@@ -8,10 +8,11 @@ use crate::provider::quirks::ReasoningStyle;
 pub(super) fn fit_settings(request: &mut ChatRequest, target: &RequestTarget<'_>, adjustments: &mut Vec<Adjustment>) {
     fit_reasoning(request, target, adjustments);
     fit_sampling(request, target, adjustments);
-    let thinks = request.reasoning.as_ref().is_some_and(|reasoning| reasoning.enabled) && target.quirks.reasoning != ReasoningStyle::None;
+    let thinks = request.reasoning.as_ref().is_some_and(|reasoning| reasoning.enabled) && target.quirks.reasoning == ReasoningStyle::Usual;
     if thinks && target.rules.signed_thoughts && request.tool_choice == ToolChoice::Required && !request.tools.is_empty() {
         request.tool_choice = ToolChoice::Auto;
-        adjustments.push(Adjustment::omitted("toolCallStrategy", "a model that thinks cannot be made to call a tool"));
+        adjustments
+            .push(Adjustment::omitted("toolCallStrategy", "a model that thinks within a token budget cannot be made to call a tool"));
     }
 }
 

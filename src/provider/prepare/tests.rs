@@ -13,8 +13,11 @@ const STRICT: WireRules = WireRules {
     user_first: true,
     no_blank_text: true,
     images: &["image/png", "image/jpeg"],
+    image_detail: false,
     files: &["application/pdf"],
     audio: false,
+    video: false,
+    url_schemes: WireRules::WEB,
     json: JsonSupport::Native,
     unknown_settings: &["seed"],
     signed_thoughts: true,
@@ -140,13 +143,17 @@ fn media_are_normalised_converted_or_refused() {
             .map_err(|error| error.message.clone())
     };
     let data = |mime: &str, data: &str| Source::Data { mime: mime.into(), data: data.into() };
-    let image = |mime: &str| Part::Image { source: data(mime, "AAAA") };
+    let image = |mime: &str| Part::image(data(mime, "AAAA"));
     let file = |mime: &str, body: &str| Part::File { name: Some("a".into()), source: data(mime, body) };
     assert_eq!(with(image("IMAGE/JPG;name=a")), Ok(image("image/jpeg")));
     assert!(with(image("image/tiff")).unwrap_err().contains("image/tiff"));
     assert_eq!(with(file("text/csv", "YSxi")), Ok(Part::text("a:\na,b")));
     assert_eq!(with(file("application/pdf", "AAAA")), Ok(file("application/pdf", "AAAA")));
     assert!(with(file("application/zip", "AAAA")).is_err());
+    assert!(with(file("video/mp4", "AAAA")).unwrap_err().contains("video"));
+    let remote = |url: &str| Part::image(Source::remote(url));
+    assert_eq!(with(remote("https://a.example/b.png")), Ok(remote("https://a.example/b.png")));
+    assert!(with(remote("gs://bucket/b.png")).unwrap_err().contains("`gs:`"));
     assert!(with(Part::Audio { source: data("audio/wav", "AAAA") }).is_err());
 }
 

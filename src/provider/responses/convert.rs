@@ -96,14 +96,14 @@ fn plain(role: &'static str, content: Content) -> InputItem {
 fn content_part(part: &Part) -> Option<ContentPart> {
     match part {
         Part::Text { text } => Some(ContentPart::InputText { text: text.clone() }),
-        Part::Image { source } => Some(ContentPart::InputImage { image_url: source.to_url() }),
+        Part::Image { source, detail } => Some(ContentPart::InputImage { image_url: source.to_url(), detail: *detail }),
         Part::File { name, source } => Some(match source {
             Source::Data { mime, .. } => ContentPart::InputFile {
                 filename: Some(name.clone().unwrap_or_else(|| default_file_name(mime).to_owned())),
                 file_data: Some(source.to_url()),
                 file_url: None,
             },
-            Source::Url { url } => ContentPart::InputFile { filename: None, file_data: None, file_url: Some(url.clone()) },
+            Source::Url { url, .. } => ContentPart::InputFile { filename: None, file_data: None, file_url: Some(url.clone()) },
         }),
         Part::Audio { .. } | Part::Reasoning(_) => None,
     }

@@ -85,13 +85,13 @@ fn folded(events: &[ModelEvent]) -> (String, Vec<String>, Option<Finish>) {
 fn a_whole_conversation_is_written() {
     let calls = [call("c1"), call("c2")];
     let mut user = Message::user("Look:");
-    user.content.push(Part::Image { source: Source::from_url("data:image/png;base64,AAAA") });
+    user.content.push(Part::image(Source::from_url("data:image/png;base64,AAAA")));
     user.content.push(Part::File { name: Some("a.pdf".into()), source: Source::from_url("data:application/pdf;base64,BBBB") });
     user.content.push(Part::File { name: None, source: Source::from_url("https://h/b.pdf") });
     let mut asked = Message::assistant("On it.");
     asked.tool_calls = calls.to_vec();
     let mut shown = Message::tool(&calls[1], "seen");
-    shown.content.push(Part::Image { source: Source::from_url("https://h/i.png") });
+    shown.content.push(Part::image(Source::from_url("https://h/i.png")));
     let chat = ChatRequest {
         messages: vec![Message::system("Be brief."), user, asked, Message::tool(&calls[0], "42"), shown],
         tools: vec![ToolSpec { name: "get".into(), description: "Gets.".into(), parameters: json!({ "type": "object" }) }],

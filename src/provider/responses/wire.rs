@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::provider::chat::ImageDetail;
+
 #[derive(Debug, Serialize)]
 pub(super) struct Request {
     pub model: String,
@@ -70,6 +72,8 @@ pub(super) enum ContentPart {
     },
     InputImage {
         image_url: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<ImageDetail>,
     },
     InputFile {
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -72,14 +72,14 @@ async fn messages_of_every_dialect_reach_the_model(world: Arc<World>) {
 
 async fn messages_that_no_model_reads_are_refused(world: Arc<World>) {
     let node = world.node();
-    let video = json!({ "role": "user", "content": [
-        { "type": "text", "text": "See:" }, { "type": "video_url", "video_url": { "url": "https://a.example/b.mp4" } },
+    let hologram = json!({ "role": "user", "content": [
+        { "type": "text", "text": "See:" }, { "type": "hologram", "hologram": "x" },
     ] });
     let hi = json!({ "role": "user", "content": "hi" });
     let mut literal = ask("p", "x");
-    literal["config"]["previousMessages"] = json!([hi, video, "{{more}}"]);
+    literal["config"]["previousMessages"] = json!([hi, hologram, "{{more}}"]);
     let cases = [
-        (agent(json!([hi, video])), vec!["/messages/1/content/1/type"]),
+        (agent(json!([hi, hologram])), vec!["/messages/1/content/1/type"]),
         (agent(json!([hi, { "role": "user", "content": "" }])), vec!["/messages/1/content"]),
         (agent(json!([{ "role": "user", "content": [{ "type": "image", "image": "" }] }])), vec!["/messages/0/content/0/image"]),
         (agent(json!([{ "role": "critic", "content": "x" }])), vec!["/messages/0/role"]),
@@ -92,7 +92,7 @@ async fn messages_that_no_model_reads_are_refused(world: Arc<World>) {
     // A flow is asked what its prompts are sent; its other steps may read anything.
     let prompt = |config: Value| {
         let mut body = flow(json!([{ "id": "p", "type": "prompt", "config": config }]));
-        body["messages"] = json!([video]);
+        body["messages"] = json!([hologram]);
         body
     };
     let sent = prompt(json!({ "model": "local/echo", "userPrompt": "x", "previousMessages": "{{messages}}" }));
@@ -101,13 +101,13 @@ async fn messages_that_no_model_reads_are_refused(world: Arc<World>) {
     assert_eq!(node.result(&unsent).await["success"], true);
     // What only templates bring fails the step.
     let mut late = prompt(json!({ "model": "local/echo", "userPrompt": "x", "previousMessages": "{{said}}" }));
-    late["inputs"] = json!({ "said": [video] });
+    late["inputs"] = json!({ "said": [hologram] });
     assert_eq!(node.dispatch(&late).await.step("p")["code"], "invalid_messages");
     let paused = node.dispatch(&flow(json!([ask_with("work", "call look {}", json!({ "runtimeTools": [local("look")] }))]))).await;
-    let resume = json!({ "executionId": paused.run(), "toolOutputs": { "look": 1 }, "messages": [video] });
+    let resume = json!({ "executionId": paused.run(), "toolOutputs": { "look": 1 }, "messages": [hologram] });
     let refused = node.post("/v1/dispatch/resume").json(&resume).refused(422, "validation_failed").await;
     assert_eq!(refused.pointers(), ["/messages/0/content/1/type"]);
-    let resume = json!({ "executionId": paused.run(), "continuation": { "toolOutputs": { "look": 1 }, "messages": [video] } });
+    let resume = json!({ "executionId": paused.run(), "continuation": { "toolOutputs": { "look": 1 }, "messages": [hologram] } });
     let refused = node.post("/v1/dispatch/continue").json(&resume).refused(422, "validation_failed").await;
     assert_eq!(refused.pointers(), ["/continuation/messages/0/content/1/type"]);
     assert_eq!(node.resume(&paused.run(), json!({ "look": 1 })).await.last().kind, "execution_complete");

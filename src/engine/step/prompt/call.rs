@@ -40,7 +40,7 @@ pub fn show_cached(prompt: &Prompt, context: &StepContext<'_>, completion: &Comp
     if prompt.show && !completion.text.is_empty() {
         show.text(completion.text.clone());
     }
-    show.close();
+    show.keep();
 }
 
 /// [`make`], of whose answer the log tells nothing while it comes.
@@ -65,8 +65,7 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
         match piece {
             Ok(Piece::Done(completion)) => {
                 failpoint::hit("model.after");
-                show.close();
-                show.pictures.clear();
+                show.keep();
                 show.tell_sources();
                 stream.book(completion.cost, &completion.total_usage());
                 stream.ended = true;
@@ -244,8 +243,8 @@ struct Shown<'c, 'a> {
     turn: u32,
     text: Option<(String, String)>,
     reasoning: Option<(String, String)>,
-    /// Shown already; void with the rest.
-    pictures: Vec<String>,
+    /// Blocks of this attempt that ended; a failure makes them void too.
+    ended: Vec<String>,
     /// Told when the answer is whole.
     cited: Vec<Citation>,
     blocks: u32,
@@ -263,7 +262,7 @@ impl<'c, 'a> Shown<'c, 'a> {
             turn,
             text: None,
             reasoning: None,
-            pictures: Vec::new(),
+            ended: Vec::new(),
             cited: Vec::new(),
             blocks: 0,
             visible,
@@ -366,6 +365,7 @@ impl Shown<'_, '_> {
 
     fn close_reasoning(&mut self) {
         if let Some((id, text)) = self.reasoning.take() {
+            self.ended.push(id.clone());
             self.context.emit(Event::ReasoningComplete { id, text, scope: "turn".into() });
         }
     }
@@ -374,14 +374,21 @@ impl Shown<'_, '_> {
     fn close(&mut self) {
         self.close_reasoning();
         if let Some((id, text)) = self.text.take() {
+            self.ended.push(id.clone());
             self.context.emit(Event::TextComplete { id, text });
         }
+    }
+
+    /// Ends the open blocks of an answer that came to its end: nothing makes them void any more.
+    fn keep(&mut self) {
+        self.close();
+        self.ended.clear();
     }
 
     fn picture(&mut self, media_type: String, data: String) {
         self.close();
         let id = self.block("media");
-        self.pictures.push(id.clone());
+        self.ended.push(id.clone());
         let (role, tool_call_id) = ("assistant".into(), None);
         self.context.emit(Event::MediaStart { id: id.clone(), media_type: media_type.clone(), role, tool_call_id });
         self.context.emit(Event::MediaComplete { id, media_type, data, tool_call_id: None });
@@ -401,11 +408,11 @@ impl Shown<'_, '_> {
         }
     }
 
-    /// Says that the open blocks are void: they never end as if they were whole.
+    /// Says that all blocks of this attempt are void. Open ones never end as if they were whole.
     fn void(&mut self, reason: &str) {
         self.cited.clear();
         let open = [self.reasoning.take(), self.text.take()].into_iter().flatten().map(|(id, _)| id);
-        let blocks: Vec<String> = open.chain(std::mem::take(&mut self.pictures)).collect();
+        let blocks: Vec<String> = std::mem::take(&mut self.ended).into_iter().chain(open).collect();
         if blocks.is_empty() {
             return;
         }

@@ -2,7 +2,7 @@
 
 use super::part::{ContentItem, problem};
 use crate::error::Problem;
-use crate::provider::{Part, Source};
+use crate::provider::{Part, Source, media_type_of_name, normalise_media_type};
 
 /// What a part says that it holds. Its media type decides where it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,22 +17,17 @@ const UNTYPED: &str = "application/octet-stream";
 
 /// Reads a URL, a `data:` URL or base64. `pointer` is where it stands in its part.
 pub fn read_media(given: &str, mime: Option<&str>, name: Option<&str>, kind: MediaKind, pointer: &str) -> Result<ContentItem, Problem> {
-    let mime = mime.map(Source::normalise_mime).filter(|mime| !mime.is_empty() && !mime.contains('*'));
+    let mime = mime.map(normalise_media_type).filter(|mime| !mime.is_empty() && !mime.contains('*'));
     let source = read_source(given.trim(), mime.as_deref(), name, pointer)?;
-    let known = match &source {
-        Source::Data { mime, .. } => Some(mime.clone()),
-        Source::Url { url } => mime.or_else(|| mime_of_name(url.split(['?', '#']).next().unwrap_or_default()).map(str::to_owned)),
-    };
-    let known = known.filter(|mime| mime != UNTYPED);
-    let kind = match known.as_deref().map(|mime| mime.split('/').next().unwrap_or_default()) {
+    let known = source.media_type().filter(|mime| *mime != UNTYPED);
+    let kind = match known.map(|mime| mime.split('/').next().unwrap_or_default()) {
         Some("image") => MediaKind::Image,
         Some("audio") => MediaKind::Audio,
-        Some("video") => return Err(problem(pointer, "video cannot be sent to a model; send pictures of it, or a text")),
         Some(_) => MediaKind::File,
         None => kind,
     };
     Ok(ContentItem::Content(match kind {
-        MediaKind::Image => Part::Image { source },
+        MediaKind::Image => Part::image(source),
         MediaKind::Audio => Part::Audio { source },
         MediaKind::File => Part::File { name: name.map(str::to_owned), source },
     }))
@@ -44,7 +39,7 @@ fn read_source(given: &str, mime: Option<&str>, name: Option<&str>, pointer: &st
     }
     let scheme = given.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
-        Some("http" | "https") => Ok(Source::Url { url: given.to_owned() }),
+        Some("http" | "https" | "gs" | "s3") => Ok(Source::Url { url: given.to_owned(), mime: mime.map(str::to_owned) }),
         Some("data") => match Source::from_url(given) {
             Source::Data { mime: own, data } => {
                 let mime = mime.filter(|_| own == UNTYPED).map_or(own, str::to_owned);
@@ -52,10 +47,10 @@ fn read_source(given: &str, mime: Option<&str>, name: Option<&str>, pointer: &st
             }
             Source::Url { .. } => Err(problem(pointer, "the `data:` URL has no comma before its data")),
         },
-        Some(_) => Err(problem(pointer, "expected a URL that begins with `https:` or `data:`, or base64")),
+        Some(_) => Err(problem(pointer, "expected a URL that begins with `https:`, `gs:`, `s3:` or `data:`, or base64")),
         None => {
             let Source::Data { data, .. } = Source::from_base64(UNTYPED, given) else { return Err(not_base64(pointer)) };
-            let mime = mime.filter(|mime| *mime != UNTYPED).or_else(|| mime_of_bytes(&data)).or_else(|| mime_of_name(name?)).or(mime);
+            let mime = mime.filter(|mime| *mime != UNTYPED).or_else(|| mime_of_bytes(&data)).or_else(|| media_type_of_name(name?)).or(mime);
             let unknown = "the media type is not known; name it beside the data, for example `\"mediaType\": \"image/png\"`";
             base64_source(mime.ok_or_else(|| problem(pointer, unknown))?.to_owned(), data, pointer)
         }
@@ -98,36 +93,5 @@ fn mime_of_bytes(base64: &str) -> Option<&'static str> {
         (true, "RUJQ") => Some("image/webp"),
         (true, "QVZF") => Some("audio/wav"),
         _ => None,
-    })
-}
-
-/// The media type that the ending of a file's name tells.
-fn mime_of_name(name: &str) -> Option<&'static str> {
-    let ending = name.rsplit('/').next()?.rsplit_once('.')?.1.to_ascii_lowercase();
-    Some(match ending.as_str() {
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "gif" => "image/gif",
-        "webp" => "image/webp",
-        "heic" => "image/heic",
-        "pdf" => "application/pdf",
-        "txt" | "log" => "text/plain",
-        "md" => "text/markdown",
-        "csv" => "text/csv",
-        "html" | "htm" => "text/html",
-        "json" => "application/json",
-        "xml" => "application/xml",
-        "docx" => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        "xlsx" => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-        "pptx" => "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-        "mp3" => "audio/mpeg",
-        "wav" => "audio/wav",
-        "ogg" => "audio/ogg",
-        "flac" => "audio/flac",
-        "m4a" => "audio/mp4",
-        "mp4" | "m4v" => "video/mp4",
-        "mov" => "video/quicktime",
-        "webm" => "video/webm",
-        _ => return None,
     })
 }

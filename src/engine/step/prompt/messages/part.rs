@@ -3,11 +3,12 @@
 //! [`read_part`] turns one part into a [`ContentItem`]. A part that cannot be sent to a model is a [`Problem`] whose pointer begins at
 //! the part.
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::media::{MediaKind, read_media};
 use crate::error::Problem;
-use crate::provider::{Part, Source, ToolCall};
+use crate::provider::{ImageDetail, Part, Source, ToolCall, media_type_of_name};
 
 /// What one content part of a caller's message holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +72,7 @@ pub fn read_part(value: &Value) -> Result<ContentItem, Problem> {
         "step-start" => Ok(ContentItem::StepBoundary),
         "image" | "image-data" | "image-url" => read_image(map),
         "image_url" | "input_image" => read_image_url(map),
+        "document_url" | "video_url" => read_addressed_file(map, kind),
         "file" | "file-data" | "file-url" | "media" => read_file(map),
         "input_file" => read_uploaded_file(map),
         "document" => match map.get("source") {
@@ -159,14 +161,54 @@ fn read_image(map: &Map<String, Value>) -> Result<ContentItem, Problem> {
 /// Reads `image_url`, an object with a `url` or the URL itself.
 fn read_image_url(map: &Map<String, Value>) -> Result<ContentItem, Problem> {
     match map.get("image_url") {
-        Some(Value::String(url)) => read_media(url, None, None, MediaKind::Image, "/image_url"),
+        Some(Value::String(url)) => {
+            let detail = image_detail(map)?;
+            Ok(with_detail(read_media(url, None, None, MediaKind::Image, "/image_url")?, detail))
+        }
         Some(Value::Object(image)) => {
             let url = required(image, "url").map_err(|problem| problem.under("/image_url"))?;
-            read_media(url, None, None, MediaKind::Image, "/image_url/url")
+            let detail = image_detail(image).map_err(|problem| problem.under("/image_url"))?;
+            Ok(with_detail(read_media(url, None, None, MediaKind::Image, "/image_url/url")?, detail))
         }
         _ if map.contains_key("file_id") => Err(foreign_file("/file_id")),
         _ => Err(problem("/image_url", "expected a URL, or an object with a `url`")),
     }
+}
+
+/// How closely a picture is to be looked at, as OpenAI's formats say it.
+fn image_detail(map: &Map<String, Value>) -> Result<Option<ImageDetail>, Problem> {
+    match map.get("detail") {
+        None | Some(Value::Null) => Ok(None),
+        Some(given) => match ImageDetail::deserialize(given) {
+            Ok(detail) => Ok(Some(detail)),
+            Err(_) => Err(problem("/detail", "expected `auto`, `low`, `high` or `original`")),
+        },
+    }
+}
+
+fn with_detail(item: ContentItem, wanted: Option<ImageDetail>) -> ContentItem {
+    match item {
+        ContentItem::Content(Part::Image { source, .. }) => ContentItem::Content(Part::Image { source, detail: wanted }),
+        other => other,
+    }
+}
+
+/// Reads `document_url` (Mistral) and `video_url` (OpenRouter, vLLM): the URL itself, or an object with a `url`.
+fn read_addressed_file(map: &Map<String, Value>, kind: &str) -> Result<ContentItem, Problem> {
+    let name = text(map, &["document_name"]);
+    let (url, pointer) = match map.get(kind) {
+        Some(Value::Object(file)) => (required(file, "url").map_err(|problem| problem.under(&format!("/{kind}")))?, format!("/{kind}/url")),
+        _ => (required(map, kind)?, format!("/{kind}")),
+    };
+    // The part's type tells what an address without an ending does not.
+    let mime = if media_type_of_name(url).is_some() {
+        None
+    } else if kind == "video_url" {
+        Some("video/mp4")
+    } else {
+        Some("application/pdf")
+    };
+    read_media(url, mime, name, MediaKind::File, &pointer)
 }
 
 fn read_file(map: &Map<String, Value>) -> Result<ContentItem, Problem> {

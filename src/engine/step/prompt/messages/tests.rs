@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::read::{check_literal_messages, check_messages, read_messages};
-use crate::provider::{Message, Part, Role, Source};
+use crate::provider::{ImageDetail, Message, Part, Role, Source};
 
 const PNG: &str = "iVBORw0KGgo=";
 const PDF: &str = "JVBERi0xLjQ=";
@@ -13,11 +13,11 @@ fn data(mime: &str, data: &str) -> Source {
 }
 
 fn link(url: &str) -> Source {
-    Source::Url { url: url.into() }
+    Source::remote(url)
 }
 
 fn image() -> Part {
-    Part::Image { source: data("image/png", PNG) }
+    Part::image(data("image/png", PNG))
 }
 
 fn pdf(name: Option<&str>) -> Part {
@@ -37,14 +37,14 @@ fn parts_of_every_dialect_are_read() {
         (json!({ "type": "text", "text": "a" }), Part::text("a")),
         (json!({ "type": "input_text", "text": "a" }), Part::text("a")),
         (json!({ "text": "a" }), Part::text("a")),
-        (json!({ "type": "image_url", "image_url": { "url": png_url, "detail": "low" } }), image()),
-        (json!({ "type": "image_url", "image_url": png_url }), image()),
-        (json!({ "type": "input_image", "image_url": "https://a.example/b.png" }), Part::Image { source: link("https://a.example/b.png") }),
-        (json!({ "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": PNG } }), image()),
         (
-            json!({ "type": "image", "source": { "type": "url", "url": "https://a.example/b" } }),
-            Part::Image { source: link("https://a.example/b") },
+            json!({ "type": "image_url", "image_url": { "url": png_url, "detail": "low" } }),
+            Part::Image { source: data("image/png", PNG), detail: Some(ImageDetail::Low) },
         ),
+        (json!({ "type": "image_url", "image_url": png_url }), image()),
+        (json!({ "type": "input_image", "image_url": "https://a.example/b.png" }), Part::image(link("https://a.example/b.png"))),
+        (json!({ "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": PNG } }), image()),
+        (json!({ "type": "image", "source": { "type": "url", "url": "https://a.example/b" } }), Part::image(link("https://a.example/b"))),
         (json!({ "type": "image", "image": PNG, "mimeType": "image/png" }), image()),
         (json!({ "type": "image", "image": PNG, "mediaType": "IMAGE/PNG; x=1" }), image()),
         (json!({ "type": "image", "image": PNG }), image()),
@@ -73,8 +73,19 @@ fn parts_of_every_dialect_are_read() {
         (json!({ "inlineData": { "mimeType": "image/png", "data": PNG } }), image()),
         (json!({ "inline_data": { "mime_type": "application/pdf", "data": PDF } }), pdf(None)),
         (
-            json!({ "fileData": { "mimeType": "image/png", "fileUri": "https://a.example/b" } }),
-            Part::Image { source: link("https://a.example/b") },
+            json!({ "fileData": { "mimeType": "image/png", "fileUri": "gs://bucket/b" } }),
+            Part::image(Source::Url { url: "gs://bucket/b".into(), mime: Some("image/png".into()) }),
+        ),
+        (
+            json!({ "type": "video_url", "video_url": { "url": "https://a.example/b.mp4" } }),
+            Part::File { name: None, source: link("https://a.example/b.mp4") },
+        ),
+        (
+            json!({ "type": "document_url", "document_url": "https://a.example/b", "document_name": "B" }),
+            Part::File {
+                name: Some("B".into()),
+                source: Source::Url { url: "https://a.example/b".into(), mime: Some("application/pdf".into()) },
+            },
         ),
     ];
     for (given, wanted) in cases {
@@ -243,8 +254,11 @@ fn what_cannot_be_sent_is_named() {
         (json!({ "role": "system", "content": [{ "type": "image", "image": PNG }] }), "/content/0"),
         (json!({ "role": "tool", "content": "5" }), "/tool_call_id"),
         (user(json!(7)), "/content/0"),
-        (user(json!({ "type": "video_url", "video_url": { "url": "https://a.example/b.mp4" } })), "/content/0/type"),
-        (user(json!({ "type": "file", "data": "AAAA", "mediaType": "video/mp4" })), "/content/0/data"),
+        (user(json!({ "type": "video_url", "video_url": {} })), "/content/0/video_url/url"),
+        (
+            user(json!({ "type": "image_url", "image_url": { "url": "https://a.example/b.png", "detail": "close" } })),
+            "/content/0/image_url/detail",
+        ),
         (user(json!({ "type": "hologram" })), "/content/0/type"),
         (user(json!({ "type": "image", "image": "" })), "/content/0/image"),
         (user(json!({ "type": "image", "image": "ftp://a.example/b.png" })), "/content/0/image"),
