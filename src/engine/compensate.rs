@@ -54,8 +54,8 @@ impl RunContext {
         if self.memory.lock().journal.contains_key(VARS) {
             return Ok(());
         }
-        let mut vars = self.computed(tree).await.map_err(|error| failure("vars_failed", format!("`vars` failed: {error}")))?;
-        self.redactor.value(&mut vars);
+        let vars = self.computed(tree).await.map_err(|error| failure("vars_failed", format!("`vars` failed: {error}")))?;
+        let vars = self.redactor.redact_value(vars).await;
         self.record(VARS, Outcome::Done(vars.clone()));
         self.memory.lock().set("vars", vars);
         Ok(())

@@ -403,10 +403,17 @@ impl<'a> StepContext<'a> {
             self.settle().await;
         }
         failpoint::hit("effect.before");
-        let result = self.outside(act()).await.map(|result| self.run.without_secrets(result));
+        // As the journal keeps it: what comes after sees no more than what comes after a restart.
+        let result = match self.outside(act()).await {
+            Ok(result) => Ok(self.run.redactor.redact_typed(result).await),
+            Err(interrupt) => Err(interrupt),
+        };
         failpoint::hit("effect.after");
         match &result {
-            Ok(value) => self.record_done(key, value),
+            Ok(value) => {
+                self.announce();
+                self.run.record_clean(key, Outcome::Done(serde_json::to_value(value).unwrap_or_default()));
+            }
             Err(Interrupt::Fail(failure)) if class == Effect::Once && failure.fate_unknown => {
                 self.settle_unknown(key).await?;
             }
@@ -617,29 +624,20 @@ impl RunContext {
 
     /// Appends an event, with every known secret removed.
     pub(super) fn emit(&self, event: Event) {
-        if self.redactor.is_empty() || event.is_delta() {
-            self.log.emit(&event);
-            return;
-        }
-        let mut value = serde_json::to_value(&event).unwrap_or_default();
-        self.redactor.value(&mut value);
-        self.log.emit(&serde_json::from_value(value).unwrap_or(event));
-    }
-
-    /// A result as the journal keeps it: what comes after sees no more than what comes after a restart.
-    fn without_secrets<T: Serialize + DeserializeOwned>(&self, result: T) -> T {
-        if self.redactor.is_empty() {
-            return result;
-        }
-        let mut value = serde_json::to_value(&result).unwrap_or_default();
-        self.redactor.value(&mut value);
-        serde_json::from_value(value).unwrap_or(result)
+        // The deltas of a text are too short to be searched.
+        let event = if event.is_delta() { event } else { self.redactor.typed(event) };
+        self.log.emit(&event);
     }
 
     pub(super) fn record(&self, key: &str, mut outcome: Outcome) {
         if let Outcome::Done(value) | Outcome::Failed(value) = &mut outcome {
-            self.redactor.value(value);
+            self.redactor.strings(value);
         }
+        self.record_clean(key, outcome);
+    }
+
+    /// [`RunContext::record`] of an outcome that has no secrets.
+    fn record_clean(&self, key: &str, outcome: Outcome) {
         let before = {
             let mut memory = self.memory.lock();
             memory.weight += weight(&outcome);

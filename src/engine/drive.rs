@@ -395,9 +395,8 @@ impl RunContext {
     /// What a run that has come to its end gives.
     async fn output(&self) -> Result<Option<Value>, Failure> {
         let Some(tree) = self.plan.workflow.as_ref().and_then(|workflow| workflow.output.as_ref()) else { return Ok(self.final_output()) };
-        let mut output = self.computed(tree).await.map_err(|error| failure("response_failed", format!("`response` failed: {error}")))?;
-        self.redactor.value(&mut output);
-        Ok(Some(output))
+        let output = self.computed(tree).await.map_err(|error| failure("response_failed", format!("`response` failed: {error}")))?;
+        Ok(Some(self.redactor.redact_value(output).await))
     }
 
     /// The output of the last step, in display order, that completed with one.

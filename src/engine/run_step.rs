@@ -58,7 +58,7 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
         let result = attempt(&context).await;
         failpoint::hit("step.end");
         let failure = match result.and_then(judged) {
-            Ok(output) => return Ended::Settled(complete(&context, output, started_at, made)),
+            Ok(output) => return Ended::Settled(complete(&context, output, started_at, made).await),
             Err(Interrupt::Suspend) => return Ended::Suspended,
             Err(Interrupt::Fail(failure)) => failure,
         };
@@ -231,9 +231,9 @@ pub(super) fn dollars(nano: u64) -> f64 {
     nano as f64 / 1e9
 }
 
-fn complete(context: &StepContext<'_>, mut output: StepOutput, started_at: Timestamp, retries: u32) -> StepRecord {
+async fn complete(context: &StepContext<'_>, mut output: StepOutput, started_at: Timestamp, retries: u32) -> StepRecord {
     let run = context.run;
-    run.redactor.value(&mut output.value);
+    output.value = run.redactor.redact_value(std::mem::take(&mut output.value)).await;
     let record = StepRecord {
         output: output.value.clone(),
         variables: output.variables,

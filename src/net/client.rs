@@ -75,6 +75,7 @@ impl Egress {
             headers: request.header_map()?,
             method: request.method.clone(),
             body: request.body.clone(),
+            body_is_secret: request.body_is_secret,
             trust: request.trust,
         };
         let end = self.0.clock.instant() + request.deadlines.total;
@@ -141,6 +142,7 @@ struct Hop {
     headers: HeaderMap,
     method: Method,
     body: Option<bytes::Bytes>,
+    body_is_secret: bool,
     trust: Trust,
 }
 
@@ -169,6 +171,9 @@ impl Hop {
             }
         }
         if next.origin() != self.url.origin() {
+            if self.body_is_secret && self.body.is_some() {
+                return Err(Error::new(ErrorKind::SecretRedirect, &origin(&self.url)));
+            }
             self.headers =
                 self.headers.iter().filter(|(name, value)| !is_credential(name, value)).map(|(n, v)| (n.clone(), v.clone())).collect();
             self.trust = Trust::Judged;

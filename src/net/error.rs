@@ -37,6 +37,8 @@ pub enum ErrorKind {
     Cut { why: String },
     /// A redirect that may not be followed, or one too many.
     Redirect { why: &'static str },
+    /// A redirect that keeps the body leads to another origin, and the body holds secrets: they were meant for the first one only.
+    SecretRedirect,
     /// The client could not be built.
     Setup { why: String },
 }
@@ -84,6 +86,7 @@ impl Error {
             ErrorKind::Cut { .. }
                 | ErrorKind::TooLarge { .. }
                 | ErrorKind::Redirect { .. }
+                | ErrorKind::SecretRedirect
                 | ErrorKind::Timeout { phase: Phase::FirstByte | Phase::BetweenChunks | Phase::Total, .. }
         );
         Self { kind, origin: origin.to_owned(), sent }
@@ -115,7 +118,7 @@ impl Error {
             ErrorKind::Timeout { .. } => "timeout",
             ErrorKind::TooLarge { .. } => "response_too_large",
             ErrorKind::Cut { .. } => "connection_cut",
-            ErrorKind::Redirect { .. } => "redirect_refused",
+            ErrorKind::Redirect { .. } | ErrorKind::SecretRedirect => "redirect_refused",
             ErrorKind::Setup { .. } => "egress_unavailable",
         }
     }
@@ -150,6 +153,9 @@ impl fmt::Display for Error {
             ErrorKind::TooLarge { limit } => write!(f, "the answer of {place} is larger than {limit} bytes"),
             ErrorKind::Cut { why } => write!(f, "the connection to {place} was cut: {why}"),
             ErrorKind::Redirect { why } => write!(f, "{place} redirects: {why}"),
+            ErrorKind::SecretRedirect => {
+                write!(f, "{place} redirects to another origin, and the request's body holds secrets; set `url` to the final address")
+            }
             ErrorKind::Setup { why } => write!(f, "the HTTP client cannot be built: {why}"),
         }
     }
@@ -173,9 +179,11 @@ impl std::error::Error for Blocked {}
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match error.kind {
-            ErrorKind::Blocked(_) | ErrorKind::InvalidUrl { .. } | ErrorKind::InvalidHeader { .. } | ErrorKind::Redirect { .. } => {
-                Kind::Invalid
-            }
+            ErrorKind::Blocked(_)
+            | ErrorKind::InvalidUrl { .. }
+            | ErrorKind::InvalidHeader { .. }
+            | ErrorKind::Redirect { .. }
+            | ErrorKind::SecretRedirect => Kind::Invalid,
             ErrorKind::TooLarge { .. } => Kind::TooLarge,
             ErrorKind::Released | ErrorKind::Timeout { .. } | ErrorKind::Connect { .. } | ErrorKind::Tls { .. } | ErrorKind::Cut { .. } => {
                 Kind::Unavailable

@@ -81,6 +81,8 @@ pub struct Request {
     pub url: String,
     pub headers: Vec<(String, HeaderText)>,
     pub body: Option<Bytes>,
+    /// The body holds secrets: a redirect to another origin that would take it along is refused.
+    pub body_is_secret: bool,
     pub trust: Trust,
     pub deadlines: Deadlines,
     /// Limit of the body in bytes, counted after inflation.
@@ -99,6 +101,7 @@ impl Request {
             url: url.into(),
             headers: Vec::new(),
             body: None,
+            body_is_secret: false,
             trust,
             deadlines: Deadlines::default(),
             max_bytes: DEFAULT_MAX_BYTES,

@@ -266,7 +266,7 @@ impl From<net::Error> for ProviderError {
                 Phase::BetweenChunks => Class::TimeoutStall,
                 Phase::Total => Class::TimeoutTotal,
             },
-            ErrorKind::TooLarge { .. } | ErrorKind::Redirect { .. } => Class::Malformed,
+            ErrorKind::TooLarge { .. } | ErrorKind::Redirect { .. } | ErrorKind::SecretRedirect => Class::Malformed,
             ErrorKind::Cut { .. } => Class::Cut,
         };
         let mut failure = Self::new(class, error.to_string());

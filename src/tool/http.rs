@@ -87,6 +87,15 @@ enum BodyTemplate {
     Json(TemplateTree),
 }
 
+impl BodyTemplate {
+    fn uses_secrets(&self) -> bool {
+        match self {
+            Self::Text(template) => template.uses_secrets(),
+            Self::Json(tree) => tree.uses_secrets(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum AuthTemplate {
     Bearer(Template),
@@ -338,6 +347,7 @@ impl HttpTemplate {
                 request = request.header("content-type", if json { "application/json" } else { "text/plain; charset=utf-8" });
             }
             request.body = Some(Bytes::from(body));
+            request.body_is_secret = self.body.as_ref().is_some_and(BodyTemplate::uses_secrets);
         }
         if !matches!(self.method, Method::GET | Method::HEAD) && !has(&request, "idempotency-key") {
             request = request.header("idempotency-key", key);

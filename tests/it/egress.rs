@@ -234,6 +234,27 @@ async fn credentials_stay_with_their_origin() {
 }
 
 #[tokio::test]
+async fn a_body_with_secrets_stays_with_its_origin() {
+    let (one, two) = (Server::start().await, Server::start().await);
+    let egress = door(&[one.rule(), two.rule()]);
+    let post = |url: String, body_is_secret| Request { method: Method::POST, body_is_secret, ..get(url) }.body("canary");
+    for status in [307, 308] {
+        for start in [one.to(&two.url("/echo"), status), one.to(&one.to(&two.url("/echo"), status), 307)] {
+            let error = text(&egress, post(start, true)).await.unwrap_err();
+            assert_eq!((error.kind(), error.code()), (&ErrorKind::SecretRedirect, "redirect_refused"), "{status}");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
+        assert_eq!(two.count(), 0, "nothing reached the other origin");
+        assert_eq!(text(&egress, post(one.to("/echo", status), true)).await.unwrap(), "canary", "within its origin it is followed");
+    }
+    // The next request has no body.
+    text(&egress, post(one.to(&two.url("/echo"), 303), true)).await.unwrap();
+    assert_eq!((two.last().0, two.last().2.as_str()), (Method::GET, ""));
+    text(&egress, post(one.to(&two.url("/echo"), 307), false)).await.unwrap();
+    assert_eq!(two.last().2, "canary", "what is no secret may go there");
+}
+
+#[tokio::test]
 async fn methods_and_bodies_follow_the_status() {
     let one = Server::start().await;
     let egress = door(&[one.rule()]);

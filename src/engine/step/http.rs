@@ -11,6 +11,7 @@ use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::failpoint;
 use crate::model::Step;
+use crate::net::ErrorKind;
 use crate::tool::Effect;
 use crate::tool::http::{HttpAnswer, HttpCall, HttpConfig, HttpTemplate, Mode};
 
@@ -128,9 +129,11 @@ pub(super) async fn send(
 
 /// A failed exchange as a step's failure.
 pub(super) fn net_failure(error: &crate::net::Error) -> StepFailure {
+    // A server that redirects a call has not carried it out: the fate of the effect is known.
+    let is_redirected = error.kind() == &ErrorKind::SecretRedirect;
     StepFailure {
         retryable: error.is_transient(),
-        fate_unknown: error.may_have_been_sent(),
+        fate_unknown: error.may_have_been_sent() && !is_redirected,
         ..StepFailure::new(error.code(), error.to_string())
     }
 }

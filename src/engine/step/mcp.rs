@@ -184,7 +184,14 @@ pub async fn call(invocation: &Invocation<'_>, context: &StepContext<'_>, key: &
                 let (run, arguments) = (context.run.run.to_string(), invocation.arguments.clone());
                 let answer = context.parts().mcp.call(&run, &remote.server, &place, &remote.tool, arguments, with).await;
                 failpoint::hit("tool.after");
-                answer.map_err(|failure| failed(&failure))
+                match answer {
+                    // Redacted as data, so that a number that is a secret does not stay.
+                    Ok(Answer::Result { value, beside }) => {
+                        Ok(Answer::Result { value: context.run.redactor.redact_value(value).await, beside })
+                    }
+                    Ok(answer) => Ok(answer),
+                    Err(failure) => Err(failed(&failure)),
+                }
             })
             .await;
         let (questions, state) = match made {

@@ -15,10 +15,18 @@ use crate::support::world::{Kind, PROVIDER_KEY, World};
 on_both!(
     secrets_stay_with_the_callee,
     fifty_canaries_are_found_nowhere,
+    an_encoded_secret_is_found_as_well,
     a_managed_secret_is_named_by_its_key,
     nothing_runs_without_a_secret_that_cannot_be_opened
 );
-on_one!(Sqlite: a_secret_that_is_missing_stops_the_call, secrets_are_for_calls_only, a_model_does_not_see_what_a_callee_says_back);
+on_one!(
+    Sqlite: a_secret_that_is_missing_stops_the_call,
+    secrets_are_for_calls_only,
+    a_model_does_not_see_what_a_callee_says_back,
+    a_redirect_carries_no_secret_away,
+    a_secret_that_is_a_number_leaves_the_answer_readable,
+    large_answers_are_redacted_whole,
+);
 
 const CANARY: &str = "canary-2f81c0aa-of-the-request";
 
@@ -295,6 +303,103 @@ async fn a_model_does_not_see_what_a_callee_says_back(world: Arc<World>) {
     let asked = world.asked("fake-tools").await.to_string();
     assert!(asked.contains("x-key"), "the tool's answer was sent: {asked}");
     clean("what the model is sent", &asked);
+}
+
+/// The ways in which a debugging service shows what it was sent.
+fn disguises(secret: &str) -> Vec<String> {
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let url_safe = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    vec![
+        base64.encode(secret),
+        url_safe.encode(secret),
+        hex.to_uppercase(),
+        hex,
+        secret.to_uppercase(),
+        secret.chars().rev().collect(),
+        secret.bytes().map(|byte| if byte == b'?' { "%3f".to_owned() } else { char::from(byte).to_string() }).collect(),
+    ]
+}
+
+async fn an_encoded_secret_is_found_as_well(world: Arc<World>) {
+    let secret = "canary?of-Disguises-81f3";
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let within = ["Bearer ", "u:", "x"].map(|before| base64.encode(format!("{before}{secret}")));
+    let shown = json!({ "shown": disguises(secret), "within": within });
+    world.sink.on("/debug", [Reply::json(shown)]);
+    let node = world.node();
+    let headers = json!({ "authorization": "Bearer {{secrets.token}}" });
+    let mut body = flow(json!([super::step("seen", "fetch-url", json!({ "url": world.sink.url("/debug"), "headers": headers }))]));
+    body["secrets"] = json!({ "token": secret });
+    let end = node.dispatch(&body).await;
+    let result = &end.step("seen")["result"];
+    assert_eq!(result["shown"], json!(vec!["[redacted]"; disguises(secret).len()]), "{result}");
+    let result = node.get(&format!("/v1/executions/{}/steps", end.run())).ok().await;
+    let kept = if world.kind == Kind::Postgres {
+        dump(&world).await
+    } else {
+        files(world.folder()).iter().map(|path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()).collect()
+    };
+    // Of a longer text, all but what its neighbours have a part in.
+    let inner = within.iter().map(|text| text.chars().skip(10).take(20).collect::<String>());
+    for hidden in disguises(secret).into_iter().chain(inner).chain([secret.to_owned()]) {
+        for (what, text) in [("the stream", format!("{:?}", end.frames)), ("the steps", result.to_string()), ("the database", kept.clone())]
+        {
+            assert!(!text.contains(&hidden), "{hidden} in {what}");
+        }
+    }
+}
+
+async fn a_redirect_carries_no_secret_away(world: Arc<World>) {
+    let other = crate::support::sink::Sink::start().await;
+    for (status, path) in [(307, "/moved307"), (308, "/moved308")] {
+        world.sink.on(path, [Reply::Answer(status, vec![("location", other.url("/stolen"))], String::new())]);
+    }
+    let call = |id: &str, path: &str, method: &str, body: Value| json!({ "id": id, "type": "api-call", "config": { "url": world.sink.url(path), "method": method, "body": body } });
+    let mut body = flow(json!([
+        call("text", "/moved307", "POST", json!("pw={{secrets.token}}")),
+        call("json", "/moved308", "PUT", json!({ "pw": "{{secrets.token}}" })),
+        call("open", "/moved307", "PUT", json!({ "pw": "none" })),
+    ]));
+    body["secrets"] = json!({ "token": CANARY });
+    let end = world.node().dispatch(&body).await;
+    for step in ["text", "json"] {
+        assert_eq!(end.step(step)["code"], "redirect_refused", "{}", end.step(step));
+    }
+    assert_eq!(end.step("open")["success"], true);
+    let stolen: Vec<Value> = other.seen("/stolen").iter().map(|seen| seen.json()).collect();
+    assert_eq!(stolen, [json!({ "pw": "none" })]);
+}
+
+async fn a_secret_that_is_a_number_leaves_the_answer_readable(world: Arc<World>) {
+    world
+        .sink
+        .on("/account", [Reply::json(json!({ "account_id": 4_812_345, "status": "open", "limit": 48_123_459, "note": "no 4812345" }))]);
+    let headers = json!({ "x-account": "{{secrets.account}}" });
+    let mut body = flow(json!([
+        super::step("look", "fetch-url", json!({ "url": world.sink.url("/account"), "headers": headers })),
+        super::step(
+            "next",
+            "api-call",
+            json!({
+            "url": world.sink.url("/next"), "method": "PUT", "body": { "status": "{{look.status}}", "limit": "{{look.limit}}" } })
+        ),
+    ]));
+    body["secrets"] = json!({ "account": "4812345" });
+    let end = world.node().dispatch(&body).await;
+    let wanted = json!({ "account_id": "[redacted]", "status": "open", "limit": 48_123_459, "note": "no [redacted]" });
+    assert_eq!(end.step("look")["result"], wanted);
+    assert_eq!(world.sink.seen("/next")[0].json(), json!({ "status": "open", "limit": 48_123_459 }));
+}
+
+async fn large_answers_are_redacted_whole(world: Arc<World>) {
+    let text = format!("a {CANARY} b ").repeat(30_000);
+    world.sink.on("/large", [Reply::text(&text)]);
+    let headers = json!({ "x-key": "{{secrets.token}}" });
+    let mut body = flow(json!([super::step("seen", "fetch-url", json!({ "url": world.sink.url("/large"), "headers": headers }))]));
+    body["secrets"] = json!({ "token": CANARY });
+    let end = world.node().dispatch(&body).await;
+    assert_eq!(end.step("seen")["result"].as_str().unwrap(), "a [redacted] b ".repeat(30_000));
 }
 
 /// Fifty secrets, each in a place of its own, to callees that answer, refuse, mirror, redirect and hang up.

@@ -1,0 +1,206 @@
+//! Finds all forms of all secrets in one pass over a text (Aho-Corasick).
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use aho_corasick::Anchored;
+use aho_corasick::automaton::Automaton;
+use aho_corasick::nfa::contiguous::NFA;
+use serde_json::{Number, Value};
+
+use super::spellings::spellings;
+use super::{MIN_REDACTED, REDACTED, Secret};
+
+/// Bytes of all forms in the automaton, which takes some 12 bytes of memory for each. The longest forms that exceed it are searched for one by one.
+const MAX_AUTOMATON: usize = 1024 * 1024;
+
+/// Whether a number that is a secret is replaced. Data from outside has any type; a number of a type of our own has to stay a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numbers {
+    Replace,
+    Keep,
+}
+
+/// What is known of a set of secrets.
+pub(super) struct Matcher {
+    automaton: Option<NFA>,
+    /// The forms that are not in the automaton, in lower case.
+    long: Vec<String>,
+    /// The secrets that are numbers, as JSON writes them without their sign.
+    numbers: BTreeSet<String>,
+    /// The secrets that are objects or lists: a peer may give one back in another layout.
+    documents: Vec<Value>,
+}
+
+impl Matcher {
+    pub(super) fn new(secrets: &[Secret]) -> Self {
+        let forms: BTreeSet<String> = secrets.iter().flat_map(|secret| spellings(secret.expose())).collect();
+        let mut forms: Vec<String> = forms.into_iter().collect();
+        forms.sort_by_key(String::len);
+        let mut bytes = 0;
+        let exceeds = |form: &String| {
+            bytes += form.len();
+            bytes > MAX_AUTOMATON
+        };
+        let fitting = forms.iter().position(exceeds).unwrap_or(forms.len());
+        let mut long = forms.split_off(fitting);
+        let automaton = if forms.is_empty() { None } else { NFA::builder().prefilter(false).build(&forms).ok() };
+        if automaton.is_none() {
+            long.append(&mut forms);
+        }
+        let numbers = secrets.iter().flat_map(|secret| numbers(secret.expose())).collect();
+        let documents = secrets.iter().filter_map(|secret| document(secret.expose())).collect();
+        Self { automaton, long, numbers, documents }
+    }
+
+    /// The text without the secrets, if it has any. A JSON text stays one: it is read first, and a number that merely contains a secret's digits stays as it is.
+    pub(super) fn text(&self, text: &str) -> Option<String> {
+        let found = self.find(text);
+        if found.is_empty() && self.documents.is_empty() {
+            return None;
+        }
+        if let Some(mut value) = document(text) {
+            return self.value(&mut value, Numbers::Replace).then(|| value.to_string());
+        }
+        (!found.is_empty()).then(|| replace(text, &found))
+    }
+
+    /// Removes the secrets from every string of `value`, keys included. Returns whether there were any.
+    pub(super) fn value(&self, value: &mut Value, numbers: Numbers) -> bool {
+        let replaced = numbers == Numbers::Replace && self.is_secret(value);
+        if replaced {
+            *value = Value::String(REDACTED.to_owned());
+            return true;
+        }
+        match value {
+            Value::String(text) => match self.text(text) {
+                Some(clean) => {
+                    *text = clean;
+                    true
+                }
+                None => false,
+            },
+            Value::Array(items) => items.iter_mut().fold(false, |changed, item| self.value(item, numbers) || changed),
+            Value::Object(map) => {
+                let tainted = map.keys().any(|key| !self.find(key).is_empty());
+                if tainted {
+                    let clean = |key: String| self.text(&key).unwrap_or(key);
+                    *map = std::mem::take(map).into_iter().map(|(key, value)| (clean(key), value)).collect();
+                }
+                map.values_mut().fold(tainted, |changed, item| self.value(item, numbers) || changed)
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    /// Whether a value as a whole is a secret that is no text.
+    fn is_secret(&self, value: &Value) -> bool {
+        match value {
+            Value::Number(number) => !self.numbers.is_empty() && self.numbers.contains(number.to_string().trim_start_matches('-')),
+            Value::Array(_) | Value::Object(_) => self.documents.contains(value),
+            Value::Null | Value::Bool(_) | Value::String(_) => false,
+        }
+    }
+
+    /// Where the text holds secrets, in order. Occurrences that overlap are one, so that nothing is left of either.
+    fn find(&self, text: &str) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        if let Some(automaton) = &self.automaton
+            && let Ok(mut state) = automaton.start_state(Anchored::No)
+        {
+            for (at, byte) in text.bytes().enumerate() {
+                state = automaton.next_state(Anchored::No, state, byte.to_ascii_lowercase());
+                if automaton.is_match(state) {
+                    // The first one is the longest that ends here.
+                    let length = automaton.pattern_len(automaton.match_pattern(state, 0));
+                    let end = at + 1;
+                    cover(&mut found, end.saturating_sub(length)..end);
+                }
+            }
+        }
+        if !self.long.is_empty() {
+            let lower = text.to_ascii_lowercase();
+            let matches = |form: &String| lower.match_indices(form.as_str()).map(|(at, form)| at..at + form.len()).collect::<Vec<_>>();
+            let before = found.len();
+            found.extend(self.long.iter().flat_map(matches));
+            if found.len() > before {
+                found.sort_by_key(|range| range.end);
+                found = found.into_iter().fold(Vec::new(), |mut found, range| {
+                    cover(&mut found, range);
+                    found
+                });
+            }
+        }
+        found
+    }
+}
+
+/// Adds a range that ends behind all of `found`.
+fn cover(found: &mut Vec<Range<usize>>, mut range: Range<usize>) {
+    while let Some(last) = found.pop_if(|last| range.start < last.end) {
+        range = range.start.min(last.start)..range.end.max(last.end);
+    }
+    found.push(range);
+}
+
+fn replace(text: &str, found: &[Range<usize>]) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut from = 0;
+    for range in found {
+        clean.push_str(text.get(from..range.start).unwrap_or_default());
+        clean.push_str(REDACTED);
+        from = range.end;
+    }
+    clean.push_str(text.get(from..).unwrap_or_default());
+    clean
+}
+
+/// An object or a list.
+fn document(text: &str) -> Option<Value> {
+    let is_document = text.trim_start().starts_with(['{', '[']);
+    is_document.then(|| serde_json::from_str(text).ok()).flatten()
+}
+
+/// A secret as the numbers that a peer may write for it: a telephone number has a `+` in front of its digits, an account number zeros.
+fn numbers(secret: &str) -> BTreeSet<String> {
+    let secret = secret.trim();
+    let digits = secret.trim_start_matches(['+', '0']);
+    let read =
+        [secret, digits].into_iter().filter(|text| text.len() >= MIN_REDACTED).filter_map(|text| serde_json::from_str::<Number>(text).ok());
+    let as_decimal = |number: &Number| number.as_f64().and_then(Number::from_f64);
+    let spelled = read.flat_map(|number| [as_decimal(&number), Some(number)]).flatten();
+    spelled.map(|number| number.to_string().trim_start_matches('-').to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matcher(secrets: &[&str]) -> Matcher {
+        Matcher::new(&secrets.iter().map(|secret| Secret::new(*secret)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn occurrences_that_overlap_are_removed_together() {
+        let matcher = matcher(&["abcdefgh", "efghijkl", "abcdefghij"]);
+        assert_eq!(matcher.text("xabcdefghijklx").as_deref(), Some("x[redacted]x"));
+        assert_eq!(matcher.text("abcdefghabcdefgh").as_deref(), Some("[redacted][redacted]"));
+        assert_eq!(matcher.text("abcdefg"), None);
+    }
+
+    #[test]
+    fn forms_beyond_the_automaton_are_found_as_well() {
+        let long = "Canary-".repeat(MAX_AUTOMATON / 7 + 1);
+        let matcher = matcher(&[&long, "canary-of-a-usual-length"]);
+        assert!(!matcher.long.is_empty() && matcher.automaton.is_some());
+        let text = format!("a {} b canary-of-a-usual-length c", long.to_uppercase());
+        assert_eq!(matcher.text(&text).as_deref(), Some("a [redacted] b [redacted] c"));
+    }
+
+    #[test]
+    fn numbers_are_told_as_peers_write_them() {
+        assert!(numbers("4812345").iter().eq(["4812345", "4812345.0"]));
+        assert!(numbers("+491701234567").contains("491701234567"));
+        assert!(numbers("secret").is_empty() && numbers("000012").is_empty());
+    }
+}

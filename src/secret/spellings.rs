@@ -1,0 +1,138 @@
+//! The forms in which a secret may come back from a peer that it was sent to.
+//!
+//! A host that was made of a secret is reported in lower case, a text that quotes JSON has it escaped, a query or a form has it percent-encoded, a debugging
+//! service shows an `Authorization` header in base64. Every spelling is in lower case: the matcher ignores the case of ASCII letters.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
+/// Bytes that a secret needs at least to be looked for in base64, in hexadecimal and reversed: a shorter one would be found in texts that do not hold it.
+const MIN_ENCODED: usize = 8;
+/// A longer secret is looked for as it is, in JSON and in base64 only: the memory for all forms of a text of this size is not worth the rest.
+const MAX_FULLY_SPELLED: usize = 4 * 1024;
+
+/// What `encodeURIComponent` leaves as it is, besides letters and digits.
+const COMPONENT: &[u8] = b"-._~!*'()";
+/// The same in a segment of a path (RFC 3986, `pchar`), and in a query.
+const SEGMENT: &[u8] = b"-._~!$&'()*+,;=:@";
+const QUERY: &[u8] = b"-._~!$&'()*+,;=:@/?";
+
+/// Every form of a secret, in lower case.
+pub(super) fn spellings(secret: &str) -> BTreeSet<String> {
+    let mut forms = BTreeSet::new();
+    let mut add = |form: String| forms.insert(form.to_ascii_lowercase());
+    add(secret.to_owned());
+    add(secret.to_lowercase());
+    add(secret.to_uppercase());
+    let once = json(secret);
+    let is_short = secret.len() <= MAX_FULLY_SPELLED;
+    if is_short {
+        once.iter().flat_map(|form| json(form)).for_each(|form| _ = add(form));
+        careful_json(secret).into_iter().for_each(|form| _ = add(form));
+        percent_encoded(secret).into_iter().for_each(|form| _ = add(form));
+        add(html(secret));
+    }
+    once.into_iter().for_each(|form| _ = add(form));
+    if secret.len() >= MIN_ENCODED {
+        for form in base64(secret.as_bytes()) {
+            let url_alphabet = form.replace('+', "-").replace('/', "_");
+            if is_short {
+                add(form.replace('/', "\\/"));
+                add(percent(&form, b""));
+            }
+            add(url_alphabet);
+            add(form);
+        }
+        if is_short {
+            add(secret.bytes().map(|byte| format!("{byte:02x}")).collect());
+            add(secret.chars().rev().collect());
+        }
+    }
+    forms
+}
+
+/// A text as it stands between the quotes of a JSON text.
+fn quoted(text: &str) -> String {
+    let json = serde_json::Value::from(text).to_string();
+    json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or(&json).to_owned()
+}
+
+/// The usual writers of JSON: some escape slashes, some all that is not ASCII, some both.
+fn json(text: &str) -> [String; 4] {
+    let text = quoted(text);
+    [text.replace('/', "\\/"), ascii(&text), ascii(&text.replace('/', "\\/")), text]
+}
+
+/// Writers of JSON that think of HTML: they escape `<`, `>` and `&`, and some of them quotes and `+`, too.
+fn careful_json(text: &str) -> [String; 3] {
+    let angles = quoted(text).replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    let quotes = angles.replace("\\\"", "\\u0022").replace('\'', "\\u0027").replace('+', "\\u002b");
+    [ascii(&quotes), quotes, angles]
+}
+
+/// A JSON text whose characters outside ASCII are written by their numbers.
+fn ascii(text: &str) -> String {
+    let mut units = [0; 2];
+    let escape = |letter: char, units: &mut [u16; 2]| letter.encode_utf16(units).iter().map(|unit| format!("\\u{unit:04x}")).collect();
+    text.chars().map(|letter| if letter.is_ascii() { letter.to_string() } else { escape(letter, &mut units) }).collect()
+}
+
+fn percent_encoded(text: &str) -> [String; 5] {
+    let form: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    [form, percent(text, b"-._~"), percent(text, COMPONENT), percent(text, SEGMENT), percent(text, QUERY)]
+}
+
+/// Every byte but letters, digits and those in `plain` as `%XX`.
+fn percent(text: &str, plain: &[u8]) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || plain.contains(&byte);
+    text.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") }).collect()
+}
+
+fn html(text: &str) -> String {
+    let angles = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    angles.replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+/// Base64 of the bytes alone, and what stays the same of it wherever they are in a longer text that is encoded: at each of the three places in a group of three
+/// bytes, without the characters that also hold bits of a neighbour.
+fn base64(bytes: &[u8]) -> Vec<String> {
+    let within = (0..3).map(|place| {
+        let mut text = vec![0; place];
+        text.extend_from_slice(bytes);
+        let own = (text.len() * 8) / 6;
+        let encoded = STANDARD_NO_PAD.encode(&text);
+        // One byte before has bits in two characters, two have them in three.
+        let mixed = if place == 0 { 0 } else { place + 1 };
+        encoded.get(mixed..own).unwrap_or(&encoded).to_owned()
+    });
+    within.chain([STANDARD.encode(bytes), STANDARD_NO_PAD.encode(bytes)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_found_at_every_place() {
+        let secret = "sk-canary?>~1234";
+        let forms = spellings(secret);
+        for before in ["", "x", "xy", "Bearer ", "user:"] {
+            for after in ["", "z", "zz", "zzz"] {
+                let text = format!("{before}{secret}{after}");
+                for encoded in [STANDARD.encode(&text), STANDARD.encode(&text).replace('+', "-").replace('/', "_")] {
+                    let encoded = encoded.to_ascii_lowercase();
+                    assert!(forms.iter().any(|form| encoded.contains(form.as_str())), "{text}: {encoded}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_secret_has_few_forms() {
+        // Itself, its base64 (three places, and the whole with and without padding), its hexadecimal and its reverse.
+        assert!(spellings("sk-0123456789abcdef").len() <= 9);
+        assert_eq!(spellings("abc123").len(), 1);
+    }
+}
