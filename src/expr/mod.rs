@@ -34,7 +34,7 @@ pub use native::Reads;
 pub use scope::{RUN_SESSION, Scope, secret_named};
 pub use template::{Insert, Missing, Piece, Rendered, Template};
 pub use tree::TemplateTree;
-pub use value::truthy;
+pub use value::{text_of, truthy};
 
 /// The language that a flow's texts are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::error::{Error, ErrorKind, Phase};
+use super::gzip::GzipReader;
 use super::request::Deadlines;
 use super::target::origin;
 use crate::clock::Clock;
@@ -46,10 +47,14 @@ impl Response {
         self.body.stream()
     }
 
+    /// The content type as it came; empty when the answer names none.
+    pub fn content_type(&self) -> &str {
+        self.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
     /// The media type without its parameters, in lower case; empty when the answer names none.
     pub fn media_type(&self) -> String {
-        let value = self.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+        self.content_type().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 
     pub fn into_body(self) -> Body {
@@ -62,6 +67,9 @@ type Parts = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 /// A body being read.
 pub struct Body {
     parts: Parts,
+    /// The last part has arrived.
+    has_ended: bool,
+    gzip: Option<GzipReader>,
     clock: Clock,
     deadlines: Deadlines,
     end: Instant,
@@ -71,13 +79,37 @@ pub struct Body {
 }
 
 impl Body {
-    pub(super) fn new(response: reqwest::Response, clock: Clock, deadlines: Deadlines, end: Instant, limit: u64) -> Self {
+    /// `is_gzip`: the body is inflated.
+    pub(super) fn new(response: reqwest::Response, is_gzip: bool, clock: Clock, deadlines: Deadlines, end: Instant, limit: u64) -> Self {
         let origin = origin(response.url());
-        Self { parts: Box::pin(response.bytes_stream()), clock, deadlines, end, left: limit, limit, origin }
+        let gzip = is_gzip.then(GzipReader::default);
+        Self { parts: Box::pin(response.bytes_stream()), has_ended: false, gzip, clock, deadlines, end, left: limit, limit, origin }
     }
 
-    /// The next part; `None` at the end.
+    /// The next part, inflated; `None` at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        while !self.has_ended {
+            if let Some(inflated) = self.inflate(GzipReader::next_part)? {
+                return self.count(inflated).map(Some);
+            }
+            let arrived = self.arrived().await?;
+            self.has_ended = arrived.is_none();
+            let Some(part) = arrived else { break };
+            let Some(gzip) = &mut self.gzip else { return self.count(part).map(Some) };
+            gzip.push(part);
+        }
+        let rest = self.inflate(GzipReader::finish)?;
+        rest.map(|rest| self.count(rest)).transpose()
+    }
+
+    /// What the reader of a gzip body has; nothing of other bodies.
+    fn inflate(&mut self, read: impl FnOnce(&mut GzipReader) -> std::io::Result<Option<Bytes>>) -> Result<Option<Bytes>, Error> {
+        let inflated = self.gzip.as_mut().map_or(Ok(None), read);
+        inflated.map_err(|error| self.fail(ErrorKind::Cut { why: format!("its gzip body cannot be inflated: {error}") }))
+    }
+
+    /// The next part as it was sent.
+    async fn arrived(&mut self) -> Result<Option<Bytes>, Error> {
         let left = self.end.saturating_duration_since(self.clock.instant());
         let (phase, wait) =
             if left < self.deadlines.between_chunks { (Phase::Total, left) } else { (Phase::BetweenChunks, self.deadlines.between_chunks) };
@@ -88,7 +120,7 @@ impl Body {
         };
         match part {
             None => Ok(None),
-            Some(Ok(part)) => self.count(part).map(Some),
+            Some(Ok(part)) => Ok(Some(part)),
             Some(Err(error)) => Err(self.fail(ErrorKind::Cut { why: super::client::innermost(&error) })),
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::Instant;
 use url::Url;
@@ -72,7 +72,7 @@ impl Egress {
     pub async fn send(&self, request: Request) -> Result<Response, Error> {
         let mut hop = Hop {
             url: parse_url(&request.url)?,
-            headers: request.header_map()?,
+            headers: accepting_gzip(request.header_map()?),
             method: request.method.clone(),
             body: request.body.clone(),
             body_is_secret: request.body_is_secret,
@@ -90,11 +90,13 @@ impl Egress {
             };
             let response = exchanged.map_err(|error| if answered { error.after_send() } else { error })?;
             let Some(location) = location(&response).filter(|_| request.max_redirects > 0) else {
+                let mut headers = response.headers().clone();
+                let is_gzip = remove_gzip(&mut headers);
                 return Ok(Response {
                     status: response.status(),
-                    headers: response.headers().clone(),
+                    headers,
                     url: response.url().clone(),
-                    body: Body::new(response, self.0.clock.clone(), request.deadlines, end, request.max_bytes),
+                    body: Body::new(response, is_gzip, self.0.clock.clone(), request.deadlines, end, request.max_bytes),
                 });
             };
             hop = hop.follow(response.status(), &location).map_err(Error::after_send)?;
@@ -183,6 +185,23 @@ impl Hop {
     }
 }
 
+/// Asks for gzip, unless the request says itself what it accepts.
+fn accepting_gzip(mut headers: HeaderMap) -> HeaderMap {
+    headers.entry(header::ACCEPT_ENCODING).or_insert(HeaderValue::from_static("gzip"));
+    headers
+}
+
+/// Whether a body is gzip, which is inflated here, whatever was asked for; the headers that then mean nothing any more are taken out.
+fn remove_gzip(headers: &mut HeaderMap) -> bool {
+    let coding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default().trim_ascii();
+    let is_gzip = [b"gzip".as_slice(), b"x-gzip"].iter().any(|name| coding.eq_ignore_ascii_case(name));
+    if is_gzip {
+        headers.remove(header::CONTENT_ENCODING);
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    is_gzip
+}
+
 fn location(response: &reqwest::Response) -> Option<String> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -198,6 +217,8 @@ fn client(policy: &Policy, resolver: Option<JudgingResolver>) -> Result<reqwest:
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        // `Body` inflates; the client's own reader, which another crate may turn on, stops after the first member.
+        .no_gzip()
         .no_proxy()
         .connect_timeout(policy.connect)
         .tcp_nodelay(true)

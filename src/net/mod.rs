@@ -1,8 +1,9 @@
 //! The one door out.
 //!
 //! Everything that leaves this process goes through [`Egress`]: it judges every address before a
-//! connection is made, follows redirects by hand and judges each, keeps credentials (headers and bodies) with the
-//! origin they were given for, and ends what is too slow or too large. [`sse`] reads event streams, [`retry_after`] reads waits.
+//! connection is made, follows redirects by hand and judges each, keeps credentials (headers and bodies) with the origin
+//! they were given for, inflates gzip, and ends what is too slow or too large. [`sse`] reads event streams, [`retry_after`]
+//! reads waits.
 //!
 //! A request is either [`Trust::Operator`] (a URL from the server's own configuration) or [`Trust::Judged`]
 //! (a URL that a flow, a tool or a model had a word in). Only the first may reach private addresses without an
@@ -13,6 +14,7 @@
 mod body;
 mod client;
 mod error;
+mod gzip;
 mod hold;
 mod judge;
 mod names;

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::Method;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::expr::script::Sandbox;
-use crate::expr::{Insert, Language, Missing, Reads, Scope, Template, TemplateTree, bounds, secret_named};
+use crate::expr::{Insert, Language, Missing, Reads, Scope, Template, TemplateTree, secret_named, text_of};
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
 use crate::secret::{REDACTED, Redactor, Secret};
 use crate::tool::Effect;
+pub use crate::tool::answer::HttpAnswer;
+use crate::tool::answer::kept_headers;
 use crate::tool::url::{Joined, join};
 
 /// Largest answer, in bytes after inflation.
@@ -126,60 +128,6 @@ pub struct HttpCall {
     binary: bool,
 }
 
-/// What came back. Anything that is not such an object is read as the body of a good answer: so a person who settles
-/// an effect says what the callee made of it, and need not know this form.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", from = "Kept")]
-pub struct HttpAnswer {
-    pub status: u16,
-    /// Lower-case names; the last of each.
-    pub headers: Map<String, Value>,
-    pub media_type: String,
-    pub body: String,
-    /// The body is no text: it is in base64.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub binary: bool,
-    /// How long the callee asks to wait, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u64>,
-}
-
-/// An answer as it is read back.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Kept {
-    #[serde(rename_all = "camelCase")]
-    Answer {
-        status: u16,
-        headers: Map<String, Value>,
-        media_type: String,
-        body: String,
-        #[serde(default)]
-        binary: bool,
-        #[serde(default)]
-        retry_after_ms: Option<u64>,
-    },
-    Told(Value),
-}
-
-impl From<Kept> for HttpAnswer {
-    fn from(kept: Kept) -> Self {
-        match kept {
-            Kept::Answer { status, headers, media_type, body, binary, retry_after_ms } => {
-                Self { status, headers, media_type, body, binary, retry_after_ms }
-            }
-            Kept::Told(value) => {
-                let (media_type, body) = match value {
-                    Value::String(text) => ("text/plain", text),
-                    Value::Null => ("text/plain", String::new()),
-                    other => ("application/json", other.to_string()),
-                };
-                Self { status: 200, headers: Map::new(), media_type: media_type.into(), body, binary: false, retry_after_ms: None }
-            }
-        }
-    }
-}
-
 impl HttpTemplate {
     /// Compiles a call; pointers of problems are relative to the configuration.
     pub fn compile(config: &HttpConfig, mode: Mode) -> Result<Self, Problems> {
@@ -258,7 +206,11 @@ impl HttpTemplate {
         };
         let (pieces, mut unresolved) = self.url.pieces(scope, missing)?;
         secrets_are_there(&unresolved)?;
-        let Joined { mut url, encoded: mut derived } = join(&pieces)?;
+        let Joined { mut url, encoded: mut derived } = join(&pieces, &self.method)?;
+        // A fragment is the reader's own business and never sent, and what is added to the query stands before it.
+        if let Some(fragment) = url.find('#') {
+            url.truncate(fragment);
+        }
         let reads = self.reads();
         for secret in reads.secrets.iter().chain(&reads.managed).filter_map(|name| scope.secret(name)) {
             derived.extend(spellings(secret.expose()));
@@ -268,8 +220,7 @@ impl HttpTemplate {
             unresolved.extend(rendered.unresolved);
             Ok(match rendered.value {
                 Value::String(text) => text,
-                Value::Null => String::new(),
-                other => other.to_string(),
+                other => text_of(&other),
             })
         };
         for (name, value) in &self.query {
@@ -386,7 +337,7 @@ fn is_form(name: &str, value: &HeaderText) -> bool {
 fn urlencoded(value: &Value) -> String {
     let mut form = ::url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in value.as_object().into_iter().flatten() {
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = |value: &Value| if value.is_null() { value.to_string() } else { text_of(value) };
         match value {
             Value::Null => {}
             Value::Array(values) => {
@@ -506,9 +457,10 @@ impl HttpCall {
         shown.insert("url".into(), self.scrub.text(&self.request.url).into());
         shown.insert("headers".into(), Value::Object(headers.collect()));
         if let Some(body) = self.request.body.as_ref().filter(|body| body.len() <= LONGEST_SHOWN) {
-            // Before it is read: a secret may be a number there.
-            let text = self.scrub.text(&String::from_utf8_lossy(body));
-            let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+            // JSON is read before it is redacted: its text could not be read after.
+            let text = String::from_utf8_lossy(body);
+            let mut body = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()));
+            self.scrub.value(&mut body);
             shown.insert("body".into(), body);
         }
         Value::Object(shown)
@@ -519,67 +471,19 @@ impl HttpCall {
         Head { url: self.request.url, headers: self.request.headers, scrub: self.scrub }
     }
 
-    /// Sends the call and reads the whole answer.
-    pub async fn send(self, egress: &Egress, clock: &Clock) -> Result<HttpAnswer, net::Error> {
+    /// Sends the call and reads the whole answer. Neither the secrets of the call nor those that are `known` besides are in it.
+    pub async fn send(self, egress: &Egress, clock: &Clock, known: &Redactor) -> Result<HttpAnswer, net::Error> {
         let response = egress.send(self.request).await?;
-        let (status, media_type) = (response.status.as_u16(), response.media_type());
         let retry_after_ms = retry_after(&response.headers, clock.now()).map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let mut headers = Value::Object(headers(&response.headers));
+        let mut headers = Value::Object(kept_headers(&response.headers));
         self.scrub.value(&mut headers);
         let headers = headers.as_object().cloned().unwrap_or_default();
+        let (status, media_type) = (response.status.as_u16(), response.media_type());
+        let content_type = response.content_type().to_owned();
         let bytes = response.bytes().await?;
-        let (body, binary) = match std::str::from_utf8(&bytes) {
-            Ok(text) => (self.scrub.text(text), false),
-            Err(_) => {
-                let text = String::from_utf8_lossy(&bytes);
-                let hidden = self.scrub.text(&text);
-                // One that says a secret back is no use as it came.
-                if self.binary && hidden == text {
-                    (base64::engine::general_purpose::STANDARD.encode(&bytes), true)
-                } else {
-                    (hidden, false)
-                }
-            }
-        };
-        Ok(HttpAnswer { status, headers, media_type, body, binary, retry_after_ms })
+        let answer = HttpAnswer { status, headers, media_type, retry_after_ms, ..HttpAnswer::default() };
+        Ok(answer.with_body(&bytes, &content_type, self.binary, [&self.scrub, known]))
     }
-}
-
-impl HttpAnswer {
-    /// The body in its type: JSON when it says so, or reads so; else text, as is JSON that is too deep.
-    pub fn value(&self) -> Value {
-        let json = self.media_type.ends_with("json") || self.body.trim_start().starts_with(['{', '[']);
-        if json
-            && let Ok(value) = serde_json::from_str(&self.body)
-            && bounds::depth(&value) <= bounds::MAX_DEPTH
-        {
-            return value;
-        }
-        Value::String(self.body.clone())
-    }
-
-    pub const fn is_success(&self) -> bool {
-        self.status < 400
-    }
-
-    /// Whether the callee may answer otherwise later.
-    pub const fn is_transient(&self) -> bool {
-        matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529)
-    }
-
-    /// What went wrong, with the beginning of what the callee said.
-    pub fn complaint(&self) -> String {
-        let words: String = self.body.chars().take(300).collect();
-        format!("the server answered {}: {}", self.status, words.trim())
-    }
-}
-
-/// Headers of an answer that may hold credentials are not kept.
-fn headers(map: &HeaderMap) -> Map<String, Value> {
-    map.iter()
-        .filter(|(name, _)| !matches!(name.as_str(), "set-cookie" | "www-authenticate" | "proxy-authenticate"))
-        .map(|(name, value)| (name.as_str().to_owned(), Value::String(String::from_utf8_lossy(value.as_bytes()).into_owned())))
-        .collect()
 }
 
 /// Headers whose values are nobody's to see.
@@ -597,7 +501,7 @@ fn parse_map(problems: &mut Problems, at: &str, map: &Map<String, Value>, langua
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Null => continue,
-            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            Value::Number(_) | Value::Bool(_) => text_of(value),
             Value::Array(_) | Value::Object(_) => {
                 problems.add(format!("{at}/{name}"), "expected a text, a number or a boolean");
                 continue;

@@ -5,8 +5,11 @@
 //!
 //! Must not know: runs, journals, approvals, models' wire formats. What must not happen twice is decided above.
 
+mod answer;
+mod charset;
 pub mod http;
 mod integers;
+mod json_reader;
 pub mod mcp;
 pub mod schema;
 pub mod services;
@@ -23,6 +26,7 @@ use crate::error::{Problem, Problems};
 use crate::expr::script::validate_script;
 use http::{HttpConfig, HttpTemplate, Mode};
 pub use integers::read_exact_integers;
+pub use json_reader::JsonFault;
 
 /// Longest time budget a tool may ask for, in milliseconds.
 pub const MAX_TIMEOUT_MS: u64 = 30_000;

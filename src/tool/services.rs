@@ -184,27 +184,23 @@ impl Service {
         Ok(call)
     }
 
-    /// The items of an answer, or the answer itself, in the members that the service's file names.
-    pub fn read(&self, answer: &HttpAnswer) -> Vec<Value> {
-        let value = answer.value();
+    /// The items of an answer, or the answer itself, in the members that the service's file names. Error: as of [`HttpAnswer::read`].
+    pub fn read(&self, answer: &HttpAnswer) -> Result<Vec<Value>> {
+        let value = answer.read()?;
         let place = self.items.iter().try_fold(&value, |value, key| value.get(key.as_str()));
         let items: Vec<&Value> = match place {
             Some(Value::Array(items)) => items.iter().collect(),
             Some(other) if self.items.is_empty() => vec![other],
             _ => Vec::new(),
         };
-        items
-            .into_iter()
-            .map(|item| {
-                let own = item.as_object().cloned().unwrap_or_default();
-                let scope = Scope::new([&own]);
-                let members = self
-                    .members
-                    .iter()
-                    .map(|(name, template)| (name.clone(), template.render(&scope).map_or(Value::Null, |read| read.value)));
-                Value::Object(members.collect())
-            })
-            .collect()
+        let read = |item: &Value| {
+            let own = item.as_object().cloned().unwrap_or_default();
+            let scope = Scope::new([&own]);
+            let members =
+                self.members.iter().map(|(name, template)| (name.clone(), template.render(&scope).map_or(Value::Null, |read| read.value)));
+            Value::Object(members.collect())
+        };
+        Ok(items.into_iter().map(read).collect())
     }
 }
 
@@ -256,7 +252,7 @@ mod tests {
         let wikipedia = services.find(ServiceKind::Search, Some("wikipedia"), &TenantKeys::default()).unwrap();
         let body = json!({ "query": { "search": [{ "title": "Tea", "pageid": 7, "snippet": "a drink" }, { "title": "Sea" }] } });
         let answer: HttpAnswer = serde_json::from_value(body).unwrap();
-        let read = wikipedia.read(&answer);
+        let read = wikipedia.read(&answer).unwrap();
         assert_eq!(read[0], json!({ "title": "Tea", "url": "https://en.wikipedia.org/?curid=7", "snippet": "a drink" }));
         assert_eq!(read.len(), 2);
     }

@@ -2,11 +2,14 @@
 //!
 //! A value at the very start is the address itself and stays as it is; the egress door judges it. A value in the host may hold what
 //! names and ports are made of, and nothing else. Everywhere else it is percent-encoded, so that it is one segment of the path, or
-//! one value of the query.
+//! one value of the query. A segment that would be empty leads to another resource, most often to the whole collection; what changes something
+//! does not go there.
 //!
 //! Must not know: where the values come from, what is done with the URL.
 
 use std::ops::Range;
+
+use http::Method;
 
 use crate::error::{Error, Kind, Result};
 use crate::expr::Piece;
@@ -18,8 +21,8 @@ pub struct Joined {
     pub encoded: Vec<Secret>,
 }
 
-/// Puts the pieces together. Error `invalid_url`: a value cannot stand where the template has it.
-pub fn join(pieces: &[Piece]) -> Result<Joined> {
+/// Puts the pieces of a call's URL together. Error `invalid_url`: a value cannot stand where the template has it.
+pub fn join(pieces: &[Piece], method: &Method) -> Result<Joined> {
     let (mut url, mut encoded) = (String::new(), Vec::new());
     let mut values: Vec<(Range<usize>, &str)> = Vec::new();
     for (index, piece) in pieces.iter().enumerate() {
@@ -37,7 +40,7 @@ pub fn join(pieces: &[Piece]) -> Result<Joined> {
             }
         }
     }
-    keep_segments(&url, &values)?;
+    keep_segments(&url, &values, method)?;
     Ok(Joined { url, encoded })
 }
 
@@ -85,16 +88,24 @@ fn encode(text: &str) -> String {
     out
 }
 
-/// Dots cannot be encoded away: `.` and `..` lead elsewhere however they are written.
-fn keep_segments(url: &str, values: &[(Range<usize>, &str)]) -> Result<()> {
+/// Dots cannot be encoded away: `.` and `..` lead elsewhere however they are written. Nothing at all cannot be encoded either.
+fn keep_segments(url: &str, values: &[(Range<usize>, &str)], method: &Method) -> Result<()> {
     let Some(Range { end: mut start, .. }) = authority(url) else { return Ok(()) };
     let path = url.get(start..).unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
+    let only_reads = matches!(*method, Method::GET | Method::HEAD);
     for segment in path.split(SLASHES) {
         let end = start + segment.len();
-        if matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
-            && let Some((_, source)) = values.iter().find(|(value, _)| value.start <= end && value.end >= start)
-        {
-            return Err(refused(source, "would make a segment of the URL's path `.` or `..`, which leads elsewhere"));
+        if let Some((_, source)) = values.iter().find(|(value, _)| value.start <= end && value.end >= start) {
+            if matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..") {
+                return Err(refused(source, "would make a segment of the URL's path `.` or `..`, which leads elsewhere"));
+            }
+            if segment.is_empty() && !only_reads {
+                let why = format!(
+                    "has no value, which would make a segment of the URL's path empty and send the {method} to another resource; \
+                     look at where the value comes from, or skip the call when there is none"
+                );
+                return Err(refused(source, &why));
+            }
         }
         start = end + 1;
     }
@@ -103,4 +114,47 @@ fn keep_segments(url: &str, values: &[(Range<usize>, &str)]) -> Result<()> {
 
 fn refused(source: &str, why: &str) -> Error {
     Error::new(Kind::Invalid, "invalid_url", format!("`{source}` {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The URL of these pieces; those in braces are values.
+    fn joined(method: &Method, pieces: &[&str]) -> Result<String> {
+        let piece = |piece: &&str| match piece.strip_prefix('{') {
+            Some(value) => Piece::Value { text: value.trim_end_matches('}').to_owned(), source: "{{ id }}".into(), secret: false },
+            None => Piece::Text((*piece).to_owned()),
+        };
+        join(&pieces.iter().map(piece).collect::<Vec<_>>(), method).map(|joined| joined.url)
+    }
+
+    #[test]
+    fn only_what_reads_goes_to_an_address_without_a_value() {
+        for pieces in [
+            ["http://h/users/", "{}", ""].as_slice(),
+            &["http://h/users/", "{}", "/orders"],
+            &["http://h/users/", "{}", "?force=1"],
+            &["{http://h/api}", "/", "{}", "{}"],
+            &["http://h/", "{}"],
+        ] {
+            for method in [Method::DELETE, Method::POST, Method::PUT, Method::PATCH] {
+                let error = joined(&method, pieces).unwrap_err();
+                assert_eq!(error.code(), "invalid_url", "{method} {pieces:?}");
+                assert!(error.message().contains("{{ id }}") && error.message().contains(method.as_str()), "{}", error.message());
+            }
+            assert!(joined(&Method::GET, pieces).is_ok() && joined(&Method::HEAD, pieces).is_ok(), "{pieces:?}");
+        }
+        for pieces in [
+            ["http://h/users/", "{7}", ""].as_slice(),
+            &["http://h/users", "{}"],
+            &["http://h/users/v", "{}", "/"],
+            &["http://h//users/", "{7}", "/"],
+            &["http://h/users/?id=", "{}"],
+            &["http://h", "{}", "/users/"],
+            &["{http://h/users/}"],
+        ] {
+            assert!(joined(&Method::DELETE, pieces).is_ok(), "{pieces:?}");
+        }
+    }
 }

@@ -12,6 +12,8 @@ use axum::routing::any;
 use dispatch::clock::Clock;
 use dispatch::net::{self, Blocked, Class, Deadlines, Egress, Error, ErrorKind, Hold, Phase, Policy, Request, Trust};
 use dispatch::secret::Secret;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tower_http::compression::CompressionLayer;
@@ -26,7 +28,8 @@ struct Server {
 }
 
 impl Server {
-    /// `/to?url=` redirects (`status=` says how), `/echo` answers, `/never` does not, `/slow` stops half way, `/bomb` inflates.
+    /// `/to?url=` redirects (`status=` says how), `/echo` answers, `/never` does not, `/slow` stops half way, `/bomb` inflates, `/members`, `/cut` and
+    /// `/nothing` say that they are gzip.
     async fn start() -> Self {
         let seen = Seen::default();
         let app = Router::new()
@@ -35,6 +38,9 @@ impl Server {
             .route("/never", any(std::future::pending::<StatusCode>))
             .route("/slow", any(slow))
             .route("/bomb", any(|| async { Body::from(vec![0u8; 200_000]) }).layer(CompressionLayer::new()))
+            .route("/members", any(|| async { gzipped([gzip(b"one\n"), gzip(b"two\n")].concat()) }))
+            .route("/cut", any(|| async { gzipped(gzip(b"one, and no more of it")[..20].to_vec()) }))
+            .route("/nothing", any(|| async { gzipped(Vec::new()) }))
             .with_state(seen.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -87,6 +93,16 @@ async fn echo(State(seen): State<Seen>, method: Method, headers: HeaderMap, body
 async fn slow() -> Body {
     let parts = futures_util::stream::once(async { Ok::<_, std::io::Error>("half") });
     Body::from_stream(futures_util::StreamExt::chain(parts, futures_util::stream::pending()))
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn gzipped(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_ENCODING, "gzip")], body).into_response()
 }
 
 fn door(rules: &[String]) -> Egress {
@@ -162,6 +178,28 @@ async fn a_request_that_was_kept_back_leaves_once_when_its_hold_is_there_again()
         assert_eq!(server.count(), before + 1);
         assert_eq!(server.last().1[header::CONTENT_LENGTH], "2");
         assert_eq!(spell.0.lock().len(), 0, "it was asked each time");
+    }
+}
+
+#[tokio::test]
+async fn gzip_is_read_to_its_end_or_is_an_error() {
+    let server = Server::start().await;
+    let egress = door(&[server.rule()]);
+    let response = egress.send(get(server.url("/members"))).await.unwrap();
+    for name in [header::CONTENT_ENCODING, header::CONTENT_LENGTH] {
+        assert!(!response.headers.contains_key(&name), "{name} is of what was sent, not of what is read");
+    }
+    assert_eq!(response.bytes().await.unwrap(), "one\ntwo\n");
+    assert_eq!(text(&egress, get(server.url("/nothing"))).await.unwrap(), "");
+    let error = text(&egress, get(server.url("/cut"))).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Cut { .. }), "{error}");
+    for (asked, wanted) in [(None, "gzip"), (Some("identity"), "identity")] {
+        let mut request = get(server.url("/echo"));
+        if let Some(asked) = asked {
+            request = request.header("accept-encoding", asked);
+        }
+        text(&egress, request).await.unwrap();
+        assert_eq!(server.last().1[header::ACCEPT_ENCODING], wanted);
     }
 }
 

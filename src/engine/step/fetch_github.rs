@@ -66,7 +66,7 @@ impl StepBody for Body {
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
         let service = context.parts().services.find(ServiceKind::Code, Some("github"), &context.run.keys)?;
         let answer = service::ask(context, service, "file", &values, &segments).await?;
-        read(&answer.value()).map(StepOutput::of).map_err(Into::into)
+        read(&answer.read()?).map(StepOutput::of).map_err(Into::into)
     }
 }
 

@@ -9,11 +9,12 @@ use serde_json::{Map, Value};
 use super::{Fields, StepBody, StepOutput, StepType, config};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
+use crate::expr::bounds::Misfit;
 use crate::failpoint;
 use crate::model::Step;
 use crate::net::ErrorKind;
-use crate::tool::Effect;
 use crate::tool::http::{HttpAnswer, HttpCall, HttpConfig, HttpTemplate, Mode};
+use crate::tool::{Effect, JsonFault};
 
 pub const FETCH_URL: StepType = StepType {
     action: "fetch-url",
@@ -119,7 +120,7 @@ pub(super) async fn send(
         .effect(&context.key(key), effect, || async {
             let call = make()?;
             failpoint::hit("tool.before");
-            let answer = call.send(&context.parts().egress, &context.parts().clock).await;
+            let answer = call.send(&context.parts().egress, &context.parts().clock, &context.run.redactor).await;
             failpoint::hit("tool.after");
             let answer = answer.map_err(|error| Interrupt::Fail(net_failure(&error)))?;
             if answer.is_success() { Ok(answer) } else { Err(answer_failure(&answer).into()) }
@@ -151,10 +152,12 @@ impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let answer = perform(context, "call", &self.call, self.timeout).await?;
         let value = match self.response {
-            ResponseType::Auto => answer.value(),
-            ResponseType::Text | ResponseType::Xml => Value::String(answer.body),
-            ResponseType::Json => serde_json::from_str(&answer.body)
-                .map_err(|error| StepFailure::new("invalid_json", format!("the response is not JSON: {error}")))?,
+            ResponseType::Auto => answer.read()?,
+            ResponseType::Text | ResponseType::Xml => Value::String(answer.text().into_owned()),
+            ResponseType::Json => answer.json().map_err(|fault| match fault {
+                JsonFault::TooDeep => StepFailure::from(Misfit::TooDeep),
+                JsonFault::Invalid(why) => StepFailure::new("invalid_json", format!("the response is not JSON: {why}")),
+            })?,
         };
         if self.mapping.is_empty() {
             return Ok(StepOutput::of(value));

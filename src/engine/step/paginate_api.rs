@@ -162,7 +162,7 @@ impl StepBody for Body {
             .into_iter()
             .collect();
             let answer = perform_within(context, &format!("page/{}", number + 1), &self.call, self.timeout, &place).await?;
-            let page = answer.value();
+            let page = answer.read()?;
             let found = super::http::follow(&page, &self.entities).unwrap_or(&Value::Null);
             let found = match found {
                 Value::Array(found) => found.clone(),

@@ -62,7 +62,7 @@ impl StepBody for Body {
         let service = context.parts().services.find(ServiceKind::Search, self.provider.as_deref(), &context.run.keys)?;
         let values = Map::from_iter([("query".to_owned(), json!(query)), ("limit".to_owned(), json!(self.most))]);
         let answer = service::ask(context, service, "search", &values, &[]).await?;
-        let mut results = service.read(&answer);
+        let mut results = service.read(&answer)?;
         results.truncate(self.most as usize);
         let shown = json!({ "provider": service.name, "count": results.len() });
         Ok(StepOutput { shown: Some(shown), ..StepOutput::of(Value::Array(results)) })

@@ -135,9 +135,11 @@ impl StepBody for Body {
             }
             outcome => outcome?,
         };
-        match outcome.error {
-            Some(error) => Err(StepFailure::new("tool_failed", error).into()),
-            None => Ok(StepOutput::of(outcome.result)),
+        match (outcome.error, outcome.not_json) {
+            (Some(error), _) => Err(StepFailure::new("tool_failed", error).into()),
+            // A model makes of such a text what it can; steps that follow would read nothing from it.
+            (None, Some(why)) => Err(StepFailure::new("reply_not_json", why).into()),
+            (None, None) => Ok(StepOutput::of(outcome.result)),
         }
     }
 

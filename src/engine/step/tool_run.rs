@@ -65,15 +65,19 @@ pub struct ToolOutcome {
     /// Pictures, files and audio that the model is shown beside the result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
+    /// Why the result is the text that came, though its server said that it is JSON. The model is told, and makes of the text what it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_json: Option<String>,
 }
 
 impl ToolOutcome {
     pub(super) fn done(result: Value) -> Self {
-        Self { success: true, result, error: None, messages: Vec::new(), parts: Vec::new() }
+        Self { success: true, result, error: None, messages: Vec::new(), parts: Vec::new(), not_json: None }
     }
 
     pub fn failed(error: impl Into<String>) -> Self {
-        Self { success: false, result: Value::Null, error: Some(error.into()), messages: Vec::new(), parts: Vec::new() }
+        let error = Some(error.into());
+        Self { success: false, result: Value::Null, error, messages: Vec::new(), parts: Vec::new(), not_json: None }
     }
 
     /// Tells of the call's end.
@@ -92,9 +96,13 @@ impl ToolOutcome {
 
     /// The text that the model reads. A result without one is its JSON text, so that the model sees that there is nothing more.
     pub fn text(&self) -> String {
-        match &self.error {
-            Some(error) => format!("Error: {error}"),
-            None => Some(text_of(&self.result)).filter(|text| !text.is_empty()).unwrap_or_else(|| self.result.to_string()),
+        if let Some(error) = &self.error {
+            return format!("Error: {error}");
+        }
+        let text = Some(text_of(&self.result)).filter(|text| !text.is_empty()).unwrap_or_else(|| self.result.to_string());
+        match &self.not_json {
+            Some(why) => format!("{text}\n\n(This is the text as it came: {why})"),
+            None => text,
         }
     }
 }
@@ -120,10 +128,12 @@ impl Invocation<'_> {
                 }
                 let answer = self.http(context, key, call, &self.arguments).await;
                 outcome_of(answer, call.effect(), |answer| {
-                    if answer.is_success() {
-                        ToolOutcome::done(answer.value())
-                    } else {
-                        ToolOutcome::failed(answer_failure(&answer).message)
+                    if !answer.is_success() {
+                        return ToolOutcome::failed(answer_failure(&answer).message);
+                    }
+                    match answer.read() {
+                        Ok(value) => ToolOutcome::done(value),
+                        Err(error) => ToolOutcome { not_json: Some(error.message().to_owned()), ..ToolOutcome::done(answer.value()) },
                     }
                 })?
             }
@@ -305,7 +315,7 @@ impl Invocation<'_> {
             .effect(&context.key(&path), call.effect(), || async {
                 let call = call.render(&scope.within(own), &idempotency, timeout)?;
                 failpoint::hit("tool.before");
-                let answer = call.send(&context.parts().egress, &context.parts().clock).await;
+                let answer = call.send(&context.parts().egress, &context.parts().clock, &context.run.redactor).await;
                 failpoint::hit("tool.after");
                 answer.map_err(|error| Interrupt::Fail(net_failure(&error)))
             })
@@ -354,7 +364,10 @@ impl Invocation<'_> {
 
 /// What a GraphQL server said: `data`, or the words of its errors.
 fn graphql_outcome(answer: &HttpAnswer) -> ToolOutcome {
-    let value = answer.value();
+    let value = match answer.read() {
+        Err(error) if answer.is_success() => return ToolOutcome::failed(error.message()),
+        read => read.unwrap_or_default(),
+    };
     let words = value.get("errors").and_then(Value::as_array).map(|errors| {
         let texts: Vec<&str> = errors.iter().filter_map(|error| error.get("message").and_then(Value::as_str)).take(5).collect();
         texts.join("; ")

@@ -187,7 +187,7 @@ async fn poll(context: &StepContext<'_>, number: u32, call: &HttpTemplate, succe
         }
         Err(other) => return Err(other),
     };
-    let body = answer.value();
+    let body = answer.read()?;
     let Some(success) = success else { return Ok(Some(body)) };
     let response = json!({ "status": answer.status, "body": body.clone(), "headers": answer.headers });
     let layer = Map::from_iter([("response".to_owned(), response), ("body".to_owned(), body.clone())]);

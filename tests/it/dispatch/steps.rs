@@ -19,6 +19,8 @@ on_both!(
     a_failed_step_is_told_in_the_answer,
     signals_have_names,
     answers_are_read_as_asked,
+    answers_are_read_in_their_type,
+    what_changes_something_needs_its_whole_path,
     waits_end,
     polls_in_vain_are_not_repeated,
     documents_are_rendered,
@@ -213,6 +215,85 @@ async fn answers_are_read_as_asked(world: Arc<World>) {
     assert_eq!(transcript.step("kept")["result"], "{\"a\": 1}");
     assert_eq!(transcript.step("wrong")["code"], "invalid_json");
     assert_eq!(transcript.step("blocked")["code"], "egress_blocked");
+}
+
+async fn answers_are_read_in_their_type(world: Arc<World>) {
+    let node = world.node();
+    let said = |content_type: &str, body: &[u8]| Reply::Bytes(200, vec![("content-type", content_type.into())], body.to_vec());
+    world.sink.on("/page", [said("application/json", b"<html>login</html>")]);
+    world.sink.on("/latin", [said("application/json; charset=iso-8859-1", b"{\"name\": \"caf\xe9\"}")]);
+    world.sink.on("/marked", [said("application/json", b"\xef\xbb\xbf{\"id\": 123456789012345678901234567890}")]);
+    world.sink.on("/blank", [said("application/json", b"\n")]);
+    let fetch = |id: &str, path: &str, more: Value| {
+        let mut config = json!({ "url": world.sink.url(path) });
+        config.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        step(id, "fetch-url", config)
+    };
+    let tool = json!({ "name": "t", "toolType": "external", "config": { "url": world.sink.url("/page") } });
+    let steps = json!([
+        fetch("page", "/page", json!({})),
+        fetch("mapped", "/page", json!({ "responseMapping": { "id": "id" } })),
+        fetch("text", "/page", json!({ "responseType": "text" })),
+        fetch("asked", "/page", json!({ "responseType": "json" })),
+        fetch("latin", "/latin", json!({})),
+        fetch("marked", "/marked", json!({ "responseType": "json" })),
+        fetch("blank", "/blank", json!({})),
+        step("pages", "paginate-api", json!({ "url": world.sink.url("/page") })),
+        step("polled", "wait-until", json!({ "poll": { "http": { "url": world.sink.url("/page") } } })),
+        step("tool", "tool-call", json!({ "tool": tool, "parameters": {} })),
+    ]);
+    let told = node.dispatch(&flow(steps)).await;
+    for (id, code) in [
+        ("page", "reply_not_json"),
+        ("mapped", "reply_not_json"),
+        ("asked", "invalid_json"),
+        ("pages", "reply_not_json"),
+        ("polled", "reply_not_json"),
+        ("tool", "reply_not_json"),
+    ] {
+        assert_eq!(told.step(id)["code"], code, "{}", told.step(id));
+    }
+    for (id, result) in [
+        ("text", json!("<html>login</html>")),
+        ("latin", json!({ "name": "café" })),
+        ("marked", json!({ "id": "123456789012345678901234567890" })),
+        ("blank", Value::Null),
+    ] {
+        assert_eq!((&told.step(id)["success"], &told.step(id)["result"]), (&json!(true), &result), "{}", told.step(id));
+    }
+    // A model is shown what came instead, and told.
+    let prompt = super::ask_with("p", "call t {}", json!({ "runtimeTools": [tool] }));
+    let told = node.dispatch(&flow(json!([prompt]))).await;
+    let called = told.one("tool_complete");
+    assert_eq!((&called.data["success"], &called.data["result"]), (&json!(true), &json!("<html>login</html>")), "{called:?}");
+    let answer = told.streamed_text();
+    assert!(answer.contains("<html>login</html>") && answer.contains("is not JSON"), "{answer}");
+}
+
+async fn what_changes_something_needs_its_whole_path(world: Arc<World>) {
+    let node = world.node();
+    let call = |id: &str, method: &str| {
+        step(id, "api-call", json!({ "url": world.sink.url("/things/{{none.id}}/parts"), "method": method, "query": { "n": "{{n}}" } }))
+    };
+    let tool = json!({
+        "name": "t", "toolType": "external", "config": { "url": world.sink.url("/things/{{id}}"), "method": "DELETE" },
+        "parametersSchema": { "type": "object", "properties": { "id": { "type": "string" } } },
+    });
+    let steps = json!([
+        call("delete", "DELETE"),
+        call("post", "POST"),
+        call("get", "GET"),
+        step("tool", "tool-call", json!({ "tool": tool, "parameters": { "id": "" } })),
+    ]);
+    let mut body = flow(steps);
+    body["inputs"] = json!({ "n": 100.0 });
+    let told = node.dispatch(&body).await;
+    for id in ["delete", "post"] {
+        assert_eq!(told.step(id)["code"], "invalid_url", "{}", told.step(id));
+        assert!(told.step(id)["error"].as_str().unwrap().contains("{{none.id}}"), "{}", told.step(id));
+    }
+    assert_eq!((&told.step("get")["success"], &told.step("tool")["code"]), (&json!(true), &json!("tool_failed")));
+    assert_eq!(world.sink.all(), ["/things//parts?n=100"]);
 }
 
 async fn waits_end(world: Arc<World>) {

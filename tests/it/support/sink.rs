@@ -22,6 +22,8 @@ use tokio::sync::{Notify, watch};
 pub enum Reply {
     /// An answer: status, headers, body.
     Answer(u16, Vec<(&'static str, String)>, String),
+    /// The same with a body that is no text.
+    Bytes(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// Says back what came: method, headers, body.
     Mirror,
     /// Takes the request and closes the connection without a word.
@@ -161,14 +163,16 @@ impl Sink {
         self.0.asked.lock().push(seen.path.clone());
         self.0.seen.lock().push(Seen { path: path.clone(), ..seen });
         self.0.count.send_modify(|count| *count += 1);
-        match reply {
-            Reply::Answer(status, headers, body) => {
-                let mut response = Response::builder().status(status);
-                for (name, value) in headers {
-                    response = response.header(name, value);
-                }
-                Ok(response.body(Full::from(body)).unwrap())
+        let answer = |status: u16, headers: Vec<(&'static str, String)>, body: Bytes| {
+            let mut response = Response::builder().status(status);
+            for (name, value) in headers {
+                response = response.header(name, value);
             }
+            response.body(Full::from(body)).unwrap()
+        };
+        match reply {
+            Reply::Answer(status, headers, body) => Ok(answer(status, headers, body.into())),
+            Reply::Bytes(status, headers, body) => Ok(answer(status, headers, body.into())),
             Reply::Mirror => {
                 Ok(Response::builder().header("content-type", "application/json").body(Full::from(mirrored.to_string())).unwrap())
             }

@@ -4,6 +4,7 @@ mod documents;
 mod drawn;
 mod expressions;
 mod orders;
+mod replies;
 mod sealing;
 mod sessions;
 mod strategies;

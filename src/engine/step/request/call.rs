@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::reply::{Directives, LATEST, Made, Reply, body};
+use super::reply::{Directives, LATEST, Made, Reply, body, lenient_body};
 use super::{Again, Fields, LONGEST_CALL, Request, duration};
 use crate::clock::Timestamp;
 use crate::engine::Engine;
@@ -68,7 +68,8 @@ pub(super) enum Rest<'p> {
 
 /// How an attempt is judged.
 enum Verdict {
-    Good,
+    /// With the reply's body.
+    Good(Value),
     /// Made again after that wait, or the longer one of the document's.
     Again(Option<Duration>, StepFailure),
     Failed(StepFailure),
@@ -117,8 +118,10 @@ impl Call {
             attempts += 1;
             let at = format!("{}/attempt/{attempts}", place.at);
             let made = self.attempt(context, place, &at, attempts).await?;
-            let (verdict, mut directives) = self.judge(&made);
-            if !matches!(verdict, Verdict::Good) {
+            // Nobody reads what an undo is answered.
+            let is_read = !matches!(place.rest, Rest::InHand);
+            let (verdict, mut directives) = self.judge(&made, is_read);
+            if !matches!(verdict, Verdict::Good(_)) {
                 // These are said of a step that is done.
                 directives.skip.clear();
                 directives.wait = None;
@@ -127,11 +130,11 @@ impl Call {
                 self.tell_once(context, place, &at, told);
             }
             let (asked, failure) = match (verdict, made) {
-                (Verdict::Good, Made::Replied(answer)) => {
-                    self.keeps_to_schema(context, &answer).await?;
-                    return Ok(Reply { answer, attempts, directives });
+                (Verdict::Good(body), Made::Replied(answer)) => {
+                    self.keeps_to_schema(context, &body).await?;
+                    return Ok(Reply { answer, body, attempts, directives });
                 }
-                (Verdict::Good, Made::Broke { .. }) => return Err(StepFailure::new("no_reply", "there was no reply").into()),
+                (Verdict::Good(_), Made::Broke { .. }) => return Err(StepFailure::new("no_reply", "there was no reply").into()),
                 (Verdict::Failed(failure), _) => return Err(StepFailure { attempts: Some(attempts), ..failure }.into()),
                 (Verdict::Again(asked, failure), _) => (asked, failure),
             };
@@ -169,7 +172,7 @@ impl Call {
                     context.emit(Event::Custom { name: "dispatch.request".into(), value });
                 }
                 failpoint::hit("tool.before");
-                let answer = call.send(&context.parts().egress, &context.parts().clock).await;
+                let answer = call.send(&context.parts().egress, &context.parts().clock, &context.run.redactor).await;
                 failpoint::hit("tool.after");
                 match answer {
                     Ok(answer) => Ok(Made::Replied(answer)),
@@ -211,7 +214,7 @@ impl Call {
         Ok(call)
     }
 
-    fn judge(&self, made: &Made) -> (Verdict, Directives) {
+    fn judge(&self, made: &Made, is_read: bool) -> (Verdict, Directives) {
         let answer = match made {
             Made::Broke { broke, message, retryable } => {
                 let failure = StepFailure { retryable: *retryable, ..StepFailure::new(broke.as_str(), message.as_str()) };
@@ -221,17 +224,17 @@ impl Call {
             Made::Replied(answer) => answer,
         };
         let directives = Directives::read(answer);
-        let verdict = self.judge_reply(answer, &directives);
+        let verdict = self.judge_reply(answer, &directives, is_read);
         (verdict, directives)
     }
 
-    fn judge_reply(&self, answer: &HttpAnswer, directives: &Directives) -> Verdict {
+    fn judge_reply(&self, answer: &HttpAnswer, directives: &Directives, is_read: bool) -> Verdict {
         if let Some(text) = &directives.fail {
             return Verdict::Failed(StepFailure::new("failed_by_service", if text.is_empty() { "the service said so" } else { text }));
         }
         // What ends the run counts whatever the status says.
         if directives.cancel || directives.complete {
-            return Verdict::Good;
+            return Verdict::Good(lenient_body(answer));
         }
         let good = (200..300).contains(&answer.status);
         let failure = StepFailure { retryable: answer.is_transient(), ..StepFailure::new("http_status", answer.complaint()) };
@@ -244,12 +247,18 @@ impl Call {
             let wait = answer.retry_after_ms.map(|wait| Duration::from_millis(wait).min(LATEST));
             return if again { Verdict::Again(wait, failure) } else { Verdict::Failed(failure) };
         }
-        Verdict::Good
+        if !is_read {
+            return Verdict::Good(lenient_body(answer));
+        }
+        match body(answer) {
+            Ok(body) => Verdict::Good(body),
+            Err(error) => Verdict::Failed(error.into()),
+        }
     }
 
-    async fn keeps_to_schema(&self, context: &StepContext<'_>, answer: &HttpAnswer) -> StepResult<()> {
+    async fn keeps_to_schema(&self, context: &StepContext<'_>, body: &Value) -> StepResult<()> {
         let Some(schema) = &self.schema else { return Ok(()) };
-        let faults = Engine(context.run.engine.clone()).judge(schema, &body(answer)).await?;
+        let faults = Engine(context.run.engine.clone()).judge(schema, body).await?;
         let Some((pointer, message)) = faults.first() else { return Ok(()) };
         Err(StepFailure::new("response_schema", format!("the reply does not keep to its schema: {pointer}: {message}")).into())
     }

@@ -1,4 +1,4 @@
-//! How a service's reply is read: what its status means, and what its headers say of the run.
+//! How a service's reply is read: its body, and what its headers say of the run.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::engine::memory::{EndOrder, Orders};
+use crate::error::Result;
 use crate::model::span;
 use crate::tool::http::HttpAnswer;
 
@@ -29,29 +30,45 @@ pub(super) struct Directives {
 }
 
 impl Directives {
+    /// Reads every line of every header. Steps to skip, texts to log and reasons to fail add up, the longest wait before another attempt counts, and
+    /// the first signal to wait for.
     pub fn read(answer: &HttpAnswer) -> Self {
         let mut found = Self::default();
         for (name, value) in &answer.headers {
             let Some(directive) = name.strip_prefix("dispatched-") else { continue };
-            let text = value.as_str().unwrap_or_default().trim();
-            match directive {
-                "retry" => match text.parse::<u32>() {
-                    Ok(seconds) => found.retry = Some(Duration::from_secs(u64::from(seconds)).min(LATEST)),
-                    Err(_) => found.unknown.push(name.clone()),
-                },
-                "fail" => found.fail = Some(text.to_owned()),
-                "skip" => found.skip = text.split(',').map(str::trim).filter(|step| !step.is_empty()).map(str::to_owned).collect(),
-                "wait" => match wait(text) {
-                    Some(wait) => found.wait = Some(wait),
-                    None => found.unknown.push(name.clone()),
-                },
-                "complete" => found.complete = true,
-                "cancel" => found.cancel = true,
-                "log" => found.logs.push(text.to_owned()),
-                _ => found.unknown.push(name.clone()),
+            for line in value.as_str().unwrap_or_default().split('\n') {
+                if !found.add(directive, line.trim()) && found.unknown.last() != Some(name) {
+                    found.unknown.push(name.clone());
+                }
             }
         }
         found
+    }
+
+    /// Whether the line means something here.
+    fn add(&mut self, directive: &str, text: &str) -> bool {
+        match directive {
+            "retry" => {
+                // A proxy may have joined the lines.
+                let seconds: Result<Vec<u32>, _> = text.split(',').map(|seconds| seconds.trim().parse()).collect();
+                let Ok(Some(longest)) = seconds.map(|seconds| seconds.into_iter().max()) else { return false };
+                self.retry = self.retry.max(Some(Duration::from_secs(u64::from(longest)).min(LATEST)));
+            }
+            "fail" => match &mut self.fail {
+                Some(reasons) => reasons.extend(["; ", text]),
+                None => self.fail = Some(text.to_owned()),
+            },
+            "skip" => self.skip.extend(text.split(',').map(str::trim).filter(|step| !step.is_empty()).map(str::to_owned)),
+            "wait" => match wait(text) {
+                Some(wait) if self.wait.is_none() => self.wait = Some(wait),
+                _ => return false,
+            },
+            "complete" => self.complete = true,
+            "cancel" => self.cancel = true,
+            "log" => self.logs.push(text.to_owned()),
+            _ => return false,
+        }
+        true
     }
 
     /// The stronger word counts: fail, cancel, complete, retry, wait, skip.
@@ -111,6 +128,8 @@ fn wait(text: &str) -> Option<(String, Duration)> {
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     pub answer: HttpAnswer,
+    /// The answer's body, as it was read.
+    pub body: Value,
     pub attempts: u32,
     pub directives: Directives,
 }
@@ -118,16 +137,19 @@ pub(super) struct Reply {
 impl Reply {
     /// As later steps see it.
     pub fn value(&self) -> Value {
-        json!({ "status": self.answer.status, "headers": self.answer.headers, "body": body(&self.answer) })
+        json!({ "status": self.answer.status, "headers": self.answer.headers, "body": self.body })
     }
 }
 
-/// A reply's body: JSON when it is, null when there is none, else text, or base64 of what is no text.
-pub(super) fn body(answer: &HttpAnswer) -> Value {
-    if answer.binary {
-        return Value::String(answer.body.clone());
-    }
-    if answer.body.is_empty() { Value::Null } else { answer.value() }
+/// A good reply's body: JSON when it is, null when there is none, else text, or base64 of what is no text. Error `reply_not_json`: its content type
+/// says JSON, and it is not; later steps would read nothing but nulls from it.
+pub(super) fn body(answer: &HttpAnswer) -> Result<Value> {
+    if answer.is_empty() { Ok(Value::Null) } else { answer.read() }
+}
+
+/// The same, with text in the place of JSON that cannot be read: for replies whose body does not matter.
+pub(super) fn lenient_body(answer: &HttpAnswer) -> Value {
+    if answer.is_empty() { Value::Null } else { answer.value() }
 }
 
 /// What came of an attempt, as the journal keeps it.
@@ -168,5 +190,18 @@ mod tests {
         }
         let both = read(json!({ "dispatched-cancel": "", "dispatched-complete": "" })).orders();
         assert_eq!(both.end, Some(EndOrder::Cancel));
+    }
+
+    #[test]
+    fn every_line_of_a_directive_counts() {
+        let found = read(json!({
+            "dispatched-retry": "5\n60, 7\n10", "dispatched-skip": "a, b\nc", "dispatched-wait": "one\ntwo", "dispatched-log": "one, two\nthree",
+            "dispatched-fail": "no\nnever", "dispatched-what": "x\ny",
+        }));
+        assert_eq!(found.retry, Some(Duration::from_secs(60)));
+        assert_eq!(found.skip, ["a", "b", "c"]);
+        assert_eq!(found.wait, Some(("one".into(), LONGEST)));
+        assert_eq!((found.logs, found.fail), (vec!["one, two".to_owned(), "three".to_owned()], Some("no; never".into())));
+        assert_eq!(found.unknown, ["dispatched-wait", "dispatched-what"], "what does not count is named");
     }
 }
