@@ -11,7 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::map::Entry;
+use serde_json::{Map, Value};
 use sha2::Sha256;
 
 use crate::clock::Timestamp;
@@ -50,6 +51,18 @@ pub struct Scheme {
     secret_prefix: Option<String>,
     /// Where a text stands in a body that is to be said back.
     challenge: Option<String>,
+    form: Option<Form>,
+}
+
+/// What its deliveries that are forms hold besides texts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    /// The member whose text is JSON.
+    json: String,
+    /// Whether that is all that the delivery says.
+    #[serde(default)]
+    is_body: bool,
 }
 
 /// A header, and what of it counts: the parts with a prefix, between separators.
@@ -99,14 +112,14 @@ pub struct Delivery {
     /// The sender's id of it.
     pub id: Option<String>,
     pub event: Option<String>,
-    /// The body, as JSON if it is JSON.
+    /// The body: JSON, the members of a form, or else a text.
     pub body: Value,
     /// A text that the sender wants to hear.
     pub challenge: Option<String>,
 }
 
-/// Why a delivery was not believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why a delivery was not believed, or cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     #[error("the header that its scheme needs is not there, or cannot be read")]
     Malformed,
@@ -114,6 +127,9 @@ pub enum Doubt {
     Signature,
     #[error("its time is more than five minutes from now")]
     Time,
+    /// Its sender is believed.
+    #[error("the body of this delivery is not what its content type says: {0}")]
+    Body(String),
 }
 
 /// The scheme of this name.
@@ -128,12 +144,53 @@ pub fn schemes() -> &'static [Scheme] {
 }
 
 /// Reads a body that nothing vouches for but the address that it came to.
-pub fn unsigned(body: &[u8]) -> Delivery {
-    Delivery { id: None, event: None, body: value(body), challenge: None }
+pub fn unsigned(content_type: Option<&str>, body: &[u8]) -> Result<Delivery, Doubt> {
+    Ok(Delivery { id: None, event: None, body: read_body(content_type, body, None)?, challenge: None })
 }
 
-fn value(body: &[u8]) -> Value {
-    serde_json::from_slice(body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
+/// Reads a body as its content type says. What says nothing of it is JSON if it can be read as such.
+fn read_body(content_type: Option<&str>, body: &[u8], form: Option<&Form>) -> Result<Value, Doubt> {
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/x-www-form-urlencoded" {
+        return read_form(body, form);
+    }
+    // A byte order mark is no part of what it says (RFC 8259, section 8.1).
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let is_json = essence == "application/json" || essence == "text/json" || essence.ends_with("+json");
+    match serde_json::from_slice(text) {
+        Ok(value) => Ok(value),
+        Err(_) if is_json && text.trim_ascii().is_empty() => Ok(Value::Null),
+        Err(error) if is_json => Err(Doubt::Body(format!("it is not valid JSON: {error}"))),
+        Err(_) => Ok(Value::String(String::from_utf8_lossy(body).into_owned())),
+    }
+}
+
+/// Reads a form as an object of texts; a name that it has several times has a list of them.
+fn read_form(body: &[u8], form: Option<&Form>) -> Result<Value, Doubt> {
+    let mut members = Map::new();
+    for (name, text) in url::form_urlencoded::parse(body) {
+        let text = Value::String(text.into_owned());
+        match members.entry(name.into_owned()) {
+            Entry::Vacant(place) => {
+                place.insert(text);
+            }
+            Entry::Occupied(mut place) => match place.get_mut() {
+                Value::Array(texts) => texts.push(text),
+                first => *first = Value::Array(vec![first.take(), text]),
+            },
+        }
+    }
+    if let Some(Form { json, is_body }) = form
+        && let Some(Value::String(text)) = members.get(json)
+    {
+        let value: Value =
+            serde_json::from_str(text).map_err(|error| Doubt::Body(format!("its member `{json}` is not valid JSON: {error}")))?;
+        if *is_body {
+            return Ok(value);
+        }
+        members.insert(json.clone(), value);
+    }
+    Ok(Value::Object(members))
 }
 
 /// The parts of a header that have a prefix.
@@ -187,7 +244,7 @@ impl Scheme {
         if !good {
             return Err(Doubt::Signature);
         }
-        let body = value(body);
+        let body = read_body(header("content-type"), body, self.form.as_ref())?;
         let at = |pointer: &Option<String>| {
             pointer.as_ref().and_then(|pointer| body.pointer(pointer)).and_then(Value::as_str).map(str::to_owned)
         };
@@ -220,6 +277,8 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(name: &str, secret: &str, headers: &[(&str, &str)], body: &str, now: i64) -> Result<Delivery, Doubt> {
@@ -261,6 +320,29 @@ mod tests {
         let delivery =
             read("standard", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &standard, "{\"test\": 2432232314}", 1_614_265_330).unwrap();
         assert_eq!((delivery.id.as_deref(), &delivery.body["test"]), (Some("msg_p5jXN8AQM9LWM0D4loKWxJek"), &2_432_232_314_u64.into()));
+    }
+
+    #[test]
+    fn bodies_are_read_as_their_content_types_say() {
+        let read = |kind: Option<&str>, body: &str, scheme: &str| {
+            let form = schemes().iter().find(|known| known.name == scheme).and_then(|known| known.form.as_ref());
+            read_body(kind, body.as_bytes(), form).ok()
+        };
+        let form = Some("application/x-www-form-urlencoded; charset=utf-8");
+        let issue = "payload=%7B%22action%22%3A%22opened%22%2C%22n%22%3A7%7D";
+        assert_eq!(read(form, issue, "github"), Some(json!({ "action": "opened", "n": 7 })));
+        assert_eq!(read(form, issue, "slack"), Some(json!({ "payload": { "action": "opened", "n": 7 } })));
+        assert_eq!(read(form, issue, "none"), Some(json!({ "payload": r#"{"action":"opened","n":7}"# })));
+        assert_eq!(read(form, "a=1&b=x+y&a=2&a=3&c", "slack"), Some(json!({ "a": ["1", "2", "3"], "b": "x y", "c": "" })));
+        assert_eq!(read(form, "payload=no", "github"), None);
+        assert_eq!(read(form, "other=1", "github"), Some(json!({ "other": "1" })));
+        for kind in [Some("application/json"), Some("Application/CloudEvents+JSON; charset=utf-8"), None, Some("text/plain")] {
+            assert_eq!(read(kind, "\u{feff}{\"a\":1}", "none"), Some(json!({ "a": 1 })), "{kind:?}");
+        }
+        assert_eq!(read(Some("application/json"), " \r\n", "none"), Some(Value::Null));
+        assert_eq!(read(Some("application/json"), "{\"a\":", "none"), None);
+        assert_eq!(read(Some("text/plain"), "{\"a\":", "none"), Some(json!("{\"a\":")));
+        assert_eq!(read(None, "hello", "none"), Some(json!("hello")));
     }
 
     fn signed(secret: &str, text: &str) -> String {

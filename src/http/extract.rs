@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::AppState;
 use super::problem::Problem;
+use super::unique;
 use crate::error::{self, Error, Kind, Problems, Result};
 use crate::id::{
     AgentId, AssetId, BatchId, ClientTokenId, ConversationId, CronId, DeadLetterId, DeliveryId, EvalId, FlowId, FlowVersionId, JobId,
@@ -155,24 +156,39 @@ fn inflate(bytes: &[u8], limit: usize) -> Result<Bytes> {
     if out.len() > limit { Err(too_large(limit)) } else { Ok(out.into()) }
 }
 
-/// As [`parse`], and only an object: serde would take a list for a struct.
+/// As [`parse_document`], and only an object: serde would take a list for a struct.
 fn parse_object<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
     if text.trim_ascii_start().starts_with(b"{") {
-        return parse(text, max_depth);
+        return parse_document(text, max_depth);
     }
     parse::<serde_json::Value>(text, max_depth)?;
     Err(Error::invalid_at("", "expected an object"))
 }
 
-/// Reads JSON: 400 when it is none, 413 when it is too deep, 422 with a pointer when it does not fit.
+/// Reads JSON: 400 when it is none, 413 when it is too deep, 422 with a pointer when it does not fit. Of two members of one name the last counts.
 pub fn parse<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
+    parse_with(text, max_depth, |reader| serde_path_to_error::deserialize(reader))
+}
+
+/// As [`parse`], for what is written for this API: 422 with a pointer, too, when an object has a member twice.
+pub fn parse_document<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
+    parse_with(text, max_depth, |reader| unique::deserialize(reader))
+}
+
+type JsonReader<'t> = serde_json::Deserializer<serde_json::de::StrRead<'t>>;
+
+fn parse_with<'t, T>(
+    text: &'t [u8],
+    max_depth: usize,
+    deserialize: impl FnOnce(&mut JsonReader<'t>) -> Result<T, serde_path_to_error::Error<serde_json::Error>>,
+) -> Result<T> {
     not_deeper(text, max_depth)?;
     // JSON is UTF-8 (RFC 8259, section 8.1), also in members that nobody reads.
     let text = std::str::from_utf8(text).map_err(|cause| {
         Error::new(Kind::Malformed, "invalid_json", format!("the request body is not valid JSON: it is not UTF-8: {cause}"))
     })?;
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let value = deserialize(&mut reader).map_err(|error| {
         if error.inner().is_data() { Problems::from(error::Problem::misfit(&error)).into() } else { not_json(error.inner()) }
     })?;
     reader.end().map_err(|cause| not_json(&cause))?;
@@ -431,6 +447,28 @@ mod tests {
     struct Sample {
         #[serde(rename = "a/b")]
         _items: Vec<std::collections::BTreeMap<String, u8>>,
+    }
+
+    #[test]
+    fn a_member_that_an_object_has_twice_is_pointed_at() {
+        let pointer = |text: &str| {
+            let refused = parse_document::<serde_json::Value>(text.as_bytes(), 8).err()?;
+            Some((refused.code().to_owned(), refused.problems().first()?.pointer.clone()))
+        };
+        for (text, at) in [
+            (r#"{"a":1,"a":2}"#, "/a"),
+            (r#"{"a":1,"\u0061":1}"#, "/a"),
+            (r#"{"steps":{"a":{},"b":[1,{"c/d":1,"c/d":[]}]}}"#, "/steps/b/1/c~1d"),
+        ] {
+            assert_eq!(pointer(text), Some(("validation_failed".into(), at.to_owned())), "{text}");
+            assert!(parse::<serde_json::Value>(text.as_bytes(), 8).is_ok(), "{text}");
+        }
+        for text in [r#"{"a":{"a":[{"a":1},{"a":1}]},"b":{"a":"a"}}"#, "[]", "\"a\"", "1.5", "null", "{}"] {
+            let read = parse_document::<serde_json::Value>(text.as_bytes(), 8).ok();
+            assert_eq!(read, serde_json::from_str(text).ok(), "{text}");
+        }
+        let twice = parse_document::<Sample>(br#"{"a/b":[{"x":1,"x":2}]}"#, 8).err();
+        assert_eq!(twice.and_then(|error| error.problems().first().map(|problem| problem.pointer.clone())).as_deref(), Some("/a~1b/0/x"));
     }
 
     #[test]

@@ -1,13 +1,20 @@
 //! What every answer carries: a request id, and headers that keep browsers from guessing, framing or keeping it.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 
 use crate::clock::Clock;
 use crate::id;
@@ -59,11 +66,42 @@ const DEFAULTS: &[(HeaderName, &str)] = &[
     (X_FRAME_OPTIONS, "DENY"),
 ];
 
+/// The body of an answer that has none, not even one of no bytes: the router writes `Content-Length` for every body whose length it knows.
+struct NoBody;
+
+impl http_body::Body for NoBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::new()
+    }
+}
+
+/// Takes the body off an answer whose status allows none; a length of it would be wrong, too (RFC 9110, section 8.6).
+fn without_forbidden_body(response: Response) -> Response {
+    let status = response.status();
+    if !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
+        return response;
+    }
+    let mut response = response.map(|_| Body::new(NoBody));
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response
+}
+
 /// Names the request and finishes the answer's headers.
 pub async fn stamp(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers(), &clock);
     request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).await;
+    let mut response = without_forbidden_body(next.run(request).await);
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.0);
     for (name, value) in DEFAULTS {

@@ -27,6 +27,7 @@ pub mod problem;
 pub mod schemas;
 pub mod scope;
 pub mod serve;
+mod unique;
 pub mod workflows;
 
 use std::sync::Arc;

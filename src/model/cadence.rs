@@ -1,6 +1,7 @@
 //! When something recurs: a cron pattern in a time zone, and the times it names.
 //!
-//! A time that a change of clocks leaves out comes when the clocks have changed; one that comes twice is named once.
+//! Of patterns whose hour, minute and second are one value each, a time that a change of clocks leaves out comes when the clocks have changed, and one
+//! that comes twice is named once. Other patterns name what the clock shows: nothing of an hour that is left out, and an hour that comes twice, twice.
 
 use std::str::FromStr;
 
@@ -39,7 +40,8 @@ impl Cadence {
             Some(length) => Pattern::Every(every(length.trim()).ok_or_else(|| Fault::Pattern(format!("`@every {length}`: {EVERY}")))?),
             None => {
                 check_form(pattern.trim())?;
-                let cron = Cron::from_str(pattern.trim()).map_err(|error| Fault::Pattern(format!("not a cron pattern: {error}")))?;
+                let pattern = if pattern.trim().eq_ignore_ascii_case(MIDNIGHT) { "@daily" } else { pattern.trim() };
+                let cron = Cron::from_str(pattern).map_err(|error| Fault::Pattern(format!("not a cron pattern: {error}")))?;
                 Pattern::Cron(Box::new(cron))
             }
         };
@@ -69,7 +71,27 @@ impl Cadence {
 }
 
 /// The words that stand for a pattern.
-const WORDS: [&str; 6] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@hourly"];
+const WORDS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", MIDNIGHT, "@hourly"];
+/// Another word for `@daily`.
+const MIDNIGHT: &str = "@midnight";
+
+/// The fields of a pattern: how many values each has, and the unit of a step where it is a fixed length of time.
+const FIELDS: [(u32, Option<char>); 6] = [(60, Some('s')), (60, Some('m')), (24, Some('h')), (31, None), (12, None), (7, None)];
+
+/// Refuses steps that are larger than their field: `*/90` of minutes would be every hour. Asked of new patterns only; a zone may stand in front.
+pub fn check_steps(pattern: &str) -> Result<(), Fault> {
+    let parts: Vec<&str> = pattern.split_whitespace().filter(|part| !part.contains("TZ=")).collect();
+    // Without seconds it begins with the minutes.
+    let fields = FIELDS.iter().skip(FIELDS.len().saturating_sub(parts.len()));
+    for (part, (values, unit)) in parts.iter().zip(fields) {
+        let mut steps = part.split(',').filter_map(|item| item.split_once('/')?.1.parse::<u32>().ok());
+        if let Some(step) = steps.find(|step| step > values) {
+            let every = unit.map(|unit| format!("; for a fixed length of time write `@every {step}{unit}`")).unwrap_or_default();
+            return Err(Fault::Pattern(format!("the step of `{part}` is larger than its field, which has {values} values{every}")));
+        }
+    }
+    Ok(())
+}
 
 fn check_form(pattern: &str) -> Result<(), Fault> {
     let fields = pattern.split_whitespace().count();
@@ -120,6 +142,53 @@ mod tests {
         for wrong in ["", "5", "m", "1x", "0s", "-5m", "99999999999999999999h", "500ms"] {
             assert!(matches!(Cadence::new(&format!("@every {wrong}"), "UTC"), Err(Fault::Pattern(_))), "{wrong}");
         }
+    }
+
+    #[test]
+    fn midnight_is_another_word_for_daily() {
+        let after = "2026-01-01T00:00:00Z";
+        assert_eq!(following("@midnight", "Asia/Kathmandu", after, 2), following("@daily", "Asia/Kathmandu", after, 2));
+        assert_eq!(following("@Midnight", "UTC", after, 1), ["2026-01-02T00:00:00.000Z"]);
+    }
+
+    #[test]
+    fn a_step_is_not_larger_than_its_field() {
+        for right in [
+            "*/60 * * * *",
+            "*/5 */24 * * *",
+            "0 0 */31 */12 */7",
+            "*/60 * * * * *",
+            "0-30/10,45 * * * *",
+            "@daily",
+            "TZ=Etc/GMT+5 */5 * * * *",
+        ] {
+            assert_eq!(check_steps(right), Ok(()), "{right}");
+        }
+        for (wrong, told) in [
+            ("*/90 * * * *", "`@every 90m`"),
+            ("*/90 * * * * *", "`@every 90s`"),
+            ("0 1,*/36 * * *", "`@every 36h`"),
+            ("CRON_TZ=Europe/Berlin 0 0 */40 * *", "31 values"),
+            ("0 0 1 */13 *", "12 values"),
+        ] {
+            let refused = check_steps(wrong).map_err(|fault| match fault {
+                Fault::Pattern(why) | Fault::Zone(why) => why,
+            });
+            assert!(refused.is_err_and(|why| why.contains(told)), "{wrong}");
+        }
+    }
+
+    /// In the night of 25 October 2026 the hour from 2 to 3 comes twice in Berlin; in that of 29 March it is left out.
+    #[test]
+    fn patterns_that_recur_within_the_day_follow_the_clock() {
+        let autumn = |pattern: &str| following(pattern, "Europe/Berlin", "2026-10-24T23:59:00Z", 5);
+        assert_eq!(
+            autumn("*/30 2-3 * * *")[..4],
+            ["2026-10-25T00:00:00.000Z", "2026-10-25T00:30:00.000Z", "2026-10-25T01:00:00.000Z", "2026-10-25T01:30:00.000Z"]
+        );
+        assert_eq!(autumn("30 2 * * *")[..2], ["2026-10-25T00:30:00.000Z", "2026-10-26T01:30:00.000Z"]);
+        let spring = |pattern: &str| following(pattern, "Europe/Berlin", "2026-03-28T23:59:00Z", 2);
+        assert_eq!(spring("*/30 2 * * *"), ["2026-03-30T00:00:00.000Z", "2026-03-30T00:30:00.000Z"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::{Problems, Result};
 use crate::model::Record;
+use crate::number;
 
 /// A parsed filter.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,9 +200,9 @@ fn compare(found: &Option<Value>, op: Op, wanted: &Value) -> bool {
         (Op::NotIn, found) => !compare(found, Op::In, wanted),
         (Op::Eq, None) => wanted.is_null(),
         (_, None) => false,
-        (Op::Eq, Some(found)) => same(found, wanted),
-        (Op::In, Some(found)) => wanted.as_array().is_some_and(|items| items.iter().any(|item| same(found, item))),
-        (Op::Contains, Some(Value::Array(items))) => items.iter().any(|item| same(item, wanted)),
+        (Op::Eq, Some(found)) => number::alike(found, wanted),
+        (Op::In, Some(found)) => wanted.as_array().is_some_and(|items| items.iter().any(|item| number::alike(found, item))),
+        (Op::Contains, Some(Value::Array(items))) => items.iter().any(|item| number::alike(item, wanted)),
         (Op::Contains, Some(found)) => matches!((text(found), text(wanted)), (Some(found), Some(wanted)) if found.contains(&wanted)),
         (Op::StartsWith, Some(found)) => matches!((text(found), text(wanted)), (Some(found), Some(wanted)) if found.starts_with(&wanted)),
         (Op::EndsWith, Some(found)) => matches!((text(found), text(wanted)), (Some(found), Some(wanted)) if found.ends_with(&wanted)),
@@ -212,21 +213,10 @@ fn compare(found: &Option<Value>, op: Op, wanted: &Value) -> bool {
     }
 }
 
-/// Equal values; `1` equals `1.0`.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        _ => a == b,
-    }
-}
-
 /// Numbers by value, texts by code point; everything else has no order.
 fn order(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
-            (Some(a), Some(b)) => Some(a.cmp(&b)),
-            _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
-        },
+        (Value::Number(a), Value::Number(b)) => number::order(a, b),
         (Value::String(a), Value::String(b)) => Some(a.as_str().cmp(b)),
         _ => None,
     }

@@ -30,7 +30,7 @@ const LATE: Duration = Duration::from_secs(60);
 /// Slots that are caught up with at once.
 pub const MOST_SLOTS: u32 = 1_000;
 
-/// What happens to slots that passed while nobody looked.
+/// What happens to slots that passed while no server was there. Those that pass while an entry is disabled are passed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CatchUp {

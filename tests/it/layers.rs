@@ -15,12 +15,13 @@ const TABLE: &[(&str, &str)] = &[
     ("clock", ""),
     ("error", ""),
     ("failpoint", ""),
+    ("number", ""),
     ("process", ""),
     ("id", "clock"),
     ("secret", "clock error"),
     // Matter.
-    ("model", "clock error id"),
-    ("expr", "clock error process secret"),
+    ("model", "clock error id number"),
+    ("expr", "clock error number process secret"),
     ("net", "clock error secret"),
     ("html", "process"),
     // Ports. An adapter knows a conversation or a call, never a run: neither `provider` nor `tool` sees `model`.
@@ -35,7 +36,7 @@ const TABLE: &[(&str, &str)] = &[
     ("auth", "clock error id model secret store"),
     ("queue", "clock engine error failpoint feed id model net secret store tool"),
     // Surfaces.
-    ("http", "asset auth clock engine error failpoint feed id model provider queue secret store tool"),
+    ("http", "asset auth clock engine error failpoint feed id model number provider queue secret store tool"),
     // Roof.
     ("config", "auth clock engine error expr feed http net provider queue secret store tool"),
     ("app", "asset auth clock config engine error expr failpoint feed html http id model net provider queue secret store tool"),

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use crate::expr::value;
+use crate::number;
 
 /// A value as a number: text is read as one, everything else is zero.
 pub fn float(value: &Value) -> f64 {
@@ -102,7 +103,7 @@ pub fn extreme(left: &Value, right: &Value, wanted: Ordering) -> Value {
 /// Equality of Liquid: numbers by value, everything else by type and content.
 pub fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Number(a), Value::Number(b)) => a == b || ((a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64()),
+        (Value::Number(a), Value::Number(b)) => number::order(a, b) == Some(Ordering::Equal),
         _ => left == right,
     }
 }
@@ -110,10 +111,7 @@ pub fn equal(left: &Value, right: &Value) -> bool {
 /// Order of numbers among numbers and texts among texts; nothing else has one.
 pub fn order(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
-        (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
-            (Some(a), Some(b)) => Some(a.cmp(&b)),
-            _ => a.as_f64().partial_cmp(&b.as_f64()),
-        },
+        (Value::Number(a), Value::Number(b)) => number::order(a, b),
         (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
         _ => None,
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Expr, Key, Method, Op, Path};
 use crate::error::Result;
 use crate::expr::{Scope, limits, secret_named, too_large, value};
+use crate::number;
 
 /// A value on its way through an expression.
 #[derive(Debug, Clone)]
@@ -373,12 +374,17 @@ fn identical(left: &Val<'_>, right: &Val<'_>) -> bool {
     }
 }
 
-/// Whole numbers are compared exactly, even beyond 2^53.
 fn same_number(left: &Val<'_>, right: &Val<'_>) -> bool {
+    order_numbers(left, right) == Some(Ordering::Equal)
+}
+
+/// Compares numbers exactly, even beyond 2^53.
+fn order_numbers(left: &Val<'_>, right: &Val<'_>) -> Option<Ordering> {
     match (left.as_value(), right.as_value()) {
-        (Some(Value::Number(a)), Some(Value::Number(b))) if a == b => true,
-        (Some(Value::Number(a)), Some(Value::Number(b))) if !a.is_f64() && !b.is_f64() => a == b,
-        _ => left.number() == right.number(),
+        (Some(Value::Number(left)), Some(Value::Number(right))) => number::order(left, right),
+        (Some(Value::Number(left)), None) => number::order_float(left, right.number()),
+        (None, Some(Value::Number(right))) => number::order_float(right, left.number()).map(Ordering::reverse),
+        _ => left.number().partial_cmp(&right.number()),
     }
 }
 
@@ -402,6 +408,7 @@ fn equal(left: &Val<'_>, right: &Val<'_>) -> bool {
 fn order(left: &Val<'_>, right: &Val<'_>) -> Option<Ordering> {
     match (left.as_str(), right.as_str()) {
         (Some(a), Some(b)) => Some(a.encode_utf16().cmp(b.encode_utf16())),
+        (None, None) if left.type_of() == "number" && right.type_of() == "number" => order_numbers(left, right),
         _ => left.number().partial_cmp(&right.number()),
     }
 }
@@ -416,29 +423,15 @@ fn same(left: &Val<'_>, right: &Val<'_>) -> bool {
         return same_number(left, right);
     }
     match (left.as_value(), right.as_value()) {
-        (Some(left), Some(right)) => alike(left, right),
+        (Some(left), Some(right)) => number::alike(left, right),
         _ => false,
-    }
-}
-
-/// JSON is at most so deep that this ends.
-fn alike(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| alike(left, right))
-        }
-        (Value::Object(left), Value::Object(right)) => {
-            left.len() == right.len() && left.iter().all(|(name, value)| right.get(name).is_some_and(|other| alike(value, other)))
-        }
-        (Value::Number(_), Value::Number(_)) => same_number(&Val::Ref(left), &Val::Ref(right)),
-        _ => left == right,
     }
 }
 
 fn strict_order(left: &Val<'_>, right: &Val<'_>) -> Option<Ordering> {
     match (left.as_str(), right.as_str()) {
         (Some(left), Some(right)) => Some(left.cmp(right)),
-        (None, None) if left.type_of() == "number" && right.type_of() == "number" => left.number().partial_cmp(&right.number()),
+        (None, None) if left.type_of() == "number" && right.type_of() == "number" => order_numbers(left, right),
         _ => None,
     }
 }

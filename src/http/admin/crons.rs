@@ -9,7 +9,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::answer::Made;
 use super::jobs::Row as JobRow;
 use super::order::{OrderInput, fit};
 use super::{Window, about};
@@ -21,7 +20,7 @@ use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};
 use crate::id::{CronId, JobId, TenantId};
-use crate::model::cadence::Fault;
+use crate::model::cadence::{Fault, check_steps};
 use crate::model::job::Placed;
 use crate::queue::crons::{CatchUp, Cron, MOST_SLOTS, Overlap, fire_now};
 use crate::store::{Collection, Kept, SharedStore, StoreError};
@@ -63,7 +62,7 @@ struct Input {
     /// Unique. Required when the entry is new.
     #[schemars(length(min = 1, max = 255))]
     name: Option<String>,
-    /// Five fields, or six with seconds in front, `@daily` and its like, or `@every 90s`. `CRON_TZ=Europe/Berlin` may stand in front. Required when the entry is
+    /// Five fields, or six with seconds in front, `@daily`, `@midnight` and their like, or `@every 90s`. `CRON_TZ=Europe/Berlin` may stand in front. Required when the entry is
     /// new.
     schedule: Option<String>,
     /// An IANA name; UTC when absent.
@@ -73,7 +72,8 @@ struct Input {
     /// What does the job: the name of a saved flow; the entry's own name when absent.
     #[schemars(length(min = 1, max = 255))]
     job_name: Option<String>,
-    /// What happens to times that passed while nobody looked; the last one is done when absent.
+    /// What happens to times that passed while no server was there; the last one is done when absent. Times that pass while the entry is disabled are
+    /// passed over.
     catch_up: Option<CatchUp>,
     /// How many of them are done at most, when all are; 100 when absent.
     #[schemars(range(min = 1, max = 1_000))]
@@ -183,10 +183,12 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
     if !(1..=MOST_SLOTS).contains(&catch_up_max) {
         problems.add("/catch_up_max", format!("expected 1 to {MOST_SLOTS}"));
     }
+    let steps = input.schedule.as_deref().map_or(Ok(()), check_steps);
     let placed = input.order.place(engine, job_name, old.as_ref().map(|old| &old.placed), &mut problems);
     let differs = |new: &Option<String>, old: Option<&String>| new.as_ref().is_some_and(|new| Some(new) != old);
     let moved =
         differs(&input.schedule, old.as_ref().map(|old| &old.schedule)) || differs(&input.timezone, old.as_ref().map(|old| &old.timezone));
+    let was_off = old.as_ref().is_some_and(|old| !old.enabled);
     let cron = Cron {
         name,
         schedule: input.schedule.or(old.as_ref().map(|old| old.schedule.clone())).unwrap_or_else(|| "@daily".into()),
@@ -201,7 +203,7 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
         last: old.as_ref().and_then(|old| old.last),
         last_job: old.and_then(|old| old.last_job),
     };
-    let next = match cron.cadence() {
+    let next = match steps.and_then(|()| cron.cadence()) {
         Ok(cadence) => {
             let next = cadence.next(now);
             if next.is_none() {
@@ -219,7 +221,9 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
         }
     };
     problems.into_result()?;
-    Ok(Cron { next: if moved || cron.next.is_none() { next } else { cron.next }, ..cron })
+    // An entry that is enabled again fires from now on; `catch_up` is for times at which no server was there.
+    let anew = moved || (was_off && cron.enabled) || cron.next.is_none();
+    Ok(Cron { next: if anew { next } else { cron.next }, ..cron })
 }
 
 async fn list(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Params(window): Params<Window>) -> Result<Json<Vec<Row>>> {
@@ -283,17 +287,21 @@ async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(
     Ok(NoContent)
 }
 
-/// Turns an entry on or off; what it catches up with then is its own policy.
+/// Enables or disables an entry. Times that passed while it was disabled are passed over.
 async fn turn(state: &AppState, tenant: TenantId, id: CronId, enabled: bool) -> Result<Json<Row>> {
     let entry = find(&state.store, tenant, id).await?;
     if entry.body.enabled == enabled {
         return Ok(Json(entry.into()));
     }
+    let now = state.clock.now();
     let edit = |cron: &mut Cron| -> Result<(), StoreError> {
+        if enabled && !cron.enabled {
+            cron.next = cron.cadence().ok().and_then(|cadence| cadence.next(now));
+        }
         cron.enabled = enabled;
         Ok(())
     };
-    let changed = all(&state.store, tenant).amend(entry, state.clock.now(), edit).await?;
+    let changed = all(&state.store, tenant).amend(entry, now, edit).await?;
     changed.map(|kept| Json(kept.into())).ok_or_else(CronId::missing)
 }
 
@@ -305,10 +313,22 @@ async fn disable(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id
     turn(&state, caller.tenant, id, false).await
 }
 
-async fn fire(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id): Id<CronId>) -> Result<Made<JobRow>> {
-    let entry = find(&state.store, caller.tenant, id).await?;
-    let job = fire_now(&state.jobs, caller.tenant, &entry, JobId::new(&state.clock)).await?;
-    Ok(Made(job.into()))
+async fn fire(
+    caller: Scoped<JobsWrite>,
+    State(state): State<AppState>,
+    State(receipts): State<Receipts>,
+    Id(id): Id<CronId>,
+    key: IdempotencyKey,
+) -> Result<Created<JobRow>> {
+    let tenant = caller.tenant;
+    let call = Call { tenant, route: "POST /v1/crons/{cronId}/fire", key, request: fingerprint(id.to_string().as_bytes()), secret: false };
+    receipts
+        .once(call, move |seed| async move {
+            let entry = find(&state.store, tenant, id).await?;
+            let job = fire_now(&state.jobs, tenant, &entry, JobId::from_u128(seed)).await?;
+            Ok(JobRow::from(job))
+        })
+        .await
 }
 
 async fn preview(caller: Scoped<JobsRead>, State(state): State<AppState>, Id(id): Id<CronId>) -> Result<Json<Preview>> {

@@ -6,6 +6,7 @@ use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::body::Body as Raw;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, NoContent, Response};
 use base64::Engine as _;
@@ -14,14 +15,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::answer::Made;
 use super::order::{OrderInput, fit};
 use super::{Window, about, may_refuse, takes_anything};
 use crate::auth::{hook, ticket};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
-use crate::http::extract::{Body, Id, InPath, Params, as_sent, not_deeper};
+use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params, as_sent, not_deeper};
+use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::problem::Problem;
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};
 use crate::id::{JobId, TenantId, TriggerId};
@@ -259,12 +260,33 @@ async fn list(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Params
     Ok(Json(found.into_iter().skip(window.offset() as usize).map(|kept| Row::of(kept, None)).collect()))
 }
 
-async fn create(caller: Scoped<JobsWrite>, State(state): State<AppState>, body: Body<Input>) -> Result<Made<Row>> {
-    let (tenant, id) = (caller.tenant, TriggerId::new(&state.clock));
-    let (address, hash) = ticket::mint(&state.clock, PREFIX, tenant, id.as_u128());
-    let trigger = checked(&state, (tenant, id), body.value, None, hash)?;
-    let kept = all(&state.store, tenant).create(id, trigger, state.clock.now()).await?;
-    Ok(Made(Row::of(kept, Some(&address))))
+async fn create(
+    caller: Scoped<JobsWrite>,
+    State(state): State<AppState>,
+    State(receipts): State<Receipts>,
+    key: IdempotencyKey,
+    body: Body<Input>,
+) -> Result<Created<Row>> {
+    let tenant = caller.tenant;
+    let call = Call { tenant, route: "POST /v1/triggers", key, request: fingerprint(&body.raw), secret: true };
+    let input = body.value;
+    receipts
+        .once(call, move |seed| async move {
+            let (id, now) = (TriggerId::from_u128(seed), state.clock.now());
+            let (address, hash) = ticket::mint(&state.clock, PREFIX, tenant, id.as_u128());
+            let trigger = checked(&state, (tenant, id), input, None, hash)?;
+            let kept = match all(&state.store, tenant).find(id).await? {
+                // An earlier try under this id got as far as the store, but nobody was shown its address: replace it.
+                Some(old) => all(&state.store, tenant).change(&old, trigger, now).await?.ok_or_else(changed)?,
+                None => all(&state.store, tenant).create(id, trigger, now).await?,
+            };
+            Ok(Row::of(kept, Some(&address)))
+        })
+        .await
+}
+
+fn changed() -> Error {
+    Error::new(Kind::Conflict, "trigger_changed", "somebody else changed the trigger at the same time").next("repeat the change")
 }
 
 async fn find(store: &SharedStore, tenant: TenantId, id: TriggerId) -> Result<Kept<Trigger>> {
@@ -278,10 +300,8 @@ async fn read(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Id(id)
 async fn update(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id): Id<TriggerId>, body: Body<Input>) -> Result<Json<Row>> {
     let old = find(&state.store, caller.tenant, id).await?;
     let next = checked(&state, (caller.tenant, id), body.value, Some(&old.body), old.body.hash.clone())?;
-    let changed = all(&state.store, caller.tenant).change(&old, next, state.clock.now()).await?;
-    changed.map(|kept| Json(Row::of(kept, None))).ok_or_else(|| {
-        Error::new(Kind::Conflict, "trigger_changed", "somebody else changed the trigger at the same time").next("repeat the change")
-    })
+    let kept = all(&state.store, caller.tenant).change(&old, next, state.clock.now()).await?.ok_or_else(changed)?;
+    Ok(Json(Row::of(kept, None)))
 }
 
 async fn rotate(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id): Id<TriggerId>) -> Result<Json<Row>> {
@@ -311,7 +331,8 @@ async fn receive(State(state): State<AppState>, Id(address): Id<Address>, header
     let body = as_sent(&headers, body, &state).await?;
     let delivery = believed(&state, tenant, &kept, &headers, &body)?;
     if !delivery.body.is_string() {
-        not_deeper(&body, state.limits.body().depth)?;
+        // Not of the bytes: forms hold JSON in other letters.
+        not_deeper(delivery.body.to_string().as_bytes(), state.limits.body().depth)?;
     }
     if let Some(challenge) = delivery.challenge {
         return Ok((StatusCode::OK, Json(Challenge { challenge })).into_response());
@@ -335,14 +356,23 @@ fn believed(state: &AppState, tenant: TenantId, kept: &Kept<Trigger>, headers: &
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(name) = &kept.body.scheme else {
         let id = header(IDEMPOTENCY_KEY).filter(|id| !id.is_empty()).map(str::to_owned);
-        return Ok(hook::Delivery { id, ..hook::unsigned(body) });
+        let unsigned = hook::unsigned(header(CONTENT_TYPE.as_str()), body).map_err(|doubt| refused(state, doubt, body))?;
+        return Ok(hook::Delivery { id, ..unsigned });
     };
     let scheme = hook::scheme(name).ok_or_else(|| Error::internal("a scheme that was known is not any more"))?;
     let sealed = kept.body.sealed.as_deref().and_then(|sealed| STANDARD.decode(sealed).ok());
     let sealed = sealed.ok_or_else(|| Error::internal("a trigger without its secret"))?;
     let plain = state.vault.open(&sealed, &context(tenant, kept.id))?;
     let secret = Secret::new(String::from_utf8_lossy(&plain).into_owned());
-    scheme
-        .read(&secret, header, body, state.clock.now())
-        .map_err(|doubt| Error::new(Kind::Unauthenticated, "webhook_not_believed", format!("this delivery is not believed: {doubt}")))
+    scheme.read(&secret, header, body, state.clock.now()).map_err(|doubt| refused(state, doubt, body))
+}
+
+fn refused(state: &AppState, doubt: hook::Doubt, body: &[u8]) -> Error {
+    match doubt {
+        // The parser has a limit of its own for what is nested too deep.
+        hook::Doubt::Body(_) => not_deeper(body, state.limits.body().depth)
+            .err()
+            .unwrap_or_else(|| Error::new(Kind::Malformed, "invalid_json", doubt.to_string())),
+        doubt => Error::new(Kind::Unauthenticated, "webhook_not_believed", format!("this delivery is not believed: {doubt}")),
+    }
 }

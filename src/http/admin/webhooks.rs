@@ -18,7 +18,8 @@ use super::answer::Made;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
-use crate::http::extract::{Body, Id, Ids, InPath, Params};
+use crate::http::extract::{Body, Id, IdempotencyKey, Ids, InPath, Params};
+use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};
 use crate::id::{DeliveryId, TenantId, WebhookId};
@@ -222,18 +223,37 @@ async fn list(caller: Scoped<JobsRead>, State(state): State<AppState>) -> Result
     Ok(Json(found.into_iter().map(|kept| Row::of(kept, now, None)).collect()))
 }
 
-async fn create(caller: Scoped<JobsWrite>, State(state): State<AppState>, body: Body<Input>) -> Result<Made<Row>> {
-    let (tenant, id, now) = (caller.tenant, WebhookId::new(&state.clock), state.clock.now());
-    let all = webhooks::webhooks(&state.store, tenant);
-    let (secret, sealed) = sealed(&state, tenant, id)?;
-    let webhook = checked(&state, body.value, None, vec![sealed])?;
-    if all.list(None, None, MOST as u32).await?.len() >= MOST {
-        return Err(Error::new(Kind::Conflict, "too_many_webhooks", format!("a tenant has {MOST} webhooks at most")).next("delete one"));
-    }
-    let kept = all.create(id, webhook, now).await?;
-    // Other servers hear of it within a second.
-    state.engine.parts().listeners.add(tenant);
-    Ok(Made(Row::of(kept, now, Some(&secret))))
+async fn create(
+    caller: Scoped<JobsWrite>,
+    State(state): State<AppState>,
+    State(receipts): State<Receipts>,
+    key: IdempotencyKey,
+    body: Body<Input>,
+) -> Result<Created<Row>> {
+    let tenant = caller.tenant;
+    let call = Call { tenant, route: "POST /v1/webhooks", key, request: fingerprint(&body.raw), secret: true };
+    let input = body.value;
+    receipts
+        .once(call, move |seed| async move {
+            let (id, now) = (WebhookId::from_u128(seed), state.clock.now());
+            let all = webhooks::webhooks(&state.store, tenant);
+            let (secret, sealed) = sealed(&state, tenant, id)?;
+            let webhook = checked(&state, input, None, vec![sealed])?;
+            let kept = if let Some(old) = all.find(id).await? {
+                // An earlier try under this id got as far as the store, but nobody was shown its secret: replace it.
+                all.change(&old, webhook, now).await?.ok_or_else(changed)?
+            } else {
+                if all.list(None, None, MOST as u32).await?.len() >= MOST {
+                    let message = format!("a tenant has {MOST} webhooks at most");
+                    return Err(Error::new(Kind::Conflict, "too_many_webhooks", message).next("delete one"));
+                }
+                all.create(id, webhook, now).await?
+            };
+            // Other servers hear of it within a second.
+            state.engine.parts().listeners.add(tenant);
+            Ok(Row::of(kept, now, Some(&secret)))
+        })
+        .await
 }
 
 async fn read(caller: Scoped<JobsRead>, State(state): State<AppState>, Id(id): Id<WebhookId>) -> Result<Json<Row>> {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::definitions::MOST_CRONS;
 use super::is_name;
 use crate::error::{Error, Kind, Problem, Problems, Result, pointer_token};
-use crate::model::cadence::{Cadence, Fault};
+use crate::model::cadence::{Cadence, Fault, check_steps};
 use crate::model::flow::{FORMAT, Flow, OnError, Retry, Step, Workflow};
 
 /// A workflow, as callers write it.
@@ -133,7 +133,7 @@ pub(super) struct Reply {
 impl Reply {
     /// What can be told before there is anything to fill in.
     fn check(&self, problems: &mut Problems) {
-        if !self.status.is_null() && is_fixed(&self.status) && super::start::status_of(&self.status).is_none() {
+        if !self.status.is_null() && is_fixed(&self.status) && super::reply::status_of(&self.status).is_none() {
             problems.add("/response/status", "expected a status from 200 to 599");
         }
         for name in self.headers.keys().filter(|name| HeaderName::try_from(name.as_str()).is_err()) {
@@ -163,7 +163,8 @@ pub(super) fn yaml(text: &[u8]) -> Result<Value> {
     let wrong = |why: String| Error::new(Kind::Malformed, "invalid_yaml", format!("the request body is not valid YAML: {why}"));
     let text = std::str::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
     let budget = serde_saphyr::budget! { max_nodes: MOST_NODES, max_aliases: 1_000, max_depth: DEEPEST, max_documents: 1 };
-    let options = serde_saphyr::options! { strict_booleans: true, budget: budget };
+    // Of `0755` one version of YAML says 493, and another 755: it stays the text that it is.
+    let options = serde_saphyr::options! { strict_booleans: true, leading_zero_numbers_as_strings: true, budget: budget };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| wrong(error.to_string()))
 }
 
@@ -208,7 +209,28 @@ fn elements<'v>(of: Option<&'v Value>, at: &str) -> Vec<(String, &'v Value)> {
 impl Document {
     /// The flow that it means. What the engine judges of it is not judged here.
     pub fn compile(&self) -> Result<Flow> {
+        self.compile_after(Problems::default())
+    }
+
+    /// As [`Document::compile`], for a document that is about to be kept. Documents that were kept before these rules still run.
+    pub fn compile_new(&self) -> Result<Flow> {
         let mut problems = Problems::default();
+        for name in self.response.iter().flat_map(|reply| reply.headers.keys()) {
+            if HeaderName::try_from(name.as_str()).is_ok_and(|name| super::reply::is_reserved(&name)) {
+                problems.add(format!("/response/headers/{}", pointer_token(name)), "only the server sets this header; leave it out");
+            }
+        }
+        for (index, trigger) in self.triggers.iter().enumerate() {
+            if let Trigger::Cron { schedule, .. } = trigger
+                && let Err(Fault::Pattern(why) | Fault::Zone(why)) = check_steps(schedule)
+            {
+                problems.add(format!("/triggers/{index}/schedule"), why);
+            }
+        }
+        self.compile_after(problems)
+    }
+
+    fn compile_after(&self, mut problems: Problems) -> Result<Flow> {
         self.check(&mut problems);
         let mut steps = Vec::with_capacity(self.steps.len());
         for (id, step) in &self.steps {
@@ -375,6 +397,10 @@ mod tests {
     fn yaml_is_read_as_json_and_bombs_are_not() {
         let value = yaml(b"name: a\nversion: 2\nsteps:\n  b: {wait: {signal: no}}\n").unwrap();
         assert_eq!(value, json!({ "name": "a", "version": 2, "steps": { "b": { "wait": { "signal": "no" } } } }));
+        let zeros = yaml(b"zip: 01234\nmode: 0755\nbelow: -08\nplus: +007\nzero: 0\nhalf: 0.5\nten: 10\noctal: 0o17\n").unwrap();
+        let kept =
+            json!({ "zip": "01234", "mode": "0755", "below": "-08", "plus": "+007", "zero": 0, "half": 0.5, "ten": 10, "octal": 15 });
+        assert_eq!(zeros, kept);
         let bomb = (1..9).fold("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, level| {
             let before = format!("*a{}", level - 1);
             text + &format!("a{level}: &a{level} [{}]\n", [before.as_str(); 10].join(","))

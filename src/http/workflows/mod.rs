@@ -10,6 +10,7 @@ mod document;
 mod door;
 mod events;
 mod published;
+mod reply;
 mod runs;
 mod secrets;
 mod session;

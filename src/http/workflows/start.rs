@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use super::definitions::{Stored, all, everyone, find};
 use super::document::Trigger;
 use super::door::{Starter, run_token};
+use super::reply::reply;
 use super::runs::{RunView, Status, flow_of, view};
 use super::{Name, about, accepted, is_name, may_refuse, order, printed, takes_anything};
 use crate::clock::Clock;
@@ -33,6 +34,7 @@ use crate::model::event::Rest;
 use crate::model::job::Placed;
 use crate::model::run::Failure;
 use crate::model::{Flow, Run, RunInput, RunState, Target, WaitKind};
+use crate::number;
 use crate::queue::jobs::NamedFlows;
 use crate::secret::Vault;
 use crate::store::{Created, Kept, RunKey, SharedStore};
@@ -272,7 +274,7 @@ async fn begun(state: &AppState, tenant: TenantId, id: RunId, asynchronous: bool
 async fn completed(state: &AppState, run: Run, flow: &Flow) -> Result<Response> {
     if flow.workflow.as_ref().is_some_and(|workflow| workflow.output.is_some()) {
         let told = |error: Error| Problem::new(StatusCode::BAD_GATEWAY, error.details(json!({ "run_id": printed(run.id), "step": null })));
-        return Ok(reply(&run.output.unwrap_or_default()).unwrap_or_else(|error| told(error).into_response()));
+        return Ok(reply(run.id, &run.output.unwrap_or_default()).unwrap_or_else(|error| told(error).into_response()));
     }
     Ok(Json(view(&state.store, run, flow).await?).into_response())
 }
@@ -288,42 +290,6 @@ fn broken(run: Run) -> Response {
     let details = json!({ "run_id": printed(run.id), "step": failure.step });
     let error = Error::new(Kind::Invalid, failure.code, failure.message).details(details);
     Problem::new(StatusCode::BAD_GATEWAY, error).into_response()
-}
-
-/// A status that a document's `response` may have: a number, or a text of one.
-pub(super) fn status_of(value: &Value) -> Option<StatusCode> {
-    let whole = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number| number.fract() == 0.0)?;
-    let status = (200..600_u16).find(|status| f64::from(*status) == whole)?;
-    StatusCode::from_u16(status).ok()
-}
-
-/// The answer that a document's `response` came to.
-fn reply(output: &Value) -> Result<Response> {
-    let wrong = |what: &str| {
-        let message = format!("the document's `response.{what}` came to something that cannot be sent");
-        Error::new(Kind::Invalid, "invalid_response", message)
-    };
-    let status = match output.get("status") {
-        None | Some(Value::Null) => StatusCode::OK,
-        Some(status) => status_of(status).ok_or_else(|| wrong("status"))?,
-    };
-    let mut response = match output.get("body") {
-        None | Some(Value::Null) => status.into_response(),
-        Some(Value::String(text)) => (status, text.clone()).into_response(),
-        Some(body) => (status, Json(body.clone())).into_response(),
-    };
-    // A header has no null: what is not there is left out.
-    let headers = output.get("headers").and_then(Value::as_object).into_iter().flatten();
-    for (name, value) in headers.filter(|(_, value)| !value.is_null()) {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let (name, value) = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(text));
-        let (Ok(name), Ok(value)) = (name, value) else { return Err(wrong("headers")) };
-        // How bytes are framed is not the document's to say.
-        if !["connection", "content-length", "transfer-encoding", "upgrade", "date", "server"].contains(&name.as_str()) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    Ok(response)
 }
 
 /// Workflows by their names, for the queues: what [`JOB_PREFIX`] stands in front of.
@@ -362,7 +328,9 @@ impl NamedFlows for Workflows {
     }
 
     async fn triggered(&self, tenant: TenantId, event: &str, payload: &Value) -> Result<Vec<(String, Placed)>> {
-        let has = |wanted: &Map<String, Value>| wanted.iter().all(|(name, value)| payload.get(name) == Some(value));
+        let has = |wanted: &Map<String, Value>| {
+            wanted.iter().all(|(name, value)| payload.get(name).is_some_and(|found| number::alike(found, value)))
+        };
         let wanted = |trigger: &Trigger| matches!(trigger, Trigger::Event { event: name, filter } if name == event && has(filter));
         let all = everyone(&self.store, tenant).await?.into_iter();
         let triggered = all.filter(|kept| kept.body.document.triggers.iter().any(wanted));

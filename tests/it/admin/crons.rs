@@ -13,6 +13,7 @@ on_both!(
     an_entry_is_kept_changed_and_deleted,
     a_slot_becomes_one_job_whoever_sees_it,
     missed_slots_are_caught_up_with,
+    times_of_a_disabled_entry_are_passed_over,
     a_slot_is_passed_over_while_the_job_before_runs,
     wrong_entries_are_refused,
 );
@@ -41,6 +42,10 @@ async fn an_entry_is_kept_changed_and_deleted(world: Arc<World>) {
         assert_eq!(entry[field], value, "{field}: {entry}");
     }
     assert!(entry["next_run_at"].as_str().unwrap().ends_with("T03:00:00.000Z"), "{entry}");
+    let midnight = create(&node, json!({ "name": "midnight", "schedule": "@midnight" })).await;
+    assert!(midnight["next_run_at"].as_str().unwrap().ends_with("T00:00:00.000Z"), "{midnight}");
+    let gone = call(&node, Method::DELETE, &at(&midnight, "")).send().await;
+    assert_eq!((gone.status, gone.header("content-length")), (204, None));
     node.post("/v1/crons").json(&json!({ "name": "daily-cleanup", "schedule": "@daily" })).refused(409, "already_exists").await;
     assert_eq!(node.get(&at(&entry, "")).ok().await, entry);
     assert_eq!(node.get("/v1/crons").ok().await, json!([entry]));
@@ -62,6 +67,11 @@ async fn an_entry_is_kept_changed_and_deleted(world: Arc<World>) {
 
 /// Makes an entry due since a time, as if nobody had looked.
 async fn due_since(world: &World, entry: &Value, millis: i64) {
+    next_is(world, entry, millis, true).await;
+}
+
+/// Sets when an entry is due, and whether it fires.
+async fn next_is(world: &World, entry: &Value, millis: i64, enabled: bool) {
     let text = dispatch::clock::Timestamp::from_millis(millis).to_string();
     let node = world.node();
     let id: dispatch::id::CronId = entry["id"].as_str().unwrap().parse().unwrap();
@@ -70,7 +80,7 @@ async fn due_since(world: &World, entry: &Value, millis: i64) {
         let all = dispatch::store::Collection::<dispatch::queue::crons::Cron>::of(&*state.store, tenant);
         let kept = all.find(id).await.unwrap().unwrap();
         let next = Some(serde_json::from_value(json!(text)).unwrap());
-        let body = dispatch::queue::crons::Cron { next, enabled: true, ..kept.body.clone() };
+        let body = dispatch::queue::crons::Cron { next, enabled, ..kept.body.clone() };
         assert!(all.change(&kept, body, state.clock.now()).await.unwrap().is_some());
     })
     .await;
@@ -98,8 +108,11 @@ async fn a_slot_becomes_one_job_whoever_sees_it(world: Arc<World>) {
     due_since(&world, &entry, minutes_ago(60 * 3)).await;
     until(&node, &at(&entry, ""), |entry| entry["next_run_at"] == fired["next_run_at"]).await;
     assert_eq!(node.get("/v1/jobs?name=tick").ok().await.as_array().unwrap().len(), 1);
-    let now = call(&node, Method::POST, &at(&entry, "/fire")).ok().await;
+    let fire = |key: &'static str| call(&node, Method::POST, &at(&entry, "/fire")).header("idempotency-key", key);
+    let now = fire("one").ok().await;
     job_is(&node, now["id"].as_str().unwrap(), "completed").await;
+    assert_eq!(fire("one").ok().await["id"], now["id"], "the same call is the same job");
+    assert_ne!(fire("two").ok().await["id"], now["id"]);
 }
 
 async fn missed_slots_are_caught_up_with(world: Arc<World>) {
@@ -114,6 +127,26 @@ async fn missed_slots_are_caught_up_with(world: Arc<World>) {
         let jobs = node.get(&format!("/v1/jobs?queue={name}")).ok().await;
         assert_eq!(jobs.as_array().unwrap().len(), wanted, "{policy}: {jobs}");
     }
+}
+
+async fn times_of_a_disabled_entry_are_passed_over(world: Arc<World>) {
+    let node = world.node();
+    for policy in ["all", "last", "skip"] {
+        let body = json!({ "name": policy, "schedule": "0 0 * * *", "catch_up": policy, "enabled": false, "queue": "q" });
+        let entry = create(&node, body).await;
+        let next = entry["next_run_at"].clone();
+        for by_route in [true, false] {
+            next_is(&world, &entry, minutes_ago(60 * 24 * 30), false).await;
+            let on = if by_route {
+                call(&node, Method::POST, &at(&entry, "/enable")).ok().await
+            } else {
+                call(&node, Method::PUT, &at(&entry, "")).json(&json!({ "enabled": true })).ok().await
+            };
+            assert_eq!((&on["enabled"], &on["next_run_at"]), (&json!(true), &next), "{policy} {by_route}: {on}");
+            call(&node, Method::POST, &at(&entry, "/disable")).ok().await;
+        }
+    }
+    assert_eq!(node.get("/v1/jobs?queue=q").ok().await, json!([]));
 }
 
 async fn a_slot_is_passed_over_while_the_job_before_runs(world: Arc<World>) {
@@ -133,6 +166,7 @@ async fn wrong_entries_are_refused(world: Arc<World>) {
         (json!({}), vec!["/name", "/schedule"]),
         (json!({ "name": "x", "schedule": "@daily", "job_name": "" }), vec!["/job_name"]),
         (json!({ "name": "x", "schedule": "61 * * * *" }), vec!["/schedule"]),
+        (json!({ "name": "x", "schedule": "*/90 * * * *" }), vec!["/schedule"]),
         (json!({ "name": "x", "schedule": "@every 1ms" }), vec!["/schedule"]),
         (json!({ "name": "x", "schedule": "0 0 30 2 *" }), vec!["/schedule"]),
         (json!({ "name": "x", "schedule": "@daily", "timezone": "Mars/Olympus" }), vec!["/timezone"]),

@@ -17,6 +17,8 @@ on_both!(
     what_is_not_believed_is_no_job,
     an_address_alone_vouches_until_it_is_rotated,
     a_sender_that_asks_is_answered,
+    forms_and_what_cannot_be_read,
+    a_repeated_call_makes_one_trigger,
     wrong_triggers_are_refused,
 );
 
@@ -37,7 +39,12 @@ fn post(node: &Node, trigger: &Value, body: &str) -> Call {
 }
 
 fn github(node: &Node, trigger: &Value, delivery: &str, body: &str) -> Call {
-    let call = post(node, trigger, body).header("x-hub-signature-256", format!("sha256={}", signature(body)));
+    github_as("application/json", node, trigger, delivery, body)
+}
+
+fn github_as(kind: &str, node: &Node, trigger: &Value, delivery: &str, body: &str) -> Call {
+    let call = node.bare(Method::POST, trigger["path"].as_str().unwrap()).body(kind, body.to_owned());
+    let call = call.header("x-hub-signature-256", format!("sha256={}", signature(body)));
     call.header("x-github-delivery", delivery).header("x-github-event", "push")
 }
 
@@ -97,7 +104,9 @@ async fn what_is_not_believed_is_no_job(world: Arc<World>) {
     signed(&large).refused(413, "body_too_large").await;
     signed(&format!("{}{}", "[".repeat(100), "]".repeat(100))).refused(413, "body_too_deep").await;
     assert_eq!(node.get("/v1/jobs").ok().await, json!([]), "nothing came of any of it");
-    assert_eq!(signed("not JSON").send().await.status, 202);
+    signed("not JSON").refused(400, "invalid_json").await;
+    assert_eq!(node.get("/v1/jobs").ok().await, json!([]), "nothing came of any of it");
+    assert_eq!(github_as("text/plain", &node, &trigger, "one", "not JSON").send().await.status, 202);
     assert_eq!(node.get("/v1/jobs").ok().await[0]["payload"]["body"], "not JSON");
     assert_eq!(call(&node, Method::DELETE, &at).send().await.status, 204);
     signed("{}").refused(404, "not_found").await;
@@ -132,6 +141,54 @@ async fn a_sender_that_asks_is_answered(world: Arc<World>) {
     let (job, _) = accepted(&send(now, event).send().await);
     assert_eq!(accepted(&send(now, event).send().await), (job, true), "its id stands in the body");
     send(now - 400, event).refused(401, "webhook_not_believed").await;
+}
+
+async fn forms_and_what_cannot_be_read(world: Arc<World>) {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let node = world.node();
+    let body_of = async |call: Call| {
+        let (job, _) = accepted(&call.send().await);
+        node.get(&format!("/v1/jobs/{job}")).ok().await["payload"]["body"].clone()
+    };
+    let repo = create(&node, json!({ "name": "repo", "scheme": "github", "secret": SECRET })).await;
+    let issue = "payload=%7B%22action%22%3A%22opened%22%2C%22number%22%3A7%7D";
+    let read = body_of(github_as(FORM, &node, &repo, "one", issue)).await;
+    assert_eq!(read, json!({ "action": "opened", "number": 7 }));
+    let unsigned = node.bare(Method::POST, repo["path"].as_str().unwrap()).body(FORM, issue);
+    unsigned.header("x-github-delivery", "two").refused(401, "webhook_not_believed").await;
+    github_as(FORM, &node, &repo, "two", "payload=%7B").refused(400, "invalid_json").await;
+    let deep = format!("payload={}{}", "%5B".repeat(100), "%5D".repeat(100));
+    github_as(FORM, &node, &repo, "two", &deep).refused(413, "body_too_deep").await;
+    let marked = body_of(github(&node, &repo, "two", "\u{feff}{\"ref\":\"main\"}")).await;
+    assert_eq!(marked, json!({ "ref": "main" }));
+    let slack = create(&node, json!({ "name": "slack", "scheme": "slack", "secret": SECRET })).await;
+    let now = dispatch::clock::Clock::system().now().as_millis() / 1_000;
+    let send = |body: &str| {
+        let signature = format!("v0={}", signature(&format!("v0:{now}:{body}")));
+        let call = node.bare(Method::POST, slack["path"].as_str().unwrap()).body(FORM, body.to_owned());
+        call.header("x-slack-signature", signature).header("x-slack-request-timestamp", now.to_string())
+    };
+    let command = body_of(send("command=%2Fdeploy&text=to+production&user_id=U1")).await;
+    assert_eq!(command, json!({ "command": "/deploy", "text": "to production", "user_id": "U1" }));
+    let pressed = body_of(send("payload=%7B%22type%22%3A%22block_actions%22%7D")).await;
+    assert_eq!(pressed, json!({ "payload": { "type": "block_actions" } }));
+    let open = create(&node, json!({ "name": "open" })).await;
+    let form = body_of(node.bare(Method::POST, open["path"].as_str().unwrap()).body(FORM, "a=1&a=2&b=x%20y")).await;
+    assert_eq!(form, json!({ "a": ["1", "2"], "b": "x y" }));
+    post(&node, &open, "{\"a\":").refused(400, "invalid_json").await;
+}
+
+async fn a_repeated_call_makes_one_trigger(world: Arc<World>) {
+    let node = world.node();
+    let make = |name: &str| node.post("/v1/triggers").header("idempotency-key", "one").json(&json!({ "name": name }));
+    let first = make("open").send().await;
+    let again = make("open").send().await;
+    assert_eq!((first.status, again.status), (201, 201), "{}", again.text());
+    assert_eq!(first.json(), again.json(), "the address included");
+    assert_eq!((first.header("idempotency-replayed"), again.header("idempotency-replayed")), (None, Some("true")));
+    accepted(&post(&node, &again.json(), "{}").send().await);
+    make("other").refused(400, "idempotency_key_reused").await;
+    assert_eq!(node.get("/v1/triggers").ok().await.as_array().unwrap().len(), 1);
 }
 
 async fn wrong_triggers_are_refused(world: Arc<World>) {

@@ -20,6 +20,7 @@ on_both!(
     an_address_that_is_gone_is_told_nothing_more,
     a_slow_address_keeps_nobody_waiting,
     a_secret_is_replaced_with_an_overlap,
+    a_repeated_call_makes_one_webhook,
     wrong_webhooks_are_refused,
 );
 
@@ -55,6 +56,19 @@ async fn came(world: &World, path: &str, event: &str, of: &str) {
         }
     };
     within(look).await;
+}
+
+async fn a_repeated_call_makes_one_webhook(world: Arc<World>) {
+    let node = world.node();
+    let make = |path: &str| node.post("/v1/webhooks").header("idempotency-key", "one").json(&json!({ "url": world.sink.url(path) }));
+    let first = make("/once").send().await;
+    let again = make("/once").send().await;
+    assert_eq!((first.status, again.status), (201, 201), "{}", again.text());
+    assert!(first.json()["secret"].is_string(), "{}", first.text());
+    assert_eq!(first.json(), again.json(), "the secret included");
+    assert_eq!((first.header("idempotency-replayed"), again.header("idempotency-replayed")), (None, Some("true")));
+    make("/other").refused(400, "idempotency_key_reused").await;
+    assert_eq!(node.get("/v1/webhooks").ok().await.as_array().unwrap().len(), 1);
 }
 
 async fn what_happens_is_told_signed_and_once(world: Arc<World>) {

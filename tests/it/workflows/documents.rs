@@ -25,6 +25,11 @@ async fn a_document_is_registered(world: Arc<World>) {
     let answer = call(&node, Method::PUT, "/api/workflows/from-yaml").body("application/yaml", yaml).send().await;
     assert_eq!(answer.status, 201, "{}", answer.text());
     assert!(answer.json()["warnings"][0].as_str().unwrap().contains("old_style"));
+    let zeros = "name: zeros\nversion: 1\nvars: {zip: 01234, mode: 0755, below: -08, ten: 10}\nsteps:\n  a:\n    wait: {signal: x}\n";
+    assert_eq!(call(&node, Method::PUT, "/api/workflows/zeros").body("application/yaml", zeros).send().await.status, 201);
+    let kept = node.get("/api/workflows/zeros").ok().await;
+    assert_eq!(kept["vars"], json!({ "zip": "01234", "mode": "0755", "below": "-08", "ten": 10 }), "never other numbers");
+    assert_eq!(call(&node, Method::DELETE, "/api/workflows/zeros").send().await.status, 204);
     let list = node.get("/api/workflows").ok().await;
     let names: Vec<&str> = list["workflows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["from-yaml", "kept"]);
@@ -34,6 +39,10 @@ async fn a_document_is_registered(world: Arc<World>) {
     call(&node, Method::DELETE, "/api/workflows/kept").refused(404, "not_found").await;
     call(&node, Method::PUT, "/api/workflows/kept").body("text/plain", "x").refused(415, "unsupported_media_type").await;
     call(&node, Method::PUT, "/api/workflows/kept").body("application/yaml", "a: [").refused(400, "invalid_yaml").await;
+    let steps = r#""steps":{"a":{"wait":{"signal":"x"}},"a":{"wait":{"signal":"y"}}}"#;
+    let twice =
+        call(&node, Method::PUT, "/api/workflows/kept").body("application/json", format!(r#"{{"name":"kept","version":9,{steps}}}"#));
+    assert_eq!(twice.refused(422, "validation_failed").await.pointers(), ["/steps/a"]);
     call(&node, Method::GET, "/api/workflows/No").refused(404, "not_found").await;
 }
 
@@ -115,6 +124,14 @@ async fn faults_are_pointed_at(world: Arc<World>) {
         (
             json!({ "steps": { "a": { "request": request } }, "response": { "status": 101, "headers": { "a b": "1" } } }),
             vec!["/response/headers/a b", "/response/status"],
+        ),
+        (
+            json!({ "steps": { "a": { "request": request } }, "response": { "headers": { "Set-Cookie": "a=1", "access-control-allow-origin": "*", "Content-Length": 1, "x-own": "1" } } }),
+            vec!["/response/headers/Content-Length", "/response/headers/Set-Cookie", "/response/headers/access-control-allow-origin"],
+        ),
+        (
+            json!({ "steps": { "a": { "request": request } }, "triggers": [{ "type": "cron", "schedule": "*/90 * * * *" }] }),
+            vec!["/triggers/0/schedule"],
         ),
         (
             json!({ "steps": { "a": { "request": request } }, "triggers": [{ "type": "cron", "schedule": "0 0 30 2 *" }, { "type": "cron", "schedule": "x", "timezone": "Mars/Base" }] }),

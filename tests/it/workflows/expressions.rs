@@ -18,11 +18,15 @@ async fn conditions_in_three_languages(world: Arc<World>) {
         step["when"] = condition;
         json!({ "a": step, "after": post(&world, "/after", &json!({ "status": "{{ steps.a.status }}", "got": "{{ steps.a.response.body }}" }), &["a"]) })
     };
-    let body = json!({ "n": 4, "s": "x", "items": [{ "qty": 2 }, { "qty": 0 }], "odd key": { "a-b": true }, "none": null });
+    let body = json!({ "big": 9_007_199_254_740_993_u64, "less": 9_007_199_254_740_992_u64, "most": u64::MAX, "four": 4.0, "n": 4, "s": "x", "items": [{ "qty": 2 }, { "qty": 0 }], "odd key": { "a-b": true }, "none": null });
     let cases = [
         (json!("trigger.body.n == 4 and trigger.body.s in ['x', 'y']"), true),
         (json!("not trigger.body.n > 4 or false"), true),
         (json!("trigger.body.n == '4'"), false),
+        (json!("trigger.body.n == trigger.body.four and not trigger.body.n > trigger.body.four"), true),
+        (json!("trigger.body.big > trigger.body.less and trigger.body.less < trigger.body.big"), true),
+        (json!("trigger.body.big <= trigger.body.less or trigger.body.big == trigger.body.less"), false),
+        (json!("trigger.body.most >= trigger.body.big and trigger.body.most > 18446744073709551614"), true),
         (json!("trigger.body.missing == null and trigger.body.none == null"), true),
         (json!("trigger.body['odd key'].a-b == true"), true),
         (json!("trigger.body.items[1].qty >= 1"), false),

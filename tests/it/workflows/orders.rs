@@ -17,6 +17,7 @@ on_both!(
     the_published_order_runs_as_printed,
     a_failed_attempt_is_made_again_under_the_same_key,
     a_run_is_waited_for_or_not,
+    an_answer_has_what_its_status_and_its_origin_allow,
     the_same_key_is_the_same_run,
     a_crash_does_not_repeat_what_is_done,
     services_steer_the_run,
@@ -134,6 +135,25 @@ async fn a_run_is_waited_for_or_not(world: Arc<World>) {
     assert_eq!(node.get("/api/runs?status=failed").ok().await["runs"], json!([]));
     call(&node, Method::POST, "/workflows/nowhere").json(&json!({})).refused(404, "not_found").await;
     call(&node, Method::POST, "/workflows/answers").body("application/json", "{").refused(400, "invalid_json").await;
+}
+
+async fn an_answer_has_what_its_status_and_its_origin_allow(world: Arc<World>) {
+    let node = world.node();
+    let document = json!({
+        "name": "empty", "version": 1, "steps": { "a": get(&world, "/a") },
+        "response": {
+            "status": "{{ trigger.body.status }}", "body": { "a": 1 },
+            "headers": { "expr": "return { ['set-cookie'] = 'a=1', ['x-said'] = 'yes', ['content-security-policy'] = '*' }", "lang": "lua" },
+        },
+    });
+    register_whole(&node, document).await;
+    for (status, body) in [(204_u16, ""), (304, ""), (200, r#"{"a":1}"#)] {
+        let answer = run(&node, "empty", &json!({ "status": status })).await;
+        assert_eq!((answer.status, answer.text()), (status, body.to_owned()));
+        assert_eq!(answer.header("content-length").is_some(), status == 200, "{status}");
+        assert_eq!((answer.header("x-said"), answer.header("set-cookie")), (Some("yes"), None), "{status}");
+        assert!(answer.header("content-security-policy").is_some_and(|policy| policy != "*"), "{status}");
+    }
 }
 
 async fn the_same_key_is_the_same_run(world: Arc<World>) {

@@ -21,7 +21,9 @@ on_both!(
     the_first_good_reply_wins_and_the_losers_are_cut_off,
     chunks_and_sums,
     a_fan_out_over_a_crash,
-    many_elements_wait_as_one
+    many_elements_wait_as_one,
+    a_retry_does_not_wait_for_its_siblings,
+    a_retry_that_is_due_comes_before_elements_that_have_not_begun
 );
 
 async fn a_fan_out_keeps_its_limit_and_its_order(world: Arc<World>) {
@@ -217,4 +219,57 @@ async fn many_elements_wait_as_one(world: Arc<World>) {
     let empty = json!({ "none": { "strategy": { "type": "fan_out", "over": { "expr": "local none = {}; return none", "lang": "lua" } }, "request": { "url": world.sink.url("/x") } } });
     register(&node, "empty", empty).await;
     assert_eq!(run(&node, "empty", &json!({})).await.json()["steps"]["none"]["items"], json!([]));
+}
+
+async fn a_retry_does_not_wait_for_its_siblings(world: Arc<World>) {
+    let node = world.node();
+    let retry = json!({ "on": [503], "max": 3, "delay": "1ms", "jitter": false });
+    let again = || [Reply::status(503, json!({})), Reply::json(json!({ "from": "quick" }))];
+    world.sink.on("/quick", again());
+    world.sink.on("/slow", [Reply::Gate(Arc::default())]);
+    let requests = json!({ "quick": { "url": world.sink.url("/quick") }, "slow": { "url": world.sink.url("/slow") } });
+    register(&node, "hedges", json!({ "race": { "strategy": { "type": "race", "requests": requests }, "retry": retry } })).await;
+    let view = run(&node, "hedges", &json!({})).await.json();
+    let race = &view["steps"]["race"];
+    assert_eq!((&race["winner"], &race["attempts"], world.sink.seen("/quick").len()), (&json!("quick"), &json!(2), 2), "{view}");
+    for (name, strategy) in [
+        ("fan-out", json!({ "type": "fan_out", "over": "{{ trigger.body }}", "concurrency": 2 })),
+        ("scatter", json!({ "type": "scatter", "over": "{{ trigger.body }}" })),
+        ("batch", json!({ "type": "batch", "over": "{{ trigger.body }}", "size": 1, "concurrency": 2 })),
+    ] {
+        let gate = Arc::new(tokio::sync::Notify::new());
+        world.sink.on(&format!("/{name}/0"), again());
+        world.sink.on(&format!("/{name}/1"), [Reply::Gate(gate.clone())]);
+        let url = world.sink.url(&format!("/{name}/{{{{ index }}}}"));
+        register(&node, name, json!({ "each": { "strategy": strategy, "request": { "url": url }, "retry": retry } })).await;
+        let id = begin(&node, name, &json!(["a", "b"])).await;
+        world.sink.reached(&format!("/{name}/0"), 2).await;
+        gate.notify_one();
+        let view = run_is(&node, &id, "completed").await;
+        assert_eq!(view["steps"]["each"]["items"][0]["response"]["body"], json!({ "from": "quick" }), "{view}");
+        assert_eq!(world.sink.seen(&format!("/{name}/1")).len(), 1, "{name}");
+    }
+}
+
+async fn a_retry_that_is_due_comes_before_elements_that_have_not_begun(world: Arc<World>) {
+    let node = world.node();
+    let gate = Arc::new(tokio::sync::Notify::new());
+    world.sink.on("/0", [Reply::status(503, json!({})), Reply::json(json!({}))]);
+    world.sink.on("/1", [Reply::Gate(gate.clone())]);
+    let step = json!({
+        "strategy": { "type": "fan_out", "over": "{{ trigger.body }}", "concurrency": 1 }, "request": { "url": world.sink.url("/{{ item }}") },
+        "retry": { "on": [503], "delay": "1ms", "jitter": false },
+    });
+    register(&node, "in-turn", json!({ "each": step })).await;
+    let id = begin(&node, "in-turn", &json!([0, 1, 2])).await;
+    world.sink.reached("/1", 1).await;
+    let clock = dispatch::clock::Clock::system();
+    let due = clock.now().after(Duration::from_millis(2));
+    while clock.now() < due {
+        tokio::task::yield_now().await;
+    }
+    gate.notify_one();
+    run_is(&node, &id, "completed").await;
+    let order = world.sink.all();
+    assert_eq!((order.len(), order.last().map(String::as_str)), (4, Some("/2")), "{order:?}");
 }

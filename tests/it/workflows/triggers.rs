@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{call, post, register_whole, run};
 use crate::support::world::{World, until};
 
-on_both!(a_body_keeps_to_its_schema, events_begin_runs, times_begin_runs);
+on_both!(a_body_keeps_to_its_schema, events_begin_runs, times_begin_runs, an_entry_that_was_deleted_by_hand_hides_no_others);
 
 async fn a_body_keeps_to_its_schema(world: Arc<World>) {
     let node = world.node();
@@ -70,7 +70,13 @@ async fn events_begin_runs(world: Arc<World>) {
     assert_eq!((&other["workflows"], &other["jobs"]), (&json!([]), &json!([])));
     let reused = call(&node, Method::POST, "/api/events").header("idempotency-key", "1").json(&json!({ "event": "order.paid", "body": 1 }));
     reused.refused(422, "idempotency_key_reused").await;
-    let runs = until(&node, "/api/runs?status=completed", |runs| runs["runs"].as_array().unwrap().len() == 3).await;
+    register_whole(&node, document("tens", json!({ "amount": 10, "of": [{ "n": 1 }] }))).await;
+    let mut tens = publish("3", json!({ "amount": 10.0, "of": [{ "n": 1.0 }] })).ok().await;
+    tens["workflows"].as_array_mut().unwrap().sort_by_key(ToString::to_string);
+    assert_eq!(tens["workflows"], json!(["all-orders", "tens"]), "numbers are equal by value");
+    let eleven = publish("4", json!({ "amount": 10.5, "of": [{ "n": 1 }] })).ok().await;
+    assert_eq!(eleven["workflows"], json!(["all-orders"]));
+    let runs = until(&node, "/api/runs?status=completed", |runs| runs["runs"].as_array().unwrap().len() == 6).await;
     assert!(runs["runs"].as_array().unwrap().iter().all(|run| run["id"].as_str().unwrap().starts_with("run_")));
     call(&node, Method::POST, "/api/events").json(&json!({ "event": "" })).refused(422, "validation_failed").await;
 }
@@ -94,4 +100,36 @@ async fn times_begin_runs(world: Arc<World>) {
     register_whole(&node, document(4, every("UTC"))).await;
     assert_eq!(call(&node, Method::DELETE, "/api/workflows/timed").send().await.status, 204);
     assert_eq!(node.get("/v1/crons").ok().await, json!([]));
+}
+
+async fn an_entry_that_was_deleted_by_hand_hides_no_others(world: Arc<World>) {
+    let node = world.node();
+    let document = |version: u32, times: usize| {
+        let trigger = json!({ "type": "cron", "schedule": "0 0 1 1 *" });
+        json!({ "name": "gap", "version": version, "triggers": vec![trigger; times], "steps": { "a": post(&world, "/gap", &json!({}), &[]) } })
+    };
+    let names = async || {
+        let crons = node.get("/v1/crons").ok().await;
+        let mut names: Vec<String> = crons.as_array().unwrap().iter().map(|cron| cron["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    let delete = async |name: &str| {
+        let crons = node.get("/v1/crons").ok().await;
+        let cron = crons.as_array().unwrap().iter().find(|cron| cron["name"] == name).unwrap();
+        let path = format!("/v1/crons/{}", cron["id"].as_str().unwrap());
+        assert_eq!(call(&node, Method::DELETE, &path).send().await.status, 204);
+    };
+    register_whole(&node, document(1, 3)).await;
+    delete("workflow:gap/0").await;
+    register_whole(&node, document(2, 0)).await;
+    assert!(names().await.is_empty(), "{:?}", names().await);
+    register_whole(&node, document(3, 3)).await;
+    delete("workflow:gap/1").await;
+    register_whole(&node, document(4, 1)).await;
+    assert_eq!(names().await, ["workflow:gap/0"]);
+    register_whole(&node, document(5, 3)).await;
+    delete("workflow:gap/0").await;
+    assert_eq!(call(&node, Method::DELETE, "/api/workflows/gap").send().await.status, 204);
+    assert!(names().await.is_empty(), "{:?}", names().await);
 }

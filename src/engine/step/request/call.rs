@@ -62,7 +62,7 @@ pub(super) enum Rest<'p> {
     Pause,
     /// None does.
     InHand,
-    /// The call suspends, and whoever made it with others knows from here when the first of them goes on.
+    /// The call suspends, and this tells the strategy that made it when its next attempt is due.
     Told(&'p Mutex<Option<Timestamp>>),
 }
 
@@ -147,9 +147,8 @@ impl Call {
             match place.rest {
                 Rest::InHand => context.outside(context.parts().clock.sleep_until(due)).await,
                 Rest::Pause => context.sleep_until(&context.key(&format!("{at}/retry")), due).await?,
-                Rest::Told(first) if due > context.now() => {
-                    let mut first = first.lock();
-                    *first = Some(first.map_or(due, |before| before.min(due)));
+                Rest::Told(next) if due > context.now() => {
+                    *next.lock() = Some(due);
                     return Err(Interrupt::Suspend);
                 }
                 Rest::Told(_) => {}

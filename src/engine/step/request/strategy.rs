@@ -1,10 +1,10 @@
 //! Many calls in one step: for each element of a list, for each chunk of it, all at once, in a race, or one after the other into one value.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt;
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -223,8 +223,47 @@ fn requests(fields: &mut Fields, make: &Maker, several: Several, least: usize) -
     Some(requests)
 }
 
-/// What came of one element.
-type Came = (usize, Result<Value, Interrupt>);
+/// How one of a strategy's calls left off.
+enum CallOutcome<T> {
+    Ended(Result<T, StepFailure>),
+    /// Its next attempt is due then. Until then it takes up no room.
+    RetryAt(Timestamp),
+    /// Somebody has to say first what became of an attempt.
+    Suspended,
+}
+
+/// The calls whose next attempt is still to come, by the time at which it is due.
+#[derive(Default)]
+struct CallQueue(BTreeSet<(Timestamp, usize)>);
+
+impl CallQueue {
+    fn add(&mut self, due: Timestamp, index: usize) {
+        self.0.insert((due, index));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns when the first of them is due.
+    fn next_due(&self) -> Option<Timestamp> {
+        self.0.first().map(|(due, _)| *due)
+    }
+
+    /// Removes the first one whose time has come.
+    fn take_due(&mut self, now: Timestamp) -> Option<usize> {
+        self.next_due().filter(|due| *due <= now)?;
+        self.0.pop_first().map(|(_, index)| index)
+    }
+}
+
+/// Waits until a time; without one, for ever.
+async fn until(context: &StepContext<'_>, time: Option<Timestamp>) {
+    match time {
+        Some(time) => context.parts().clock.sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
 
 impl Strategy {
     /// Adds what its texts read, but for the name that it gives elements.
@@ -260,7 +299,7 @@ impl Strategy {
                 Err(Interrupt::Suspend) => {}
                 ended => return ended.map(|()| orders.into_inner()),
             }
-            // All have suspended or ended. The first that goes on wakes the step; however many wait, it is one wait.
+            // Nothing is in hand any more. The first call that is due wakes the step; however many wait, it is one wait.
             let Some(first) = due.lock().take() else { return Err(Interrupt::Suspend) };
             context.sleep_until(&context.key(&format!("due/{}", first.as_millis())), first).await?;
         }
@@ -268,7 +307,7 @@ impl Strategy {
 
     async fn run_once(&self, sharing: &Sharing<'_>, call: Option<&Call>, value: &mut Map<String, Value>) -> StepResult<()> {
         let Sharing { context, own, .. } = *sharing;
-        let no_call = || Interrupt::Fail(StepFailure::new("no_request", "the step has no request"));
+        let no_call = || StepFailure::new("no_request", "the step has no request");
         match self {
             Self::Each { over, at_once, name, on_error } => {
                 let call = call.ok_or_else(no_call)?;
@@ -282,27 +321,27 @@ impl Strategy {
                     own.insert("item".into(), item);
                     element(sharing, call, index, &index.to_string(), &own).await
                 };
-                value.insert("items".into(), Value::Array(many(items, *at_once, *on_error, one).await?));
+                value.insert("items".into(), Value::Array(many(sharing, &items, *at_once, *on_error, one).await?));
             }
             Self::Batch { over, size, at_once, on_error } => {
                 let call = call.ok_or_else(no_call)?;
                 let items = elements(context, over).await?;
-                let chunks = items.chunks(*size).map(|chunk| Value::Array(chunk.to_vec())).collect();
+                let chunks: Vec<Value> = items.chunks(*size).map(|chunk| Value::Array(chunk.to_vec())).collect();
                 let one = |index: usize, batch: Value| async move {
                     let mut own = own.clone();
                     own.insert("index".into(), json!(index));
                     own.insert("batch".into(), batch);
                     element(sharing, call, index, &index.to_string(), &own).await
                 };
-                value.insert("items".into(), Value::Array(many(chunks, *at_once, *on_error, one).await?));
+                value.insert("items".into(), Value::Array(many(sharing, &chunks, *at_once, *on_error, one).await?));
             }
             Self::All { requests, named, on_error } => {
                 let names: Vec<Value> = requests.keys().map(|name| Value::String(name.clone())).collect();
                 let one = |index: usize, name: Value| async move {
-                    let call = requests.get_index(index).map(|(_, call)| call).ok_or_else(no_call)?;
+                    let Some((_, call)) = requests.get_index(index) else { return CallOutcome::Ended(Err(no_call())) };
                     element(sharing, call, index, name.as_str().unwrap_or_default(), own).await
                 };
-                let items = many(names, MOST_AT_ONCE as usize, *on_error, one).await?;
+                let items = many(sharing, &names, MOST_AT_ONCE as usize, *on_error, one).await?;
                 let items = if *named { Value::Object(requests.keys().cloned().zip(items).collect()) } else { Value::Array(items) };
                 value.insert("items".into(), items);
             }
@@ -322,7 +361,7 @@ struct Sharing<'s> {
     context: &'s StepContext<'s>,
     /// What their texts see besides what everybody sees.
     own: &'s Map<String, Value>,
-    /// When the first of those that suspended goes on.
+    /// When the step goes on by itself, once it has suspended.
     due: &'s Mutex<Option<Timestamp>>,
     /// What services said of the rest of the run.
     orders: &'s Mutex<Orders>,
@@ -334,6 +373,27 @@ impl Sharing<'_> {
         let mut orders = self.orders.lock();
         orders.skip.extend(said.skip);
         orders.end = orders.end.max(said.end);
+    }
+
+    /// Makes one of the step's calls, as far as it goes without a rest.
+    async fn make(&self, call: &Call, index: usize, name: &str, own: &Map<String, Value>, told: bool) -> CallOutcome<Reply> {
+        let step = self.context.step_id();
+        let due = Mutex::new(None);
+        let place = Place { at: format!("call/{index}"), key: format!("{step}/{name}"), step, own, rest: Rest::Told(&due), told };
+        match call.make(self.context, &place).await {
+            Ok(reply) => CallOutcome::Ended(Ok(reply)),
+            Err(Interrupt::Fail(failure)) => CallOutcome::Ended(Err(failure)),
+            Err(Interrupt::Suspend) => {
+                let due = *due.lock();
+                due.map_or(CallOutcome::Suspended, CallOutcome::RetryAt)
+            }
+        }
+    }
+
+    /// Suspends the step until that time, or until somebody wakes it.
+    fn suspend(&self, due: Option<Timestamp>) -> Interrupt {
+        *self.due.lock() = due;
+        Interrupt::Suspend
     }
 }
 
@@ -358,18 +418,19 @@ async fn elements(context: &StepContext<'_>, over: &TemplateTree) -> StepResult<
 }
 
 /// One element's call; its result as later steps see it.
-async fn element(sharing: &Sharing<'_>, call: &Call, index: usize, name: &str, own: &Map<String, Value>) -> StepResult<Value> {
-    let Sharing { context, due, .. } = *sharing;
-    let step = context.step_id();
-    let place = Place { at: format!("call/{index}"), key: format!("{step}/{name}"), step, own, rest: Rest::Told(due), told: false };
-    let made = call.make(context, &place).await;
+async fn element(sharing: &Sharing<'_>, call: &Call, index: usize, name: &str, own: &Map<String, Value>) -> CallOutcome<Value> {
+    let context = sharing.context;
+    let made = match sharing.make(call, index, name, own, false).await {
+        CallOutcome::Ended(made) => made,
+        CallOutcome::RetryAt(due) => return CallOutcome::RetryAt(due),
+        CallOutcome::Suspended => return CallOutcome::Suspended,
+    };
     let told = context.key(&format!("call/{index}/ended"));
-    if !matches!(made, Err(Interrupt::Suspend)) && context.recall(&told).is_none() {
-        let mut value = json!({ "stepId": step, "index": index, "name": name });
+    if context.recall(&told).is_none() {
+        let mut value = json!({ "stepId": context.step_id(), "index": index, "name": name });
         match &made {
             Ok(reply) => value["status"] = json!(reply.answer.status),
-            Err(Interrupt::Fail(failure)) => value["error"] = json!({ "code": failure.code, "message": failure.message }),
-            Err(Interrupt::Suspend) => {}
+            Err(failure) => value["error"] = json!({ "code": failure.code, "message": failure.message }),
         }
         context.emit(Event::Custom { name: "dispatch.item".into(), value });
         context.record_done(&told, &true);
@@ -377,95 +438,115 @@ async fn element(sharing: &Sharing<'_>, call: &Call, index: usize, name: &str, o
     if let Ok(reply) = &made {
         sharing.heed(reply);
     }
-    made.map(|reply| json!({ "status": reply.answer.status, "response": reply.value() }))
+    CallOutcome::Ended(made.map(|reply| json!({ "status": reply.answer.status, "response": reply.value() })))
 }
 
-/// Does something for each item, so many at once, and gives what came of them in their order. When one fails and that matters, no more begin, and those
-/// under way come to their end.
-async fn many<F: Future<Output = StepResult<Value>>>(
-    items: Vec<Value>,
+/// Makes a call for each item, at most `at_once` at the same time, and returns their results in the order of the items. A call that rests before its
+/// next attempt leaves its room to others, and has the first room that is free once it is due. When a call fails and that matters, no more begin,
+/// and those under way come to their end.
+async fn many<F: Future<Output = CallOutcome<Value>>>(
+    sharing: &Sharing<'_>,
+    items: &[Value],
     at_once: usize,
     on_error: OnError,
     one: impl Fn(usize, Value) -> F,
 ) -> StepResult<Vec<Value>> {
-    let count = items.len();
-    let stop = AtomicBool::new(false);
-    let stopped = &stop;
-    let one = &one;
-    let begun = items.into_iter().enumerate().take_while(|_| !stopped.load(Ordering::Relaxed));
-    let mut running =
-        stream::iter(begun.map(|(index, item)| async move { (index, one(index, item).await) })).buffer_unordered(at_once.max(1));
-    let mut results: Vec<Value> = vec![Value::Null; count];
+    let context = sharing.context;
+    let (at_once, one) = (at_once.max(1), &one);
+    let mut fresh = items.iter().enumerate();
+    let mut retries = CallQueue::default();
+    let mut calling = FuturesUnordered::new();
+    let mut results: Vec<Value> = vec![Value::Null; items.len()];
     let (mut failed, mut suspended): (Option<(usize, StepFailure)>, bool) = (None, false);
-    while let Some((index, came)) = { running.next().await as Option<Came> } {
-        match came {
-            Ok(value) => results[index] = value,
-            Err(Interrupt::Suspend) => suspended = true,
-            Err(Interrupt::Fail(failure)) if on_error == OnError::Continue && !failure.fatal => {
+    loop {
+        while failed.is_none() && calling.len() < at_once {
+            let due = retries.take_due(context.now()).and_then(|index| Some((index, items.get(index)?)));
+            let Some((index, item)) = due.or_else(|| fresh.next()) else { break };
+            calling.push(async move { (index, one(index, item.clone()).await) });
+        }
+        if calling.is_empty() {
+            break;
+        }
+        let next_retry = retries.next_due().filter(|_| failed.is_none() && calling.len() < at_once);
+        let (index, outcome) = tokio::select! {
+            // In this order, so that a run on virtual time replays from its seed.
+            biased;
+            Some(came) = calling.next() => came,
+            () = until(context, next_retry) => continue,
+        };
+        match outcome {
+            CallOutcome::Ended(Ok(value)) => results[index] = value,
+            CallOutcome::RetryAt(due) => retries.add(due, index),
+            CallOutcome::Suspended => suspended = true,
+            CallOutcome::Ended(Err(failure)) if on_error == OnError::Continue && !failure.fatal => {
                 results[index] = json!({ "error": { "code": failure.code, "message": failure.message } });
             }
-            Err(Interrupt::Fail(failure)) => {
-                stop.store(true, Ordering::Relaxed);
+            CallOutcome::Ended(Err(failure)) => {
                 if failed.as_ref().is_none_or(|(first, _)| index < *first) {
                     failed = Some((index, failure));
                 }
             }
         }
     }
-    drop(running);
     match failed {
         Some((index, failure)) => {
             let message = format!("element {index}: {}", failure.message);
             Err(StepFailure { message, ..failure }.into())
         }
-        None if suspended => Err(Interrupt::Suspend),
+        None if suspended || !retries.is_empty() => Err(sharing.suspend(retries.next_due())),
         None => Ok(results),
     }
 }
 
 /// The first good reply wins.
 async fn race(sharing: &Sharing<'_>, requests: &Requests, cancel_losers: bool, value: &mut Map<String, Value>) -> StepResult<()> {
-    let Sharing { context, own, due, .. } = *sharing;
+    let Sharing { context, own, .. } = *sharing;
     let won = context.key("winner");
     if let Some(Outcome::Done(winner)) = context.recall(&won) {
         value.extend(winner.as_object().cloned().unwrap_or_default());
         return Ok(());
     }
-    let step = context.step_id();
-    let places: Vec<Place<'_>> = requests
-        .keys()
-        .enumerate()
-        .map(|(index, name)| Place {
-            at: format!("call/{index}"),
-            key: format!("{step}/{name}"),
-            step,
-            own,
-            rest: Rest::Told(due),
-            told: true,
-        })
-        .collect();
-    let mut running: FuturesUnordered<_> =
-        requests.iter().zip(&places).map(|((name, call), place)| async move { (name, call.make(context, place).await) }).collect();
+    let mut queue = CallQueue::default();
+    (0..requests.len()).for_each(|index| queue.add(Timestamp::default(), index));
+    let mut calling = FuturesUnordered::new();
     let (mut winner, mut suspended): (Option<(&String, Reply)>, bool) = (None, false);
     let mut failures = Vec::new();
-    while let Some((name, came)) = running.next().await {
-        match came {
-            Ok(reply) if winner.is_none() => {
+    loop {
+        while winner.is_none()
+            && let Some(index) = queue.take_due(context.now())
+        {
+            if let Some((name, call)) = requests.get_index(index) {
+                calling.push(async move { (index, name, sharing.make(call, index, name, own, true).await) });
+            }
+        }
+        if calling.is_empty() {
+            break;
+        }
+        let next_retry = queue.next_due().filter(|_| winner.is_none());
+        let (index, name, outcome) = tokio::select! {
+            // In this order, so that a run on virtual time replays from its seed.
+            biased;
+            Some(came) = calling.next() => came,
+            () = until(context, next_retry) => continue,
+        };
+        match outcome {
+            CallOutcome::Ended(Ok(reply)) if winner.is_none() => {
                 winner = Some((name, reply));
                 if cancel_losers {
                     break;
                 }
             }
-            Ok(_) => {}
-            Err(Interrupt::Suspend) => suspended = true,
-            Err(Interrupt::Fail(failure)) => failures.push(format!("{name}: {}", failure.message)),
+            CallOutcome::Ended(Ok(_)) => {}
+            CallOutcome::Ended(Err(failure)) => failures.push(format!("{name}: {}", failure.message)),
+            CallOutcome::RetryAt(due) => queue.add(due, index),
+            CallOutcome::Suspended => suspended = true,
         }
     }
     // The losers' connections close here.
-    drop(running);
+    drop(calling);
     let Some((name, reply)) = winner else {
-        if suspended {
-            return Err(Interrupt::Suspend);
+        if suspended || !queue.is_empty() {
+            return Err(sharing.suspend(queue.next_due()));
         }
         return Err(StepFailure::new("race_lost", format!("every request failed: {}", failures.join("; "))).into());
     };
@@ -490,7 +571,11 @@ async fn reduce(sharing: &Sharing<'_>, items: Vec<Value>, initial: &TemplateTree
         let mut seen = Map::from_iter([("acc".to_owned(), acc), ("item".to_owned(), item), ("index".to_owned(), json!(index))]);
         if let Some(call) = call {
             let own = sharing.own.iter().map(|(name, value)| (name.clone(), value.clone())).chain(seen.clone()).collect();
-            let result = element(sharing, call, index, &index.to_string(), &own).await?;
+            let result = match element(sharing, call, index, &index.to_string(), &own).await {
+                CallOutcome::Ended(result) => result?,
+                CallOutcome::RetryAt(due) => return Err(sharing.suspend(Some(due))),
+                CallOutcome::Suspended => return Err(sharing.suspend(None)),
+            };
             seen.insert("result".into(), result.get("response").cloned().unwrap_or_default());
         }
         acc = next.eval(&scope.within(&seen), &context.parts().sandbox).await?;

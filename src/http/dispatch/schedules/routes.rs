@@ -21,7 +21,7 @@ use crate::http::paging::{Page, Paging};
 use crate::http::scope::{SchedulesRead, SchedulesWrite, Scoped};
 use crate::id::{FiringId, ScheduleId, TenantId};
 use crate::model::RunState;
-use crate::model::cadence::Fault;
+use crate::model::cadence::{Fault, check_steps};
 use crate::store::{Collection, Kept, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -216,7 +216,8 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
     }
     let now = state.clock.now();
     if let Some(trigger) = &trigger {
-        match (trigger, trigger.next(now)) {
+        let steps = if let Trigger::Recurring { cron, .. } = trigger { check_steps(cron) } else { Ok(()) };
+        match (trigger, steps.and_then(|()| trigger.next(now))) {
             (_, Err(fault)) => misfit(fault, &mut problems),
             (Trigger::OneTime { .. }, Ok(None)) => problems.add("/trigger/runAt", "expected a time in the future"),
             (Trigger::Recurring { .. }, Ok(None)) => problems.add("/trigger/cron", "the pattern names no time that will ever come"),
