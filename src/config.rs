@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::http::limits::{LimitOptions, Rate};
+use crate::http::serve::ServeOptions;
 use crate::net::{AllowRule, Deadlines};
 use crate::queue;
 use crate::secret::Secret;
@@ -54,6 +55,7 @@ pub struct Config {
     pub workers: queue::Options,
     pub jobs: queue::jobs::Options,
     pub limits: LimitOptions,
+    pub connections: ServeOptions,
     /// How long runs may take to end when the server shuts down.
     pub grace: std::time::Duration,
     /// How long after a run's end its log stays as it was told; `None`: for ever.
@@ -86,6 +88,7 @@ impl Config {
             workers: queue::Options::default(),
             jobs: queue::jobs::Options::default(),
             limits: LimitOptions::default(),
+            connections: ServeOptions::default(),
             grace: std::time::Duration::from_secs(5),
             compact_after: Some(std::time::Duration::from_secs(24 * 3_600)),
         }

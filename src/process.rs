@@ -43,3 +43,14 @@ pub fn bound(memory: u64) {
         tracing::debug!(%error, "no limit on memory here");
     }
 }
+
+/// Lets this process open as many files and connections as its hard limit allows; how many that are, where there is a limit.
+pub fn raise_open_files() -> Option<u64> {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => Some(limit).filter(|limit| *limit < u64::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "the limit on open files cannot be raised");
+            rlimit::getrlimit(rlimit::Resource::NOFILE).ok().map(|(soft, _)| soft)
+        }
+    }
+}

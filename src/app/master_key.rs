@@ -27,6 +27,12 @@ pub fn read(config: &Config, clock: &Clock) -> Result<[u8; 32]> {
     }
 }
 
+/// [`read`], where there is a key: none is made.
+pub fn existing(config: &Config, clock: &Clock) -> Result<Option<[u8; 32]>> {
+    let there = config.master_key.is_some() || config.data.join(FILE).exists();
+    there.then(|| read(config, clock)).transpose()
+}
+
 /// 32 bytes as base64 or hex.
 fn decode(text: &str) -> Option<[u8; 32]> {
     let text = text.trim();

@@ -1,5 +1,6 @@
 //! The composition root: builds every part from the options, starts and stops them. Only this place knows all of them.
 
+mod discard;
 mod master_key;
 pub mod telemetry;
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+pub use discard::discard_run;
 
 use crate::asset::{self, Assets};
 use crate::auth::Auth;
@@ -45,6 +48,7 @@ pub struct App {
     /// The key that the first start made; shown once.
     pub new_key: Option<Secret>,
     options: HttpOptions,
+    connections: ServeOptions,
     grace: Duration,
     compact_after: Option<Duration>,
 }
@@ -122,7 +126,7 @@ impl App {
             AppState { assets, auth, store, sealing, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers, jobs };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
         let options = HttpOptions { cors, metrics: telemetry::metrics() };
-        Ok(Self { state, new_key, options, grace: config.grace, compact_after: config.compact_after })
+        Ok(Self { state, new_key, options, connections: config.connections, grace: config.grace, compact_after: config.compact_after })
     }
 
     /// Serves until `shutdown`; then takes no more, lets runs end or hands them back, lets readers go, and closes.
@@ -146,7 +150,7 @@ impl App {
             }
         };
         let router = router(self.state, self.options);
-        let options = ServeOptions { shutdown_timeout: Duration::from_secs(3), ..ServeOptions::default() };
+        let options = ServeOptions { shutdown_timeout: Duration::from_secs(3), ..self.connections };
         tokio::join!(serve(listener, router, state.clock.clone(), stop.clone(), options), draining);
         tidy.abort();
         beat.abort();
@@ -208,7 +212,8 @@ pub async fn new_tenant(
     Ok((tenant, made.key))
 }
 
-fn database(config: &Config) -> String {
+/// The address of the database that the options name.
+pub fn database(config: &Config) -> String {
     config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", database_file(config).display()))
 }
 

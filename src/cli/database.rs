@@ -23,13 +23,28 @@ pub struct Location {
 impl Location {
     /// Opens a database that a server has used; it is not a command's to make one.
     pub async fn open(self, clock: &Clock) -> Result<(Config, SharedStore)> {
-        let master_key = std::env::var("DISPATCH_MASTER_KEY").ok().map(crate::secret::Secret::new);
-        let config = Config { database_url: self.database_url, env: HashMap::new(), master_key, ..Config::new(self.data) };
+        let config = self.existing()?;
+        let store = app::open(&config, clock).await?;
+        Ok((config, store))
+    }
+
+    /// The configuration around a database that a server has used.
+    pub fn existing(self) -> Result<Config> {
+        let config = self.config();
         if config.database_url.is_none() && !app::database_file(&config).exists() {
             return Err(Error::new(Kind::Missing, "database_not_found", format!("there is no database in {}", config.data.display()))
                 .next("name its folder with --data, or start `dispatch serve` once: it makes the database and prints a key"));
         }
-        let store = app::open(&config, clock).await?;
-        Ok((config, store))
+        Ok(config)
+    }
+
+    /// The database's address, whether it is there or not.
+    pub fn address(self) -> String {
+        app::database(&self.config())
+    }
+
+    fn config(self) -> Config {
+        let master_key = std::env::var("DISPATCH_MASTER_KEY").ok().map(crate::secret::Secret::new);
+        Config { database_url: self.database_url, env: HashMap::new(), master_key, ..Config::new(self.data) }
     }
 }

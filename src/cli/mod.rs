@@ -6,6 +6,7 @@
 mod completion;
 mod database;
 mod demo;
+mod doctor;
 mod embedded;
 pub mod fake_provider;
 mod follow;
@@ -14,6 +15,7 @@ mod openapi;
 mod output;
 mod request;
 mod run;
+mod runs;
 mod schema;
 mod selftest;
 mod serve;
@@ -52,6 +54,10 @@ enum Command {
     Keys(keys::Arguments),
     /// Make and list tenants.
     Tenants(tenants::Arguments),
+    /// List executions that have not ended, and discard one, while no server runs.
+    Runs(runs::Arguments),
+    /// Check a database and say what is wrong with it.
+    Doctor(doctor::Arguments),
     /// Print the API document (OpenAPI 3.1).
     Openapi(openapi::Arguments),
     /// Print the JSON Schemas of requests, events and step types.
@@ -84,6 +90,8 @@ pub async fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments, &output).await,
         Command::Keys(arguments) => done(keys::run(arguments, &output).await),
         Command::Tenants(arguments) => done(tenants::run(arguments, &output).await),
+        Command::Runs(arguments) => done(runs::run(arguments, &output).await),
+        Command::Doctor(arguments) => doctor::run(arguments, &output).await,
         Command::Openapi(arguments) => done(openapi::run(arguments, &output)),
         Command::Schema(arguments) => done(schema::run(arguments, &output)),
         Command::Completion(arguments) => done(completion::run(arguments, &output)),

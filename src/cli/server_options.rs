@@ -72,6 +72,15 @@ pub struct ServerOptions {
     /// Seconds that a lease on a run lasts without being renewed.
     #[arg(long, env = "DISPATCH_LEASE_SECONDS", default_value_t = 10)]
     pub lease_seconds: u64,
+    /// Servers that an execution may lose in a row, without a step further, before it fails.
+    #[arg(long, env = "DISPATCH_MAX_RECOVERIES", default_value_t = 5)]
+    pub max_recoveries: u32,
+    /// Connections that this server holds at once; fewer where the limit on open files allows no more.
+    #[arg(long, env = "DISPATCH_MAX_CONNECTIONS", default_value_t = 20_000)]
+    pub max_connections: usize,
+    /// Connections of one address; a quarter of all when absent, 0 lifts the limit. This machine's own addresses have none.
+    #[arg(long, env = "DISPATCH_MAX_CONNECTIONS_PER_PEER")]
+    pub max_connections_per_peer: Option<usize>,
     /// Jobs that this server does at once.
     #[arg(long, env = "DISPATCH_JOBS_AT_ONCE", default_value_t = 100)]
     pub jobs_at_once: usize,
@@ -117,6 +126,9 @@ impl ServerOptions {
             total: Duration::from_secs(self.model_total_seconds.max(1)),
         };
         config.workers.lease = Duration::from_secs(self.lease_seconds.max(1));
+        config.workers.max_recoveries = self.max_recoveries.max(1);
+        config.connections.max_connections = self.max_connections.max(1);
+        config.connections.max_per_peer = self.max_connections_per_peer;
         config.jobs.at_once = self.jobs_at_once.max(1);
         config.grace = Duration::from_secs(self.grace_seconds);
         config.compact_after = (self.compact_after_seconds > 0).then(|| Duration::from_secs(self.compact_after_seconds));

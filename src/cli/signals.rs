@@ -1,7 +1,12 @@
-//! Interrupt and termination, as something to wait for.
+//! Signals, as something to wait for.
 
+use std::process::exit;
+use std::time::Duration;
+
+use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 
 /// What the shell expects of a process that an interrupt ended.
@@ -18,7 +23,6 @@ pub struct Signals {
 
 impl Signals {
     pub fn listen() -> Result<Self> {
-        let listen = |kind| signal(kind).map_err(Error::internal);
         // Once heard, it does not end the process: the write that was too much fails, as on a full disk.
         drop(listen(SignalKind::from_raw(FILE_TOO_LARGE))?);
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
@@ -31,4 +35,63 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// Signals that ask for something and end nothing.
+pub struct Requests {
+    hangup: Signal,
+    status: Signal,
+}
+
+/// What such a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// `SIGHUP`: read again what can be.
+    Reload,
+    /// `SIGUSR1`: say how it stands.
+    Status,
+}
+
+impl Requests {
+    pub fn listen() -> Result<Self> {
+        Ok(Self { hangup: listen(SignalKind::hangup())?, status: listen(SignalKind::user_defined1())? })
+    }
+
+    /// The next request.
+    pub async fn next(&mut self) -> Request {
+        tokio::select! {
+            _ = self.hangup.recv() => Request::Reload,
+            _ = self.status.recv() => Request::Status,
+        }
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(Error::internal)
+}
+
+/// Ends the process when it has not ended by itself `limit` after the first signal to stop, or at the second one.
+///
+/// It hears them on a thread and in a runtime of its own: a task that never yields may hold every thread of the
+/// server's, and then nobody there hears anything.
+pub fn end_in_any_case(limit: Duration) -> Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::listen()?
+    };
+    let watch = move || runtime.block_on(end_after(signals, limit));
+    std::thread::Builder::new().name("dispatch-stop".into()).spawn(watch).map(drop).map_err(Error::internal)
+}
+
+async fn end_after(mut signals: Signals, limit: Duration) {
+    signals.next().await;
+    let clock = Clock::system();
+    tokio::select! {
+        () = signals.next() => tracing::warn!("a second signal: the process ends at once"),
+        () = clock.sleep(limit) => {
+            tracing::error!(seconds = limit.as_secs(), "the server did not come down in time, something blocks its threads; the process ends");
+        }
+    }
+    exit(1)
 }

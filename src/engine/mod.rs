@@ -48,7 +48,7 @@ pub use log::Lost;
 pub use memory::{COMPENSATION, StepRecord};
 pub use meter::describe;
 pub use node_lease::{NodeLease, RunLease};
-pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, is_signal_name, no_paused_run};
+pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, failing_commit, is_signal_name, no_paused_run};
 
 use crate::asset::Assets;
 use crate::clock::{Clock, Timestamp};

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Engine;
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::failpoint;
 use crate::id::{DeadLetterId, RunId, TenantId, WaitId};
@@ -243,32 +244,36 @@ impl Engine {
 
     /// Ends a claimed run that cannot go on, visibly.
     pub async fn give_up(&self, run: &Run, failure: Failure) -> Result<()> {
-        let now = self.parts().clock.now();
-        let event = Event::ExecutionError {
-            kind: run.target.kind().as_str().into(),
-            error: failure.message.clone(),
-            code: failure.code.clone(),
-            step_id: failure.step.clone(),
-            retryable: failure.retryable,
-            completed_at: now,
-            total_cost: dollars(run.spent.cost),
-            total_tokens: Tokens { input: run.spent.input_tokens, output: run.spent.output_tokens },
-        };
-        let child_end = run.parent.map(|parent| ChildEnd {
-            parent,
-            tenant: run.tenant,
-            resolution: Resolution { answer: json!({ "error": failure }), by: "system".into(), timed_out: false },
-        });
-        let clock = &self.parts().clock;
-        let ended = |attempt: Attempt| {
-            attempt.end(run.tenant, RunState::Failed, Some(&failure), now, |most| clock.below(most), || DeadLetterId::new(clock))
-        };
-        let job_end = run.input.job.and_then(ended);
-        let journal = self.parts().listeners.notice(run.tenant, RunState::Failed, Rest::End).into_iter().collect();
-        let commit = Commit { child_end, job_end, journal, ..end(run, EventRecord::new(run.reserved, &event), failure, now) };
+        let mut commit = failing_commit(run, failure, &self.parts().clock);
+        commit.journal.extend(self.parts().listeners.notice(run.tenant, RunState::Failed, Rest::End));
         self.parts().store.commit_run(commit).await?;
         Ok(())
     }
+}
+
+/// The last commit of a claimed run that fails as a whole: readers, its parent and its job learn of it.
+pub fn failing_commit(run: &Run, failure: Failure, clock: &Clock) -> Commit {
+    let now = clock.now();
+    let event = Event::ExecutionError {
+        kind: run.target.kind().as_str().into(),
+        error: failure.message.clone(),
+        code: failure.code.clone(),
+        step_id: failure.step.clone(),
+        retryable: failure.retryable,
+        completed_at: now,
+        total_cost: dollars(run.spent.cost),
+        total_tokens: Tokens { input: run.spent.input_tokens, output: run.spent.output_tokens },
+    };
+    let child_end = run.parent.map(|parent| ChildEnd {
+        parent,
+        tenant: run.tenant,
+        resolution: Resolution { answer: json!({ "error": failure }), by: "system".into(), timed_out: false },
+    });
+    let ended = |attempt: Attempt| {
+        attempt.end(run.tenant, RunState::Failed, Some(&failure), now, |most| clock.below(most), || DeadLetterId::new(clock))
+    };
+    let job_end = run.input.job.and_then(ended);
+    Commit { child_end, job_end, ..end(run, EventRecord::new(run.reserved, &event), failure, now) }
 }
 
 fn end(run: &Run, event: EventRecord, failure: Failure, now: crate::clock::Timestamp) -> Commit {

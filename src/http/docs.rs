@@ -55,7 +55,7 @@ impl Readiness {
 pub fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route("/livez", get_with(livez, |op| about(op, "livez", "Whether the process runs")))
-        .api_route("/readyz", get_with(readyz, |op| about(op, "readyz", "Whether the server takes work and its database answers")))
+        .api_route("/readyz", get_with(readyz, |op| about(op, "readyz", "Whether the server takes work and its database takes writes")))
         .api_route(
             "/llms.txt",
             get_with(llms, |op| text(about(op, "llms", "A guide to this API for agents"), "text/plain", json!({ "type": "string" }))),
@@ -114,7 +114,10 @@ async fn readyz(
     }
     workers.admits()?;
     tokio::select! {
-        answer = store.ping() => answer.map_err(|cause| not_ready("store_unavailable", "the database does not answer").because(cause))?,
+        answer = store.ping() => answer.map_err(|cause| {
+            let message = cause.public_reason().unwrap_or("the database does not answer, or takes no writes").to_owned();
+            not_ready("store_unavailable", &message).because(cause)
+        })?,
         () = clock.sleep(PING_LIMIT) => return Err(not_ready("store_unavailable", "the database does not answer in time")),
     }
     Ok(Json(Health { status: "ok" }))

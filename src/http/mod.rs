@@ -12,6 +12,7 @@
 //! Must not know: how a run moves, SQL, providers' wire formats.
 
 pub mod admin;
+mod connections;
 pub mod cors;
 pub mod dispatch;
 pub mod docs;

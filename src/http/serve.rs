@@ -1,8 +1,9 @@
 //! The server loop: sockets in, requests to the router, an orderly end.
 //!
 //! Many connections are idle event streams, so each costs little: small buffers, one task. A client that is slow
-//! to say what it wants is cut; connections above the cap are answered 503 and closed. At shutdown the loop
-//! stops accepting, lets requests finish, and cuts what is left at a hard deadline.
+//! to say what it wants is cut; above the caps an idle connection makes room (`connections`), and where none is idle the new
+//! one is answered 503 and closed. At shutdown the loop stops accepting, lets requests finish, and cuts what is left at a hard
+//! deadline.
 
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
@@ -13,19 +14,23 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connections::{Connection, Connections};
 use crate::clock::Clock;
 
 /// The server loop's figures.
 #[derive(Debug, Clone, Copy)]
 pub struct ServeOptions {
     pub max_connections: usize,
+    /// Connections of one address; a quarter of all when absent, 0 for no limit.
+    pub max_per_peer: Option<usize>,
     /// From the connection's start, or the end of the request before, until a request's head is complete.
     pub header_timeout: Duration,
     /// From the shutdown signal until open connections are cut.
@@ -35,9 +40,33 @@ pub struct ServeOptions {
 impl Default for ServeOptions {
     fn default() -> Self {
         let (header_timeout, shutdown_timeout) = (Duration::from_secs(15), Duration::from_secs(30));
-        Self { max_connections: 20_000, header_timeout, shutdown_timeout }
+        Self { max_connections: 20_000, max_per_peer: None, header_timeout, shutdown_timeout }
     }
 }
+
+impl ServeOptions {
+    /// At most as many connections as a limit on open files allows, with room for the database, files and calls to the outside.
+    #[must_use]
+    pub fn fitted_to(self, open_files: u64) -> Self {
+        let reserved = (open_files / 4).clamp(MIN_RESERVED_FILES, MAX_RESERVED_FILES);
+        let most = usize::try_from(open_files.saturating_sub(reserved)).unwrap_or(usize::MAX).max(MIN_CONNECTIONS);
+        Self { max_connections: self.max_connections.min(most), ..self }
+    }
+
+    fn most_per_peer(&self) -> usize {
+        match self.max_per_peer {
+            None => (self.max_connections / 4).max(1),
+            Some(0) => usize::MAX,
+            Some(most) => most,
+        }
+    }
+}
+
+/// Descriptors that are kept for everything but callers' connections.
+const MIN_RESERVED_FILES: u64 = 128;
+const MAX_RESERVED_FILES: u64 = 8_192;
+/// However few files may be open.
+const MIN_CONNECTIONS: usize = 16;
 
 /// Most bytes of a request's head, and of what is read ahead of a body.
 const READ_BUFFER: usize = 32 * 1024;
@@ -50,6 +79,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Wait after `accept` failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The same after an idle connection was told to give its descriptor back.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
+/// Between two lines of the log about connections that could not be accepted.
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Connections above the cap that are told so at once; more are closed without a word.
 const MAX_REFUSALS: usize = 64;
 /// How long a refused client may take to read why.
@@ -61,25 +94,35 @@ const REFUSAL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: applica
 
 /// Serves the router on the listener until `shutdown`, then until requests are done or the deadline has passed.
 pub async fn serve(listener: TcpListener, router: Router, clock: Clock, shutdown: CancellationToken, options: ServeOptions) {
-    let server = Arc::new(Server { builder: builder(options), router, clock, shutdown, cut: CancellationToken::new(), options });
-    let (places, refusals) = (Arc::new(Semaphore::new(options.max_connections)), Arc::new(Semaphore::new(MAX_REFUSALS)));
+    let connections = Connections::new(clock.clone(), options.max_connections, options.most_per_peer());
+    let server = Arc::new(Server {
+        builder: builder(options),
+        router,
+        clock,
+        shutdown,
+        cut: CancellationToken::new(),
+        options,
+        connections: connections.clone(),
+        accept_failures: Mutex::default(),
+    });
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = server.shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 server.note_accept_failure(&error).await;
                 continue;
             }
         };
-        if let Ok(place) = places.clone().try_acquire_owned() {
+        if let Some(place) = connections.admit(address.ip()) {
             let server = server.clone();
             tasks.spawn(async move {
-                server.connection(stream).await;
+                server.connection(stream, &place.connection).await;
                 drop(place);
             });
         } else if let Ok(place) = refusals.clone().try_acquire_owned() {
@@ -108,6 +151,15 @@ struct Server {
     shutdown: CancellationToken,
     cut: CancellationToken,
     options: ServeOptions,
+    connections: Arc<Connections>,
+    accept_failures: Mutex<AcceptFailures>,
+}
+
+/// Failures to accept that the log was not told yet.
+#[derive(Default)]
+struct AcceptFailures {
+    count: u64,
+    reported: Option<Instant>,
 }
 
 fn builder(options: ServeOptions) -> auto::Builder<TokioExecutor> {
@@ -130,21 +182,38 @@ impl Server {
         if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused) {
             return;
         }
-        tracing::error!(%error, "cannot accept connections");
-        self.clock.sleep(ACCEPT_PAUSE).await;
+        // With the descriptor that an idle connection gives back it can soon go on.
+        let has_room = self.connections.make_room();
+        if let Some(count) = self.unreported_failures() {
+            tracing::error!(%error, count, "cannot accept connections; idle ones are closed to make room");
+        }
+        self.clock.sleep(if has_room { ROOM_PAUSE } else { ACCEPT_PAUSE }).await;
+    }
+
+    /// How many failures the log is to be told of now, this one among them.
+    fn unreported_failures(&self) -> Option<u64> {
+        let now = self.clock.instant();
+        let mut failures = self.accept_failures.lock();
+        failures.count += 1;
+        if failures.reported.is_some_and(|reported| now.duration_since(reported) < ACCEPT_LOG_INTERVAL) {
+            return None;
+        }
+        failures.reported = Some(now);
+        Some(std::mem::take(&mut failures.count))
     }
 
     /// One connection, until it ends or is cut.
-    async fn connection(&self, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream, own: &Arc<Connection>) {
         // Deltas are small and must not wait for each other.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
         let stream = Greeted::new(stream, &self.clock, self.options.header_timeout);
-        let mut connection =
-            pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(self.router.clone())));
+        let service = own.counting(self.router.clone());
+        let mut connection = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = own.until_cut() => Ok(()),
             () = self.shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! { ended = connection => ended, () = self.cut.cancelled() => Ok(()) }

@@ -28,8 +28,8 @@ pub struct Options {
     pub lease: Duration,
     /// Runs in this node's hands at most; new ones are refused beyond.
     pub max_active: usize,
-    /// How often in a row a run may be taken over from an owner that went away, without a step further meanwhile. With the
-    /// rests between them the default is most of an hour: a server that is started again and again is no fault of the run.
+    /// How often in a row a run may be taken over from an owner that went away, without a step further meanwhile. Few: a run
+    /// that takes its servers down takes all others down with it.
     pub max_recoveries: u32,
     /// How often the store is asked for due runs without a reason to.
     pub poll: Duration,
@@ -42,7 +42,7 @@ impl Default for Options {
         Self {
             lease: Duration::from_secs(10),
             max_active: 20_000,
-            max_recoveries: 100,
+            max_recoveries: 5,
             poll: Duration::from_secs(1),
             sweep: Duration::from_secs(30),
         }

@@ -113,6 +113,9 @@ macro_rules! in_sql {
             }
 
             async fn find_document(&$this, tenant: TenantId, kind: &str, id: &str) -> StoreResult<Option<DocumentRow>> {
+                if !is_plain(id) {
+                    return Ok(None);
+                }
                 let row = sqlx::query("select * from documents where tenant = $1 and kind = $2 and id = $3")
                     .bind(tenant.suffix())
                     .bind(kind.to_owned())
@@ -138,6 +141,9 @@ macro_rules! in_sql {
             }
 
             async fn list_documents(&$this, tenant: TenantId, kind: &str, query: DocumentQuery) -> StoreResult<Vec<DocumentRow>> {
+                if !query.parent.as_deref().is_none_or(is_plain) || !query.before.as_deref().is_none_or(is_plain) {
+                    return Ok(Vec::new());
+                }
                 let rows = sqlx::query(
                     "select * from documents where tenant = $1 and kind = $2 and (cast($3 as text) is null or parent = $3) and (cast($4 as text) is null or id < $4) \
                      order by id desc limit $5",
@@ -154,6 +160,9 @@ macro_rules! in_sql {
             }
 
             async fn delete_document(&$this, tenant: TenantId, kind: &str, id: &str) -> StoreResult<bool> {
+                if !is_plain(id) {
+                    return Ok(false);
+                }
                 let result = sqlx::query("delete from documents where tenant = $1 and kind = $2 and id = $3")
                     .bind(tenant.suffix())
                     .bind(kind.to_owned())
@@ -165,6 +174,9 @@ macro_rules! in_sql {
             }
 
             async fn delete_documents_of(&$this, tenant: TenantId, kind: &str, parent: &str) -> StoreResult<u64> {
+                if !is_plain(parent) {
+                    return Ok(0);
+                }
                 let result = sqlx::query("delete from documents where tenant = $1 and kind = $2 and parent = $3")
                     .bind(tenant.suffix())
                     .bind(kind.to_owned())

@@ -4,17 +4,24 @@
 //! fails alone. It holds at most one write about a run and one answer to a wait, so that statements over whole
 //! sets do what one write after the other would do. When the database refuses a group it is halved until the
 //! refused write stands alone, so that a poisoned one harms nobody else.
+//!
+//! Whether the database takes writes is found out by a write. What was found is believed for a moment, unless a write
+//! failed since.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::batch::{Batch, Won};
 use super::text::Fit;
 use super::{Commit, Committed, Created, Enqueued, NewJob, NewRun, Resolve, Resolved, StoreError, StoreResult};
+use crate::clock::Clock;
 use crate::failpoint;
 use crate::id::{JobId, RunId, WaitId};
 use crate::model::RunState;
@@ -24,13 +31,16 @@ use crate::model::job::JobEnd;
 const MAX_GROUP: usize = 256;
 /// Writes that may queue before callers wait.
 const QUEUE: usize = 4_096;
+/// How long a write that went well tells that writes are taken.
+const PROBE_TTL: Duration = Duration::from_secs(1);
 
 /// What a database does for the writer.
 #[async_trait]
 pub(super) trait Apply: Send + 'static {
     /// Writes a batch in one transaction; durable when it returns.
     async fn apply(&mut self, batch: &Batch) -> StoreResult<Won>;
-    /// Writes something that changes nothing, to see whether the database takes writes.
+    /// Replaces a row that means nothing, to see whether the database takes writes. The row is as large as [`PROBE_BYTES`], so that a
+    /// disk without room for new pages shows.
     async fn probe(&mut self) -> StoreResult<()>;
     /// Why a creation that did not win lost; [`Created::New`] when an earlier try had won.
     async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created>;
@@ -68,12 +78,18 @@ enum Subject {
     Job(JobId),
 }
 
+/// Bytes that a probe writes.
+pub(super) const PROBE_BYTES: i64 = 64 * 1024;
+
 /// The sending end of a writer task.
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Write>,
     /// The database refused the last write.
     falters: Arc<AtomicBool>,
+    /// When a probe went well last.
+    probed: Arc<Mutex<Option<Instant>>>,
+    clock: Clock,
 }
 
 fn closed() -> StoreError {
@@ -82,10 +98,11 @@ fn closed() -> StoreError {
 
 impl Writer {
     /// Starts the writer task; it ends when every sender is gone and the queue is empty.
-    pub fn start(driver: impl Apply) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(driver: impl Apply, clock: Clock) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let falters = Arc::new(AtomicBool::new(false));
-        (Self { queue: sender, falters: falters.clone() }, tokio::spawn(work(driver, receiver, falters)))
+        let task = tokio::spawn(work(driver, receiver, falters.clone()));
+        (Self { queue: sender, falters, probed: Arc::default(), clock }, task)
     }
 
     async fn ask<T>(&self, write: impl FnOnce(Reply<T>) -> Write) -> StoreResult<T> {
@@ -117,9 +134,16 @@ impl Writer {
         self.ask(|reply| Write::EndJob(Box::new(end), reply)).await
     }
 
-    /// Whether the database takes writes; tried only when it refused the last one.
+    /// Whether the database takes writes. A good answer holds for [`PROBE_TTL`], unless a write is refused meanwhile.
     pub async fn probe(&self) -> StoreResult<()> {
-        if self.falters.load(Ordering::Relaxed) { self.ask(Write::Probe).await } else { Ok(()) }
+        let now = self.clock.instant();
+        let fresh = self.probed.lock().is_some_and(|probed| now.duration_since(probed) < PROBE_TTL);
+        if fresh && !self.falters.load(Ordering::Relaxed) && !self.queue.is_closed() {
+            return Ok(());
+        }
+        self.ask(Write::Probe).await?;
+        *self.probed.lock() = Some(now);
+        Ok(())
     }
 }
 

@@ -30,6 +30,7 @@ mod vault;
 mod vectors;
 mod waits;
 
+pub mod examine;
 pub mod faulty;
 pub mod memory;
 pub mod postgres;
@@ -87,6 +88,17 @@ pub enum StoreError {
     /// What is sealed, and whose key is not here.
     #[error("the tenant's key is not here")]
     Locked,
+    /// The database's file is damaged.
+    #[error("the database file {path} is damaged: {why}")]
+    Corrupt { path: String, why: String },
+    /// The database cannot keep every text.
+    #[error("the database has the encoding {0}, in which not every text can be stored; it must be UTF8")]
+    Encoding(String),
+    /// The connection's transactions are dealt to different sessions of the database.
+    #[error(
+        "the database is reached through a connection pooler in transaction mode (such as PgBouncer's `pool_mode = transaction`), where prepared statements, session settings and LISTEN do not work"
+    )]
+    Pooled,
     /// The text that names the database names none.
     #[error("not a database address: {0}; use sqlite://path or postgres://user@host/database")]
     Address(String),
@@ -98,8 +110,19 @@ impl StoreError {
         Self::Unavailable(source.into())
     }
 
+    /// Why the database cannot serve, where everyone may know.
+    pub fn public_reason(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable(source) => source.downcast_ref::<PublicReason>().map(|reason| &*reason.0),
+            _ => None,
+        }
+    }
+
     /// The same failure for one more of the callers that share it.
     fn again(&self) -> Self {
+        if let Some(reason) = self.public_reason() {
+            return Self::unavailable(PublicReason(reason.to_owned()));
+        }
         match self {
             Self::Unavailable(source) => Self::unavailable(source.to_string()),
             Self::Locked => Self::Locked,
@@ -107,6 +130,11 @@ impl StoreError {
         }
     }
 }
+
+/// Why a database cannot serve, in words without names of places and people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct PublicReason(pub String);
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
@@ -125,6 +153,15 @@ impl From<StoreError> for Error {
             StoreError::Address(_) => Error::new(Kind::Invalid, "database_address_invalid", error.to_string()),
             StoreError::Taken(_) => Error::new(Kind::Conflict, "database_in_use", error.to_string())
                 .next("stop the other server, choose another --data folder, or use PostgreSQL for several servers"),
+            StoreError::Newer { .. } => Error::new(Kind::Invalid, "database_newer", error.to_string())
+                .next("start the newest binary that served this database, or restore the backup from before it did"),
+            StoreError::Corrupt { .. } => Error::new(Kind::Invalid, "database_corrupt", error.to_string())
+                .next("restore a backup, or recover what can be read into a new file: `sqlite3 dispatch.db .recover | sqlite3 new.db`"),
+            StoreError::Encoding(_) => Error::new(Kind::Invalid, "database_encoding_unsupported", error.to_string()).next(
+                "create another with `create database NAME encoding 'UTF8' template template0`, and move the data there with pg_dump",
+            ),
+            StoreError::Pooled => Error::new(Kind::Invalid, "database_pooler_unsupported", error.to_string())
+                .next("set the pooler to session mode, or give the database's direct address with --database-url"),
             other => Error::internal(other),
         }
     }

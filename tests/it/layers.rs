@@ -43,7 +43,7 @@ const TABLE: &[(&str, &str)] = &[
     ("cli::fake_provider", "clock error provider"),
     // It talks to the server under test through the one door out.
     ("cli::selftest", "clock error failpoint id net store"),
-    ("cli", "app auth clock config engine error expr failpoint feed html http id model net secret store tool"),
+    ("cli", "app auth clock config engine error expr failpoint feed html http id model net process secret store tool"),
     ("main", "cli"),
 ];
 

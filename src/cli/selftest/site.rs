@@ -74,7 +74,8 @@ impl Site {
             ("OPENAI_BASE_URL".to_owned(), format!("http://{upstream}/v1")),
         ];
         environment.extend(place.url()?.map(|url| ("DISPATCH_DATABASE_URL".to_owned(), url)));
-        let fixed = "--json serve --listen 127.0.0.1:0 --dev --grace-seconds 0 --rate-limit 0 --log warn --lease-seconds";
+        let fixed =
+            "--json serve --listen 127.0.0.1:0 --dev --grace-seconds 0 --rate-limit 0 --max-recoveries 1000 --log warn --lease-seconds";
         let mut arguments: Vec<_> = fixed.split(' ').chain([LEASE.as_secs().to_string().as_str(), "--data"]).map(Into::into).collect();
         arguments.push(place.data().into());
         let setup = Setup { arguments, environment, log: place.log(), clock: clock.clone() };

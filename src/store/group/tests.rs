@@ -131,7 +131,7 @@ fn answer(wait: u128) -> Resolve {
 
 fn start(away: bool) -> (Writer, Seen) {
     let seen = Seen::default();
-    (Writer::start(Fake { seen: seen.clone(), away }).0, seen)
+    (Writer::start(Fake { seen: seen.clone(), away }, Clock::system()).0, seen)
 }
 
 #[tokio::test]

@@ -17,12 +17,12 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{ConnectOptions, Connection, Row};
 use tokio::sync::broadcast;
 
-use super::{durable, failed, jobs, runs, waits};
+use super::{failed, jobs, runs, session, waits};
 use crate::clock::Clock;
 use crate::id::RunId;
 use crate::model::Wait;
 use crate::store::batch::{Batch, TABLES, Won};
-use crate::store::group::Apply;
+use crate::store::group::{Apply, PROBE_BYTES};
 use crate::store::{Commit, Committed, Created, Enqueued, NewJob, NewRun, Resolve, Resolved, Rung, StoreError, StoreResult};
 
 /// Flows whose blob is known to be stored.
@@ -42,6 +42,8 @@ const GROUP: &str = "select tag, id from dispatch_group($1::json, $2::json, $3::
 /// With what is about jobs, which comes behind.
 const GROUP_WITH_JOBS: &str = "select tag, id from dispatch_group($1::json, $2::json, $3::json, $4::json, $5::json, $6::json, $7::json, $8::json) \
      union all select tag, id from dispatch_jobs($9::json, $10::json)";
+const PROBE: &str = "insert into write_probe (id, body) values (1, convert_to(repeat('0', $1::int), 'UTF8')) \
+     on conflict (id) do update set body = excluded.body";
 /// The arguments of the first of these.
 const WITHOUT_JOBS: usize = 8;
 
@@ -89,7 +91,7 @@ impl Driver {
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.options.connect().await?;
-        durable(&mut connection).await?;
+        session::configure(&mut connection).await?;
         let process: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut connection).await?;
         self.own.store(process.unsigned_abs(), Ordering::Relaxed);
         Ok(connection)
@@ -230,7 +232,6 @@ impl Apply for Driver {
     }
 }
 
-/// A transaction with a number of its own is written to the log of the database, though it changes nothing.
 async fn probe(connection: &mut PgConnection) -> StoreResult<()> {
-    sqlx::query("select pg_current_xact_id()").execute(connection).await.map(drop).map_err(failed)
+    sqlx::query(PROBE).bind(PROBE_BYTES).execute(connection).await.map(drop).map_err(failed)
 }

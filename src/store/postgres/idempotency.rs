@@ -65,6 +65,9 @@ impl Idempotency for PostgresStore {
     }
 
     async fn find_created_run(&self, tenant: TenantId, route: &str, key: &str, now: Timestamp) -> StoreResult<Option<Created>> {
+        if !is_plain(route) || !is_plain(key) {
+            return Ok(None);
+        }
         let row = sqlx::query(
             "select i.key, i.subject, i.request_hash from idempotency i join runs r on r.id = i.subject \
              where i.tenant = $1 and i.route = $2 and i.key = $3 and i.expires_at > $4",

@@ -1,10 +1,12 @@
-//! Hears what other nodes did. A lost connection is made again by itself; what was missed meanwhile is a delay only.
+//! Hears what other nodes did. A lost connection is made again by itself, and so is one that leads to a server which
+//! only reads: nobody notifies there. What was missed meanwhile is a delay only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{Executor, Row};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,11 @@ use crate::store::StoreResult;
 const CHANNEL: &str = "dispatch";
 /// Waits between attempts to connect: doubled from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LAST_WAIT: Duration = Duration::from_secs(10);
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// A session in which nothing was heard for so long is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Fails on a standby. The database shows a session by its last statement, so this one begins with `listen`, too.
+const CHECK: &str = "listen dispatch; select pg_is_in_recovery() or current_setting('transaction_read_only')::bool";
 
 /// Carries notifications to the store's bell.
 pub(super) struct Ears {
@@ -46,7 +52,17 @@ impl Ears {
 
     async fn listen(&self, mut listener: PgListener) {
         loop {
-            match listener.try_recv().await {
+            let heard = tokio::select! {
+                heard = listener.try_recv() => heard,
+                () = self.clock.sleep(CHECK_INTERVAL) => {
+                    if is_read_only(&mut listener).await.unwrap_or(true) {
+                        tracing::warn!("the connection that hears other nodes cannot write, as after a fail-over; connecting anew");
+                        listener = self.reconnect().await;
+                    }
+                    continue;
+                }
+            };
+            match heard {
                 Ok(Some(heard)) if heard.process_id() == self.own.load(Ordering::Relaxed) => {}
                 Ok(Some(heard)) => self.ring(heard.payload()),
                 // The connection was lost and is back.
@@ -78,4 +94,9 @@ impl Ears {
             }
         }
     }
+}
+
+/// Whether nobody can notify where the listener listens.
+async fn is_read_only(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
+    listener.fetch_one(sqlx::raw_sql(CHECK)).await?.try_get(0)
 }

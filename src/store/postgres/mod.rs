@@ -3,10 +3,12 @@
 //! Runs go through one group writer per node, on a connection of its own; everything else is one statement on a
 //! pooled connection, or a unit of work in a task of its own. Isolation is `read committed`: every write is a
 //! compare-and-set on its row, and whatever belongs to a run is changed under the run's row lock. Nodes wake each
-//! other by NOTIFY; a notification that is lost is only a delay.
+//! other by NOTIFY; a notification that is lost is only a delay. A session that cannot write does not stay in use
+//! (`session`).
 
 mod accounts;
 mod documents;
+pub(in crate::store) mod examine;
 mod flows;
 mod group;
 mod idempotency;
@@ -14,10 +16,12 @@ mod jobs;
 mod listen;
 mod logs;
 mod notices;
+mod pooler;
 mod records;
 mod runs;
 pub mod schema;
 mod secrets;
+mod session;
 mod vault;
 mod vectors;
 mod waits;
@@ -30,12 +34,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Row, SqlStr};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::session::SessionCheck;
 use super::group::Writer;
 use super::row::Columns;
 use super::{Rung, Store, StoreError, StoreResult};
@@ -43,8 +48,8 @@ use crate::clock::Clock;
 
 /// How long a caller waits for a pooled connection.
 const ACQUIRE: Duration = Duration::from_secs(10);
-/// A connection that was idle for longer is tried before it is used.
-const IDLE: Duration = Duration::from_secs(1);
+/// The encoding of databases that can keep every text.
+const ENCODING: &str = "UTF8";
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 200;
 
@@ -60,6 +65,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (8, "runs_of_records", include_str!("../../../migrations/postgres/0008_runs_of_records.sql")),
     (9, "notices", include_str!("../../../migrations/postgres/0009_notices.sql")),
     (10, "untold_jobs", include_str!("../../../migrations/postgres/0010_untold_jobs.sql")),
+    (11, "write_probe", include_str!("../../../migrations/postgres/0011_write_probe.sql")),
 ];
 
 /// See the module.
@@ -81,14 +87,14 @@ impl PostgresStore {
         let named = options.get_application_name().is_some();
         let options = if named { options } else { options.application_name("dispatch") };
         let options = plain_if_near(options).statement_cache_capacity(STATEMENTS).disable_statement_logging();
-        let pgvector = migrate(&options).await?;
+        let pgvector = migrate(&options, &clock).await?;
 
         let (bell, _) = broadcast::channel(1_024);
         let (stop, own) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
         let ears = listen::Ears { options: options.clone(), bell: bell.clone(), own: own.clone(), clock: clock.clone() };
         let listener = ears.start(stop.clone()).await?;
-        let pool = pool(options.clone(), connections);
-        let (writer, task) = Writer::start(group::Driver::new(options, bell.clone(), own, clock));
+        let pool = pool(options.clone(), connections, clock.clone());
+        let (writer, task) = Writer::start(group::Driver::new(options, bell.clone(), own, clock.clone()), clock);
         Ok(Self { pool, writer: Mutex::new(Some(writer)), tasks: Mutex::new(vec![task, listener]), stop, bell, pgvector })
     }
 
@@ -106,34 +112,31 @@ fn plain_if_near(options: PgConnectOptions) -> PgConnectOptions {
     if near && undecided { options.ssl_mode(PgSslMode::Disable) } else { options }
 }
 
-fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
+fn pool(options: PgConnectOptions, connections: u32, clock: Clock) -> PgPool {
+    let check = SessionCheck::new(clock);
     PgPoolOptions::new()
         .max_connections(connections.max(1))
         .acquire_timeout(ACQUIRE)
         .test_before_acquire(false)
-        .before_acquire(|connection, idle| {
-            Box::pin(async move {
-                if idle.idle_for > IDLE {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
+        .before_acquire(move |connection, metadata| {
+            let due = check.is_due(metadata.idle_for);
+            Box::pin(async move { if due { session::is_usable(connection, metadata.age).await } else { Ok(true) } })
         })
-        .after_connect(|connection, _| Box::pin(durable(connection)))
+        .after_connect(|connection, _| Box::pin(session::configure(connection)))
         .connect_lazy_with(options)
 }
 
-/// Accepted means durable, whatever the server's default is; a stronger one is left alone.
-async fn durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'")
-        .execute(connection)
-        .await
-        .map(drop)
-}
-
 /// Brings the schema up to date; the schema of pgvector, where there is one.
-async fn migrate(options: &PgConnectOptions) -> StoreResult<Option<String>> {
+async fn migrate(options: &PgConnectOptions, clock: &Clock) -> StoreResult<Option<String>> {
     let mut connection = options.connect().await.map_err(failed)?;
+    // Before anything is prepared: behind a pooler even that fails, and says nothing of the reason.
+    pooler::refuse_shared_sessions(&mut connection, options, clock).await?;
+    session::configure(&mut connection).await.map_err(failed)?;
+    let encoding: String =
+        sqlx::query_scalar("select current_setting('server_encoding')").fetch_one(&mut connection).await.map_err(failed)?;
+    if encoding != ENCODING {
+        return Err(StoreError::Encoding(encoding));
+    }
     let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
     let there: bool =
         sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut connection).await.map_err(failed)?;
@@ -163,7 +166,15 @@ fn passes(code: &str) -> bool {
     ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"
 }
 
+/// The refusal of a text that no column keeps: it holds a NUL character.
+const NUL_IN_TEXT: &str = "22021";
+
 fn failed(error: sqlx::Error) -> StoreError {
+    session::note(&error);
+    // Writes and lookups judge their texts before they come here (`store/text`); this is for one that does not.
+    if error.as_database_error().and_then(|cause| cause.code()).is_some_and(|code| code == NUL_IN_TEXT) {
+        return StoreError::Unfit { what: "a text", why: "it holds a NUL character" };
+    }
     let refused = match &error {
         sqlx::Error::Database(cause) => !cause.code().is_some_and(|code| passes(&code)),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Encode(_) => true,

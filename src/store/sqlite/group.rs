@@ -17,13 +17,15 @@ use super::pen::Pen;
 use super::{failed, jobs, runs, waits};
 use crate::id::RunId;
 use crate::store::batch::{Batch, TABLES, Won};
-use crate::store::group::Apply;
+use crate::store::group::{Apply, PROBE_BYTES};
 use crate::store::{Commit, Committed, Created, Enqueued, NewJob, NewRun, Resolve, Resolved, Rung, StoreResult};
 
 /// Flows whose blob is known to be stored.
 const KNOWN_FLOWS: u64 = 10_000;
 /// Kept shorter than the age at which an unused blob may be collected.
 const KNOWN_FOR: std::time::Duration = std::time::Duration::from_secs(600);
+
+const PROBE: &str = "insert into write_probe (id, body) values (1, randomblob($1)) on conflict (id) do update set body = excluded.body";
 
 /// The statements in their order, each with the number of the argument that it reads. One whose argument has no rows is left out.
 const STATEMENTS: [(usize, &str); 13] = [
@@ -242,9 +244,12 @@ impl Apply for Driver {
             Err(error) => {
                 // The transaction is still open when a statement in the middle failed.
                 let _ = sqlx::query("rollback").execute(&mut *connection).await;
+                self.pen.health.note(&error);
                 return Err(failed(error));
             }
         };
+        // What went into a file that was deleted meanwhile is not durable.
+        self.pen.health.files.check()?;
         let mut won = Won::default();
         for row in rows {
             won.note(row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
@@ -253,9 +258,9 @@ impl Apply for Driver {
     }
 
     async fn probe(&mut self) -> StoreResult<()> {
-        // Written even when it is what it was.
         let mut connection = self.pen.take().await?;
-        sqlx::query("pragma user_version = 0").execute(&mut *connection).await.map(drop).map_err(failed)
+        let written = sqlx::query(PROBE).bind(PROBE_BYTES).execute(&mut *connection).await;
+        written.map(drop).inspect_err(|error| self.pen.health.note(error)).map_err(failed)
     }
 
     async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created> {

@@ -5,8 +5,11 @@
 
 mod accounts;
 mod documents;
+pub(in crate::store) mod examine;
+mod files;
 mod flows;
 mod group;
+mod health;
 mod idempotency;
 mod jobs;
 mod logs;
@@ -36,6 +39,7 @@ use tokio::sync::{MutexGuard, broadcast};
 use super::group::Writer;
 use super::row::Columns;
 use super::{Rung, Store, StoreError, StoreResult};
+use crate::clock::Clock;
 
 /// WAL pages between checkpoints (4 KiB each): keeps the file at a few megabytes.
 const CHECKPOINT_PAGES: u32 = 1_000;
@@ -49,6 +53,8 @@ pub struct SqliteStore {
     writer: SyncMutex<Option<Writer>>,
     task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
     bell: broadcast::Sender<Rung>,
+    /// Looks for damage in a large file.
+    check: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
     /// Held until the store is closed by the process that advances runs.
     owner: SyncMutex<Option<owner::Owner>>,
 }
@@ -72,18 +78,22 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (8, "runs_of_records", include_str!("../../../migrations/sqlite/0008_runs_of_records.sql")),
     (9, "notices", include_str!("../../../migrations/sqlite/0009_notices.sql")),
     (10, "untold_jobs", include_str!("../../../migrations/sqlite/0010_untold_jobs.sql")),
+    (11, "write_probe", include_str!("../../../migrations/sqlite/0011_write_probe.sql")),
 ];
 
 /// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,
 /// interrupted, input or output error, corrupt, full, cannot open, protocol, not a database.
 const PASSING: [i64; 11] = [5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26];
 
+/// SQLite's primary result code, where a failure has one.
+fn primary_code(error: &sqlx::Error) -> Option<i64> {
+    let code = error.as_database_error()?.code()?.parse::<i64>().ok()?;
+    Some(code & 0xff)
+}
+
 fn failed(error: sqlx::Error) -> StoreError {
     let refused = match &error {
-        sqlx::Error::Database(cause) => {
-            let code = cause.code().and_then(|code| code.parse::<i64>().ok()).unwrap_or(0);
-            !PASSING.contains(&(code & 0xff))
-        }
+        sqlx::Error::Database(_) => !primary_code(&error).is_some_and(|code| PASSING.contains(&code)),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Encode(_) => true,
         _ => false,
     };
@@ -120,13 +130,16 @@ impl SqliteStore {
     }
 
     /// [`SqliteStore::open`] as the one process that advances the file's runs: a second one is refused
-    /// ([`StoreError::Taken`]), and what an owner that died left behind is due at once.
+    /// ([`StoreError::Taken`]), a damaged file is refused ([`StoreError::Corrupt`]), and what an owner that died left behind
+    /// is due at once.
     pub async fn open_alone(path: &Path) -> StoreResult<Self> {
         let owner = owner::Owner::take(path)?;
+        files::tighten(&path.canonicalize().map_err(StoreError::unavailable)?);
         Self::open_as(path, Some(owner)).await
     }
 
     async fn open_as(path: &Path, owner: Option<owner::Owner>) -> StoreResult<Self> {
+        files::create(path).map_err(StoreError::unavailable)?;
         let shared = SqliteConnectOptions::new()
             .filename(path)
             .foreign_keys(true)
@@ -142,21 +155,29 @@ impl SqliteStore {
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
             .pragma("journal_size_limit", WAL_LIMIT.to_string());
-        let mut write = options.connect().await.map_err(failed)?;
+        let mut write = options.connect().await.map_err(|error| unless_damaged(path, error))?;
+        let checks_first = owner.is_some() && health::is_checked_first(path);
+        if checks_first && let Some(why) = health::first_fault(&mut write).await.map_err(failed)? {
+            return Err(StoreError::Corrupt { path: path.display().to_string(), why });
+        }
         migrate(&mut write).await?;
         if owner.is_some() {
             owner::inherit(&mut write).await?;
         }
+        let health = Arc::new(health::Health::new(path));
+        let checks_later = owner.is_some() && !checks_first;
+        let check = checks_later.then(|| health::check_in_background(shared.clone(), health.clone()));
         let readers = readers::Readers::new(shared);
         let (bell, _) = broadcast::channel(1_024);
-        let pen = Arc::new(pen::Pen::new(write, options, path));
-        let (writer, task) = Writer::start(group::Driver::new(pen.clone(), bell.clone()));
+        let pen = Arc::new(pen::Pen::new(write, options, path, health));
+        let (writer, task) = Writer::start(group::Driver::new(pen.clone(), bell.clone()), Clock::system());
         Ok(Self {
             readers,
             pen,
             writer: SyncMutex::new(Some(writer)),
             task: SyncMutex::new(Some(task)),
             bell,
+            check: SyncMutex::new(check),
             owner: SyncMutex::new(owner),
         })
     }
@@ -174,6 +195,14 @@ impl SqliteStore {
     async fn writing(&self) -> StoreResult<MutexGuard<'_, SqliteConnection>> {
         self.pen.take().await
     }
+}
+
+/// Why a file cannot be opened.
+fn unless_damaged(path: &Path, error: sqlx::Error) -> StoreError {
+    if health::is_damage(&error) {
+        return StoreError::Corrupt { path: path.display().to_string(), why: error.to_string() };
+    }
+    failed(error)
 }
 
 async fn migrate(connection: &mut SqliteConnection) -> StoreResult<()> {
@@ -194,12 +223,16 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> StoreResult<()> {
+        self.pen.health.check()?;
         sqlx::query("select 1").fetch_one(&mut *self.reading().await?).await.map(drop).map_err(failed)?;
         self.writer()?.probe().await
     }
 
     async fn close(&self) {
         self.writer.lock().take();
+        if let Some(check) = self.check.lock().take() {
+            check.abort();
+        }
         let task = self.task.lock().take();
         if let Some(task) = task {
             let _ = task.await;

@@ -1,37 +1,61 @@
 //! The one process that advances the runs of a file.
 //!
-//! The operating system holds the lock and drops it with the process, however it dies. So whoever gets it knows
+//! The operating system holds the locks and drops them with the process, however it dies. So whoever gets them knows
 //! that the owner before is gone, and need not wait for its leases to end.
+//!
+//! There are two. The lock file stands beside the real file, whichever link leads there. The other one is on the
+//! database's file itself, and holds also when the lock file was deleted, or another hard link was opened. On Linux
+//! `flock` knows nothing of the locks that SQLite takes (`fcntl`); elsewhere they may be one and the same, so there the
+//! lock file has to do.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::failed;
+use super::{failed, files};
 use crate::store::{StoreError, StoreResult};
 
-/// The lock, held until it is dropped.
-pub(super) struct Owner(#[expect(dead_code, reason = "dropping the file drops the lock")] File);
+/// The locks, held until they are dropped: first that of the database, so that whoever gets the lock file gets both.
+pub(super) struct Owner(#[expect(dead_code, reason = "dropping a file drops its lock")] (Option<File>, File));
 
 impl Owner {
-    /// Takes the lock in the file `<database>.lock`, which stays there.
+    /// Takes both locks; the file `<database>.lock` stays there. To be called before SQLite opens the database in this
+    /// process: closing any descriptor of a file ends all of the process's `fcntl` locks on it.
     pub fn take(database: &Path) -> StoreResult<Self> {
-        let path = lock_file(database);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(StoreError::unavailable)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Taken(database.display().to_string())),
-            Err(TryLockError::Error(error)) => Err(StoreError::unavailable(error)),
+        files::create(database).map_err(StoreError::unavailable)?;
+        let real = database.canonicalize().map_err(StoreError::unavailable)?;
+        let lock = files::private().open(lock_file(&real)).map_err(StoreError::unavailable)?;
+        take_lock(&lock, database)?;
+        if !cfg!(target_os = "linux") {
+            return Ok(Self((None, lock)));
         }
+        let file = OpenOptions::new().read(true).write(true).open(&real).map_err(StoreError::unavailable)?;
+        if let Err(error) = take_lock(&file, database) {
+            // This process may be the one that serves the file under another name: closing would end SQLite's locks.
+            std::mem::forget(file);
+            return Err(error);
+        }
+        Ok(Self((Some(file), lock)))
     }
 }
 
-fn lock_file(database: &Path) -> PathBuf {
-    let mut name = OsString::from(database);
-    name.push(".lock");
-    name.into()
+/// Whether a server has the database's file. Not to be asked in the server's own process.
+pub(super) fn is_held(database: &Path) -> bool {
+    let Ok(real) = database.canonicalize() else { return false };
+    let held = |path: &Path| File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));
+    held(&lock_file(&real)) || (cfg!(target_os = "linux") && held(&real))
+}
+
+fn take_lock(file: &File, database: &Path) -> StoreResult<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => StoreError::Taken(database.display().to_string()),
+        TryLockError::Error(error) => StoreError::unavailable(error),
+    })
+}
+
+fn lock_file(real: &Path) -> PathBuf {
+    files::beside(real, files::LOCK_SUFFIX)
 }
 
 /// Makes due what the owner before held: its runs, and its claims on keys whose answer was never filed.

@@ -1,8 +1,11 @@
 //! The command line, as the shell sees it: the real binary, its exit code, stdout and stderr.
 
 mod demo;
+mod doctor;
 mod documents;
 mod keys;
 mod ran;
 mod run;
+mod runs;
+mod signals;
 mod usage;

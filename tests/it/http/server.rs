@@ -63,6 +63,7 @@ async fn rest(mut stream: TcpStream) -> String {
 }
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+const STREAM: &str = "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
 async fn clients_that_never_say_what_they_want_are_cut() {
@@ -90,8 +91,8 @@ async fn connections_above_the_cap_are_told_and_closed() {
     let server = server(ServeOptions { max_connections: 2, ..ServeOptions::default() }).await;
     let mut held = Vec::new();
     for _ in 0..2 {
-        let mut stream = send(server.address, REQUEST).await;
-        read_until(&mut stream, "hello").await;
+        let mut stream = send(server.address, STREAM).await;
+        read_until(&mut stream, "first").await;
         held.push(stream);
     }
     let refused = rest(send(server.address, REQUEST).await).await;
@@ -107,6 +108,30 @@ async fn connections_above_the_cap_are_told_and_closed() {
         }
     };
     within(freed).await;
+}
+
+#[tokio::test]
+async fn silent_connections_make_room_for_those_that_ask() {
+    let server = server(ServeOptions { max_connections: 3, ..ServeOptions::default() }).await;
+    let mut at_work = send(server.address, STREAM).await;
+    read_until(&mut at_work, "first").await;
+    let mut silent = Vec::new();
+    for start in ["", "GET / HTTP/1.1\r\nHost:", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "", "G"] {
+        silent.push(send(server.address, start).await);
+    }
+    let mut asking = send(server.address, REQUEST).await;
+    read_until(&mut asking, "hello").await;
+    for stream in silent.drain(..4) {
+        assert!(!rest(stream).await.contains("HTTP/1.1"), "it was cut without a word");
+    }
+    let more = tokio::time::timeout(Duration::from_millis(100), at_work.read(&mut [0u8; 16])).await;
+    assert!(more.is_err(), "one that is at work is left alone: {more:?}");
+}
+
+#[test]
+fn fewer_connections_are_held_where_few_files_may_be_open() {
+    let fitted = |files| ServeOptions::default().fitted_to(files).max_connections;
+    assert_eq!((fitted(1_024), fitted(64), fitted(1_048_576)), (768, 16, 20_000));
 }
 
 #[tokio::test]

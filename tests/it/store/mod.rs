@@ -1,7 +1,9 @@
 //! The contract that every store passes: one list of cases, instantiated per database.
 
 mod contract;
+mod examine;
 mod faulty;
+mod pooler;
 mod postgres;
 mod proxy;
 pub mod site;

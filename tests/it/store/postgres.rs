@@ -11,14 +11,25 @@ use futures_util::future::join_all;
 use sqlx::Connection;
 
 use super::contract::world::{World, world};
+use super::pooler::Pooler;
 use super::proxy::Proxy;
-use super::site::Schema;
+use super::site::{Database, Schema};
 
 /// Runs a test in a schema of its own and drops it afterwards, also when the test fails.
 async fn in_schema<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(Arc<Schema>) -> F) {
     let schema = Arc::new(Schema::create().await);
     let result = tokio::spawn(test(schema.clone())).await;
     schema.remove().await;
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic.into_panic());
+    }
+}
+
+/// Runs a test in a database of its own and drops it afterwards, also when the test fails.
+async fn in_database<F: Future<Output = ()> + Send + 'static>(options: &str, test: impl FnOnce(Arc<Database>) -> F) {
+    let database = Arc::new(Database::create(options).await);
+    let result = tokio::spawn(test(database.clone())).await;
+    database.remove().await;
     if let Err(panic) = result {
         std::panic::resume_unwind(panic.into_panic());
     }
@@ -73,6 +84,85 @@ async fn writes_survive_lost_connections() {
             assert_eq!(world.find(&store, run).await.commit, 40);
         }
         store.close().await;
+    })
+    .await;
+}
+
+/// Writes over several pooled connections at once, and by the group writer; how many were refused.
+async fn refused_writes(world: &World, store: &SharedStore) -> usize {
+    let pooled = join_all((0..8).map(|_| store.delete_credential(world.tenant, "nobody"))).await;
+    let refused = |refused: bool| usize::from(refused);
+    pooled.iter().map(|written| refused(written.is_err())).sum::<usize>() + refused(store.create_run(world.queued()).await.is_err())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_go_on_when_a_primary_is_back() {
+    in_database("", |database| async move {
+        let (world, store) = (world(), database.open().await);
+        assert_eq!(refused_writes(&world, &store).await, 0);
+        // As on a demoted primary: sessions that begin now only read, and stay so.
+        database.alter("set default_transaction_read_only = on").await;
+        database.cut().await;
+        let down = async { while refused_writes(&world, &store).await < 9 {} };
+        tokio::time::timeout(Duration::from_secs(20), down).await.unwrap();
+        assert!(store.list_credentials(world.tenant).await.is_ok(), "it is read meanwhile");
+        assert!(store.ping().await.is_err());
+        database.alter("reset default_transaction_read_only").await;
+        let up = async {
+            let mut well = 0;
+            while well < 20 {
+                well = if refused_writes(&world, &store).await == 0 { well + 1 } else { 0 };
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), up).await.unwrap();
+        store.ping().await.unwrap();
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stricter_isolation_makes_no_write_fail() {
+    in_database("", |database| async move {
+        database.alter("set default_transaction_isolation = serializable").await;
+        let (world, store) = (Arc::new(world()), database.open().await);
+        let work: Vec<_> = (0..8)
+            .map(|_| {
+                let (world, store) = (world.clone(), store.clone());
+                tokio::spawn(async move {
+                    for _ in 0..40 {
+                        world.create(&store, world.queued()).await;
+                        store.claim_runs(world.claim()).await.unwrap();
+                        store.next_wake(&[]).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        join_all(work).await.into_iter().for_each(Result::unwrap);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_keep_every_text_is_refused() {
+    in_database("encoding 'LATIN1' locale 'C' template template0", |database| async move {
+        let error = PostgresStore::open(&database.url(), 2, Clock::system()).await.err().unwrap();
+        assert!(matches!(&error, StoreError::Encoding(found) if found == "LATIN1"), "{error}");
+        let error = dispatch::error::Error::from(error);
+        assert_eq!((error.code(), error.kind().exit_code()), ("database_encoding_unsupported", 2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pooler_that_shares_sessions_is_refused_and_named() {
+    in_schema(|schema| async move {
+        let pooler = Pooler::start(schema.host()).await;
+        let error = PostgresStore::open(&schema.url_through(pooler.port()), 2, Clock::system()).await.err().unwrap();
+        assert!(matches!(error, StoreError::Pooled), "{error}");
+        let error = dispatch::error::Error::from(error);
+        assert!(error.message().contains("transaction mode") && error.envelope().next.unwrap().contains("session mode"), "{error}");
     })
     .await;
 }

@@ -169,6 +169,53 @@ impl Schema {
     }
 }
 
+/// A database of its own on the server, for what is set for a whole database.
+pub struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    /// Makes one with these options of `create database`.
+    pub async fn create(options: &str) -> Self {
+        let server = std::env::var("DISPATCH_TEST_POSTGRES_URL").unwrap_or_else(|_| SERVER.into());
+        let name = format!("d_{}", NodeId::new(&Clock::system()).suffix());
+        let database = Self { server, name };
+        database.execute(format!("create database {} {options}", database.name)).await;
+        database
+    }
+
+    pub fn url(&self) -> String {
+        let mut url: url::Url = self.server.parse().unwrap();
+        url.set_path(&self.name);
+        url.into()
+    }
+
+    pub async fn open(&self) -> SharedStore {
+        Arc::new(PostgresStore::open(&self.url(), CONNECTIONS, Clock::system()).await.unwrap())
+    }
+
+    /// `alter database <it> ...`
+    pub async fn alter(&self, change: &str) {
+        self.execute(format!("alter database {} {change}", self.name)).await;
+    }
+
+    /// Cuts every connection to it.
+    pub async fn cut(&self) {
+        self.execute(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'", self.name)).await;
+    }
+
+    async fn execute(&self, sql: String) {
+        let mut server = PgConnection::connect(&self.server).await.expect(MISSING);
+        server.execute(AssertSqlSafe(sql)).await.unwrap();
+        server.close().await.unwrap();
+    }
+
+    pub async fn remove(&self) {
+        self.execute(format!("drop database {} with (force)", self.name)).await;
+    }
+}
+
 /// Runs a case and removes its database, also when it fails.
 pub async fn run<F: Future<Output = ()> + Send + 'static>(kind: Kind, case: fn(Arc<Site>) -> F) {
     let site = Arc::new(Site::new(kind).await);

@@ -9,7 +9,7 @@ use dispatch::id::JobId;
 use dispatch::model::RunState;
 use dispatch::model::job::{Job, Placed};
 use dispatch::store::sqlite::{MIGRATIONS, SqliteStore};
-use dispatch::store::{Commit, JobClaim, NewJob, Options, SharedStore, StoreError};
+use dispatch::store::{Commit, JobClaim, NewJob, Options, Queue, SharedStore, StoreError};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
@@ -210,6 +210,107 @@ async fn a_disk_that_refuses_writes_is_told_and_got_over() {
     let leases = store.claim_runs(world.claim()).await.unwrap();
     assert_eq!(leases.iter().map(|lease| lease.run.id).collect::<Vec<_>>(), [queued]);
     world.create(&store, world.queued()).await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_deleted_or_replaced_takes_no_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let store = SqliteStore::open_alone(&path).await.unwrap();
+    let store: SharedStore = Arc::new(store);
+    let world = world();
+    world.create(&store, world.queued()).await;
+    store.ping().await.unwrap();
+    for file in [path.clone(), path.with_extension("db-wal")] {
+        let aside = folder.path().join("aside");
+        std::fs::rename(&file, &aside).unwrap();
+        for replaced in [false, true] {
+            if replaced {
+                std::fs::copy(&aside, &file).unwrap();
+            }
+            let refused = store.create_run(world.queued()).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+            assert!(store.claim_runs(world.claim()).await.is_err() && store.put_queue(world.tenant, queue("q")).await.is_err());
+            let unready = store.ping().await.unwrap_err();
+            assert!(unready.public_reason().unwrap().contains("deleted or replaced"), "{unready}");
+        }
+        std::fs::rename(&aside, &file).unwrap();
+        store.ping().await.unwrap();
+        world.create(&store, world.queued()).await;
+    }
+    store.close().await;
+}
+
+fn queue(name: &str) -> Queue {
+    Queue { name: name.into(), rules: serde_json::from_value(json!({})).unwrap() }
+}
+
+#[tokio::test]
+async fn one_file_has_one_server_whichever_way_leads_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("elsewhere")).unwrap();
+    let first = SqliteStore::open_alone(&at("dispatch.db")).await.unwrap();
+    std::os::unix::fs::symlink(at("dispatch.db"), at("elsewhere/link.db")).unwrap();
+    std::os::unix::fs::symlink(folder.path(), at("elsewhere/folder")).unwrap();
+    std::fs::hard_link(at("dispatch.db"), at("elsewhere/hard.db")).unwrap();
+    let others = ["dispatch.db", "elsewhere/link.db", "elsewhere/folder/dispatch.db", "elsewhere/hard.db"];
+    for again in others {
+        assert!(matches!(SqliteStore::open_alone(&at(again)).await, Err(StoreError::Taken(_))), "{again}");
+    }
+    std::fs::remove_file(at("dispatch.db.lock")).unwrap();
+    for again in others {
+        assert!(matches!(SqliteStore::open_alone(&at(again)).await, Err(StoreError::Taken(_))), "{again} without the lock file");
+    }
+    dispatch::store::Store::close(&first).await;
+    drop(first);
+    SqliteStore::open_alone(&at("elsewhere/link.db")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_files_are_their_owner_s_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let modes = || {
+        let names = ["dispatch.db", "dispatch.db-wal", "dispatch.db-shm", "dispatch.db.lock"];
+        names.map(|name| std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o777)
+    };
+    let store = SqliteStore::open_alone(&path).await.unwrap();
+    assert_eq!(modes(), [0o600; 4]);
+    dispatch::store::Store::close(&store).await;
+    drop(store);
+    for name in ["dispatch.db", "dispatch.db.lock"] {
+        std::fs::set_permissions(folder.path().join(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let _store = SqliteStore::open_alone(&path).await.unwrap();
+    assert_eq!(modes(), [0o600; 4], "what was open to others is not any more");
+}
+
+/// Overwrites every third page of a file that is at rest, but not the first one.
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    for page in bytes.chunks_mut(4_096).skip(1).step_by(3) {
+        page.fill(0xa5);
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let store = open(&path).await;
+    write(&store, &path, 4).await;
+    store.close().await;
+    drop(store);
+    damage(&path);
+    let error = SqliteStore::open_alone(&path).await.err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    let error = dispatch::error::Error::from(error);
+    assert_eq!((error.code(), error.kind().exit_code()), ("database_corrupt", 2));
+    std::fs::write(&path, "something else altogether, which is no database, but long enough to be looked at".repeat(100)).unwrap();
+    assert!(matches!(SqliteStore::open_alone(&path).await, Err(StoreError::Corrupt { .. })));
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use dispatch::id::{CredentialId, FlowId, FlowVersionId, KeyId, RecordId};
 use dispatch::model::wait::Wait;
 use dispatch::model::{Record, RunState, TargetKind};
 use dispatch::store::{
-    Answer, ApiKey, Commit, Credential, FlowVersion, NewRun, Receipt, RunKey, SavedFlow, Signal, StoreError, StoreResult, Tenant,
+    Answer, ApiKey, Commit, Credential, DocumentQuery, FlowVersion, NewRun, Receipt, RunKey, SavedFlow, Signal, StoreError, StoreResult,
+    Tenant,
 };
 use serde_json::json;
 
@@ -106,4 +107,15 @@ pub async fn a_nul_finds_nothing(site: Site) {
     assert!(!store.delete_credential(world.tenant, NUL).await.unwrap());
     store.file_answer(world.tenant, "r", NUL, Answer { status: 200, body: json!(1) }).await.unwrap();
     store.drop_receipt(world.tenant, NUL, "k").await.unwrap();
+    assert!(store.find_created_run(world.tenant, "r", NUL, world.now).await.unwrap().is_none());
+    assert!(store.find_document(world.tenant, "thing", NUL).await.unwrap().is_none());
+    assert!(store.find_document_at(world.tenant, "thing", NUL).await.unwrap().is_none());
+    assert!(!store.delete_document(world.tenant, "thing", NUL).await.unwrap());
+    assert_eq!(store.delete_documents_of(world.tenant, "thing", NUL).await.unwrap(), 0);
+    for query in [
+        DocumentQuery { parent: Some(NUL.into()), limit: 5, ..DocumentQuery::default() },
+        DocumentQuery { before: Some(NUL.into()), limit: 5, ..DocumentQuery::default() },
+    ] {
+        assert!(store.list_documents(world.tenant, "thing", query).await.unwrap().is_empty());
+    }
 }

@@ -1,0 +1,28 @@
+//! What a server does when it is told something by a signal.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::ran::{Server, Shell};
+
+/// The status line of the server's answer to a health check.
+fn health(server: &Server) -> String {
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_hangup_and_a_question_end_nothing() {
+    let shell = Shell::new();
+    let mut server = Server::start(&shell, "data");
+    assert_eq!(health(&server), "HTTP/1.1 200 OK");
+    for name in ["HUP", "USR1", "HUP"] {
+        server.signal(name);
+        assert_eq!(health(&server), "HTTP/1.1 200 OK", "after {name}");
+    }
+    server.signal("TERM");
+    assert_eq!(server.wait(), Some(0));
+}
