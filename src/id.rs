@@ -240,6 +240,8 @@ ids! {
     SessionId = "sess";
     /// What one visitor and one target said to each other.
     ConversationId = "conv";
+    /// One turn of a conversation.
+    TurnId = "turn";
     /// Somebody who comes back to a page.
     VisitorId = "visitor";
     /// A word on an answer.

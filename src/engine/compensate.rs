@@ -144,7 +144,7 @@ impl RunContext {
         if self.memory.lock().orders.end == Some(EndOrder::Cancel) {
             return true;
         }
-        let kept = self.patiently(|| self.parts().store.kept_signals(self.tenant, self.run)).await;
+        let kept = self.patiently(|| self.parts().store.list_signals(self.tenant, self.run)).await;
         kept.is_ok_and(|signals| signals.iter().any(|signal| signal.name == UNDO_WHEN_CANCELLED))
     }
 

@@ -11,7 +11,7 @@ use aide::generate::GenContext;
 use aide::openapi::{HeaderStyle, Parameter, ReferenceOr};
 use aide::openapi::{MediaType, Operation, ParameterData, ParameterSchemaOrContent, PathStyle, RequestBody, SchemaObject};
 use aide::operation::{ParamLocation, add_parameters, parameters_from_schema, set_body};
-use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Query, RawPathParams, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, OptionalFromRequest, Query, RawPathParams, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -22,6 +22,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::AppState;
+use super::dispatch::is_of_pages;
 use super::problem::Problem;
 use super::unique;
 use crate::error::{self, Error, Kind, Problems, Result};
@@ -33,6 +34,9 @@ use crate::id::{
 /// How much of a body that is too large is read and forgotten, and for how long.
 const DISCARD_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Bytes of an id or a name in a path: names of 200 characters fit in, and nothing longer reaches the store.
+const MAX_PATH_TEXT: usize = 1_024;
 
 /// A JSON body. `raw` is the text it was read from, for comparing requests.
 #[derive(Debug, Clone)]
@@ -66,9 +70,13 @@ impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Body<T> {
 async fn receive(request: Request, state: &AppState) -> std::result::Result<Bytes, Problem> {
     let gzipped = coding(request.headers())?;
     require_json(request.headers())?;
+    let of_pages = request.extensions().get::<MatchedPath>().is_some_and(|route| is_of_pages(route.as_str()));
     let (parts, body) = request.into_parts();
     let bytes = as_sent(&parts.headers, body, state).await?;
-    if gzipped { Ok(inflate(&bytes, state.limits.body().inflated)?) } else { Ok(bytes) }
+    let limits = state.limits.body();
+    // Anybody may call the routes of pages: what they send compressed is no larger than what they may send plain.
+    let limit = if of_pages { limits.raw.min(limits.inflated) } else { limits.inflated };
+    if gzipped { Ok(inflate(&bytes, limit)?) } else { Ok(bytes) }
 }
 
 /// A body's bytes of whatever type, as they were sent, within the limits of size and time.
@@ -341,8 +349,11 @@ pub struct Ids<A, B>(pub A, pub B);
 
 async fn read<T: InPath, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T> {
     let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| T::missing())?;
-    let text = params.iter().find_map(|(name, value)| (name == T::PARAM).then_some(value));
-    text.ok_or_else(T::missing)?.parse().map_err(|_| T::malformed())
+    let text = params.iter().find_map(|(name, value)| (name == T::PARAM).then_some(value)).ok_or_else(T::missing)?;
+    if text.len() > MAX_PATH_TEXT {
+        return Err(T::malformed());
+    }
+    text.parse().map_err(|_| T::malformed())
 }
 
 impl<T: InPath, S: Send + Sync> FromRequestParts<S> for Id<T> {

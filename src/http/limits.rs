@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::id::ClientTokenId;
 use crate::model::Who;
 
 /// The limits' figures.
@@ -26,6 +27,8 @@ pub struct LimitOptions {
     pub rate: Option<Rate>,
     /// Streams that one key may hold open.
     pub streams_per_key: usize,
+    /// Sessions and visitors that pages may begin per second with one client token; `None` is no limit.
+    pub new_sessions: Option<Rate>,
 }
 
 /// What a request body may be.
@@ -51,11 +54,14 @@ pub struct Rate {
 
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(500).unwrap();
 const BURST: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
+const SESSIONS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
+const SESSIONS_BURST: NonZeroU32 = NonZeroU32::new(600).unwrap();
 
 impl Default for LimitOptions {
     fn default() -> Self {
         let body = BodyLimits { raw: 2 * 1024 * 1024, inflated: 8 * 1024 * 1024, depth: 64, time: Duration::from_secs(30) };
-        Self { body, rate: Some(Rate { per_second: PER_SECOND, burst: BURST }), streams_per_key: 100 }
+        let rate = Some(Rate { per_second: PER_SECOND, burst: BURST });
+        Self { body, rate, streams_per_key: 100, new_sessions: Some(Rate { per_second: SESSIONS_PER_SECOND, burst: SESSIONS_BURST }) }
     }
 }
 
@@ -84,6 +90,7 @@ struct Inner {
     options: LimitOptions,
     elapsed: Elapsed,
     limiter: Option<Limiter>,
+    sessions: Option<Limiter>,
     streams: Mutex<HashMap<Who, usize>>,
 }
 
@@ -96,11 +103,12 @@ impl std::fmt::Debug for Limits {
 impl Limits {
     pub fn new(options: LimitOptions, clock: Clock) -> Self {
         let elapsed = Elapsed { start: clock.instant(), clock };
-        let limiter = options.rate.map(|rate| {
+        let limiter = |rate: Rate| {
             let pace = Pace::per_second(rate.per_second).allow_burst(rate.burst);
             Limiter::new(pace, DashMapStateStore::default(), elapsed.clone())
-        });
-        Self(Arc::new(Inner { options, elapsed, limiter, streams: Mutex::default() }))
+        };
+        let (calls, sessions) = (options.rate.map(limiter), options.new_sessions.map(limiter));
+        Self(Arc::new(Inner { options, elapsed, limiter: calls, sessions, streams: Mutex::default() }))
     }
 
     /// What a request body may be.
@@ -122,9 +130,20 @@ impl Limits {
         }
     }
 
+    /// Counts a session or a visitor that a page begins with a client token. Refusal: 429 `rate_limited`.
+    pub fn count_new_session(&self, token: ClientTokenId) -> Result<()> {
+        let Some(limiter) = &self.0.sessions else { return Ok(()) };
+        limiter.check_key(&Who::ClientToken(token)).map(drop).map_err(|wait| {
+            let wait = wait.wait_time_from(governor::clock::Clock::now(&self.0.elapsed));
+            Error::new(Kind::Limited, "rate_limited", "pages began too many sessions with this client token")
+                .retry_after(wait.max(Duration::from_millis(1)))
+                .next("wait as Retry-After says; a page that sends its earlier `sessionId` begins none")
+        })
+    }
+
     /// Forgets keys that have not called for long. To be called now and then.
     pub fn sweep(&self) {
-        if let Some(limiter) = &self.0.limiter {
+        for limiter in [&self.0.limiter, &self.0.sessions].into_iter().flatten() {
             limiter.retain_recent();
         }
     }

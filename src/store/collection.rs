@@ -125,6 +125,11 @@ impl<'a, D: Document> Collection<'a, D> {
         self.store.delete_document(self.tenant, D::KIND, &id.suffix()).await
     }
 
+    /// Keeps the newest, at most so many and of at most so many bytes together; deletes the others and returns their number.
+    pub async fn trim(&self, number: u32, bytes: u64) -> StoreResult<u64> {
+        self.store.trim_documents(self.tenant, D::KIND, number, bytes).await
+    }
+
     /// Deletes all of a parent's; how many there were.
     pub async fn delete_of(&self, parent: &str) -> StoreResult<u64> {
         self.store.delete_documents_of(self.tenant, D::KIND, parent).await

@@ -62,6 +62,10 @@ pub trait Documents {
     /// Of every tenant but some, those that are due, the longest due first. Reading takes nothing: whoever acts on one replaces it first.
     async fn due_documents(&self, kind: &str, now: Timestamp, except: &[TenantId], limit: u32)
     -> StoreResult<Vec<(TenantId, DocumentRow)>>;
+
+    /// Keeps the newest documents of a tenant and kind, at most so many and with bodies of at most so many bytes together; deletes the others and
+    /// returns their number.
+    async fn trim_documents(&self, tenant: TenantId, kind: &str, number: u32, bytes: u64) -> StoreResult<u64>;
 }
 
 /// The store of documents on a SQL database: the statements are the same on each, which says how it reads and how it writes.
@@ -204,6 +208,24 @@ macro_rules! in_sql {
                     .await
                     .map_err(failed)?;
                 rows.iter().map(row::document_of_tenant).collect()
+            }
+
+            async fn trim_documents(&$this, tenant: TenantId, kind: &str, number: u32, bytes: u64) -> StoreResult<u64> {
+                let result = sqlx::query(
+                    "delete from documents where tenant = $1 and kind = $2 and id in ( \
+                        select id from ( \
+                            select id, row_number() over newest as place, sum(octet_length(body)) over newest as weight \
+                            from documents where tenant = $1 and kind = $2 window newest as (order by created_at desc, id desc)) as weighed \
+                        where place > $3 or weight > $4)",
+                )
+                .bind(tenant.suffix())
+                .bind(kind.to_owned())
+                .bind(i64::from(number))
+                .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+                .execute($write)
+                .await
+                .map_err(failed)?;
+                Ok(result.rows_affected())
             }
         }
     };

@@ -17,7 +17,7 @@ use super::{
     Accounts, Answer, ApiKey, Begun, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery, DocumentRow,
     Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest, NewJob, NewRun,
     Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs,
-    SavedFlow, Secrets, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
+    SavedFlow, Secrets, Signal, SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::id::{DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
@@ -174,7 +174,8 @@ pass! {
         fn find_wait(tenant: TenantId, wait: WaitId) -> Option<Wait>;
         fn open_waits(tenant: TenantId, after: Option<WaitId>, limit: u32) -> Vec<Wait>;
         fn send_signal(tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> bool;
-        fn kept_signals(tenant: TenantId, run: RunId) -> Vec<Signal>;
+        fn list_signals(tenant: TenantId, run: RunId) -> Vec<SignalKey>;
+        fn find_signal(tenant: TenantId, run: RunId, key: &SignalKey) -> Option<Signal>;
     }
     Flows {
         fn create_flow(tenant: TenantId, flow: SavedFlow, version: FlowVersion) -> ();
@@ -220,6 +221,7 @@ pass! {
         fn delete_document(tenant: TenantId, kind: &str, id: &str) -> bool;
         fn delete_documents_of(tenant: TenantId, kind: &str, parent: &str) -> u64;
         fn due_documents(kind: &str, now: Timestamp, except: &[TenantId], limit: u32) -> Vec<(TenantId, DocumentRow)>;
+        fn trim_documents(tenant: TenantId, kind: &str, number: u32, bytes: u64) -> u64;
     }
     Secrets {
         fn create_secret(tenant: TenantId, secret: StoredSecret) -> ();

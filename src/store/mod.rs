@@ -55,7 +55,7 @@ pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun,
 pub use secrets::{Secrets, StoredSecret};
 pub use vault::{Credential, Vaults};
 pub use vectors::{Near, Nearest, Put, Vectors};
-pub use waits::{Resolve, Resolved, Signal, Waits};
+pub use waits::{MAX_SIGNAL_BYTES, MAX_SIGNALS, Resolve, Resolved, Signal, SignalKey, Waits, is_reserved_signal};
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind};
@@ -99,6 +99,9 @@ pub enum StoreError {
         "the database is reached through a connection pooler in transaction mode (such as PgBouncer's `pool_mode = transaction`), where prepared statements, session settings and LISTEN do not work"
     )]
     Pooled,
+    /// The run keeps as many signals, or as many bytes of them, as a run may; the same call fails again.
+    #[error("the run keeps as many signals as a run may")]
+    TooManySignals,
     /// The text that names the database names none.
     #[error("not a database address: {0}; use sqlite://path or postgres://user@host/database")]
     Address(String),
@@ -150,6 +153,12 @@ impl From<StoreError> for Error {
                     .next("begin a session at POST /api/session, which brings the key")
             }
             StoreError::Unfit { .. } => Error::new(Kind::Invalid, "unstorable", error.to_string()),
+            StoreError::TooManySignals => {
+                let bytes = MAX_SIGNAL_BYTES / (1024 * 1024);
+                let message = format!("the execution keeps {MAX_SIGNALS} signals or {bytes} MiB of payloads, the most that it may");
+                Error::new(Kind::Conflict, "too_many_signals", message)
+                    .next("send what the execution waits for to another execution, and less of it")
+            }
             StoreError::Address(_) => Error::new(Kind::Invalid, "database_address_invalid", error.to_string()),
             StoreError::Taken(_) => Error::new(Kind::Conflict, "database_in_use", error.to_string())
                 .next("stop the other server, choose another --data folder, or use PostgreSQL for several servers"),

@@ -13,7 +13,7 @@ use crate::error::Problems;
 use crate::expr::Template;
 use crate::model::wait::{Resolution, WaitKind};
 use crate::model::{Outcome, Step};
-use crate::store::Signal;
+use crate::store::{Signal, SignalKey};
 
 pub const TYPE: StepType = StepType {
     action: "wait-for-signal",
@@ -90,12 +90,18 @@ impl StepBody for Body {
 
 /// Where the journal keeps that a signal was taken.
 pub(super) fn used(signal: &Signal) -> String {
-    format!("signals/{}/{}", signal.name, signal.id)
+    taken_key(&signal.name, &signal.id)
 }
 
-/// The first signal with one of these names that no step has taken.
+fn taken_key(name: &str, id: &str) -> String {
+    format!("signals/{name}/{id}")
+}
+
+/// The first signal with one of these names that no step has taken. Only its payload is read: a run may keep megabytes of others.
 pub(super) async fn first_kept(context: &StepContext<'_>, names: &[&str]) -> StepResult<Option<Signal>> {
-    let run = context.run;
-    let kept = run.patiently(|| context.parts().store.kept_signals(run.tenant, run.run)).await?;
-    Ok(kept.into_iter().find(|signal| names.contains(&signal.name.as_str()) && context.recall(&used(signal)).is_none()))
+    let (run, store) = (context.run, &context.parts().store);
+    let kept = run.patiently(|| store.list_signals(run.tenant, run.run)).await?;
+    let is_free = |key: &SignalKey| names.contains(&key.name.as_str()) && context.recall(&taken_key(&key.name, &key.id)).is_none();
+    let Some(key) = kept.into_iter().find(is_free) else { return Ok(None) };
+    Ok(run.patiently(|| store.find_signal(run.tenant, run.run, &key)).await?)
 }

@@ -30,7 +30,7 @@ use crate::model::run::{Failure, Spent};
 use crate::model::wait::Wait;
 use crate::model::{Run, RunState, StepState, Target, TargetKind};
 use crate::queue::Workers;
-use crate::store::{RunFilter, RunSummary, SharedStore, Signal};
+use crate::store::{RunFilter, RunSummary, SharedStore, Signal, is_reserved_signal};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -130,8 +130,10 @@ async fn signal(
     key: IdempotencyKey,
     body: Option<Body<SignalPayload>>,
 ) -> Result<(axum::http::StatusCode, Json<Sent>)> {
-    if !is_signal_name(&name) {
-        let message = format!("a signal's name has 1 to {LONGEST_SIGNAL} characters, none of them a control character");
+    // Names that begin with `$` are the server's own.
+    if !is_signal_name(&name) || is_reserved_signal(&name) {
+        let message =
+            format!("a signal's name has 1 to {LONGEST_SIGNAL} characters, none of them a control character, and does not begin with `$`");
         return Err(Error::new(Kind::Invalid, "invalid_signal", message));
     }
     let delivery = key.0.unwrap_or_else(|| RequestId::new(&clock).to_string());

@@ -17,7 +17,7 @@ use super::door::{Reader, run_token};
 use super::{Name, Run, about, accepted, ended, is_name, printed};
 use crate::clock::Timestamp;
 use crate::engine::{COMPENSATION, Compensation, StepRecord, UNDO_WHEN_CANCELLED};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::http::AppState;
 use crate::http::extract::{Id, Params};
 use crate::http::paging::Paging;
@@ -390,7 +390,7 @@ async fn cancel(
     if how.compensate {
         let signal = Signal { name: UNDO_WHEN_CANCELLED.into(), id: UNDO_WHEN_CANCELLED.into(), payload: Value::Null };
         match state.engine.signal(caller.tenant, run.id, signal).await {
-            Err(error) if error.kind() == Kind::Conflict => return Err(ended()),
+            Err(error) if error.code() == "execution_ended" => return Err(ended()),
             done => done?,
         }
     }

@@ -13,12 +13,12 @@ use serde_json::Value;
 use super::door::Signaller;
 use super::{Run, about, accepted, ended, printed, takes_anything};
 use crate::engine::is_signal_name;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::http::AppState;
 use crate::http::extract::{IdempotencyKey, Ids, InPath, as_sent, parse};
 use crate::http::problem::Problem;
 use crate::id::RequestId;
-use crate::store::Signal;
+use crate::store::{Signal, is_reserved_signal};
 
 const TAG: &str = "HTTP workflow runs";
 
@@ -41,7 +41,7 @@ impl std::str::FromStr for SignalName {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        if is_signal_name(text) && !text.starts_with('$') { Ok(Self(text.to_owned())) } else { Err(()) }
+        if is_signal_name(text) && !is_reserved_signal(text) { Ok(Self(text.to_owned())) } else { Err(()) }
     }
 }
 
@@ -72,7 +72,7 @@ async fn send(
     let signal = Signal { name: name.0.clone(), id: key.0.unwrap_or_else(|| RequestId::new(&state.clock).to_string()), payload };
     let sent: Result<(), Error> = state.engine.signal(run.tenant, run.id, signal).await;
     match sent {
-        Err(error) if error.kind() == Kind::Conflict => return Err(ended().into()),
+        Err(error) if error.code() == "execution_ended" => return Err(ended().into()),
         done => done?,
     }
     state.workers.nudge(run.id).await;

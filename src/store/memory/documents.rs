@@ -94,4 +94,19 @@ impl crate::store::Documents for MemoryStore {
         due.truncate(limit as usize);
         Ok(due)
     }
+
+    async fn trim_documents(&self, tenant: TenantId, kind: &str, number: u32, bytes: u64) -> StoreResult<u64> {
+        let kept = &mut self.tables().documents;
+        let mut all: Vec<(Timestamp, String, u64)> =
+            kept.of(tenant, kind).map(|row| (row.created_at, row.id.clone(), row.body.len() as u64)).collect();
+        all.sort_by(|one, other| other.cmp(one));
+        let (mut place, mut weight, mut deleted) = (0u32, 0u64, 0u64);
+        for (_, id, size) in all {
+            (place, weight) = (place.saturating_add(1), weight.saturating_add(size));
+            if place > number || weight > bytes {
+                deleted += u64::from(kept.0.remove(&(tenant, kind.to_owned(), id)).is_some());
+            }
+        }
+        Ok(deleted)
+    }
 }

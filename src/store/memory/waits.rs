@@ -10,8 +10,10 @@ use crate::clock::Timestamp;
 use crate::id::{RunId, TenantId, WaitId};
 use crate::model::RunState;
 use crate::model::wait::{Resolution, Wait};
+use crate::store::batch::json;
 use crate::store::text::Fit;
-use crate::store::{Resolve, Resolved, Signal, StoreResult};
+use crate::store::waits::{MAX_SIGNAL_BYTES, MAX_SIGNALS, is_reserved_signal};
+use crate::store::{Resolve, Resolved, Signal, SignalKey, StoreError, StoreResult};
 
 /// By id; `true` while it can be answered.
 #[derive(Default)]
@@ -61,6 +63,16 @@ impl Tables {
     }
 }
 
+/// Whether a run that keeps these signals may keep one more; one that it keeps already, it may.
+fn has_room(kept: &[Signal], signal: &Signal) -> bool {
+    if is_reserved_signal(&signal.name) || kept.iter().any(|known| known.name == signal.name && known.id == signal.id) {
+        return true;
+    }
+    let counted: Vec<&Signal> = kept.iter().filter(|known| !is_reserved_signal(&known.name)).collect();
+    let bytes: usize = counted.iter().map(|known| json(&known.payload).len()).sum();
+    counted.len() < MAX_SIGNALS && bytes + json(&signal.payload).len() <= MAX_SIGNAL_BYTES
+}
+
 #[async_trait]
 impl crate::store::Waits for MemoryStore {
     async fn resolve_waits(&self, answers: Vec<Resolve>) -> StoreResult<Vec<Resolved>> {
@@ -98,8 +110,9 @@ impl crate::store::Waits for MemoryStore {
         signal.fit()?;
         let runs = &mut self.tables().runs;
         let takes = |state| matches!(state, RunState::Queued | RunState::Running | RunState::Paused);
-        if !runs.get(run).is_some_and(|row| row.run.tenant == tenant && takes(row.run.state)) {
-            return Ok(false);
+        let Some(row) = runs.get(run).filter(|row| row.run.tenant == tenant && takes(row.run.state)) else { return Ok(false) };
+        if !has_room(&row.signals, &signal) {
+            return Err(StoreError::TooManySignals);
         }
         runs.change(run, |row| {
             if !row.signals.iter().any(|kept| kept.name == signal.name && kept.id == signal.id) {
@@ -111,9 +124,15 @@ impl crate::store::Waits for MemoryStore {
         Ok(true)
     }
 
-    async fn kept_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Signal>> {
+    async fn list_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<SignalKey>> {
         let tables = self.tables();
-        let row = tables.runs.get(run).filter(|row| row.run.tenant == tenant);
-        Ok(row.map(|row| row.signals.clone()).unwrap_or_default())
+        let kept = tables.runs.get(run).filter(|row| row.run.tenant == tenant).into_iter().flat_map(|row| &row.signals);
+        Ok(kept.map(|signal| SignalKey { name: signal.name.clone(), id: signal.id.clone() }).collect())
+    }
+
+    async fn find_signal(&self, tenant: TenantId, run: RunId, key: &SignalKey) -> StoreResult<Option<Signal>> {
+        let tables = self.tables();
+        let mut kept = tables.runs.get(run).filter(|row| row.run.tenant == tenant).into_iter().flat_map(|row| &row.signals);
+        Ok(kept.find(|signal| signal.name == key.name && signal.id == key.id).cloned())
     }
 }

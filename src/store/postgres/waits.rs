@@ -11,8 +11,8 @@ use crate::model::wait::Wait;
 use crate::store::batch::json;
 use crate::store::row::wait_columns;
 use crate::store::text::Fit;
-use crate::store::waits::{Resolve, Resolved, Signal, Waits};
-use crate::store::{Rung, StoreResult, row};
+use crate::store::waits::{MAX_SIGNAL_BYTES, MAX_SIGNALS, Resolve, Resolved, Signal, SignalKey, Waits};
+use crate::store::{Rung, StoreError, StoreResult, row};
 
 pub(super) async fn of_runs(pool: &PgPool, runs: &[String]) -> StoreResult<Vec<PgRow>> {
     sqlx::query(concat!("select ", wait_columns!(), " from waits w where w.run = any($1) order by w.id"))
@@ -65,39 +65,63 @@ impl Waits for PostgresStore {
 
     async fn send_signal(&self, tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> StoreResult<bool> {
         signal.fit()?;
-        let kept: i64 = sqlx::query_scalar(
-            "with due as ( \
+        let payload = json(&signal.payload);
+        let bytes = payload.len() as i64;
+        // Signals that arrive in the same moment do not count each other, so a run may keep a few more than its bound: as many as there are connections.
+        let (kept, is_full): (i64, bool) = sqlx::query_as(
+            "with held as ( \
+                select count(*) as number, coalesce(sum(octet_length(payload)), 0) as bytes, coalesce(bool_or(name = $4 and id = $5), false) as known \
+                from signals where run = $1 and left(name, 1) <> '$'), \
+             room as (select known or left($4, 1) = '$' or (number < $7 and bytes + $8 <= $9) as free from held), \
+             due as ( \
                 update runs set nudges = nudges + 1, \
                     wake_at = case when state = 'paused' then least(coalesce(wake_at, $3), $3) else wake_at end \
-                where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused') \
+                where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused') and (select free from room) \
                 returning id, nudges, dispatch_ring(array[id])), \
              kept as ( \
                 insert into signals (run, name, id, payload, place, created_at) select due.id, $4, $5, $6, due.nudges, $3 from due \
                 on conflict do nothing) \
-             select count(*) from due",
+             select (select count(*) from due), not (select free from room) and exists ( \
+                select 1 from runs where id = $1 and tenant = $2 and state in ('queued', 'running', 'paused'))",
         )
         .bind(run.suffix())
         .bind(tenant.suffix())
         .bind(now.as_millis())
         .bind(signal.name)
         .bind(signal.id)
-        .bind(json(&signal.payload))
+        .bind(payload)
+        .bind(MAX_SIGNALS as i64)
+        .bind(bytes)
+        .bind(MAX_SIGNAL_BYTES as i64)
         .fetch_one(&self.pool)
         .await
         .map_err(failed)?;
+        if is_full {
+            return Err(StoreError::TooManySignals);
+        }
         if kept > 0 {
             let _ = self.bell.send(Rung::due(run));
         }
         Ok(kept > 0)
     }
 
-    async fn kept_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Signal>> {
-        let rows = sqlx::query("select s.* from signals s join runs r on r.id = s.run where s.run = $1 and r.tenant = $2 order by s.place")
+    async fn list_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<SignalKey>> {
+        let list = "select s.name, s.id from signals s join runs r on r.id = s.run where s.run = $1 and r.tenant = $2 order by s.place";
+        let keys: Vec<(String, String)> =
+            sqlx::query_as(list).bind(run.suffix()).bind(tenant.suffix()).fetch_all(&self.pool).await.map_err(failed)?;
+        Ok(keys.into_iter().map(|(name, id)| SignalKey { name, id }).collect())
+    }
+
+    async fn find_signal(&self, tenant: TenantId, run: RunId, key: &SignalKey) -> StoreResult<Option<Signal>> {
+        let find = "select s.* from signals s join runs r on r.id = s.run where s.run = $1 and r.tenant = $2 and s.name = $3 and s.id = $4";
+        let row = sqlx::query(find)
             .bind(run.suffix())
             .bind(tenant.suffix())
-            .fetch_all(&self.pool)
+            .bind(key.name.clone())
+            .bind(key.id.clone())
+            .fetch_optional(&self.pool)
             .await
             .map_err(failed)?;
-        rows.iter().map(row::signal).collect()
+        row.as_ref().map(row::signal).transpose()
     }
 }

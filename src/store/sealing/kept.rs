@@ -277,6 +277,10 @@ impl Documents for Sealing {
         }
         Ok(readable)
     }
+
+    async fn trim_documents(&self, tenant: TenantId, kind: &str, number: u32, bytes: u64) -> StoreResult<u64> {
+        self.inner.trim_documents(tenant, kind, number, bytes).await
+    }
 }
 
 impl Sealing {

@@ -13,7 +13,7 @@ use crate::model::wait::{Resolution, Wait};
 use crate::model::{Epoch, JournalEntry, Run, RunInput, RunState, journal::Outcome};
 use crate::store::{
     Blob, Claim, Commit, Committed, Created, Lease, Logs, NewRun, Notices, Renewed, Resolve, Resolved, RunFilter, RunSummary, Runs, Signal,
-    SmallLog, StoreError, StoreResult, Waits,
+    SignalKey, SmallLog, StoreError, StoreResult, Waits,
 };
 
 /// What a list shows of an error that cannot be read here.
@@ -385,8 +385,12 @@ impl Waits for Sealing {
         self.inner.send_signal(tenant, run, signal, now).await
     }
 
-    async fn kept_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Signal>> {
-        let signals = self.inner.kept_signals(tenant, run).await?;
-        self.show_all(tenant, signals, |keys, signal| keys.show_signal(signal, run)).await
+    async fn list_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<SignalKey>> {
+        self.inner.list_signals(tenant, run).await
+    }
+
+    async fn find_signal(&self, tenant: TenantId, run: RunId, key: &SignalKey) -> StoreResult<Option<Signal>> {
+        let found = self.inner.find_signal(tenant, run, key).await?.into_iter().collect();
+        Ok(self.show_all(tenant, found, |keys, signal| keys.show_signal(signal, run)).await?.pop())
     }
 }

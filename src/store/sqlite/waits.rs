@@ -11,8 +11,8 @@ use crate::model::wait::Wait;
 use crate::store::batch::json;
 use crate::store::row::wait_columns;
 use crate::store::text::Fit;
-use crate::store::waits::{Resolve, Resolved, Signal, Waits};
-use crate::store::{Rung, StoreResult, row};
+use crate::store::waits::{MAX_SIGNAL_BYTES, MAX_SIGNALS, Resolve, Resolved, Signal, SignalKey, Waits, is_reserved_signal};
+use crate::store::{Rung, StoreError, StoreResult, row};
 
 /// The waits of runs, given as a JSON array of ids.
 pub(super) async fn of_runs(connection: &mut SqliteConnection, runs: &str) -> StoreResult<Vec<SqliteRow>> {
@@ -36,6 +36,21 @@ async fn find(connection: &mut SqliteConnection, tenant: TenantId, wait: WaitId)
 pub(super) async fn explain_resolve(connection: &mut SqliteConnection, answer: &Resolve) -> StoreResult<Resolved> {
     let wait = find(connection, answer.tenant, answer.wait).await?;
     Ok(wait.and_then(|wait| wait.resolution).map_or(Resolved::Closed, Resolved::Before))
+}
+
+/// Whether a run may keep one more signal, with a payload of so many bytes; one that it keeps already, it may.
+async fn has_room(connection: &mut SqliteConnection, run: RunId, signal: &Signal, bytes: usize) -> StoreResult<bool> {
+    let (known, signals, kept): (i64, i64, i64) = sqlx::query_as(
+        "select coalesce(max(name = $2 and id = $3), 0), count(*), coalesce(sum(octet_length(payload)), 0) from signals \
+         where run = $1 and substr(name, 1, 1) <> '$'",
+    )
+    .bind(run.suffix())
+    .bind(signal.name.clone())
+    .bind(signal.id.clone())
+    .fetch_one(connection)
+    .await
+    .map_err(failed)?;
+    Ok(known > 0 || signals < MAX_SIGNALS as i64 && kept.saturating_add(bytes as i64) <= MAX_SIGNAL_BYTES as i64)
 }
 
 #[async_trait]
@@ -85,13 +100,17 @@ impl Waits for SqliteStore {
         .await
         .map_err(failed)?;
         let Some(place) = place else { return Ok(false) };
+        let payload = json(&signal.payload);
+        if !is_reserved_signal(&signal.name) && !has_room(&mut open, run, &signal, payload.len()).await? {
+            return Err(StoreError::TooManySignals);
+        }
         sqlx::query(
             "insert into signals (run, name, id, payload, place, created_at) values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
         )
         .bind(run.suffix())
         .bind(signal.name)
         .bind(signal.id)
-        .bind(json(&signal.payload))
+        .bind(payload)
         .bind(place)
         .bind(now.as_millis())
         .execute(&mut *open)
@@ -102,13 +121,23 @@ impl Waits for SqliteStore {
         Ok(true)
     }
 
-    async fn kept_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<Signal>> {
-        let rows = sqlx::query("select s.* from signals s join runs r on r.id = s.run where s.run = $1 and r.tenant = $2 order by s.place")
+    async fn list_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<SignalKey>> {
+        let list = "select s.name, s.id from signals s join runs r on r.id = s.run where s.run = $1 and r.tenant = $2 order by s.place";
+        let keys: Vec<(String, String)> =
+            sqlx::query_as(list).bind(run.suffix()).bind(tenant.suffix()).fetch_all(&mut *self.reading().await?).await.map_err(failed)?;
+        Ok(keys.into_iter().map(|(name, id)| SignalKey { name, id }).collect())
+    }
+
+    async fn find_signal(&self, tenant: TenantId, run: RunId, key: &SignalKey) -> StoreResult<Option<Signal>> {
+        let find = "select s.* from signals s join runs r on r.id = s.run where s.run = $1 and r.tenant = $2 and s.name = $3 and s.id = $4";
+        let row = sqlx::query(find)
             .bind(run.suffix())
             .bind(tenant.suffix())
-            .fetch_all(&mut *self.reading().await?)
+            .bind(key.name.clone())
+            .bind(key.id.clone())
+            .fetch_optional(&mut *self.reading().await?)
             .await
             .map_err(failed)?;
-        rows.iter().map(row::signal).collect()
+        row.as_ref().map(row::signal).transpose()
     }
 }

@@ -56,6 +56,7 @@ mod evals;
 mod events;
 mod faults;
 mod files;
+mod growth;
 mod idempotency;
 mod limits;
 mod loops;

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::app::{Setup, TestApp};
+use crate::support::app::{Setup, TestApp, within};
 
 const JSON: &str = "application/json";
 const MIB: usize = 1024 * 1024;
@@ -124,6 +124,25 @@ async fn a_body_that_trickles_is_not_waited_for() {
     let start = futures_util::stream::iter([Ok::<_, std::io::Error>("{\"type\":")]);
     let body = reqwest::Body::wrap_stream(start.chain(futures_util::stream::pending()));
     app.post("/v1/records").body(JSON, body).refused(408, "body_too_slow").await;
+    // The same where another library reads the body.
+    let start = futures_util::stream::iter([Ok::<_, std::io::Error>("{\"jsonrpc\":")]);
+    let body = reqwest::Body::wrap_stream(start.chain(futures_util::stream::pending()));
+    let call = app.post("/mcp").header("accept", "application/json, text/event-stream").body(JSON, body);
+    within(call.send()).await.refused(408, "body_too_slow");
+    let call = app.post("/mcp").header("accept", "application/json, text/event-stream").body(JSON, record_of(2 * MIB + 1));
+    call.refused(413, "body_too_large").await;
+}
+
+#[tokio::test]
+async fn what_pages_send_compressed_is_no_larger_than_what_they_send_plain() {
+    let app = TestApp::start().await;
+    let body = |size: usize| {
+        let empty = json!({ "token": "ct_live_x", "padding": "" }).to_string();
+        gzip(json!({ "token": "ct_live_x", "padding": "a".repeat(size - empty.len()) }).to_string().as_bytes())
+    };
+    let post = |size: usize| app.bare(reqwest::Method::POST, "/v1/client/init").header("content-encoding", "gzip").body(JSON, body(size));
+    post(2 * MIB).refused(401, "invalid_client_token").await;
+    post(2 * MIB + 1).refused(413, "body_too_large").await;
 }
 
 #[tokio::test]

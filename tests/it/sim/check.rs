@@ -18,6 +18,7 @@ use super::model::{self, Fate, Told};
 use super::people::Promised;
 use super::reader::Seen;
 use super::world::World;
+use crate::store::site::kept_signals;
 
 /// Everything of one run that the store holds in the end.
 struct Remains {
@@ -88,7 +89,7 @@ async fn remains(world: &World, run: RunId) -> Remains {
         run: store.find_run(world.tenant, run).await.unwrap().unwrap(),
         events: log.into_iter().flat_map(|segment| segment.events).collect(),
         waits: store.run_waits(world.tenant, run).await.unwrap(),
-        signals: store.kept_signals(world.tenant, run).await.unwrap(),
+        signals: kept_signals(store, world.tenant, run).await,
         journal: store.read_journal(world.tenant, run).await.unwrap().into_iter().map(|entry| (entry.key, entry.outcome)).collect(),
     }
 }
@@ -302,7 +303,7 @@ async fn kept(world: &World, run: RunId, remains: &Remains, promised: &Promised,
             faults.push(format!("{wait} was answered with {output}, and now it is {:?}", answer(*wait)));
         }
     }
-    let signals = world.truth.store.kept_signals(world.tenant, run).await.unwrap();
+    let signals = kept_signals(&world.truth.store, world.tenant, run).await;
     for id in &promised.signals {
         if signals.iter().filter(|signal| signal.id == *id).count() != 1 {
             faults.push(format!("the signal {id} was taken and is not kept once"));

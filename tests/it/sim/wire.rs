@@ -16,7 +16,7 @@ use dispatch::store::{
     Accounts, Answer, ApiKey, Begun, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery, DocumentRow,
     Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest, NewJob, NewRun,
     Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs,
-    SavedFlow, Secrets, SharedStore, Signal, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
+    SavedFlow, Secrets, SharedStore, Signal, SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
@@ -214,6 +214,7 @@ macro_rules! pass_the_rest {
                 fn delete_document(tenant: TenantId, kind: &str, id: &str) -> bool;
                 fn delete_documents_of(tenant: TenantId, kind: &str, parent: &str) -> u64;
                 fn due_documents(kind: &str, now: Timestamp, except: &[TenantId], limit: u32) -> Vec<(TenantId, DocumentRow)>;
+                fn trim_documents(tenant: TenantId, kind: &str, number: u32, bytes: u64) -> u64;
             }
             Secrets {
                 fn create_secret(tenant: TenantId, secret: StoredSecret) -> ();
@@ -276,7 +277,8 @@ pass! { Line;
         fn find_wait(tenant: TenantId, wait: WaitId) -> Option<Wait>;
         fn open_waits(tenant: TenantId, after: Option<WaitId>, limit: u32) -> Vec<Wait>;
         fn send_signal(tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> bool;
-        fn kept_signals(tenant: TenantId, run: RunId) -> Vec<Signal>;
+        fn list_signals(tenant: TenantId, run: RunId) -> Vec<SignalKey>;
+        fn find_signal(tenant: TenantId, run: RunId, key: &SignalKey) -> Option<Signal>;
     }
 }
 pass_the_rest!(Line);
@@ -328,7 +330,8 @@ pass! { Watched;
         fn run_waits(tenant: TenantId, run: RunId) -> Vec<Wait>;
         fn find_wait(tenant: TenantId, wait: WaitId) -> Option<Wait>;
         fn open_waits(tenant: TenantId, after: Option<WaitId>, limit: u32) -> Vec<Wait>;
-        fn kept_signals(tenant: TenantId, run: RunId) -> Vec<Signal>;
+        fn list_signals(tenant: TenantId, run: RunId) -> Vec<SignalKey>;
+        fn find_signal(tenant: TenantId, run: RunId, key: &SignalKey) -> Option<Signal>;
     }
     {
         async fn resolve_waits(&self, answers: Vec<Resolve>) -> StoreResult<Vec<Resolved>> {

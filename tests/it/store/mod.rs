@@ -98,6 +98,9 @@ contract! {
         the_same_delivery_is_one_signal,
         an_ended_run_takes_no_signal,
         nobody_signals_or_reads_a_stranger_s_run,
+        one_signal_is_read_without_the_others,
+        a_run_keeps_so_many_signals_and_no_more,
+        a_run_keeps_so_many_bytes_of_signals_and_no_more,
     ],
     races: [
         an_answer_is_never_lost_to_a_pause,
@@ -147,6 +150,7 @@ contract! {
         documents_are_listed_newest_first_in_pages,
         what_is_due_is_found_for_every_tenant,
         nobody_reaches_a_stranger_s_document,
+        the_oldest_documents_are_trimmed,
         a_nul_in_a_place_is_refused,
     ],
     secrets: [

@@ -4,11 +4,11 @@ use std::future::Future;
 use std::sync::Arc;
 
 use dispatch::clock::Clock;
-use dispatch::id::NodeId;
-use dispatch::store::SharedStore;
+use dispatch::id::{NodeId, RunId, TenantId};
 use dispatch::store::memory::MemoryStore;
 use dispatch::store::postgres::PostgresStore;
 use dispatch::store::sqlite::SqliteStore;
+use dispatch::store::{SharedStore, Signal, Waits};
 use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -214,6 +214,15 @@ impl Database {
     pub async fn remove(&self) {
         self.execute(format!("drop database {} with (force)", self.name)).await;
     }
+}
+
+/// The signals that a run keeps, with their payloads.
+pub async fn kept_signals(store: &(impl Waits + ?Sized), tenant: TenantId, run: RunId) -> Vec<Signal> {
+    let mut signals = Vec::new();
+    for key in store.list_signals(tenant, run).await.unwrap() {
+        signals.extend(store.find_signal(tenant, run, &key).await.unwrap());
+    }
+    signals
 }
 
 /// Runs a case and removes its database, also when it fails.

@@ -12,10 +12,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::TAG;
-use super::conversations::{self, Conversation, Said, Turn};
+use super::bounds::{
+    MAX_CLIENT_TOOLS, MAX_CLIENT_TOOLS_BYTES, MAX_FINGERPRINT_BYTES, MAX_ID_BYTES, MAX_REASON_BYTES, check_length, json_len,
+};
+use super::conversations::{self, Conversation};
 use super::door::{Door, Guest};
+use super::turns::{self, Said, Turn};
 use crate::engine::Decision;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::http::dispatch::execute::{ApproveRequest, Desk, DispatchRequest, Posted, ResumeRequest, streamed};
@@ -78,6 +82,18 @@ enum SubmitMode {
     Interrupt,
 }
 
+impl ChatRequest {
+    /// Refuses ids that no page makes: they are kept with the conversation.
+    fn check(&self) -> Result<()> {
+        let mut problems = Problems::default();
+        check_length(&mut problems, "/assistantMessageId", self.assistant_message_id.as_deref(), MAX_ID_BYTES);
+        for (index, message) in self.messages.iter().enumerate() {
+            check_length(&mut problems, format!("/messages/{index}/id"), message.get("id").and_then(Value::as_str), MAX_ID_BYTES);
+        }
+        problems.into_result()
+    }
+}
+
 /// Outputs of the page's tools.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -127,16 +143,11 @@ impl FromRef<AppState> for Table {
     }
 }
 
-const LONGEST_FINGERPRINT: usize = 128;
-
 async fn chat(State(table): State<Table>, headers: HeaderMap, body: Body<ChatRequest>) -> Result<Response, Problem> {
     let Table { door, desk, workers } = table;
     let request = body.value;
     let mut guest = door.guest(&request.session_id, &headers).await?;
-    if request.client_tools_fingerprint.as_ref().is_some_and(|text| text.len() > LONGEST_FINGERPRINT) {
-        let message = format!("expected at most {LONGEST_FINGERPRINT} characters");
-        return Err(Error::invalid_at("/clientToolsFingerprint", message).into());
-    }
+    request.check()?;
     let conversation = guest.session.body.conversation;
     let all = conversations::all(&door, guest.tenant);
     let kept = all.find(conversation).await?.ok_or_else(conversations::gone)?;
@@ -169,7 +180,8 @@ async fn chat(State(table): State<Table>, headers: HeaderMap, body: Body<ChatReq
         .enumerate()
         .filter(|(_, said)| said.id.is_empty())
         .for_each(|(index, said)| said.id = format!("said_{}_{index}", run.suffix()));
-    let turn = Turn { said, run, answer: request.assistant_message_id, shown: None, at: door.clock.now() };
+    let answer = request.assistant_message_id.filter(|id| !id.is_empty());
+    let turn = Turn { said, run, answer, shown: None, at: door.clock.now() };
     // The execution is under way: a caller who hangs up now finds it in the conversation all the same. In a task of its own, since handlers end
     // with their callers; before the answer, so that the next message can interrupt this one.
     let keeping = tokio::spawn(remember(door, guest, kept, turn, tools, request.client_tools_fingerprint));
@@ -189,12 +201,9 @@ async fn remember(
     fingerprint: Option<String>,
 ) -> Result<()> {
     let run = turn.run;
-    let add = |conversation: &mut Conversation| {
-        conversation.add(turn.clone());
-        Ok::<_, Error>(())
-    };
-    // One that was deleted meanwhile has nothing to be added to.
-    conversations::all(&door, guest.tenant).amend(kept, door.clock.now(), add).await?;
+    turns::append(&door, guest.tenant, kept, turn).await?;
+    // Tools without a name cannot be asked for again.
+    let tools = if fingerprint.is_some() { tools } else { Vec::new() };
     door.change(&mut guest, |session| {
         session.running = Some(run);
         session.client_tools.clone_from(&tools);
@@ -206,6 +215,15 @@ async fn remember(
 
 /// The page's tools: those that it sent, or those that it sent before under the same fingerprint.
 fn tools_of(guest: &Guest, sent: Option<Vec<Value>>, fingerprint: Option<&str>) -> Result<Vec<Value>> {
+    let mut problems = Problems::default();
+    check_length(&mut problems, "/clientToolsFingerprint", fingerprint, MAX_FINGERPRINT_BYTES);
+    let tools = sent.as_deref().unwrap_or_default();
+    if tools.len() > MAX_CLIENT_TOOLS {
+        problems.add("/clientTools", format!("{} tools are more than {MAX_CLIENT_TOOLS}", tools.len()));
+    } else if json_len(tools) > MAX_CLIENT_TOOLS_BYTES {
+        problems.add("/clientTools", format!("expected at most {MAX_CLIENT_TOOLS_BYTES} bytes of JSON; shorten descriptions and schemas"));
+    }
+    problems.into_result()?;
     match (sent, fingerprint) {
         (Some(tools), _) => Ok(tools),
         (None, None) => Ok(Vec::new()),
@@ -221,11 +239,11 @@ fn said(messages: &[Value]) -> Vec<Said> {
     let text = |message: &Value, name: &str| message.get(name).and_then(Value::as_str).map(str::to_owned);
     let since = messages.iter().rposition(|message| text(message, "role").as_deref() == Some("assistant")).map_or(0, |last| last + 1);
     let new = messages.iter().skip(since).filter(|message| text(message, "role").as_deref() == Some("user"));
-    new.map(|message| {
+    let said = new.map(|message| {
         let content = message.get("content").cloned().unwrap_or_default();
         Said::new(text(message, "id").unwrap_or_default(), content, text(message, "displayContent"))
-    })
-    .collect()
+    });
+    turns::newest(said.collect())
 }
 
 /// A message as the model may read it: a page has no more authority than its user.
@@ -285,6 +303,9 @@ async fn resume(State(table): State<Table>, headers: HeaderMap, body: Body<Outpu
 async fn approve(State(table): State<Table>, headers: HeaderMap, body: Body<Word>) -> Result<Response> {
     let Word { session_id, execution_id, approval_id, decision, reason, stream_response } = body.value;
     let guest = table.door.guest(&session_id, &headers).await?;
+    let mut problems = Problems::default();
+    check_length(&mut problems, "/reason", reason.as_deref(), MAX_REASON_BYTES);
+    problems.into_result()?;
     let stream_response = Some(stream_response.unwrap_or(true));
     let request = ApproveRequest { execution_id, approval_id, decision, reason, digest: None, stream_response };
     table.desk.approve(&guest.caller(), &headers, request).await

@@ -1,7 +1,9 @@
 //! Conversations: what was asked in a session, and which execution answered it.
 //!
 //! An answer is not copied here: it is the execution's output, read when the conversation is. So nothing has to be written when an
-//! execution ends, on whichever server that is.
+//! execution ends, on whichever server that is. What was said stands in rows of its own (`turns`).
+
+use std::time::Duration;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, patch_with};
@@ -15,8 +17,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::TAG;
+use super::bounds::{MAX_ID_BYTES, check_length};
 use super::door::{Door, Guest};
 use super::identity::Proof;
+use super::turns::{self, Turn, TurnRow};
 use super::visitors::{self, Visitor};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
@@ -24,10 +28,10 @@ use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::http::extract::{Body, Id, InPath, Params};
 use crate::http::problem::Problem;
-use crate::id::{ClientTokenId, ConversationId, RunId, TenantId, VisitorId};
+use crate::id::{ClientTokenId, ConversationId, TenantId, VisitorId};
 use crate::model::RunState;
 use crate::secret::Secret;
-use crate::store::{Collection, Document, Kept};
+use crate::store::{Collection, Document, Kept, SharedStore, StoreResult};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -58,38 +62,28 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
 }
 
-/// A conversation as it is kept.
+/// A conversation as it is kept: all but its turns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Conversation {
     token: ClientTokenId,
     target: String,
     visitor: Option<VisitorId>,
-    pub turns: Vec<Turn>,
-}
-
-/// What the user said, and what answered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Turn {
-    pub said: Vec<Said>,
-    pub run: RunId,
-    /// The id that the page gave the answer.
-    pub answer: Option<String>,
-    /// What the page shows in the answer's place.
+    /// How its first message begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shown: Option<String>,
-    pub at: Timestamp,
-}
-
-/// One message of the user.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Said {
-    pub id: String,
-    pub content: Value,
+    title: Option<String>,
+    /// The number of the next turn.
+    #[serde(default)]
+    next: u32,
+    /// The bytes of each turn that it keeps, oldest first; 0 for a number under which nothing was written yet.
+    #[serde(default)]
+    sizes: Vec<u32>,
+    /// When it is deleted; absent in conversations of before, until something is said in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shown: Option<String>,
+    forget_at: Option<Timestamp>,
+    /// The turns of a conversation that was begun when they stood in this row. The next turn moves them to rows of their own.
+    #[serde(rename = "turns", default, skip_serializing_if = "Vec::is_empty")]
+    old: Vec<Turn>,
 }
 
 impl Document for Conversation {
@@ -99,58 +93,103 @@ impl Document for Conversation {
     fn parent(&self) -> Option<String> {
         Some(self.token.to_string())
     }
+
+    fn due_at(&self) -> Option<Timestamp> {
+        self.forget_at
+    }
 }
 
-/// Turns that a conversation keeps; the oldest are let go.
-const MOST_TURNS: usize = 200;
-/// Bytes of one message that a conversation keeps: a page may send megabytes, and a conversation is read and written whole.
-const LONGEST_SAID: usize = 16 * 1024;
-/// Characters of a title.
-const TITLE: usize = 80;
+/// Turns that a conversation keeps, and their bytes; the oldest are let go.
+const MAX_TURNS: usize = 200;
+const MAX_BYTES: u64 = 2 * 1024 * 1024;
+/// How long a conversation in which nothing was said is kept: longer than any session lives without a message.
+const EMPTY_TTL: Duration = Duration::from_secs(31 * 24 * 3_600);
+/// How long a conversation is kept after its last message.
+const CONVERSATION_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// Conversations that one sweep deletes at most.
+const SWEEP: u32 = 500;
 
 impl Conversation {
-    pub fn new(token: ClientTokenId, target: String, visitor: Option<VisitorId>) -> Self {
-        Self { token, target, visitor, turns: Vec::new() }
+    pub fn new(token: ClientTokenId, target: String, visitor: Option<VisitorId>, now: Timestamp) -> Self {
+        let forget_at = Some(now.after(EMPTY_TTL));
+        Self { token, target, visitor, title: None, next: 0, sizes: Vec::new(), forget_at, old: Vec::new() }
     }
 
-    pub fn add(&mut self, turn: Turn) {
-        self.turns.push(turn);
-        let surplus = self.turns.len().saturating_sub(MOST_TURNS);
-        self.turns.drain(..surplus);
+    /// The turns that stand in this row.
+    pub fn old(&self) -> &[Turn] {
+        &self.old
+    }
+
+    /// The number of the oldest turn that it keeps.
+    pub fn first(&self) -> u32 {
+        self.next.saturating_sub(u32::try_from(self.sizes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// The number behind its last turn.
+    pub fn end(&self) -> u32 {
+        if self.old.is_empty() { self.next } else { u32::try_from(self.old.len()).unwrap_or(u32::MAX) }
+    }
+
+    /// Notes the size of a turn that was written, and lets the oldest go when it keeps too much.
+    pub fn note(&mut self, number: u32, bytes: u32) {
+        while self.next <= number {
+            self.sizes.push(0);
+            self.next += 1;
+        }
+        let first = self.first();
+        // One that was let go meanwhile counts no more.
+        if number >= first
+            && let Some(size) = self.sizes.get_mut((number - first) as usize)
+        {
+            *size = bytes;
+        }
+        while self.sizes.len() > 1 && (self.sizes.len() > MAX_TURNS || self.bytes() > MAX_BYTES) {
+            self.sizes.remove(0);
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.sizes.iter().map(|size| u64::from(*size)).sum()
+    }
+
+    /// Its old turns stand in rows of their own now: numbers and sizes.
+    pub fn forget_old(&mut self, moved: &[(u32, u32)]) {
+        if !self.old.is_empty() {
+            self.old.clear();
+            moved.iter().for_each(|(number, bytes)| self.note(*number, *bytes));
+        }
+    }
+
+    /// The first title is its title.
+    pub fn begin_with(&mut self, title: Option<&String>) {
+        if self.title.is_none() {
+            self.title = title.cloned();
+        }
+    }
+
+    /// Something was said in it now.
+    pub fn keep_from(&mut self, now: Timestamp) {
+        self.forget_at = Some(now.after(CONVERSATION_TTL));
+    }
+
+    fn turn_count(&self) -> usize {
+        if self.old.is_empty() { self.sizes.iter().filter(|size| **size > 0).count() } else { self.old.len() }
     }
 
     fn title(&self) -> Option<String> {
-        let first = self.turns.iter().flat_map(|turn| &turn.said).next()?;
-        Some(text_of(&first.content).chars().take(TITLE).collect())
+        self.title.clone().or_else(|| self.old.iter().find_map(Turn::title))
     }
 }
 
-impl Said {
-    /// A message as a conversation keeps it: of one that is very long, how its text begins.
-    pub fn new(id: String, content: Value, shown: Option<String>) -> Self {
-        let short = |text: String| {
-            text.chars()
-                .scan(0, |bytes, letter| {
-                    *bytes += letter.len_utf8();
-                    (*bytes <= LONGEST_SAID).then_some(letter)
-                })
-                .collect::<String>()
-        };
-        let content = if content.to_string().len() <= LONGEST_SAID { content } else { Value::String(short(text_of(&content))) };
-        Self { id: id.chars().take(LONGEST_ID).collect(), content, shown: shown.map(short) }
+/// Deletes conversations in which nothing was said for long; returns how many.
+pub(super) async fn forget(store: &SharedStore, now: Timestamp) -> StoreResult<u64> {
+    let mut forgotten = 0;
+    for (tenant, row) in store.due_documents(Conversation::KIND, now, &[], SWEEP).await? {
+        let parent = format!("{}_{}", ConversationId::PREFIX, row.id);
+        store.delete_documents_of(tenant, TurnRow::KIND, &parent).await?;
+        forgotten += u64::from(store.delete_document(tenant, Conversation::KIND, &row.id).await?);
     }
-}
-
-/// Characters of a message's id that are kept.
-const LONGEST_ID: usize = 200;
-
-/// A message's text, whether it came as a text or in parts.
-fn text_of(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect::<Vec<_>>().join(" "),
-        _ => String::new(),
-    }
+    Ok(forgotten)
 }
 
 /// A conversation in a list.
@@ -173,7 +212,7 @@ impl Summary {
             id: kept.id,
             target_id: kept.body.target.clone(),
             title: kept.body.title(),
-            turn_count: kept.body.turns.len(),
+            turn_count: kept.body.turn_count(),
             created_at: kept.created_at,
             updated_at: kept.updated_at,
         }
@@ -265,8 +304,8 @@ struct Projection {
 
 const LONGEST_PROJECTION: usize = 32_768;
 const LONGEST_BATCH: usize = 49_152;
-/// Turns on a page of messages.
-const PAGE: usize = 50;
+/// Messages in the place of which one call shows something.
+const MAX_PROJECTIONS: usize = 100;
 
 /// The conversation was there.
 pub(super) fn gone() -> Problem {
@@ -313,7 +352,7 @@ async fn list(State(door): State<Door>, headers: HeaderMap, Params(query): Param
     let ids = visitor.body.conversations.iter().rev().filter(|id| query.cursor.is_none_or(|cursor| **id < cursor));
     for id in ids {
         let Some(found) = all(&door, guest.tenant).find(*id).await? else { continue };
-        if found.body.turns.is_empty() || query.target_id.as_ref().is_some_and(|target| *target != found.body.target) {
+        if found.body.turn_count() == 0 || query.target_id.as_ref().is_some_and(|target| *target != found.body.target) {
             continue;
         }
         if data.len() == limit {
@@ -328,18 +367,17 @@ async fn list(State(door): State<Door>, headers: HeaderMap, Params(query): Param
 async fn read(State(door): State<Door>, Id(id): Id<ConversationId>, headers: HeaderMap, Params(query): Params<Query>) -> Result<Response> {
     let (guest, visitor) = asks(&door, &query.session_id, &headers).await?;
     let found = of_visitor(&door, guest.tenant, &visitor, id).await?;
-    let turns = &found.body.turns;
     let end = match &query.message_cursor {
-        None => turns.len(),
+        None => found.body.end(),
         Some(cursor) => {
             let wrong =
                 || Error::new(Kind::Malformed, "invalid_cursor", "this cursor is none of this list's").next("start again without a cursor");
-            cursor.parse().ok().filter(|end| *end <= turns.len()).ok_or_else(wrong)?
+            cursor.parse().ok().filter(|end| *end <= found.body.end()).ok_or_else(wrong)?
         }
     };
-    let begin = end.saturating_sub(PAGE);
+    let (turns, earlier) = turns::page(&door, guest.tenant, &found, end).await?;
     let mut messages = Vec::new();
-    for turn in &turns[begin..end] {
+    for turn in &turns {
         messages
             .extend(turn.said.iter().map(|said| Message::new(said.id.clone(), "user", Some(said.content.clone()), &said.shown, turn.at)));
         let run = door.store.find_run(guest.tenant, turn.run).await?;
@@ -351,7 +389,7 @@ async fn read(State(door): State<Door>, Id(id): Id<ConversationId>, headers: Hea
         conversation_revision: revision(&found),
         summary: Summary::of(&found),
         messages,
-        next_message_cursor: (begin > 0).then(|| begin.to_string()),
+        next_message_cursor: earlier.map(|number| number.to_string()),
     };
     Ok(told(&guest, &headers, detail))
 }
@@ -378,6 +416,12 @@ async fn project(
     let (guest, visitor) = asks(&door, &query.session_id, &headers).await?;
     let found = of_visitor(&door, guest.tenant, &visitor, id).await?;
     let mut problems = Problems::default();
+    if body.value.messages.len() > MAX_PROJECTIONS {
+        return Err(Error::invalid_at("/messages", format!("expected at most {MAX_PROJECTIONS} messages in one call")));
+    }
+    for (index, message) in body.value.messages.iter().enumerate() {
+        check_length(&mut problems, format!("/messages/{index}/id"), Some(message.id.as_str()), MAX_ID_BYTES);
+    }
     let lengths: Vec<usize> = body.value.messages.iter().map(|message| message.display_content.chars().count()).collect();
     for (index, length) in lengths.iter().enumerate().filter(|(_, length)| **length > LONGEST_PROJECTION) {
         problems.add(format!("/messages/{index}/displayContent"), format!("{length} characters are more than {LONGEST_PROJECTION}"));
@@ -386,19 +430,8 @@ async fn project(
         problems.add("/messages", format!("expected at most {LONGEST_BATCH} characters together"));
     }
     problems.into_result()?;
-    let edit = |conversation: &mut Conversation| {
-        for message in &body.value.messages {
-            let shown = Some(message.display_content.clone());
-            for turn in &mut conversation.turns {
-                turn.said.iter_mut().filter(|said| said.id == message.id).for_each(|said| said.shown.clone_from(&shown));
-                if turn.answer.as_ref() == Some(&message.id) {
-                    turn.shown.clone_from(&shown);
-                }
-            }
-        }
-        Ok::<_, Error>(())
-    };
-    let kept = all(&door, guest.tenant).amend(found, door.clock.now(), edit).await?.ok_or_else(ConversationId::missing)?;
+    let texts: Vec<(String, String)> = body.value.messages.into_iter().map(|message| (message.id, message.display_content)).collect();
+    let kept = turns::show(&door, guest.tenant, found, &texts).await?.ok_or_else(ConversationId::missing)?;
     Ok(told(&guest, &headers, Revised { conversation_revision: revision(&kept) }))
 }
 
@@ -430,6 +463,7 @@ async fn delete_all(State(door): State<Door>, headers: HeaderMap, Params(query):
 async fn remove(door: &Door, guest: &Guest, visitor: &Kept<Visitor>, ids: Vec<ConversationId>) -> Result<usize> {
     let mut deleted = 0;
     for id in &ids {
+        turns::delete_all(door, guest.tenant, *id).await?;
         deleted += usize::from(all(door, guest.tenant).delete(*id).await?);
     }
     visitors::change(door, guest.tenant, visitor, |known| known.retain(|id| !ids.contains(id))).await?;

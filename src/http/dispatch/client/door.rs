@@ -45,6 +45,9 @@ pub(super) struct Session {
     pub fingerprint: Option<String>,
     /// The execution that answers the last message.
     pub running: Option<RunId>,
+    /// How often it said something of an answer.
+    #[serde(default)]
+    pub feedback: u32,
 }
 
 /// How many messages came since when.
@@ -170,6 +173,11 @@ impl Door {
     /// Whether a text that came as a key is a session's.
     pub fn is_session(key: &Secret) -> bool {
         key.expose().starts_with(SESSION)
+    }
+
+    /// Counts a session or a visitor that a page begins. Errors: `rate_limited` (429).
+    pub(super) fn count_new_session(&self, token: ClientTokenId) -> Result<()> {
+        self.limits.count_new_session(token)
     }
 
     fn admit(&self, token: &Kept<ClientToken>, headers: &HeaderMap) -> Result<()> {

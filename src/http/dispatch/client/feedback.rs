@@ -1,5 +1,7 @@
 //! `POST /v1/client/feedback`: what a user says of an answer.
 
+use std::time::Duration;
+
 use aide::axum::ApiRouter;
 use aide::axum::routing::post_with;
 use axum::Json;
@@ -10,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::TAG;
+use super::bounds::{MAX_FEEDBACK, MAX_FEEDBACK_METADATA_BYTES, MAX_ID_BYTES, json_len};
 use super::door::Door;
-use crate::error::{Problems, Result};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::http::extract::Body;
@@ -54,6 +58,10 @@ pub(super) struct Feedback {
     #[serde(skip)]
     #[schemars(skip)]
     token: Option<ClientTokenId>,
+    /// When it is deleted.
+    #[serde(skip)]
+    #[schemars(skip)]
+    forget_at: Option<Timestamp>,
     pub conversation_id: ConversationId,
     #[serde(rename = "type")]
     kind: Type,
@@ -69,6 +77,10 @@ impl Document for Feedback {
 
     fn parent(&self) -> Option<String> {
         self.token.map(|token| token.to_string())
+    }
+
+    fn due_at(&self) -> Option<Timestamp> {
+        self.forget_at
     }
 }
 
@@ -108,11 +120,12 @@ struct Taken {
 }
 
 const LONGEST_COMMENT: usize = 5_000;
-const LONGEST_MESSAGE_ID: usize = 200;
+/// How long feedback is kept.
+const FEEDBACK_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 async fn send(State(door): State<Door>, headers: HeaderMap, body: Body<Request>) -> Result<Json<Taken>> {
     let request = body.value;
-    let guest = door.guest(&request.session_id, &headers).await?;
+    let mut guest = door.guest(&request.session_id, &headers).await?;
     let mut problems = Problems::default();
     match (request.kind.ratings(), request.rating) {
         (Some(marks), rating) if rating.is_none_or(|rating| !marks.contains(&rating)) => {
@@ -121,15 +134,29 @@ async fn send(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
         (None, _) if request.message_id.is_none() => problems.add("/messageId", "expected the id of the answer"),
         _ => {}
     }
-    if request.message_id.as_ref().is_some_and(|id| id.is_empty() || id.chars().count() > LONGEST_MESSAGE_ID) {
-        problems.add("/messageId", format!("expected 1 to {LONGEST_MESSAGE_ID} characters"));
+    if request.message_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > MAX_ID_BYTES) {
+        problems.add("/messageId", format!("expected 1 to {MAX_ID_BYTES} bytes"));
+    }
+    if request.metadata.as_ref().is_some_and(|metadata| json_len(metadata) > MAX_FEEDBACK_METADATA_BYTES) {
+        problems.add("/metadata", format!("expected at most {MAX_FEEDBACK_METADATA_BYTES} bytes of JSON"));
     }
     if request.comment.as_ref().is_some_and(|comment| comment.chars().count() > LONGEST_COMMENT) {
         problems.add("/comment", format!("expected at most {LONGEST_COMMENT} characters"));
     }
     problems.into_result()?;
+    door.change(&mut guest, |session| {
+        if session.feedback >= MAX_FEEDBACK {
+            let message = format!("a session gives feedback {MAX_FEEDBACK} times at most");
+            return Err(Error::new(Kind::Limited, "session_feedback_limit", message).next("open another session"));
+        }
+        session.feedback += 1;
+        Ok(())
+    })
+    .await?;
+    let now = door.clock.now();
     let feedback = Feedback {
         token: Some(guest.token.id),
+        forget_at: Some(now.after(FEEDBACK_TTL)),
         conversation_id: guest.session.body.conversation,
         kind: request.kind,
         message_id: request.message_id,
@@ -138,6 +165,6 @@ async fn send(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
         metadata: request.metadata,
     };
     let id = FeedbackId::new(&door.clock);
-    Collection::of(&*door.store, guest.tenant).create(id, feedback, door.clock.now()).await?;
+    Collection::of(&*door.store, guest.tenant).create(id, feedback, now).await?;
     Ok(Json(Taken { success: true, feedback_id: id }))
 }

@@ -131,6 +131,7 @@ async fn init(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
                     (Some(id), Some((visitor, _))) => conversations::of_visitor(&door, page.tenant, visitor, id).await?.id,
                     _ => ConversationId::new(&door.clock),
                 };
+                door.count_new_session(page.token.id)?;
                 let id = SessionId::new(&door.clock);
                 let (text, hash) = ticket::mint(&door.clock, door::SESSION, page.tenant, id.as_u128());
                 let session = Session {
@@ -147,6 +148,7 @@ async fn init(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
                     client_tools: Vec::new(),
                     fingerprint: None,
                     running: None,
+                    feedback: 0,
                 };
                 (text, door.sessions(page.tenant).create(id, session, now).await?)
             }
@@ -248,6 +250,7 @@ async fn conversation(door: &Door, page: &Page, session: &Kept<Session>, visitor
     if let Some(visitor) = visitor {
         visitors::remember(door, page.tenant, visitor, id).await?;
     }
-    let body = Conversation::new(page.token.id, session.body.target.clone(), session.body.visitor);
-    Ok(all.create(id, body, door.clock.now()).await?)
+    let now = door.clock.now();
+    let body = Conversation::new(page.token.id, session.body.target.clone(), session.body.visitor, now);
+    Ok(all.create(id, body, now).await?)
 }

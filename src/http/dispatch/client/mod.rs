@@ -4,8 +4,10 @@
 //! session; the session's text proves the page in every later call. What runs is always saved, never sent along; what may be answered is only
 //! what the session's own executions ask of their end user.
 //!
-//! `tokens` is the owner's side; `door` proves sessions; the other files are handlers, one per noun.
+//! `tokens` is the owner's side; `door` proves sessions; `bounds` says how much is kept of what pages send; `turns` keeps what was said. The other
+//! files are handlers, one per noun.
 
+mod bounds;
 mod chat;
 mod conversations;
 mod door;
@@ -13,6 +15,7 @@ mod feedback;
 mod identity;
 mod init;
 mod tokens;
+mod turns;
 mod visitors;
 
 use aide::axum::ApiRouter;
@@ -37,9 +40,12 @@ pub(super) fn public_routes() -> ApiRouter<AppState> {
         .merge(visitors::routes())
 }
 
-/// Forgets sessions that have expired; how many.
+/// Forgets sessions and visitors that have expired, and what pages said long ago; how many.
 pub(super) async fn tidy(store: &SharedStore, now: Timestamp) -> StoreResult<u64> {
-    forget::<door::Session>(&**store, now).await
+    let sessions = forget::<door::Session>(&**store, now).await?;
+    let visitors = forget::<visitors::Visitor>(&**store, now).await?;
+    let feedback = forget::<feedback::Feedback>(&**store, now).await?;
+    Ok(sessions + visitors + feedback + conversations::forget(store, now).await?)
 }
 
 /// Routes of keys on which a session may stand in a key's place. Each looks whose the execution is.

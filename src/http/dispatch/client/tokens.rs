@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::bounds::{MAX_LOOK_BYTES, MAX_ORIGIN_BYTES, check_length, json_len};
 use super::conversations::{self, Conversation};
 use super::feedback::Feedback;
 use crate::auth::ticket;
@@ -307,6 +308,7 @@ impl Input {
             problems.add("/allowedOrigins", format!("a token may have {MOST} origins"));
         }
         for (index, origin) in settings.allowed_origins.iter().enumerate() {
+            check_length(&mut problems, format!("/allowedOrigins/{index}"), Some(origin.as_str()), MAX_ORIGIN_BYTES);
             if let Err(error) = Origins::parse([origin.as_str()]) {
                 problems.add(format!("/allowedOrigins/{index}"), error.message().to_owned());
             }
@@ -327,6 +329,10 @@ impl Input {
         settings.pin_to_version = self.pin_to_version.unwrap_or(settings.pin_to_version);
         settings.visitor_history = self.visitor_history.unwrap_or(settings.visitor_history);
         settings.config = self.config.unwrap_or(settings.config);
+        if json_len(&settings.config) > MAX_LOOK_BYTES {
+            problems
+                .add("/config", format!("expected at most {MAX_LOOK_BYTES} bytes of JSON: every page reads it when it opens a session"));
+        }
         match self.identity_secret {
             Some(key) if key.is_empty() => settings.identity_secret = None,
             Some(key) => {

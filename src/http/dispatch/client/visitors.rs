@@ -64,6 +64,10 @@ impl Document for Visitor {
     fn parent(&self) -> Option<String> {
         Some(self.token.to_string())
     }
+
+    fn due_at(&self) -> Option<Timestamp> {
+        Some(self.expires_at)
+    }
 }
 
 fn place(token: ClientTokenId, user: &str) -> String {
@@ -78,8 +82,9 @@ struct Reset {
     reset: bool,
 }
 
-/// A new visitor and the text that proves them.
+/// A new visitor and the text that proves them. Errors: `rate_limited` (429).
 pub(super) async fn create(door: &Door, tenant: TenantId, token: ClientTokenId) -> Result<(Kept<Visitor>, Secret)> {
+    door.count_new_session(token)?;
     let id = VisitorId::new(&door.clock);
     let (text, hash) = ticket::mint(&door.clock, PREFIX, tenant, id.as_u128());
     let now = door.clock.now();

@@ -8,7 +8,11 @@
 mod catalogue;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rmcp::ServerHandler;
@@ -27,6 +31,8 @@ use super::execute::{Follow, Lookup, Outcome, follow};
 use crate::engine::{Decision, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
+use crate::http::extract::as_sent;
+use crate::http::problem::Problem;
 use crate::id::{RunId, WaitId};
 use crate::model::{Caller, RunState};
 
@@ -44,8 +50,16 @@ pub(in crate::http) fn routes(state: AppState) -> Router<AppState> {
     config.json_response = true;
     // Every call brings a key, so a page that was rebound to this address gets nowhere.
     let config = config.disable_allowed_hosts();
-    let service = StreamableHttpService::new(move || Ok(Server { state: state.clone() }), NeverSessionManager::default().into(), config);
-    Router::new().route_service("/mcp", service)
+    let own = state.clone();
+    let service = StreamableHttpService::new(move || Ok(Server { state: own.clone() }), NeverSessionManager::default().into(), config);
+    Router::new().route_service("/mcp", service).route_layer(from_fn_with_state(state, read_body))
+}
+
+/// Reads the body within the limits of size and time that the bodies of other routes have, before the protocol sees the call.
+async fn read_body(State(state): State<AppState>, request: Request, next: Next) -> std::result::Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let bytes = as_sent(&parts.headers, body, &state).await?;
+    Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
 }
 
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! Documents: one per id and place in a tenant and kind, changed only on top of what was read.
 
-use dispatch::id::FlowId;
+use dispatch::id::{FlowId, TenantId};
 use dispatch::store::{DocumentQuery, DocumentRow, StoreError};
 
 use super::Site;
@@ -119,4 +119,28 @@ pub async fn a_nul_in_a_place_is_refused(site: Site) {
     let refused = store.create_document(world.tenant, KIND, thing(&world, Some("a\0b"))).await;
     assert!(matches!(refused, Err(StoreError::Unfit { .. })), "{refused:?}");
     assert!(store.find_document_at(world.tenant, KIND, "a\0b").await.unwrap().is_none());
+}
+
+pub async fn the_oldest_documents_are_trimmed(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let mut rows: Vec<DocumentRow> = Vec::new();
+    for number in 0..6 {
+        let row = DocumentRow { created_at: world.at(number), body: format!("\"{}\"", "ü".repeat(49)), ..thing(&world, None) };
+        store.create_document(world.tenant, KIND, row.clone()).await.unwrap();
+        rows.push(row);
+    }
+    store.create_document(world.tenant, "other", thing(&world, None)).await.unwrap();
+    store.create_document(world.stranger, KIND, thing(&world, None)).await.unwrap();
+    let left = async |tenant: TenantId, kind: &str| {
+        let everything = DocumentQuery { limit: 10, ..DocumentQuery::default() };
+        let mut left = store.list_documents(tenant, kind, everything).await.unwrap();
+        left.sort_by_key(|row| row.created_at);
+        left
+    };
+    assert_eq!(store.trim_documents(world.tenant, KIND, 6, 600).await.unwrap(), 0, "each is 100 bytes");
+    assert_eq!(store.trim_documents(world.tenant, KIND, 4, 600).await.unwrap(), 2);
+    assert_eq!(left(world.tenant, KIND).await, rows[2..]);
+    assert_eq!(store.trim_documents(world.tenant, KIND, 4, 299).await.unwrap(), 2);
+    assert_eq!(left(world.tenant, KIND).await, rows[4..]);
+    assert_eq!((left(world.tenant, "other").await.len(), left(world.stranger, KIND).await.len()), (1, 1));
 }

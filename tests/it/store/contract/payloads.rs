@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Site;
 use super::world::{done, world};
+use crate::store::site::kept_signals;
 
 /// Values above this many bytes of JSON are kept once, by content.
 const LARGE: usize = 32 * 1024;
@@ -53,7 +54,7 @@ pub async fn documents_come_back_as_they_went_in(site: Site) {
     same(lease.run.output.as_ref().unwrap());
     same(&lease.waits[0].shown);
     same(&lease.waits[0].resolution.as_ref().unwrap().answer);
-    same(&store.kept_signals(world.tenant, run).await.unwrap()[0].payload);
+    same(&kept_signals(&**store, world.tenant, run).await[0].payload);
     let mut sorted = journal;
     sorted.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(lease.journal, sorted);
