@@ -52,6 +52,8 @@ pub struct Config {
     pub mcp_commands: Commands,
     /// The program whose processes do what must be killed to be stopped, scripts and printing: this one.
     pub own_program: Option<PathBuf>,
+    /// How long one document may take to print.
+    pub print_within: std::time::Duration,
     pub workers: queue::Options,
     pub jobs: queue::jobs::Options,
     pub limits: LimitOptions,
@@ -85,6 +87,7 @@ impl Config {
             public_url: None,
             mcp_commands: Commands::new(),
             own_program: own_program(),
+            print_within: std::time::Duration::from_secs(30),
             workers: queue::Options::default(),
             jobs: queue::jobs::Options::default(),
             limits: LimitOptions::default(),

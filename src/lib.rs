@@ -1,6 +1,6 @@
 //! Dispatch: one engine that runs flows durably and streams them; every surface is an adapter over it.
 //!
-//! See ARCHITECTURE.md for the map. Layers, lowest first: ground (`id clock error number secret process`), matter
+//! See ARCHITECTURE.md for the map. Layers, lowest first: ground (`id clock error fair number secret process`), matter
 //! (`model expr net html`), ports (`store feed provider tool asset`), `engine`, work (`queue auth`), `http`, and the roof
 //! (`app config cli`). A test keeps imports pointing down.
 
@@ -14,6 +14,7 @@ pub mod engine;
 pub mod error;
 pub mod expr;
 pub mod failpoint;
+pub mod fair;
 pub mod feed;
 pub mod html;
 pub mod http;

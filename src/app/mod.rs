@@ -73,6 +73,8 @@ impl NamedFlows for Flows {
     }
 }
 
+/// Scripts that run at once, on a machine of however many cores.
+const MOST_SCRIPTS: usize = 16;
 /// How often forgotten things are tidied away, and how often at most.
 const TIDY: Duration = Duration::from_secs(60);
 const SOONEST: Duration = Duration::from_secs(1);
@@ -108,7 +110,7 @@ impl App {
             mcp: Clients::new(egress.clone(), config.mcp_commands.clone()),
             egress,
             sandbox: sandbox(config, &clock),
-            printer: Printer::new(config.own_program.clone()),
+            printer: Printer::new(config.own_program.clone(), config.print_within, clock.clone()),
             listeners: Listeners::default(),
             vault: vault.clone(),
             clock: clock.clone(),
@@ -217,12 +219,12 @@ pub fn database(config: &Config) -> String {
     config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", database_file(config).display()))
 }
 
+/// Scripts run in workers and nowhere else; where this program does not know its own file, none can be started.
 fn sandbox(config: &Config, clock: &Clock) -> Sandbox {
-    let sandbox = Sandbox::new(ScriptLimits::default(), clock.clone());
-    match &config.own_program {
-        Some(program) => sandbox.with_workers(program.clone()),
-        None => sandbox,
-    }
+    let limits = ScriptLimits::default();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let limits = ScriptLimits { concurrent: cores.clamp(limits.concurrent, MOST_SCRIPTS), ..limits };
+    Sandbox::new(limits, clock.clone()).with_workers(config.own_program.clone().unwrap_or_default())
 }
 
 fn policy(config: &Config) -> Policy {

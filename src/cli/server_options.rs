@@ -81,6 +81,9 @@ pub struct ServerOptions {
     /// Connections of one address; a quarter of all when absent, 0 lifts the limit. This machine's own addresses have none.
     #[arg(long, env = "DISPATCH_MAX_CONNECTIONS_PER_PEER")]
     pub max_connections_per_peer: Option<usize>,
+    /// Seconds that one document may take to print.
+    #[arg(long, env = "DISPATCH_PRINT_SECONDS", default_value_t = 30)]
+    pub print_seconds: u64,
     /// Jobs that this server does at once.
     #[arg(long, env = "DISPATCH_JOBS_AT_ONCE", default_value_t = 100)]
     pub jobs_at_once: usize,
@@ -129,6 +132,7 @@ impl ServerOptions {
         config.workers.max_recoveries = self.max_recoveries.max(1);
         config.connections.max_connections = self.max_connections.max(1);
         config.connections.max_per_peer = self.max_connections_per_peer;
+        config.print_within = Duration::from_secs(self.print_seconds.max(1));
         config.jobs.at_once = self.jobs_at_once.max(1);
         config.grace = Duration::from_secs(self.grace_seconds);
         config.compact_after = (self.compact_after_seconds > 0).then(|| Duration::from_secs(self.compact_after_seconds));

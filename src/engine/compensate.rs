@@ -65,7 +65,7 @@ impl RunContext {
     pub(super) async fn computed(&self, tree: &TemplateTree) -> Result<Value, String> {
         let variables = self.memory.lock().variables.clone();
         let scope = Scope::new([&self.base, &*variables]);
-        let rendered = tree.fill(&scope, &self.parts().sandbox).await.map_err(|error| error.message().to_owned())?;
+        let rendered = tree.fill(&scope, &self.sandbox()).await.map_err(|error| error.message().to_owned())?;
         match crate::expr::bounds::Misfit::of(&rendered.value) {
             Some(misfit) => Err(misfit.to_string()),
             None => Ok(rendered.value),

@@ -24,8 +24,10 @@ use super::plan::{Plan, PlannedStep};
 use super::{Inner, Parts};
 use crate::clock::Timestamp;
 use crate::expr::bounds::Misfit;
+use crate::expr::script::Sandbox;
 use crate::expr::{Rendered, Scope, Template, TemplateTree};
 use crate::failpoint;
+use crate::fair::Party;
 use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::Event;
 use crate::model::run::{Budget, Spent};
@@ -151,6 +153,16 @@ impl RunContext {
     pub fn parts(&self) -> &Parts {
         &self.engine.parts
     }
+
+    /// Whose turns the run takes, where turns are shared.
+    pub fn party(&self) -> Party {
+        super::party(self.tenant)
+    }
+
+    /// Where its scripts run.
+    pub fn sandbox(&self) -> Sandbox {
+        self.parts().sandbox.on_behalf_of(self.party())
+    }
 }
 
 /// One entry into a step, shared by its attempts.
@@ -232,6 +244,11 @@ impl<'a> StepContext<'a> {
         self.run.parts()
     }
 
+    /// Where the run's scripts run.
+    pub fn sandbox(&self) -> Sandbox {
+        self.run.sandbox()
+    }
+
     pub fn step_id(&self) -> &'a str {
         &self.planned.step.id
     }
@@ -265,7 +282,7 @@ impl<'a> StepContext<'a> {
         let mut layer = Map::new();
         if let Some(tree) = self.run.plan.workflow.as_ref().and_then(|workflow| workflow.open_vars.as_ref()) {
             let mut vars = self.variable("vars").and_then(Value::as_object).cloned().unwrap_or_default();
-            let rendered = tree.fill(&self.scope_with_secrets(), &self.parts().sandbox).await?;
+            let rendered = tree.fill(&self.scope_with_secrets(), &self.sandbox()).await?;
             vars.extend(rendered.value.as_object().cloned().unwrap_or_default());
             layer.insert("vars".into(), Value::Object(vars));
         }

@@ -4,7 +4,7 @@
 //! step is an ordinary async function that performs its outside effects through the journal, and a pause is a
 //! return value, never a parked future. Whatever a step records leaves in one commit per run at a time ([`log`]).
 //!
-//! - [`Engine::check`] compiles a flow and reports every fault in it.
+//! - [`Engine::accept`] compiles a flow that somebody sends and reports every fault in it, [`Engine::check`] one that was accepted before.
 //! - [`Engine::begin`] makes a new run that is advanced here, [`Engine::resume`] takes one up under a lease; both
 //!   give an [`Active`] whose [`Active::drive`] returns when the run has ended, paused or was lost.
 //! - [`Engine::approve`], [`Engine::deliver`], [`Engine::signal`], [`Engine::settle`] and [`Engine::cancel`] are what the outside may do to a run: they write and ring, and the
@@ -37,7 +37,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 pub use crate::expr::RUN_SESSION;
 pub use begin::{Active, StartRun, Started, secret_context};
@@ -53,8 +53,9 @@ pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, failing_commi
 use crate::asset::Assets;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Problems, Result};
-use crate::expr::script::Sandbox;
-use crate::expr::script::worker::Lang;
+use crate::expr::script::schema::Faults;
+use crate::expr::script::{self, Sandbox};
+use crate::fair::Party;
 use crate::feed::Feed;
 use crate::html::Printer;
 use crate::id::{NodeId, TenantId};
@@ -126,26 +127,35 @@ impl Engine {
         &self.0.parts
     }
 
-    /// Compiles a flow; every fault is reported at once, each with a pointer into the caller's document.
+    /// Compiles a flow that was accepted before, or that holds nothing in other languages: such texts are not read again. Every fault is reported at once,
+    /// each with a pointer into the caller's document.
     pub fn check(&self, flow: &Flow) -> Result<Arc<Plan>> {
         let blob = flow.blob();
         if let Some(plan) = self.0.plans.get(&blob.hash) {
             return Ok(plan);
         }
-        self.compile(flow.clone(), blob)
+        script::accepted(|| self.examine(flow, blob)).whole(&self.0.plans)
     }
 
-    /// [`Engine::check`], and whether every model that the flow asks is known and the first of each step has a key.
+    /// [`Engine::check`] of a flow that somebody sends now, made of a document by `make`.
+    pub async fn accept(&self, tenant: TenantId, make: impl Fn() -> Result<Flow>) -> Result<Arc<Plan>> {
+        let examined = self.read(tenant, || make().map(|flow| self.examined(&flow))).await??;
+        examined.whole(&self.0.plans)
+    }
+
+    /// Compiles what somebody sends now. What it holds in other languages is read in a worker, and `compile` is called again when there is a fault in it.
+    pub async fn read<T>(&self, tenant: TenantId, compile: impl Fn() -> T) -> Result<T> {
+        self.sandbox(tenant).compile(compile).await
+    }
+
+    /// Compiles what was accepted before, as [`Engine::check`] does.
+    pub fn accepted<T>(compile: impl FnOnce() -> T) -> T {
+        script::accepted(compile)
+    }
+
+    /// [`Engine::accept`], and whether every model that the flow asks is known and the first of each step has a key.
     pub async fn admit(&self, flow: &Flow, tenant: TenantId) -> Result<Arc<Plan>> {
-        let blob = flow.blob();
-        let (plan, mut problems) = match self.0.plans.get(&blob.hash) {
-            Some(plan) => (plan, Problems::default()),
-            None => {
-                let (plan, problems) = Plan::examine(flow.clone(), blob, &self.0.types);
-                (Arc::new(plan), problems)
-            }
-        };
-        self.check_children(&plan, &mut problems);
+        let Examined { plan, children, mut problems } = self.read(tenant, || self.examined(flow)).await?;
         let keys = self.tenant_keys(tenant).await?;
         let models = &self.parts().models;
         let mut refused = None;
@@ -166,8 +176,7 @@ impl Engine {
                 }
             }
         }
-        problems.into_result()?;
-        self.0.plans.insert(plan.blob.hash.clone(), plan.clone());
+        let plan = Examined { plan, children, problems }.whole(&self.0.plans)?;
         refused.map_or(Ok(plan), Err)
     }
 
@@ -184,29 +193,44 @@ impl Engine {
         Ok(resolved.find(|model| model.price.is_none()).map(|model| model.name().to_string()))
     }
 
-    /// What is wrong with a value by a stranger's schema, in a process that can be killed: pointers and messages. A schema may take as long as it likes to
-    /// say no.
-    pub async fn judge(&self, schema: &Value, value: &Value) -> Result<Vec<(String, String)>> {
-        let context = Map::from_iter([("value".to_owned(), value.clone())]);
-        let told = self.parts().sandbox.outside(Lang::Schema, &schema.to_string(), context).await?;
-        serde_json::from_value(told).map_err(Error::internal)
+    /// What is wrong with a value by a stranger's schema: pointers and messages. A schema may take as long as it likes to say no; one that can is asked in a
+    /// process that can be killed.
+    pub async fn judge(&self, tenant: TenantId, schema: &Value, value: &Value) -> Result<Faults> {
+        let schema = script::accepted(|| crate::tool::schema::compile(schema)).map_err(|fault| Error::invalid_at("", fault))?;
+        schema.judge(value, &self.sandbox(tenant)).await
     }
 
-    fn compile(&self, flow: Flow, blob: Blob) -> Result<Arc<Plan>> {
-        let hash = blob.hash.clone();
-        let plan = Arc::new(Plan::compile(flow, blob, &self.0.types)?);
-        let mut problems = Problems::default();
-        self.check_children(&plan, &mut problems);
-        problems.into_result()?;
-        self.0.plans.insert(hash, plan.clone());
-        Ok(plan)
+    /// Where a tenant's scripts run.
+    fn sandbox(&self, tenant: TenantId) -> Sandbox {
+        self.parts().sandbox.on_behalf_of(party(tenant))
+    }
+
+    fn examined(&self, flow: &Flow) -> Examined {
+        self.examine(flow, flow.blob())
+    }
+
+    /// Compiles a flow and those that it runs, as far as it goes.
+    fn examine(&self, flow: &Flow, blob: Blob) -> Examined {
+        let (plan, mut problems) = match self.0.plans.get(&blob.hash) {
+            Some(plan) => (plan, Problems::default()),
+            None => {
+                let (plan, problems) = Plan::examine(flow.clone(), blob, &self.0.types);
+                (Arc::new(plan), problems)
+            }
+        };
+        let mut children = Vec::new();
+        self.check_children(&plan, &mut problems, &mut children);
+        Examined { plan, children, problems }
     }
 
     /// Checks the flows and agents that steps run. Faults of a saved one have no place in the caller's document but its id.
-    fn check_children(&self, plan: &Plan, problems: &mut Problems) {
+    fn check_children(&self, plan: &Plan, problems: &mut Problems, children: &mut Vec<Arc<Plan>>) {
         for planned in &plan.steps {
             for (place, child) in planned.body.children() {
-                let Err(error) = self.check(child) else { continue };
+                let examined = self.examined(child);
+                children.extend(examined.children);
+                children.push(examined.plan);
+                let Err(error) = examined.problems.into_result() else { continue };
                 let at = format!("{}/config{place}", planned.step.pointer);
                 if planned.step.config.pointer(&format!("{place}Id")).is_some_and(|id| !id.is_null()) {
                     problems.add(format!("{at}Id"), error.message());
@@ -226,8 +250,32 @@ impl Engine {
             return Ok(plan);
         }
         let flow: Flow = serde_json::from_str(text).map_err(Error::internal)?;
-        self.compile(flow, Blob { hash: hash.to_owned(), body: text.to_owned() })
+        let blob = Blob { hash: hash.to_owned(), body: text.to_owned() };
+        script::accepted(|| self.examine(&flow, blob)).whole(&self.0.plans)
     }
+}
+
+/// A flow as far as it could be compiled, with those that it runs.
+struct Examined {
+    plan: Arc<Plan>,
+    children: Vec<Arc<Plan>>,
+    problems: Problems,
+}
+
+impl Examined {
+    /// The plan, kept for the next time, if nothing is wrong with it.
+    fn whole(self, plans: &Cache<String, Arc<Plan>>) -> Result<Arc<Plan>> {
+        self.problems.into_result()?;
+        for plan in self.children.iter().chain([&self.plan]) {
+            plans.insert(plan.blob.hash.clone(), plan.clone());
+        }
+        Ok(self.plan)
+    }
+}
+
+/// Whose turns a tenant's work takes, where turns are shared.
+fn party(tenant: TenantId) -> Party {
+    Party::new(tenant.as_u128())
 }
 
 impl Flow {

@@ -169,7 +169,7 @@ async fn skip(run: &RunContext, planned: &PlannedStep, now: Timestamp) -> Option
 }
 
 async fn holds(context: &StepContext<'_>, when: &When) -> Result<bool, String> {
-    let sandbox = &context.parts().sandbox;
+    let sandbox = &context.sandbox();
     let told = |error: crate::error::Error| error.message().to_owned();
     if context.run.plan.workflow.is_none() {
         return when.holds(&context.scope(), sandbox).await.map_err(told);

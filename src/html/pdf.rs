@@ -1,8 +1,10 @@
 //! Pages on paper.
 //!
-//! Nothing is fetched: pictures come as `data:` URLs. What is printed is bounded by its length and depth, since the time that printing takes cannot be: [`super::printer`] ends it.
+//! Nothing is fetched: pictures come as `data:` URLs. What is printed is bounded by its length and depth; the time that printing takes is not to be
+//! seen in it, so [`super::printer`] ends it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ironpress::{HtmlConverter, IronpressError, Margin, PageSize};
 use serde::{Deserialize, Serialize};
@@ -65,6 +67,10 @@ pub enum Unprintable {
     Unlaid,
     #[error("documents cannot be printed here")]
     Unavailable,
+    #[error("printing the document took longer than {0:?}; make it shorter or simpler")]
+    Late(Duration),
+    #[error("too many documents wait to be printed; try again later")]
+    Crowded,
 }
 
 /// Prints HTML. Takes the time that it takes: not for a thread that others wait for.

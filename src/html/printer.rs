@@ -1,23 +1,28 @@
-//! Printing in a process of its own (`dispatch print-worker`), one for each document.
+//! Printing in processes of its own (`dispatch print-worker`), one for each document.
 //!
 //! Nobody can say beforehand how long a page takes, or how deep the printer's recursion goes; a process can be killed, and dies alone. It has an empty
-//! environment and bounded memory: a line of JSON comes in, and out comes the PDF, or why there is none.
+//! environment and bounded memory and time; the printers there are go from tenant to tenant.
 
-use std::io::{Read, Write};
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 
 use super::Layout;
 use super::pdf::{self, LARGEST, LONGEST, Unprintable};
-use crate::process::{self, Process};
+use crate::clock::Clock;
+use crate::fair::Party;
+use crate::process::{self, Pool, PoolOptions, Unanswered};
 
 /// The command that makes a printing process of this program.
 pub const COMMAND: &str = "print-worker";
 /// Memory of one process in bytes, its stack among it.
 const MEMORY: u64 = 2 << 30;
+/// Documents that are printed at once, at most: each keeps a whole core busy.
+const MOST_AT_ONCE: usize = 4;
+/// Longest message that says why there is no PDF, in bytes.
+const LONGEST_WORD: usize = 64 * 1024;
 /// What every PDF begins with.
 const MAGIC: &[u8] = b"%PDF-";
 
@@ -37,36 +42,36 @@ struct Job {
     layout: Layout,
 }
 
-/// Prints one document after the other: each keeps a whole core busy.
+/// See the module.
 #[derive(Debug)]
 pub struct Printer {
     /// Not there: this process cannot make others of its kind.
-    program: Option<PathBuf>,
-    turn: Semaphore,
+    pool: Option<Pool>,
+    longest: Duration,
 }
 
 impl Printer {
-    /// A printer whose processes are of `program`.
-    pub fn new(program: Option<PathBuf>) -> Self {
-        Self { program, turn: Semaphore::new(1) }
+    /// A printer whose processes are of `program`, and which gives a document up after `longest`.
+    pub fn new(program: Option<PathBuf>, longest: Duration, clock: Clock) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        // What one document leaves behind is gone before the next one comes.
+        let options = |program| PoolOptions { program, command: COMMAND, turns: cores.min(MOST_AT_ONCE), uses: 1 };
+        Self { pool: program.map(|program| Pool::new(options(program), clock)), longest }
     }
 
-    /// Prints a document. Ends with the future: whoever no longer waits for it has it killed.
-    pub async fn print(&self, markup: Markup, document: String, layout: Layout) -> Result<Vec<u8>, Unprintable> {
+    /// Prints a document, in the party's turn. Ends with the future: whoever no longer waits for it has it killed.
+    pub async fn print(&self, party: Party, markup: Markup, document: String, layout: Layout) -> Result<Vec<u8>, Unprintable> {
         if document.len() > LONGEST {
             return Err(Unprintable::TooLong(document.len()));
         }
-        let _turn = self.turn.acquire().await.map_err(|_| Unprintable::Unavailable)?;
-        let program = self.program.as_ref().ok_or(Unprintable::Unavailable)?;
+        let pool = self.pool.as_ref().ok_or(Unprintable::Unavailable)?;
         let job = serde_json::to_vec(&Job { markup, document, layout }).map_err(|error| Unprintable::Broken(error.to_string()))?;
-        let Process { child: _child, mut input, output } = Process::start(program, COMMAND).map_err(|_| Unprintable::Unavailable)?;
-        // One that is gone says so by an output that ends early.
-        if input.write_all(&job).await.is_ok() {
-            drop(input);
-        }
-        let mut printed = Vec::new();
-        let read = output.take(LARGEST as u64 + 1).read_to_end(&mut printed).await;
-        read.map_err(|error| Unprintable::Broken(error.to_string()))?;
+        let printed = pool.ask(party, &job, self.longest, LARGEST + LONGEST_WORD).await.map_err(|why| match why {
+            Unanswered::Crowded => Unprintable::Crowded,
+            Unanswered::Late => Unprintable::Late(self.longest),
+            Unanswered::Gone => Unprintable::Unlaid,
+            Unanswered::Unstartable => Unprintable::Unavailable,
+        })?;
         match printed.starts_with(MAGIC) {
             true if printed.len() > LARGEST => Err(Unprintable::TooLarge(printed.len())),
             true => Ok(printed),
@@ -77,18 +82,13 @@ impl Printer {
 
 /// The process's side. Blocks; may be killed at any moment.
 pub fn serve() -> std::io::Result<()> {
-    process::bound(MEMORY);
-    let mut line = String::new();
-    std::io::stdin().lock().read_to_string(&mut line)?;
-    let Job { markup, document, layout } = serde_json::from_str(&line)?;
-    let printed = match markup {
-        Markup::Html => pdf::from_html(&document, &layout),
-        Markup::Markdown => pdf::from_markdown(&document, &layout),
-    };
-    let mut output = std::io::stdout().lock();
-    match printed {
-        Ok(pdf) => output.write_all(&pdf)?,
-        Err(why) => serde_json::to_writer(&mut output, &why)?,
-    }
-    output.flush()
+    process::serve(MEMORY, |request| {
+        let printed = serde_json::from_slice(request).map_err(|error| Unprintable::Broken(error.to_string())).and_then(
+            |Job { markup, document, layout }| match markup {
+                Markup::Html => pdf::from_html(&document, &layout),
+                Markup::Markdown => pdf::from_markdown(&document, &layout),
+            },
+        );
+        printed.unwrap_or_else(|why| serde_json::to_vec(&why).unwrap_or_default())
+    })
 }

@@ -73,6 +73,7 @@ pub(super) struct Inner {
 
 struct Held {
     epoch: Epoch,
+    tenant: TenantId,
     task: Option<AbortHandle>,
     context: Arc<RunContext>,
     /// The run's nudges, as far as its driver was told.
@@ -145,6 +146,24 @@ impl Workers {
         Err(refusal.retry_after(Duration::from_secs(1)))
     }
 
+    /// Whether this node takes one more new run of a tenant: alone it leaves others a tenth of the room, and half of it when others are there. Refusal: 503
+    /// `at_capacity`.
+    fn admits_of(&self, tenant: TenantId) -> Result<()> {
+        let most = self.0.options.max_active;
+        let active = self.0.active.lock();
+        // There is no need to count while there is room for everybody.
+        if active.len() < most / 2 {
+            return Ok(());
+        }
+        let own = active.values().filter(|held| held.tenant == tenant).count();
+        let share = if own == active.len() { most - most / 10 } else { most.div_ceil(2) };
+        if own < share {
+            return Ok(());
+        }
+        let message = format!("the server advances {own} runs of yours, your share of its limit of {most}");
+        Err(Error::new(Kind::Unavailable, "at_capacity", message).retry_after(Duration::from_secs(1)))
+    }
+
     /// Starts a run here. Returns once it is durable, or known as a repetition of an earlier one.
     pub async fn start_run(&self, start: StartRun) -> Result<(RunId, Created)> {
         let inner = &self.0;
@@ -152,6 +171,7 @@ impl Workers {
             return Err(Error::new(Kind::Unavailable, "shutting_down", "the server is shutting down").retry_after(Duration::from_secs(1)));
         }
         self.admits()?;
+        self.admits_of(start.tenant)?;
         if !self.is_awake().await {
             return Err(Error::new(Kind::Unavailable, "store_unavailable", "the database cannot serve now; nothing was changed")
                 .retry_after(Duration::from_secs(1)));
@@ -166,7 +186,7 @@ impl Workers {
     /// Drives a run in a task of its own.
     fn launch(&self, active: Active, epoch: Epoch, nudges: i64) {
         let run = active.context.run;
-        let held = Held { epoch, task: None, context: active.context.clone(), nudges };
+        let held = Held { epoch, tenant: active.context.tenant, task: None, context: active.context.clone(), nudges };
         let (displaced, count) = {
             let mut active = self.0.active.lock();
             (active.insert(run, held), active.len())

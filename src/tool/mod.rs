@@ -23,13 +23,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Problem, Problems};
-use crate::expr::script::validate_script;
+use crate::expr::script::{Sandbox, accepted, validate_script};
 use http::{HttpConfig, HttpTemplate, Mode};
 pub use integers::read_exact_integers;
 pub use json_reader::JsonFault;
 
 /// Longest time budget a tool may ask for, in milliseconds.
 pub const MAX_TIMEOUT_MS: u64 = 30_000;
+/// Faults of a call's arguments that a model is told at once.
+const MOST_FAULTS: usize = 5;
 /// A name that no caller may declare.
 pub const RESERVED_NAME: &str = "runtype_set_state";
 /// The parameter that carries the model's reason to the approver; no caller may declare it.
@@ -239,12 +241,16 @@ impl Tool {
         given
     }
 
-    /// Checks arguments against the declared schema; the message names every fault for the model to mend.
-    pub fn check(&self, arguments: &Value) -> Result<(), String> {
-        let validator = schema::compile(&self.definition.parameters_schema)?;
-        let faults: Vec<String> =
-            validator.iter_errors(arguments).take(5).map(|error| format!("{}: {error}", error.instance_path())).collect();
-        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+    /// What is wrong with arguments by the declared schema, if anything: the first faults, for the model to mend.
+    pub async fn check(&self, arguments: &Value, sandbox: &Sandbox) -> crate::error::Result<Option<String>> {
+        // Whoever took the definition has read its schema.
+        let schema = match accepted(|| schema::compile(&self.definition.parameters_schema)) {
+            Ok(schema) => schema,
+            Err(fault) => return Ok(Some(fault)),
+        };
+        let faults = schema.judge(arguments, sandbox).await?;
+        let told: Vec<String> = faults.into_iter().take(MOST_FAULTS).map(|(pointer, message)| format!("{pointer}: {message}")).collect();
+        Ok((!told.is_empty()).then(|| told.join("; ")))
     }
 }
 
@@ -279,15 +285,6 @@ fn check_schema(definition: &Definition, problems: &mut Problems) {
     if schema.get("properties").and_then(|properties| properties.get(REASON_PARAMETER)).is_some() {
         problems.add(format!("/parametersSchema/properties/{REASON_PARAMETER}"), "this name is reserved");
     }
-}
-
-/// Why a schema cannot be used.
-pub fn schema_fault(error: &jsonschema::ValidationError<'_>) -> String {
-    let text = error.to_string();
-    if text.contains("resolve-http") || text.contains("resolve-file") || text.contains("custom resolver") {
-        return "a `$ref` to another document is not followed; put that schema under `$defs` and refer to it there".into();
-    }
-    format!("not a JSON Schema: {text}")
 }
 
 fn http_body(config: &Value, problems: &mut Problems) -> Option<Body> {

@@ -134,7 +134,7 @@ impl Bench {
             assets: Assets::new(Arc::new(InMemory::new()), store.clone(), vault.clone(), clock.clone(), "http://localhost"),
             egress,
             sandbox: Sandbox::new(Limits::default(), clock.clone()),
-            printer: dispatch::html::Printer::new(None),
+            printer: dispatch::html::Printer::new(None, Duration::from_secs(30), clock.clone()),
             listeners: dispatch::engine::notice::Listeners::default(),
             vault,
             clock: clock.clone(),

@@ -15,15 +15,16 @@ const TABLE: &[(&str, &str)] = &[
     ("clock", ""),
     ("error", ""),
     ("failpoint", ""),
+    ("fair", ""),
     ("number", ""),
-    ("process", ""),
+    ("process", "clock fair"),
     ("id", "clock"),
     ("secret", "clock error"),
     // Matter.
     ("model", "clock error id number"),
-    ("expr", "clock error number process secret"),
+    ("expr", "clock error fair number process secret"),
     ("net", "clock error secret"),
-    ("html", "process"),
+    ("html", "clock fair process"),
     // Ports. An adapter knows a conversation or a call, never a run: neither `provider` nor `tool` sees `model`.
     ("store", "clock error failpoint id model secret"),
     ("feed", "clock error failpoint id model store"),
@@ -31,7 +32,7 @@ const TABLE: &[(&str, &str)] = &[
     ("tool", "clock error expr net provider secret"),
     ("asset", "clock error id net secret store"),
     // The engine writes the rings of the runs that it advances, so it sees `feed`.
-    ("engine", "asset clock error expr failpoint feed html id model net provider secret store tool"),
+    ("engine", "asset clock error expr failpoint fair feed html id model net provider secret store tool"),
     // Work.
     ("auth", "clock error id model secret store"),
     ("queue", "clock engine error failpoint feed id model net secret store tool"),

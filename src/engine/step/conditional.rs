@@ -42,7 +42,7 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
-        let holds = self.0.eval(&context.scope(), &context.parts().sandbox).await?;
+        let holds = self.0.eval(&context.scope(), &context.sandbox()).await?;
         Ok(StepOutput { branch: Some(holds), ..StepOutput::of(json!({ "branch": holds })) })
     }
 }

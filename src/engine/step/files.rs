@@ -16,7 +16,7 @@ use crate::asset::{Asset, LARGEST, OPENS, OPENS_LONGEST, Visibility};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::Template;
-use crate::html::{Layout, Markup, PaperSize};
+use crate::html::{Layout, Markup, PaperSize, Unprintable};
 use crate::id::AssetId;
 use crate::model::Step;
 use crate::net::{Deadlines, Request, Trust};
@@ -327,8 +327,12 @@ pub async fn print(
     visibility: Visibility,
 ) -> StepResult<NewFile> {
     let name = name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "document.pdf".into());
-    let printed = context.parts().printer.print(markup, document, layout).await;
-    let pdf = printed.map_err(|error| StepFailure::new("cannot_print", error.to_string()))?;
+    let printed = context.parts().printer.print(context.run.party(), markup, document, layout).await;
+    let pdf = printed.map_err(|why| match why {
+        Unprintable::Late(_) => StepFailure::new("print_timeout", why.to_string()),
+        Unprintable::Crowded => StepFailure::transient("printer_busy", why.to_string()),
+        _ => StepFailure::new("cannot_print", why.to_string()),
+    })?;
     let mut filename = plain_name(&name)?;
     if !filename.to_ascii_lowercase().ends_with(".pdf") {
         filename.push_str(".pdf");

@@ -157,7 +157,7 @@ impl Body {
         if let Some(holds) = context.recall_as(&key) {
             return Ok(holds);
         }
-        let holds = condition.eval(&context.scope().within(own), &context.parts().sandbox).await?;
+        let holds = condition.eval(&context.scope().within(own), &context.sandbox()).await?;
         context.record_done(&key, &holds);
         Ok(holds)
     }

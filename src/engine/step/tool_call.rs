@@ -115,9 +115,10 @@ impl StepBody for Body {
                 arguments
             }
         };
-        self.tool
-            .check(&Value::Object(arguments.clone()))
-            .map_err(|why| StepFailure::new("invalid_tool_parameters", format!("the parameters do not fit the tool's schema: {why}")))?;
+        if let Some(why) = self.tool.check(&Value::Object(arguments.clone()), &context.sandbox()).await? {
+            let message = format!("the parameters do not fit the tool's schema: {why}");
+            return Err(StepFailure::new("invalid_tool_parameters", message).into());
+        }
         let id = format!("call_{}", context.step_id());
         let invocation = Invocation {
             id,

@@ -355,7 +355,7 @@ impl Invocation<'_> {
     }
 
     async fn script(&self, context: &StepContext<'_>, code: &str) -> ToolOutcome {
-        match context.parts().sandbox.run(code, self.arguments.clone()).await {
+        match context.sandbox().run(code, self.arguments.clone()).await {
             Ok(value) => ToolOutcome::done(value),
             Err(error) => ToolOutcome::failed(script_failure(&error).message),
         }

@@ -41,16 +41,16 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     fields.finish(Some(Body(config.script)))
 }
 
-/// A script's failure as a step's: only its own engine's faults may pass by themselves.
+/// A script's failure as a step's: only faults that are not its own may pass by themselves.
 pub(super) fn script_failure(error: &ScriptError) -> StepFailure {
-    StepFailure { retryable: matches!(error, ScriptError::Engine), ..StepFailure::new(error.code(), error.to_string()) }
+    StepFailure { retryable: error.may_pass(), ..StepFailure::new(error.code(), error.to_string()) }
 }
 
 #[async_trait]
 impl StepBody for Body {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let variables = context.scope().flatten();
-        let value = context.parts().sandbox.run(&self.0, variables).await.map_err(|error| script_failure(&error))?;
+        let value = context.sandbox().run(&self.0, variables).await.map_err(|error| script_failure(&error))?;
         Ok(StepOutput::of(value))
     }
 }

@@ -134,7 +134,7 @@ impl Body {
     async fn fits(&self, context: &StepContext<'_>, event: &Kept<Published>) -> StepResult<bool> {
         let Some(condition) = &self.matches else { return Ok(true) };
         let own = Map::from_iter([("event".to_owned(), shown(event))]);
-        Ok(condition.eval(&context.scope().within(&own), &context.parts().sandbox).await?)
+        Ok(condition.eval(&context.scope().within(&own), &context.sandbox()).await?)
     }
 
     /// Takes the first event of one of the names that fits, or the one that this very waiting took before a crash.

@@ -143,7 +143,7 @@ impl StepBody for Body {
             Self::Watch { condition, interval, attempts } => {
                 for number in 1..=*attempts {
                     let past = is_past(context, &format!("watch/{number}"));
-                    if !past && condition.eval(&context.scope(), &context.parts().sandbox).await? {
+                    if !past && condition.eval(&context.scope(), &context.sandbox()).await? {
                         return Ok(StepOutput::of(Value::Bool(true)));
                     }
                     wait(context, &format!("watch/{number}"), *interval).await?;
@@ -192,6 +192,6 @@ async fn poll(context: &StepContext<'_>, number: u32, call: &HttpTemplate, succe
     let response = json!({ "status": answer.status, "body": body.clone(), "headers": answer.headers });
     let layer = Map::from_iter([("response".to_owned(), response), ("body".to_owned(), body.clone())]);
     let scope = context.scope();
-    let holds = success.eval(&scope.within(&layer), &context.parts().sandbox).await?;
+    let holds = success.eval(&scope.within(&layer), &context.sandbox()).await?;
     Ok(holds.then_some(body))
 }

@@ -1,6 +1,7 @@
 //! One run inside QuickJS.
 //!
-//! Must be called on a thread that may block. Every run makes its own runtime and drops it.
+//! Must be called on a thread that may block, and in a process that may be killed: natives that walk a length that a script made up never look at the
+//! time. Every run makes its own runtime and drops it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,8 @@ use std::time::Duration;
 use rquickjs::context::{EvalOptions, intrinsic};
 use rquickjs::promise::PromiseState;
 use rquickjs::{Array, Context, Ctx, Function, Persistent, Promise, Runtime};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use super::fault::{self, Fault};
@@ -35,12 +38,26 @@ const PRELUDE: &str = include_str!("prelude.js");
 /// simulation. The engine interrupts every 10,000 branches, so a real millisecond never holds this many.
 const TICKS_PER_MILLISECOND: u64 = 100;
 
-/// One script to run.
+/// One script to run, as whoever runs it is told of it.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Job {
-    pub code: String,
-    pub scope: Map<String, Value>,
-    pub limits: Limits,
-    pub clock: Clock,
+    code: String,
+    /// The variables: an object.
+    variables: Box<RawValue>,
+    /// Where among them integers stand that a number would round, with their digits.
+    integers: Box<RawValue>,
+    limits: Limits,
+    /// The moment that the script sees, in milliseconds, and what its chance follows from.
+    now: i64,
+    seed: u64,
+}
+
+/// What a script made.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Made {
+    /// Its value as JSON, in which integers are marked; not there for undefined.
+    text: Option<String>,
+    logs: Vec<String>,
 }
 
 /// Tells the engine when to stop, and remembers that it did.
@@ -87,14 +104,22 @@ impl From<ScriptError> for Stop {
 }
 
 impl Job {
+    pub fn new(code: &str, scope: &Map<String, Value>, limits: Limits, clock: &Clock) -> Result<Self, ScriptError> {
+        let (now, seed) = (clock.now().as_millis(), clock.below(u64::from(u32::MAX)));
+        let (Ok(variables), Ok(integers)) = (to_raw_value(scope), to_raw_value(&long_integers(scope))) else {
+            return Err(ScriptError::Engine);
+        };
+        Ok(Self { code: code.to_owned(), variables, integers, limits, now, seed })
+    }
+
     /// Runs to the end or to a limit.
-    pub fn run(self) -> Result<Output, ScriptError> {
+    pub fn run(self, clock: &Clock) -> Result<Made, ScriptError> {
         let runtime = Runtime::new().map_err(|_| ScriptError::Engine)?;
         let context = Context::custom::<Language>(&runtime).map_err(|_| ScriptError::Engine)?;
         // The engine does not survive running out of memory while it sets itself up, so limits come after.
         runtime.set_memory_limit(self.limits.memory);
         runtime.set_max_stack_size(self.limits.stack);
-        let deadline = Deadline::new(&self.clock, self.limits.time);
+        let deadline = Deadline::new(clock, self.limits.time);
         let mut watch = deadline.clone();
         runtime.set_interrupt_handler(Some(Box::new(move || watch.tick())));
         let result = self.evaluate(&runtime, &context, deadline.clone());
@@ -105,7 +130,7 @@ impl Job {
             Err(Stop::Null) if self.is_full(&runtime) || !self.throws() => Err(ScriptError::Memory(self.limits.memory)),
             Err(Stop::Null) => Err(ScriptError::Thrown { message: "null".into(), line: None }),
             Err(Stop::Fault(fault)) => Err(fault),
-            Ok(output) => Ok(output),
+            Ok(made) => Ok(made),
         }
     }
 
@@ -119,7 +144,7 @@ impl Job {
         ["throw", "reject", "Promise", "eval", "Function", "constructor"].iter().any(|word| self.code.contains(word))
     }
 
-    fn evaluate(&self, runtime: &Runtime, context: &Context, deadline: Deadline) -> Result<Output, Stop> {
+    fn evaluate(&self, runtime: &Runtime, context: &Context, deadline: Deadline) -> Result<Made, Stop> {
         let (promise, logs) = context.with(|ctx| self.start(&ctx))?;
         self.settle(runtime, context, &promise, deadline)?;
         context.with(|ctx| self.finish(&ctx, promise, logs))
@@ -128,13 +153,10 @@ impl Job {
     /// Calls the script; what it gave is a promise even when it did not wait for anything.
     fn start(&self, ctx: &Ctx<'_>) -> Result<(Persistent<Promise<'static>>, Persistent<Array<'static>>), Stop> {
         let caught = |_| self.explain(fault::caught(ctx));
-        let variables = serde_json::to_string(&self.scope).map_err(|_| ScriptError::Engine)?;
-        let variables = ctx.json_parse(variables).map_err(caught)?;
-        let integers = serde_json::to_string(&long_integers(&self.scope)).map_err(|_| ScriptError::Engine)?;
-        let integers = ctx.json_parse(integers).map_err(caught)?;
+        let variables = ctx.json_parse(self.variables.get()).map_err(caught)?;
+        let integers = ctx.json_parse(self.integers.get()).map_err(caught)?;
         let setup: Function = ctx.eval(PRELUDE).map_err(caught)?;
-        let seed = self.clock.below(u64::from(u32::MAX));
-        let logs: Array = setup.call((variables, integers, self.clock.now().as_millis() as f64, seed as f64)).map_err(caught)?;
+        let logs: Array = setup.call((variables, integers, self.now as f64, self.seed as f64)).map_err(caught)?;
         let main = compile(ctx, &self.code).map_err(ScriptError::Syntax)?;
         let promise: Promise = main.call(()).map_err(caught)?;
         Ok((Persistent::save(ctx, promise), Persistent::save(ctx, logs)))
@@ -166,7 +188,7 @@ impl Job {
         Ok(())
     }
 
-    fn finish(&self, ctx: &Ctx<'_>, promise: Persistent<Promise<'static>>, logs: Persistent<Array<'static>>) -> Result<Output, Stop> {
+    fn finish(&self, ctx: &Ctx<'_>, promise: Persistent<Promise<'static>>, logs: Persistent<Array<'static>>) -> Result<Made, Stop> {
         let caught = |_| self.explain(fault::caught(ctx));
         let promise = promise.restore(ctx).map_err(|_| ScriptError::Engine)?;
         let returned: rquickjs::Value = match promise.result() {
@@ -176,30 +198,11 @@ impl Job {
         let logs = logs.restore(ctx).map_err(|_| ScriptError::Engine)?;
         let finish: Function = logs.as_object().get("finish").map_err(caught)?;
         finish.call::<_, ()>(()).map_err(caught)?;
-        let value = match ctx.json_stringify(returned).map_err(caught)? {
-            Some(text) => self.result(&text.to_string().map_err(caught)?)?,
-            None => Value::Null,
-        };
-        Ok(Output { value, logs: logs.iter::<String>().filter_map(Result::ok).collect() })
-    }
-
-    fn result(&self, text: &str) -> Result<Value, ScriptError> {
-        if text.len() > self.limits.output {
-            return Err(ScriptError::Output(format!("is larger than {} bytes", self.limits.output)));
+        let text = ctx.json_stringify(returned).map_err(caught)?.map(|text| text.to_string()).transpose().map_err(caught)?;
+        if text.as_ref().is_some_and(|text| text.len() > self.limits.output) {
+            return Err(too_large(&self.limits).into());
         }
-        let mut value: Value = match serde_json::from_str(text) {
-            Ok(value) => value,
-            // Cutting a text can leave half a character behind, which JSON text cannot hold.
-            Err(_) => serde_json::from_str(&whole_characters(text))
-                .map_err(|_| ScriptError::Output(format!("nests deeper than {MAX_DEPTH}, or is not plain data")))?,
-        };
-        if depth(&value) > MAX_DEPTH {
-            return Err(ScriptError::Output(format!("nests deeper than {MAX_DEPTH}")));
-        }
-        if text.contains(INTEGER_MARK_IN_JSON) {
-            restore_integers(&mut value);
-        }
-        Ok(value)
+        Ok(Made { text, logs: logs.iter::<String>().filter_map(Result::ok).collect() })
     }
 
     fn explain(&self, fault: Fault) -> Stop {
@@ -213,6 +216,37 @@ impl Job {
             }
         })
     }
+}
+
+fn too_large(limits: &Limits) -> ScriptError {
+    ScriptError::Output(format!("is larger than {} bytes", limits.output))
+}
+
+impl Made {
+    /// The value itself.
+    pub fn output(self, limits: &Limits) -> Result<Output, ScriptError> {
+        let value = self.text.as_deref().map_or(Ok(Value::Null), |text| result(text, limits))?;
+        Ok(Output { value, logs: self.logs })
+    }
+}
+
+fn result(text: &str, limits: &Limits) -> Result<Value, ScriptError> {
+    if text.len() > limits.output {
+        return Err(too_large(limits));
+    }
+    let mut value: Value = match serde_json::from_str(text) {
+        Ok(value) => value,
+        // Cutting a text can leave half a character behind, which JSON text cannot hold.
+        Err(_) => serde_json::from_str(&whole_characters(text))
+            .map_err(|_| ScriptError::Output(format!("nests deeper than {MAX_DEPTH}, or is not plain data")))?,
+    };
+    if depth(&value) > MAX_DEPTH {
+        return Err(ScriptError::Output(format!("nests deeper than {MAX_DEPTH}")));
+    }
+    if text.contains(INTEGER_MARK_IN_JSON) {
+        restore_integers(&mut value);
+    }
+    Ok(value)
 }
 
 /// What the prelude writes before the digits of a BigInt in the script's result.

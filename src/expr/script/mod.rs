@@ -1,4 +1,4 @@
-//! JavaScript without a host: one fresh QuickJS per run, on a blocking thread, under limits.
+//! JavaScript without a host: one fresh QuickJS per run, in a process that can be killed ([`worker`]), under limits.
 //!
 //! A script is the body of an async function; a single expression does as well. It sees the variables as `input.x`,
 //! `variables.x` and bare `x`, and nothing else: no files, network, timers or modules. `Date` stands still at the
@@ -11,22 +11,30 @@
 mod engine;
 #[cfg(feature = "js")]
 mod fault;
+mod reading;
+pub mod schema;
 pub mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
+
+pub use reading::{accepted, check};
 
 use super::ParseError;
 use crate::clock::Clock;
 use crate::error::{Error, Kind};
+use crate::fair::Party;
+use schema::Faults;
+use worker::{Lang, Workers};
 
 /// What one script may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Time on the thread.
+    /// Time at work.
     pub time: Duration,
     /// Heap, in bytes, variables included.
     pub memory: usize,
@@ -36,13 +44,23 @@ pub struct Limits {
     pub output: usize,
     /// Longest source, in bytes.
     pub source: usize,
+    /// All sources in one document, in bytes.
+    pub sources: usize,
     /// Scripts that run at once; more wait for their turn.
     pub concurrent: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { time: Duration::from_secs(5), memory: 64 << 20, stack: 512 << 10, output: 1 << 20, source: 256 << 10, concurrent: 4 }
+        Self {
+            time: Duration::from_secs(5),
+            memory: 64 << 20,
+            stack: 512 << 10,
+            output: 1 << 20,
+            source: 256 << 10,
+            sources: 1 << 20,
+            concurrent: 4,
+        }
     }
 }
 
@@ -56,7 +74,7 @@ pub struct Output {
 }
 
 /// Why a script gave nothing back.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
 pub enum ScriptError {
     #[error("the script cannot be read: {0}")]
     Syntax(ParseError),
@@ -75,6 +93,8 @@ pub enum ScriptError {
     Output(String),
     #[error("scripts are not part of this build (cargo feature `js`)")]
     Unavailable,
+    #[error("too many scripts wait for their turn; try again later")]
+    Crowded,
     #[error("the script's engine failed")]
     Engine,
 }
@@ -91,7 +111,37 @@ impl ScriptError {
             Self::Stalled => "script_stalled",
             Self::Output(_) => "script_output",
             Self::Unavailable => "script_unavailable",
+            Self::Crowded => "script_busy",
             Self::Engine => "script_engine",
+        }
+    }
+
+    /// Whether the same script may succeed later.
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Crowded | Self::Engine)
+    }
+
+    /// The same, of judging by a schema.
+    fn of_schema(self) -> Error {
+        let message = match &self {
+            Self::Timeout(time) => {
+                format!("judging the value by its JSON Schema took longer than {time:?}; refer to the same definitions less often")
+            }
+            Self::Memory(_) => "judging the value by its JSON Schema took more memory than there is for it".into(),
+            Self::Thrown { message, .. } => message.clone(),
+            _ => return self.into(),
+        };
+        Error::new(Kind::Invalid, self.code(), message)
+    }
+
+    /// The same, of reading what a document holds.
+    fn of_reading(self) -> Error {
+        match self {
+            Self::Timeout(time) => {
+                Error::invalid_at("", format!("its scripts and schemas take longer than {time:?} to read; make them shorter, or fewer"))
+            }
+            Self::Memory(_) => Error::invalid_at("", "its scripts and schemas cannot be read: one is too large, or nested too deep"),
+            other => other.into(),
         }
     }
 }
@@ -100,6 +150,7 @@ impl From<ScriptError> for Error {
     fn from(fault: ScriptError) -> Self {
         let kind = match fault {
             ScriptError::Unavailable => Kind::Unconfigured,
+            ScriptError::Crowded => Kind::Limited,
             ScriptError::Engine => Kind::Internal,
             _ => Kind::Invalid,
         };
@@ -107,34 +158,84 @@ impl From<ScriptError> for Error {
     }
 }
 
-/// Runs scripts. Cheap to clone; clones share the limit on how many run at once.
+/// Runs scripts, on behalf of one party. Cheap to clone; clones share the limit on how many run at once.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     limits: Limits,
     clock: Clock,
-    turns: Arc<Semaphore>,
-    /// Not there: this process cannot make others of its kind.
-    workers: Option<worker::Workers>,
+    place: Place,
+    party: Party,
+}
+
+/// Where scripts run.
+#[derive(Debug, Clone)]
+enum Place {
+    /// On threads of this process, so many at once. Nothing there can be killed: for simulations, whose time stands still while a process works.
+    #[cfg_attr(not(feature = "js"), allow(dead_code))]
+    Here(Arc<Semaphore>),
+    Workers(Workers),
 }
 
 impl Sandbox {
+    /// A sandbox in this process, for simulations and tests: it has JavaScript only, and no way to stop what does not look at the time.
     pub fn new(limits: Limits, clock: Clock) -> Self {
-        Self { limits, clock, turns: Arc::new(Semaphore::new(limits.concurrent.max(1))), workers: None }
+        let place = Place::Here(Arc::new(Semaphore::new(limits.concurrent.max(1))));
+        Self { limits, clock, place, party: Party::NOBODY }
     }
 
-    /// The same sandbox, with workers that are processes of `program` for what must be killed to be stopped.
+    /// The same sandbox in workers that are processes of `program`.
     #[must_use]
     pub fn with_workers(self, program: std::path::PathBuf) -> Self {
-        let workers = worker::Workers::new(program, self.limits, self.clock.clone());
-        Self { workers: Some(workers), ..self }
+        let workers = Workers::new(program, self.limits, self.clock.clone());
+        Self { place: Place::Workers(workers), ..self }
     }
 
-    /// Runs a script of another language over `scope`, in a process of its own, and gives its value.
-    pub async fn outside(&self, lang: worker::Lang, code: &str, scope: Map<String, Value>) -> Result<Value, ScriptError> {
-        match &self.workers {
-            Some(workers) => workers.run(lang, code, scope).await,
-            None => Err(ScriptError::Unavailable),
+    /// The same sandbox, in the turns of a party.
+    #[must_use]
+    pub fn on_behalf_of(&self, party: Party) -> Self {
+        Self { party, ..self.clone() }
+    }
+
+    /// Runs a script of another language over `scope`, in a worker, and gives its value.
+    pub async fn outside(&self, lang: Lang, code: &str, scope: Map<String, Value>) -> Result<Value, ScriptError> {
+        match &self.place {
+            Place::Workers(workers) => workers.evaluate(self.party, lang, code, scope).await,
+            Place::Here(_) => Err(ScriptError::Unavailable),
         }
+    }
+
+    /// What is wrong with a value by a schema that may take as long as it likes to say so.
+    pub async fn judge(&self, schema: &Value, value: &Value) -> Result<Faults, Error> {
+        let judged = match &self.place {
+            Place::Workers(workers) => workers.judge(self.party, schema, value).await,
+            Place::Here(_) => {
+                let (schema, value) = (schema.clone(), value.clone());
+                let judge = move || schema::compile(&schema).map(|schema| schema::faults(&schema, &value));
+                let judged = tokio::task::spawn_blocking(judge).await.map_err(Error::internal)?;
+                judged.map_err(|message| ScriptError::Thrown { message, line: None })
+            }
+        };
+        judged.map_err(ScriptError::of_schema)
+    }
+
+    /// Compiles a document that was not accepted before. What it holds in other languages is read in a worker, within one time limit; `compile` is
+    /// called again when there is a fault in it.
+    pub async fn compile<T>(&self, compile: impl Fn() -> T) -> Result<T, Error> {
+        let Place::Workers(workers) = &self.place else { return Ok(compile()) };
+        let (compiled, texts) = reading::gathering(&compile);
+        if texts.is_empty() {
+            return Ok(compiled);
+        }
+        let length: usize = texts.iter().filter(|foreign| foreign.lang != Lang::Schema).map(|foreign| foreign.text.len()).sum();
+        if length > self.limits.sources {
+            let message = format!("its scripts have {length} bytes in all; {} are possible", self.limits.sources);
+            return Err(Error::invalid_at("", message));
+        }
+        let faults = workers.read(self.party, &texts).await.map_err(ScriptError::of_reading)?;
+        if faults.iter().all(Option::is_none) {
+            return Ok(compiled);
+        }
+        Ok(reading::told(texts.into_iter().zip(faults), compile))
     }
 
     /// Runs a script over `scope` and gives its value.
@@ -148,40 +249,41 @@ impl Sandbox {
         if code.len() > self.limits.source {
             return Err(ScriptError::Syntax(ParseError::new(format!("it is longer than {} bytes", self.limits.source))));
         }
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| ScriptError::Engine)?;
-        let job = engine::Job { code: code.to_owned(), scope, limits: self.limits, clock: self.clock.clone() };
+        let job = engine::Job::new(code, &scope, self.limits, &self.clock)?;
+        drop(scope);
+        let made = match &self.place {
+            Place::Workers(workers) => workers.script(self.party, job).await?,
+            Place::Here(turns) => self.run_here(turns.clone(), job).await?,
+        };
+        made.output(&self.limits)
+    }
+
+    #[cfg(feature = "js")]
+    async fn run_here(&self, turns: Arc<Semaphore>, job: engine::Job) -> Result<engine::Made, ScriptError> {
+        let turn = turns.acquire_owned().await.map_err(|_| ScriptError::Engine)?;
+        let clock = self.clock.clone();
         let running = tokio::task::spawn_blocking(move || {
             // The turn ends when the thread is free again, not when the caller stops waiting.
             let _turn = turn;
-            job.run()
+            job.run(&clock)
         });
-        // The thread stops itself; waiting a little longer covers the rare native call that does not look at the time.
-        let patience = self.limits.time + Duration::from_secs(1);
         tokio::select! {
-            result = running => result.map_err(|_| ScriptError::Engine)?,
-            () = self.clock.sleep(patience) => Err(ScriptError::Timeout(self.limits.time)),
+            made = running => made.map_err(|_| ScriptError::Engine)?,
+            () = self.clock.sleep(self.limits.time + worker::PATIENCE) => Err(ScriptError::Timeout(self.limits.time)),
         }
     }
 
     /// Runs a script over `scope` and gives its value and what it logged.
     #[cfg(not(feature = "js"))]
     pub async fn run_logged(&self, _code: &str, _scope: Map<String, Value>) -> Result<Output, ScriptError> {
-        let _ = (&self.clock, &self.turns, self.limits);
         Err(ScriptError::Unavailable)
     }
 }
 
 /// Checks a script's syntax without running it.
-#[cfg(feature = "js")]
 pub fn validate_script(code: &str) -> Result<(), ParseError> {
     if code.len() > Limits::default().source {
         return Err(ParseError::new(format!("the script is longer than {} bytes", Limits::default().source)));
     }
-    engine::validate(code)
-}
-
-/// Checks a script's syntax without running it.
-#[cfg(not(feature = "js"))]
-pub fn validate_script(_code: &str) -> Result<(), ParseError> {
-    Err(ParseError::new(ScriptError::Unavailable.to_string()))
+    worker::check(Lang::JavaScript, code)
 }

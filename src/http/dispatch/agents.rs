@@ -299,7 +299,7 @@ pub(super) fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
 async fn checked(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: AgentId, document: Value) -> Result<FlowVersion> {
     let whole = Embed::whole(shelf.store, shelf.tenant, TargetKind::Agent, document.clone()).await?;
     let flow = agent_document::compile(&whole)?;
-    engine.check(&flow).map_err(|error| agent_document::placed(error, &document))?;
+    engine.accept(shelf.tenant, || Ok(flow.clone())).await.map_err(|error| agent_document::placed(error, &document))?;
     Ok(saved::version(clock, id.as_flow(), document))
 }
 

@@ -219,7 +219,7 @@ fn merged(old: &Value, new: Map<String, Value>) -> Value {
 /// A version of a document that compiles.
 async fn version(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: FlowId, document: Value) -> Result<FlowVersion> {
     let whole = Embed::whole(shelf.store, shelf.tenant, TargetKind::Flow, document.clone()).await?;
-    engine.check(&document::compile(&whole)?)?;
+    engine.accept(shelf.tenant, || document::compile(&whole)).await?;
     Ok(saved::version(clock, id, document))
 }
 

@@ -172,7 +172,7 @@ async fn put(
     if document.name != name.0 {
         return Err(Error::invalid_at("/name", format!("the document is called `{}`, the address says `{}`", document.name, name.0)).into());
     }
-    state.engine.check(&document.compile_new()?)?;
+    state.engine.accept(caller.tenant, || document.compile_new()).await?;
     Ok(register(&state, caller.tenant, &name, document).await?)
 }
 

@@ -90,7 +90,7 @@ impl Beginning<'_> {
     /// A run of a workflow that was triggered so.
     pub fn run(&self, kept: &Kept<Stored>, trigger: Value) -> Result<StartRun> {
         let document = &kept.body.document;
-        let plan = self.engine.check(&document.compile()?)?;
+        let plan = Engine::accepted(|| document.compile().and_then(|flow| self.engine.check(&flow)))?;
         let (id, now) = (RunId::new(self.clock), self.clock.now());
         let mut inputs = Map::new();
         inputs.insert("trigger".into(), trigger);
@@ -139,13 +139,13 @@ fn body_of(headers: &HeaderMap, text: &[u8], depth: usize) -> Result<Value> {
 }
 
 /// Whether the body keeps to the schema of the document's trigger.
-async fn fits(engine: &Engine, kept: &Kept<Stored>, body: &Value) -> Result<()> {
+async fn fits(engine: &Engine, tenant: TenantId, kept: &Kept<Stored>, body: &Value) -> Result<()> {
     let document = &kept.body.document;
     let mut problems = Problems::default();
     for trigger in &document.triggers {
         let Trigger::Http { schema: Some(schema) } = trigger else { continue };
-        let Some(schema) = document.schema(schema, "", &mut problems) else { continue };
-        for (pointer, message) in engine.judge(&schema, body).await? {
+        let Some(schema) = Engine::accepted(|| document.schema(schema, "", &mut problems)) else { continue };
+        for (pointer, message) in engine.judge(tenant, &schema, body).await? {
             problems.add(pointer, message);
         }
     }
@@ -179,7 +179,7 @@ async fn trigger(
     let kept = find(&state.store, tenant, &name).await?;
     let text = as_sent(&headers, body, &state).await?;
     let value = body_of(&headers, &text, state.limits.body().depth)?;
-    fits(&state.engine, &kept, &value).await?;
+    fits(&state.engine, tenant, &kept, &value).await?;
     let (asynchronous, patience) = preference(&headers);
     let beginning = Beginning { engine: &state.engine, vault: &state.vault, clock: &state.clock, tenant };
     let mut start = beginning.run(&kept, told(&headers, query.as_deref(), &text, &value))?;

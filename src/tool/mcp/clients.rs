@@ -293,7 +293,7 @@ fn listing(tool: rmcp::model::Tool) -> Listed {
     let hints = tool.annotations.unwrap_or_default();
     let harmless = hints.read_only_hint == Some(true) || hints.idempotent_hint == Some(true);
     let parameters = Value::Object((*tool.input_schema).clone());
-    let fits = parameters.get("type") == Some(&json!("object")) && jsonschema::validator_for(&parameters).is_ok();
+    let fits = parameters.get("type") == Some(&json!("object")) && crate::tool::schema::is_usable(&parameters);
     Listed {
         name: tool.name.into_owned(),
         description: tool.description.map(|text| text.chars().take(4_000).collect()).unwrap_or_default(),

@@ -4,12 +4,19 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{flow, set};
+use super::{flow, set, step};
+use crate::support::app::within;
 use crate::support::sink::Reply;
 use crate::support::world::{Node, World};
 
 on_both!(a_value_that_nests_too_deep_fails_its_step, deep_answers_fail_their_step, a_name_that_no_database_keeps_fails_its_step);
-on_one!(Sqlite: what_an_execution_keeps_is_bounded, a_large_answer_is_a_failure);
+on_one!(
+    Sqlite: what_an_execution_keeps_is_bounded,
+    a_large_answer_is_a_failure,
+    a_schema_without_end_ends_with_its_step,
+    a_script_that_never_looks_at_the_time_ends_with_its_step,
+    the_scripts_of_a_document_are_bounded_in_all,
+);
 
 fn nested(levels: usize, inner: Value) -> Value {
     (0..levels).fold(inner, |value, _| json!([value]))
@@ -68,4 +75,71 @@ async fn a_name_that_no_database_keeps_fails_its_step(world: Arc<World>) {
     body["inputs"] = json!({ "name": "a\u{0}b" });
     let end = node.dispatch(&body).await;
     assert_eq!(end.step("go")["success"], false, "{}", end.step("go"));
+}
+
+/// A schema whose definitions each refer to the next one twice: small to write, and without end to judge by.
+fn endless_schema() -> Value {
+    let mut defs: serde_json::Map<String, Value> = (0..60)
+        .map(|level| {
+            let next = json!({ "$ref": format!("#/$defs/a{}", level + 1) });
+            (format!("a{level}"), json!({ "allOf": [next, next] }))
+        })
+        .collect();
+    defs.insert("a60".into(), json!({ "type": "string" }));
+    json!({ "type": "object", "properties": { "x": { "$ref": "#/$defs/a0" } }, "$defs": defs })
+}
+
+async fn a_schema_without_end_ends_with_its_step(world: Arc<World>) {
+    let node = world.node();
+    let tool = json!({
+        "name": "echo", "description": "d", "toolType": "custom", "parametersSchema": endless_schema(), "config": { "code": "return 1" },
+    });
+    let body = flow(json!([step("s", "tool-call", json!({ "tool": tool, "parameters": { "x": "s" } }))]));
+    // One for each thread of the server.
+    let mut both = std::pin::pin!(async { tokio::join!(node.dispatch(&body), node.dispatch(&body)) });
+    let mut answers = 0;
+    let (one, two) = loop {
+        tokio::select! {
+            biased;
+            ended = &mut both => break ended,
+            _ = within(node.get("/livez").ok()) => answers += 1,
+        }
+    };
+    assert!(answers > 0, "the server answers meanwhile");
+    for end in [one, two] {
+        assert_eq!(end.step("s")["code"], "script_timeout", "{}", end.step("s"));
+    }
+    // What is asked of a model, and what it asks of a tool, is judged in the same way.
+    let prompt = json!({ "model": "local/echo", "userPrompt": "say {\"x\": \"s\"}", "responseFormat": { "type": "json_schema", "schema": endless_schema() } });
+    let tools = json!({ "runtimeTools": [tool] });
+    let calls = json!({ "model": "local/echo", "userPrompt": "call echo {\"x\": \"s\"}", "tools": tools });
+    let end = node.dispatch(&flow(json!([step("answer", "prompt", prompt), step("calls", "prompt", calls)]))).await;
+    for id in ["answer", "calls"] {
+        assert_eq!(end.step(id)["code"], "script_timeout", "{}", end.step(id));
+    }
+}
+
+async fn a_script_that_never_looks_at_the_time_ends_with_its_step(world: Arc<World>) {
+    let node = world.node();
+    let script = |code: &str| flow(json!([step("s", "transform-data", json!({ "script": code }))]));
+    let end = node.dispatch(&script("return Array.prototype.reverse.call({ length: 2 ** 53 - 1 })")).await;
+    assert_eq!(end.step("s")["code"], "script_timeout", "{}", end.step("s"));
+    let stranger = world.strangers_key().await;
+    let mut next = script("return 1 + 1");
+    next["streamResponse"] = json!(false);
+    let answer = within(node.bare(reqwest::Method::POST, "/v1/dispatch").bearer(&stranger).json(&next).ok()).await;
+    assert_eq!(answer["finalOutput"], 2, "{answer}");
+}
+
+async fn the_scripts_of_a_document_are_bounded_in_all(world: Arc<World>) {
+    let node = world.node();
+    let scripts = |count: usize| {
+        let script = |at: usize| {
+            step(&format!("s{at}"), "transform-data", json!({ "script": format!("return {at}; //{}", "x".repeat(200 * 1024)) }))
+        };
+        flow((0..count).map(script).collect())
+    };
+    assert_eq!(node.result(&scripts(5)).await["success"], true);
+    let refused = node.post("/v1/dispatch").json(&scripts(6)).refused(422, "validation_failed").await;
+    assert_eq!(refused.pointers(), ["/flow"], "{}", refused.text());
 }

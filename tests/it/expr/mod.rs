@@ -7,6 +7,8 @@ mod properties;
 #[cfg(feature = "js")]
 mod scripts;
 mod vectors;
+#[cfg(feature = "js")]
+mod workers;
 
 use dispatch::clock::{Clock, Timestamp};
 use dispatch::expr::script::{Limits, Sandbox};

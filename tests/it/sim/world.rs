@@ -201,7 +201,7 @@ impl World {
             assets: Assets::new(Arc::new(InMemory::new()), store.clone(), vault.clone(), self.clock.clone(), "http://localhost"),
             egress: egress(),
             sandbox: Sandbox::new(Limits::default(), self.clock.clone()),
-            printer: dispatch::html::Printer::new(None),
+            printer: dispatch::html::Printer::new(None, Duration::from_secs(30), self.clock.clone()),
             listeners: dispatch::engine::notice::Listeners::default(),
             vault,
             clock: self.clock.clone(),

@@ -54,6 +54,7 @@ impl TestApp {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::system();
         let mut config = Config::new(folder.path().to_owned());
+        config.own_program = Some(env!("CARGO_BIN_EXE_dispatch").into());
         config.limits = setup.limits;
         config.api_key = setup.preset.clone();
         config.dev = setup.dev;

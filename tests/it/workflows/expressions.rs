@@ -9,7 +9,13 @@ use super::{call, post, register, register_whole, run};
 use crate::support::sink::Reply;
 use crate::support::world::World;
 
-on_both!(conditions_in_three_languages, values_in_three_languages, scripts_have_limits, values_that_read_secrets_are_stored_nowhere);
+on_both!(
+    conditions_in_three_languages,
+    values_in_three_languages,
+    lua_loses_nothing_in_silence,
+    scripts_have_limits,
+    values_that_read_secrets_are_stored_nowhere,
+);
 
 async fn conditions_in_three_languages(world: Arc<World>) {
     let node = world.node();
@@ -76,6 +82,48 @@ async fn values_in_three_languages(world: Arc<World>) {
         "mac": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "json": "2x", "plain": { "expr": "not a block" },
     });
     assert_eq!(world.sink.seen("/values")[0].json(), wanted);
+}
+
+async fn lua_loses_nothing_in_silence(world: Arc<World>) {
+    let node = world.node();
+    let lua = |code: &str| json!({ "expr": code, "lang": "lua" });
+    let none =
+        "local out = {} for _, x in ipairs(trigger.body.list) do if x ~= json.null and x > 9 then out[#out + 1] = x end end return out";
+    let wanted = json!({
+        "gap": { "1": "a", "3": "c" }, "mixed": { "1": 1, "2": 2, "x": 3 }, "list": [1, null, 3], "length": 3, "whole": { "a": null, "b": 1 },
+        "nil": true, "none": [], "empty": {}, "decoded": [null, { "a": null }],
+    });
+    let body = json!({
+        "gap": lua("return {[1] = 'a', [3] = 'c'}"),
+        "mixed": lua("return {1, 2, x = 3}"),
+        "list": lua("return trigger.body.list"),
+        "length": lua("#trigger.body.list"),
+        "whole": lua("return trigger.body.whole"),
+        "nil": lua("trigger.body.whole.a == nil"),
+        "none": lua(none),
+        "empty": lua("return trigger.body.empty"),
+        "decoded": lua("json.decode(json.encode(json.decode('[null,{\"a\":null}]')))"),
+    });
+    register(&node, "whole", json!({ "a": post(&world, "/whole", &body, &[]) })).await;
+    let given = json!({ "list": [1, null, 3], "whole": { "a": null, "b": 1 }, "empty": {} });
+    let view = run(&node, "whole", &given).await.json();
+    assert_eq!(view["status"], "completed", "{view}");
+    assert_eq!(world.sink.seen("/whole")[0].json(), wanted);
+    for (number, (code, says)) in [
+        ("return base64.decode('/w==')", "not UTF-8"),
+        ("return {n = 0/0}", "number"),
+        ("local t = {} t.t = t return t", "contains itself"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("refused-{number}");
+        register(&node, &name, json!({ "a": post(&world, "/refused", &json!({ "v": lua(code) }), &[]) })).await;
+        let failed = run(&node, &name, &json!({})).await;
+        assert_eq!(failed.json()["code"], "script_failed", "{}", failed.text());
+        assert!(failed.text().contains(says), "{code}: {}", failed.text());
+    }
+    assert!(world.sink.seen("/refused").is_empty());
 }
 
 async fn scripts_have_limits(world: Arc<World>) {

@@ -19,6 +19,7 @@ use crate::model::wait::Approver;
 use crate::model::{Flow, Step};
 use crate::provider::{Effort, Reasoning, ResponseFormat, Sampling, ToolChoice};
 use crate::tool::mcp::{Server, ServerConfig};
+use crate::tool::schema::{self, Schema};
 use crate::tool::{Definition, Tool};
 
 /// The fields of a prompt step.
@@ -205,7 +206,7 @@ pub struct Prompt {
     pub system: Option<Template>,
     pub previous: Option<TemplateTree>,
     pub format: ResponseFormat,
-    pub schema: Option<jsonschema::Validator>,
+    pub schema: Option<Schema>,
     pub sampling: Sampling,
     pub reasoning: Option<Reasoning>,
     pub tools: Vec<Tool>,
@@ -423,7 +424,7 @@ fn turns(bounds: &LoopConfig, fields: &mut Fields) -> Turns {
     Turns { reflection, most: bounds.max_turns, cost: cost.map(|dollars| (dollars * 1e9).round() as u64) }
 }
 
-fn format(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option<jsonschema::Validator>) {
+fn format(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option<Schema>) {
     let word = match given {
         None | Some(Value::Null) => return (ResponseFormat::Text, None),
         Some(Value::String(word)) => word.to_lowercase(),
@@ -443,7 +444,7 @@ fn format(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option
     }
 }
 
-fn json_schema(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option<jsonschema::Validator>) {
+fn json_schema(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, Option<Schema>) {
     let given = given.cloned().unwrap_or_default();
     // OpenAI's spelling nests name and schema under `json_schema`.
     let inner = given.get("json_schema").or_else(|| given.get("jsonSchema")).cloned().unwrap_or(given);
@@ -451,10 +452,10 @@ fn json_schema(given: Option<&Value>, fields: &mut Fields) -> (ResponseFormat, O
         fields.problem("responseFormat/schema", "expected a JSON Schema");
         return (ResponseFormat::Json, None);
     };
-    let validator = crate::tool::schema::compile(&schema).map_err(|fault| fields.problem("responseFormat/schema", fault)).ok();
+    let judge = schema::compile(&schema).map_err(|fault| fields.problem("responseFormat/schema", fault)).ok();
     let name = inner.get("name").and_then(Value::as_str).unwrap_or("answer").to_owned();
     let strict = inner.get("strict").and_then(Value::as_bool).unwrap_or(false);
-    (ResponseFormat::JsonSchema { name, schema, strict }, validator)
+    (ResponseFormat::JsonSchema { name, schema, strict }, judge)
 }
 
 fn reasoning(given: Option<&Value>, fields: &mut Fields) -> Option<Reasoning> {

@@ -18,6 +18,7 @@ use crate::engine::step::mcp;
 use crate::engine::step::tool_run::{Invocation, ToolOutcome};
 use crate::engine::step::{StepBody, StepOutput};
 use crate::expr::bounds::Misfit;
+use crate::expr::script::accepted;
 use crate::model::Flow;
 use crate::model::event::Event;
 use crate::provider::{ChatRequest, Completion, Finish, Message, Part, Resolved, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
@@ -174,14 +175,14 @@ impl Prompt {
         }
         let mut completion = call::make(self, context, request.clone(), turn).await?;
         if completion.tool_calls.is_empty()
-            && let Some(fault) = self.mends(&completion)
+            && let Some(fault) = self.mends(context, &completion).await?
         {
             completion = Box::pin(self.repair(context, request, turn, completion, &fault)).await?;
         }
         name_calls(&mut completion.tool_calls, || context.calls());
         if completion.tool_calls.is_empty() {
             // The answer itself: it is committed with the step that it ends.
-            self.check(&completion)?;
+            self.check(context, &completion).await?;
             if let Some((place, ttl)) = &cached {
                 Box::pin(cache::keep(context, place, *ttl, &completion)).await;
             }
@@ -228,20 +229,24 @@ impl Prompt {
         made: &[String],
     ) -> StepResult<Vec<ToolOutcome>> {
         let iteration = if context.run.is_agent() { rounds.iteration() } else { turn };
-        let planned: Vec<(String, Result<Invocation<'_>, ToolOutcome>)> = calls
-            .iter()
-            .enumerate()
-            .map(|(number, call)| {
-                let key = format!("turn/{turn}/tool/{}", call.id);
-                let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
-                let refusal = call.cut.then(|| ToolOutcome::failed(CUT_CALL));
-                let invocation = match refusal.or_else(|| self.over_limit(call, rounds.calls(), made, earlier, number)) {
-                    Some(refusal) => Err(refusal),
-                    None => self.invocation(context, tools, call, iteration, &key).map_err(ToolOutcome::failed),
-                };
-                (key, invocation)
-            })
-            .collect();
+        let mut planned: Vec<(String, Result<Invocation<'_>, ToolOutcome>)> = Vec::with_capacity(calls.len());
+        for (number, call) in calls.iter().enumerate() {
+            let key = format!("turn/{turn}/tool/{}", call.id);
+            let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
+            let refusal = call.cut.then(|| ToolOutcome::failed(CUT_CALL));
+            let prepared = match refusal.or_else(|| self.over_limit(call, rounds.calls(), made, earlier, number)) {
+                Some(refusal) => Err(refusal),
+                None => self.invocation(context, tools, call, iteration, &key).map_err(ToolOutcome::failed),
+            };
+            let invocation = match prepared {
+                Ok((invocation, judged)) => match invocation.tool.check(&judged, &context.sandbox()).await? {
+                    Some(fault) => Err(ToolOutcome::failed(fault)),
+                    None => Ok(invocation),
+                },
+                Err(refusal) => Err(refusal),
+            };
+            planned.push((key, invocation));
+        }
         let runs = planned.iter().zip(calls).map(|((key, invocation), call)| async move {
             match invocation {
                 Ok(invocation) => invocation.run(context, key).await,
@@ -293,7 +298,7 @@ impl Prompt {
             .then(|| ToolOutcome::failed(format!("the limit of {most} calls of `{}` is reached; this call was not made", call.name)))
     }
 
-    /// The call with its arguments checked, completed and, where they depend on variables, kept.
+    /// The call with its arguments completed and, where they depend on variables, kept; and what its tool's schema judges.
     fn invocation<'t>(
         &'t self,
         context: &StepContext<'_>,
@@ -301,7 +306,7 @@ impl Prompt {
         call: &ToolCall,
         turn: u32,
         key: &str,
-    ) -> Result<Invocation<'t>, String> {
+    ) -> Result<(Invocation<'t>, Value), String> {
         let tool = tools.iter().find(|tool| tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()) == call.name);
         let tool = *tool.ok_or_else(|| format!("there is no tool `{}`", call.name))?;
         let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
@@ -327,14 +332,13 @@ impl Prompt {
         if known.is_none() && !tool.definition.hidden_parameter_names.is_empty() {
             context.record_done(&kept, &arguments);
         }
-        tool.check(&Value::Object(judged.clone()))?;
         let approval = self.approval.covers(tool, Some(&judged)).then_some(self.approval.asking);
         let reason = reason.filter(|_| approval.is_some());
         let child = match (&tool.body, &self.spawn) {
             (Body::Own(OwnTool::Spawn), Some(spawn)) => Some(Cow::Owned(spawn.agent(&arguments))),
             _ => self.child(tool).map(Cow::Borrowed),
         };
-        Ok(Invocation { id: call.id.clone(), tool, arguments, reason, turn, approval, child })
+        Ok((Invocation { id: call.id.clone(), tool, arguments, reason, turn, approval, child }, Value::Object(judged)))
     }
 
     /// What a tool runs; a page's tool of the same name runs nothing.
@@ -343,7 +347,7 @@ impl Prompt {
     }
 
     /// Whether an answer is what the prompt asked for.
-    fn check(&self, completion: &Completion) -> StepResult<()> {
+    async fn check(&self, context: &StepContext<'_>, completion: &Completion) -> StepResult<()> {
         let wants_json = !matches!(self.format, ResponseFormat::Text);
         match completion.finish {
             Finish::Refusal => {
@@ -358,37 +362,40 @@ impl Prompt {
         if !wants_json {
             return Ok(());
         }
-        match self.judge_json(&completion.text) {
-            Err(_) if completion.finish == Finish::Length => Err(StepFailure::new(
+        match self.judge_json(context, &completion.text).await? {
+            Some(_) if completion.finish == Finish::Length => Err(StepFailure::new(
                 "invalid_json",
                 "the token limit cut the model's answer before its JSON was complete; raise `maxTokens`",
             )
             .into()),
-            judged => judged.map(|_| ()).map_err(Interrupt::from),
+            Some(fault) => Err(fault.into()),
+            None => Ok(()),
         }
     }
 
-    /// The JSON of an answer, if it is what was asked for.
-    fn judge_json(&self, text: &str) -> Result<Value, StepFailure> {
-        let value = parse_json(text).map_err(|error| {
-            StepFailure::transient("invalid_json", format!("the model's answer is not the JSON that was asked for: {error}"))
-        })?;
-        match self.schema.as_ref().and_then(|schema| schema.iter_errors(&value).next()) {
-            None => Ok(value),
-            Some(error) => {
-                let message = format!("the model's answer does not fit the schema at `{}`: {error}", error.instance_path());
-                Err(StepFailure::transient("schema_mismatch", message))
+    /// Why the text of an answer is not the JSON that was asked for, if it is not.
+    async fn judge_json(&self, context: &StepContext<'_>, text: &str) -> StepResult<Option<StepFailure>> {
+        let value = match parse_json(text) {
+            Ok(value) => value,
+            Err(error) => {
+                let message = format!("the model's answer is not the JSON that was asked for: {error}");
+                return Ok(Some(StepFailure::transient("invalid_json", message)));
             }
-        }
+        };
+        let Some(schema) = &self.schema else { return Ok(None) };
+        let faults = schema.judge(&value, &context.sandbox()).await?;
+        Ok(faults.first().map(|(pointer, message)| {
+            StepFailure::transient("schema_mismatch", format!("the model's answer does not fit the schema at `{pointer}`: {message}"))
+        }))
     }
 
-    /// Whether one more call may mend an answer: it is JSON that is broken, and neither cut nor withheld.
-    fn mends(&self, completion: &Completion) -> Option<StepFailure> {
+    /// Whether one more call may mend an answer, and what is wrong with it: it is JSON that is broken, and neither cut nor withheld.
+    async fn mends(&self, context: &StepContext<'_>, completion: &Completion) -> StepResult<Option<StepFailure>> {
         let is_whole = matches!(completion.finish, Finish::EndTurn | Finish::Unknown) && !completion.text.trim().is_empty();
         if matches!(self.format, ResponseFormat::Text) || !is_whole {
-            return None;
+            return Ok(None);
         }
-        self.judge_json(&completion.text).err()
+        self.judge_json(context, &completion.text).await
     }
 
     fn output(&self, completion: &Completion, rounds: Rounds<'_, '_>, asked: u32, calls: usize) -> StepResult<StepOutput> {
@@ -535,7 +542,8 @@ fn client_tools(context: &StepContext<'_>) -> StepResult<Vec<Tool>> {
     for definition in definitions {
         let definition: Definition =
             serde_json::from_value(definition.clone()).map_err(|error| StepFailure::new("invalid_client_tool", error.to_string()))?;
-        let tool = Tool::compile(Definition { tool_type: "local".into(), ..definition });
+        // Whoever took the request has read their schemas.
+        let tool = accepted(|| Tool::compile(Definition { tool_type: "local".into(), ..definition }));
         tools.push(tool.map_err(|problems| StepFailure::from(crate::error::Error::from(problems)))?);
     }
     Ok(tools)

@@ -190,7 +190,7 @@ impl Call {
     async fn render(&self, context: &StepContext<'_>, place: &Place<'_>, number: u32) -> StepResult<HttpCall> {
         let scope = context.scope_with_secrets();
         let scope = scope.within(place.own);
-        let blocks = self.http.blocks(&scope, &context.parts().sandbox).await?;
+        let blocks = self.http.blocks(&scope, &context.sandbox()).await?;
         let run = run_id(context);
         let key = format!("{run}/{}", place.key);
         let mut call = self.http.render_around(&scope, &key, self.timeout, &blocks)?;
@@ -257,7 +257,7 @@ impl Call {
 
     async fn keeps_to_schema(&self, context: &StepContext<'_>, body: &Value) -> StepResult<()> {
         let Some(schema) = &self.schema else { return Ok(()) };
-        let faults = Engine(context.run.engine.clone()).judge(schema, body).await?;
+        let faults = Engine(context.run.engine.clone()).judge(context.run.tenant, schema, body).await?;
         let Some((pointer, message)) = faults.first() else { return Ok(()) };
         Err(StepFailure::new("response_schema", format!("the reply does not keep to its schema: {pointer}: {message}")).into())
     }

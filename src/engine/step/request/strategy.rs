@@ -403,9 +403,9 @@ async fn elements(context: &StepContext<'_>, over: &TemplateTree) -> StepResult<
     if let Some(items) = context.recall_as(&key) {
         return Ok(items);
     }
-    let items = match over.fill(&context.scope(), &context.parts().sandbox).await?.value {
+    let items = match over.fill(&context.scope(), &context.sandbox()).await?.value {
         Value::Array(items) => items,
-        // Lua does not tell an empty list from an empty object.
+        // There is nothing in it either.
         Value::Object(map) if map.is_empty() => Vec::new(),
         _ => return Err(StepFailure::new("over_not_a_list", "`strategy.over` came to something else than a list").into()),
     };
@@ -560,7 +560,7 @@ async fn race(sharing: &Sharing<'_>, requests: &Requests, cancel_losers: bool, v
 async fn reduce(sharing: &Sharing<'_>, items: Vec<Value>, initial: &TemplateTree, next: &Block, call: Option<&Call>) -> StepResult<Value> {
     let context = sharing.context;
     let scope = context.scope();
-    let mut acc = initial.fill(&scope, &context.parts().sandbox).await?.value;
+    let mut acc = initial.fill(&scope, &context.sandbox()).await?.value;
     for (index, item) in items.into_iter().enumerate() {
         let key = context.key(&format!("reduce/{index}"));
         if let Some(Outcome::Done(known)) = context.recall(&key) {
@@ -578,7 +578,7 @@ async fn reduce(sharing: &Sharing<'_>, items: Vec<Value>, initial: &TemplateTree
             };
             seen.insert("result".into(), result.get("response").cloned().unwrap_or_default());
         }
-        acc = next.eval(&scope.within(&seen), &context.parts().sandbox).await?;
+        acc = next.eval(&scope.within(&seen), &context.sandbox()).await?;
         if let Some(misfit) = crate::expr::bounds::Misfit::of(&acc) {
             return Err(StepFailure::from(misfit).into());
         }

@@ -1,8 +1,9 @@
-//! Scripts that only a killed process is sure to stop: Lua and JSONPath.
+//! Scripts, JSONPath and JSON Schemas: what only killing is sure to stop.
 //!
-//! Their engines do long work in one native call, which no counting and no hook ends. So they run in processes of this very program
-//! (`dispatch script-worker`), which know nothing but what a line on their input says, have an empty environment, and are killed when a script takes
-//! too long. Between two scripts a process forgets everything; a few wait for the next one.
+//! None of them can be bounded by counting: natives of QuickJS never look at the time, a pattern of Lua may search for ever, a `..` of JSONPath doubles
+//! its work with each repetition, a schema may refer to the same definitions without end. So they run in processes of this very program
+//! (`dispatch script-worker`), which know nothing but what they are asked, have an empty environment and bounded memory, and are killed when a request takes
+//! too long. Between two requests a process forgets everything; a few wait for the next one.
 //!
 //! Must not know: what a script is for.
 
@@ -11,53 +12,69 @@ mod lua;
 mod serve;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout};
-use tokio::sync::Semaphore;
 
 pub use serve::serve;
 
+use super::reading::{self, Foreign};
+use super::schema::{self, Faults};
 use super::{Limits, ScriptError};
 use crate::clock::Clock;
 use crate::expr::ParseError;
-use crate::process::Process;
+use crate::fair::Party;
+use crate::process::{Pool, PoolOptions, Unanswered};
 
 /// The command that makes a worker of this program.
 pub const COMMAND: &str = "script-worker";
-/// Scripts after which a process makes room for a fresh one.
+/// Requests after which a process makes room for a fresh one.
 const USES: u32 = 500;
+/// A script that looks at the time stops itself; waiting a little longer leaves its process alive.
+#[cfg(feature = "js")]
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// What an answer may have besides a result, in bytes: lines of a console, messages.
+const BESIDES: usize = 1 << 20;
 
-/// What a worker can run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a worker can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lang {
+    JavaScript,
     Lua,
     JsonPath,
-    /// A JSON Schema, over the one name `value`; it gives the faults, as pairs of a pointer and a message.
+    /// A JSON Schema.
     Schema,
 }
 
-/// Checks a script without running it.
+/// Checks a text without running it.
 pub fn check(lang: Lang, source: &str) -> Result<(), ParseError> {
+    // The parser takes twice as long with each filter inside a filter, and goes as deep as the brackets do.
+    if lang == Lang::JsonPath && (source.len() > LONGEST_PATH || deepest(source) > DEEPEST_PATH) {
+        return Err(ParseError::new(format!("a JSONPath has {LONGEST_PATH} bytes at most, and brackets {DEEPEST_PATH} deep")));
+    }
+    reading::check(lang, source, false, || read(lang, source))
+}
+
+/// Reads a text without running it, for as long as that takes.
+fn read(lang: Lang, source: &str) -> Result<(), ParseError> {
     match lang {
+        #[cfg(feature = "js")]
+        Lang::JavaScript => super::engine::validate(source),
         #[cfg(feature = "lua")]
         Lang::Lua => lua::check(source),
-        #[cfg(not(feature = "lua"))]
-        Lang::Lua => Err(ParseError::new(ScriptError::Unavailable.to_string())),
-        // Whoever has one compiles it, within bounds.
-        Lang::Schema => Ok(()),
-        // The parser takes twice as long with each filter inside a filter, and goes as deep as the brackets do.
-        Lang::JsonPath if source.len() > LONGEST_PATH || deepest(source) > DEEPEST_PATH => {
-            Err(ParseError::new(format!("a JSONPath has {LONGEST_PATH} bytes at most, and brackets {DEEPEST_PATH} deep")))
-        }
         Lang::JsonPath => serde_json_path::JsonPath::parse(source)
             .map(drop)
             .map_err(|fault| ParseError::new(format!("`{source}` is no JSONPath (RFC 9535): {fault}"))),
+        Lang::Schema => {
+            let schema: Value = serde_json::from_str(source).map_err(|error| ParseError::new(error.to_string()))?;
+            schema::compile(&schema).map(drop).map_err(ParseError::new)
+        }
+        #[cfg(not(all(feature = "js", feature = "lua")))]
+        _ => Err(ParseError::new(ScriptError::Unavailable.to_string())),
     }
 }
 
@@ -79,115 +96,79 @@ fn deepest(source: &str) -> usize {
     deepest
 }
 
-/// One line to a worker.
-#[derive(Serialize, Deserialize)]
-struct Job {
-    lang: Lang,
-    code: String,
-    /// What the script sees.
-    context: Map<String, Value>,
-    /// Bytes.
-    memory: usize,
-    output: usize,
-}
-
-/// One line back.
+/// What a worker is asked. It answers with a `Result` of what is wanted.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Answer {
-    Done(Value),
-    Thrown { message: String, line: Option<usize> },
-    Memory,
-    Output(String),
+enum Job {
+    /// Gives what the script made.
+    #[cfg(feature = "js")]
+    Script(super::engine::Job),
+    /// Lua or JSONPath; gives a value.
+    Evaluate {
+        lang: Lang,
+        code: String,
+        /// What the script sees.
+        context: Map<String, Value>,
+        /// Bytes.
+        memory: usize,
+        output: usize,
+    },
+    /// Gives the [`Faults`] of a value.
+    Judge { schema: Box<RawValue>, value: Box<RawValue> },
+    /// Gives, for each text, what is wrong with it.
+    Read(Vec<Foreign>),
 }
 
-struct Worker {
-    /// Killed when it is dropped.
-    _child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    uses: u32,
-}
-
-/// The processes. Cheap to clone.
+/// The workers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Workers(Arc<Inner>);
-
-struct Inner {
-    program: PathBuf,
+pub struct Workers {
+    pool: Pool,
     limits: Limits,
-    clock: Clock,
-    idle: Mutex<Vec<Worker>>,
-    turns: Semaphore,
-}
-
-impl std::fmt::Debug for Inner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Workers({})", self.program.display())
-    }
 }
 
 impl Workers {
     /// Workers that are processes of `program`.
     pub fn new(program: PathBuf, limits: Limits, clock: Clock) -> Self {
-        let turns = Semaphore::new(limits.concurrent.max(1));
-        Self(Arc::new(Inner { program, limits, clock, idle: Mutex::default(), turns }))
+        let options = PoolOptions { program, command: COMMAND, turns: limits.concurrent, uses: USES };
+        Self { pool: Pool::new(options, clock), limits }
     }
 
-    /// Runs a script over `context` and gives its value.
-    pub async fn run(&self, lang: Lang, code: &str, context: Map<String, Value>) -> Result<Value, ScriptError> {
-        let Limits { time, memory, output, .. } = self.0.limits;
-        let job = Job { lang, code: code.to_owned(), context, memory, output };
-        let _turn = self.0.turns.acquire().await.map_err(|_| ScriptError::Engine)?;
-        let idle = self.0.idle.lock().pop();
-        // One that waited may have died meanwhile; a fresh one has not.
-        let mut answer = match idle {
-            Some(worker) => self.ask(worker, &job, time).await?,
-            None => None,
-        };
-        if answer.is_none() {
-            answer = self.ask(self.spawn()?, &job, time).await?;
+    /// Runs JavaScript.
+    #[cfg(feature = "js")]
+    pub(super) async fn script(&self, party: Party, job: super::engine::Job) -> Result<super::engine::Made, ScriptError> {
+        self.ask(party, Job::Script(job), self.limits.time + PATIENCE).await
+    }
+
+    /// Runs Lua or JSONPath over `context` and gives its value.
+    pub(super) async fn evaluate(&self, party: Party, lang: Lang, code: &str, context: Map<String, Value>) -> Result<Value, ScriptError> {
+        let Limits { time, memory, output, .. } = self.limits;
+        self.ask(party, Job::Evaluate { lang, code: code.to_owned(), context, memory, output }, time).await
+    }
+
+    /// What is wrong with a value by a schema.
+    pub(super) async fn judge(&self, party: Party, schema: &Value, value: &Value) -> Result<Faults, ScriptError> {
+        let (Ok(schema), Ok(value)) = (to_raw_value(schema), to_raw_value(value)) else { return Err(ScriptError::Engine) };
+        self.ask(party, Job::Judge { schema, value }, self.limits.time).await
+    }
+
+    /// What is wrong with each text.
+    pub(super) async fn read(&self, party: Party, texts: &[Foreign]) -> Result<Vec<Option<ParseError>>, ScriptError> {
+        let faults: Vec<Option<ParseError>> = self.ask(party, Job::Read(texts.to_vec()), self.limits.time).await?;
+        if faults.len() == texts.len() { Ok(faults) } else { Err(ScriptError::Engine) }
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, party: Party, job: Job, time: Duration) -> Result<T, ScriptError> {
+        let request = serde_json::to_vec(&job).map_err(|_| ScriptError::Engine)?;
+        drop(job);
+        // A result stands in its answer as a text, in which marks and breaks take two bytes.
+        let most = self.limits.output.saturating_mul(2).saturating_add(BESIDES);
+        match self.pool.ask(party, &request, time, most).await {
+            Ok(answer) => serde_json::from_slice::<Result<T, ScriptError>>(&answer).map_err(|_| ScriptError::Engine)?,
+            Err(Unanswered::Late) => Err(ScriptError::Timeout(self.limits.time)),
+            // It took its process with it: there is no more memory than that for a script.
+            Err(Unanswered::Gone) => Err(ScriptError::Memory(self.limits.memory)),
+            Err(Unanswered::Crowded) => Err(ScriptError::Crowded),
+            Err(Unanswered::Unstartable) => Err(ScriptError::Engine),
         }
-        // It took its process with it: there is no more memory than that for a script.
-        match answer.unwrap_or(Answer::Memory) {
-            Answer::Done(value) => Ok(value),
-            Answer::Thrown { message, line } => Err(ScriptError::Thrown { message, line }),
-            Answer::Memory => Err(ScriptError::Memory(memory)),
-            Answer::Output(why) => Err(ScriptError::Output(why)),
-        }
-    }
-
-    /// Asks a worker; `None`: it went away. It waits for the next script afterwards.
-    async fn ask(&self, mut worker: Worker, job: &Job, time: std::time::Duration) -> Result<Option<Answer>, ScriptError> {
-        let answer = tokio::select! {
-            answer = worker.ask(job) => answer,
-            // Dropping the worker kills it.
-            () = self.0.clock.sleep(time) => return Err(ScriptError::Timeout(time)),
-        };
-        worker.uses += 1;
-        if answer.is_some() && worker.uses < USES {
-            self.0.idle.lock().push(worker);
-        }
-        Ok(answer)
-    }
-
-    fn spawn(&self) -> Result<Worker, ScriptError> {
-        let Process { child, input, output } = Process::start(&self.0.program, COMMAND).map_err(|_| ScriptError::Engine)?;
-        Ok(Worker { _child: child, input, output: BufReader::new(output), uses: 0 })
-    }
-}
-
-impl Worker {
-    /// `None`: the process is gone.
-    async fn ask(&mut self, job: &Job) -> Option<Answer> {
-        let mut line = serde_json::to_vec(job).ok()?;
-        line.push(b'\n');
-        self.input.write_all(&line).await.ok()?;
-        self.input.flush().await.ok()?;
-        let mut answer = Vec::new();
-        // The worker keeps to its limit; nobody relies on that.
-        let most = job.output as u64 + 64 * 1024;
-        (&mut self.output).take(most).read_until(b'\n', &mut answer).await.ok()?;
-        serde_json::from_slice(&answer).ok()
     }
 }

@@ -1,66 +1,68 @@
-//! The worker's side: one line in, one line out, until its input ends.
+//! The worker's side.
 
-use std::io::{BufRead, Write};
+use serde::Serialize;
+use serde_json::Value;
 
-use serde_json::{Value, json};
+use super::{Job, Lang, ScriptError, read};
+use crate::clock::Clock;
+use crate::expr::ParseError;
+use crate::expr::script::schema::{self, Faults};
+use crate::process;
 
-use super::{Answer, Job, Lang};
-
-/// Faults that are told of one value.
-const FAULTS: usize = 20;
-/// Memory of one worker, in bytes.
+/// Memory of one worker, in bytes: beyond a script's own limit there is what is read and written. Where there is no such limit the script's own must do.
 const MEMORY: u64 = 512 << 20;
 
 /// Answers what comes on the standard input. Blocks.
 pub fn serve() -> std::io::Result<()> {
-    // Beyond the script's own limit there is what is read and written. Where there is no such limit the script's own must do.
-    crate::process::bound(MEMORY);
-    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
-    for line in input.lines() {
-        let Ok(job) = serde_json::from_str::<Job>(&line?) else { return Ok(()) };
-        let answer = fitting(answer(&job), job.output);
-        serde_json::to_writer(&mut output, &answer)?;
-        output.write_all(b"\n")?;
-        output.flush()?;
-    }
-    Ok(())
+    let clock = Clock::system();
+    process::serve(MEMORY, |request| answer(request, &clock))
 }
 
-fn answer(job: &Job) -> Answer {
-    match job.lang {
-        #[cfg(feature = "lua")]
-        Lang::Lua => super::lua::run(&job.code, &job.context, job.memory),
-        #[cfg(not(feature = "lua"))]
-        Lang::Lua => Answer::Thrown { message: "Lua is not part of this build".into(), line: None },
-        Lang::Schema => {
-            match serde_json::from_str(&job.code).map(|schema| jsonschema::validator_for(&schema).map_err(|error| error.to_string())) {
-                Ok(Ok(schema)) => {
-                    let value = job.context.get("value").unwrap_or(&Value::Null);
-                    let faults =
-                        schema.iter_errors(value).take(FAULTS).map(|fault| json!([fault.instance_path().to_string(), fault.to_string()]));
-                    Answer::Done(faults.collect())
-                }
-                Ok(Err(message)) => Answer::Thrown { message, line: None },
-                Err(error) => Answer::Thrown { message: error.to_string(), line: None },
-            }
+#[cfg_attr(not(feature = "js"), allow(unused_variables))]
+fn answer(request: &[u8], clock: &Clock) -> Vec<u8> {
+    match serde_json::from_slice(request) {
+        #[cfg(feature = "js")]
+        Ok(Job::Script(job)) => written(&job.run(clock)),
+        Ok(Job::Evaluate { lang, code, context, memory, output }) => {
+            let value = match lang {
+                #[cfg(feature = "lua")]
+                Lang::Lua => super::lua::run(&code, &context, memory),
+                Lang::JsonPath => path(&code, Value::Object(context)),
+                _ => Err(ScriptError::Unavailable),
+            };
+            written(&value.and_then(|value| fitting(value, output)))
         }
-        Lang::JsonPath => match serde_json_path::JsonPath::parse(&job.code) {
-            Err(fault) => Answer::Thrown { message: fault.to_string(), line: None },
-            Ok(path) => {
-                let context = Value::Object(job.context.clone());
-                let mut found = path.query(&context).all().into_iter().cloned();
-                Answer::Done(if is_definite(&job.code) { found.next().unwrap_or_default() } else { found.collect() })
-            }
-        },
+        Ok(Job::Judge { schema, value }) => written(&judge(schema.get(), value.get())),
+        Ok(Job::Read(texts)) => {
+            let faults: Vec<Option<ParseError>> = texts.iter().map(|foreign| read(foreign.lang, &foreign.text).err()).collect();
+            written(&Ok(faults))
+        }
+        Err(_) => written::<Value>(&Err(ScriptError::Engine)),
     }
 }
 
-fn fitting(answer: Answer, most: usize) -> Answer {
-    let Answer::Done(value) = &answer else { return answer };
-    match serde_json::to_string(value) {
-        Ok(text) if text.len() <= most => answer,
-        Ok(_) => Answer::Output(format!("takes more than {most} bytes")),
-        Err(error) => Answer::Output(error.to_string()),
+fn written<T: Serialize>(answer: &Result<T, ScriptError>) -> Vec<u8> {
+    serde_json::to_vec(answer).unwrap_or_default()
+}
+
+fn judge(schema: &str, value: &str) -> Result<Faults, ScriptError> {
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).map_err(|error| error.to_string());
+    let judged = parsed(schema).and_then(|schema| Ok((schema::compile(&schema)?, parsed(value)?)));
+    let (validator, value) = judged.map_err(|message| ScriptError::Thrown { message, line: None })?;
+    Ok(schema::faults(&validator, &value))
+}
+
+fn path(code: &str, context: Value) -> Result<Value, ScriptError> {
+    let path = serde_json_path::JsonPath::parse(code).map_err(|fault| ScriptError::Thrown { message: fault.to_string(), line: None })?;
+    let mut found = path.query(&context).all().into_iter().cloned();
+    Ok(if is_definite(code) { found.next().unwrap_or_default() } else { found.collect() })
+}
+
+fn fitting(value: Value, most: usize) -> Result<Value, ScriptError> {
+    match serde_json::to_string(&value) {
+        Ok(text) if text.len() <= most => Ok(value),
+        Ok(_) => Err(ScriptError::Output(format!("takes more than {most} bytes"))),
+        Err(error) => Err(ScriptError::Output(error.to_string())),
     }
 }
 

@@ -16,6 +16,9 @@ pub(super) struct Answer<'a> {
     pub tools: &'a [String],
 }
 
+/// Whether a value fits a schema, and why that could not be found out.
+pub(super) type Fit = (bool, Option<String>);
+
 /// Characters of an answer that a judge reads.
 const LONGEST: usize = 20_000;
 
@@ -57,8 +60,17 @@ impl Grader {
         }
     }
 
-    /// The word on an answer. `None`: a model must be asked, by [`Grader::question`].
-    pub(super) fn judge(&self, answer: &Answer<'_>) -> Option<Grade> {
+    /// The schema that has the word, and what it judges; only of graders by schema and by pattern.
+    pub(super) fn schema(&self, output: &Value) -> Option<(Value, Value)> {
+        match self {
+            Self::Regex { pattern } => Some((json!({ "pattern": pattern }), Value::String(text_of(output)))),
+            Self::JsonSchema { schema } => Some((schema.clone(), parsed(output))),
+            _ => None,
+        }
+    }
+
+    /// The word on an answer; `fits` is that of [`Grader::schema`]. `None`: a model must be asked, by [`Grader::question`].
+    pub(super) fn judge(&self, answer: &Answer<'_>, fits: Option<Fit>) -> Option<Grade> {
         let text = text_of(answer.output);
         let expected = |own: &Option<Value>| own.clone().unwrap_or_else(|| answer.case.expected.clone());
         let (pass, reason) = match self {
@@ -74,8 +86,7 @@ impl Grader {
                 let there = !wanted.is_empty() && folded(&text, *ignore_case).contains(&folded(&wanted, *ignore_case));
                 (there, (!there).then(|| format!("`{wanted}` is not in it")))
             }
-            Self::Regex { pattern } => (fits(&json!({ "pattern": pattern }), &Value::String(text)), None),
-            Self::JsonSchema { schema } => (fits(schema, &parsed(answer.output)), None),
+            Self::Regex { .. } | Self::JsonSchema { .. } => fits.unwrap_or_default(),
             Self::JsonPath { path, equals } => {
                 let whole = parsed(answer.output);
                 let found =
@@ -160,10 +171,6 @@ fn folded(text: &str, ignore_case: bool) -> String {
     if ignore_case { text.to_lowercase() } else { text.to_owned() }
 }
 
-fn fits(schema: &Value, value: &Value) -> bool {
-    crate::tool::schema::compile(schema).is_ok_and(|validator| validator.is_valid(value))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,7 +180,8 @@ mod tests {
         let case = Case { expected, ..Case::default() };
         let ended = Ended { success: true, error: None, took_ms: 10, cost: 0.5, tokens: 1, prompts: 1 };
         let tools = ["search".to_owned(), "search".to_owned()];
-        grader.judge(&Answer { case: &case, output: &output, ended: &ended, tools: &tools }).unwrap().pass
+        let fits = grader.schema(&output).map(|(schema, value)| (jsonschema::is_valid(&schema, &value), None));
+        grader.judge(&Answer { case: &case, output: &output, ended: &ended, tools: &tools }, fits).unwrap().pass
     }
 
     #[test]

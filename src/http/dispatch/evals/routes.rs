@@ -305,8 +305,15 @@ async fn checked(state: &AppState, tenant: TenantId, input: Input) -> Result<Eva
             problems.add(format!("/variants/{index}/name"), "expected a name of its own");
         }
     }
-    for (index, grader) in input.graders.iter().enumerate() {
-        grader.check(&format!("/graders/{index}"), &mut problems);
+    let graders = &input.graders;
+    let faults = state.engine.read(tenant, || {
+        let mut faults = Problems::default();
+        graders.iter().enumerate().for_each(|(index, grader)| grader.check(&format!("/graders/{index}"), &mut faults));
+        faults
+    });
+    let faults = faults.await.map_err(|error| error.under("/graders"))?;
+    problems.0.extend(faults.0);
+    for (index, grader) in graders.iter().enumerate() {
         if let Grader::Ai { model, .. } = grader
             && let Err(error) = state.engine.parts().models.resolve(model)
         {

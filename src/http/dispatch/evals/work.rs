@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::grade::Answer;
+use super::grade::{Answer, Fit};
 use super::{Case, Eval, Target, Variant};
 use crate::error::{Kind, Result};
 use crate::http::AppState;
@@ -102,7 +102,11 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
             if grade.is_some() {
                 continue;
             }
-            *grade = grader.judge(&answer);
+            let fits = match grader.schema(&output) {
+                Some((schema, value)) => Some(fits(state, tenant, &schema, &value).await?),
+                None => None,
+            };
+            *grade = grader.judge(&answer, fits);
             if grade.is_some() {
                 continue;
             }
@@ -125,6 +129,15 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
         }
     }
     Ok(done)
+}
+
+/// Whether a value fits a schema. One that could not be found out for want of a turn is asked again later.
+async fn fits(state: &AppState, tenant: TenantId, schema: &Value, value: &Value) -> Result<Fit> {
+    match state.engine.judge(tenant, schema, value).await {
+        Ok(faults) => Ok((faults.is_empty(), None)),
+        Err(error) if error.kind().retryable() => Err(error),
+        Err(error) => Ok((false, Some(error.message().to_owned()))),
+    }
 }
 
 /// Takes what the judges of one answer have said. Whether all have.

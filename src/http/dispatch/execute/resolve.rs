@@ -134,7 +134,10 @@ impl Lookup<'_> {
         let options: OptionsDocument = read(request.options.take("/options", &mut problems), "/options", &mut problems).unwrap_or_default();
         let record: Option<RecordDocument> = read(request.record.take("/record", &mut problems), "/record", &mut problems);
         let messages = messages(request.messages, &mut problems);
-        let client_tools = client_tools(request.client_tools.take("/clientTools", &mut problems).unwrap_or_default(), &mut problems);
+        let given_tools = request.client_tools.take("/clientTools", &mut problems).unwrap_or_default();
+        let tools_read = self.engine.read(self.tenant, || client_tools(&given_tools)).await;
+        let (client_tools, faults) = tools_read.map_err(|error| error.under("/clientTools"))?;
+        problems.0.extend(faults.0);
         let secrets = request.secrets.take("/secrets", &mut problems).unwrap_or_default();
         if secrets.len() > MAX_SECRETS {
             problems.add("/secrets", format!("a request may carry {MAX_SECRETS} secrets"));
@@ -542,9 +545,11 @@ fn sends_messages(flow: &Flow) -> bool {
     flow.steps.iter().any(|step| step.config.get("previousMessages").and_then(Value::as_str).is_some_and(names_messages))
 }
 
-fn client_tools(tools: Vec<Value>, problems: &mut Problems) -> Vec<Value> {
+/// The tools under their names, and what is wrong with them.
+fn client_tools(tools: &[Value]) -> (Vec<Value>, Problems) {
+    let mut problems = Problems::default();
     let mut named = Vec::with_capacity(tools.len());
-    for (index, mut tool) in tools.into_iter().enumerate() {
+    for (index, mut tool) in tools.iter().cloned().enumerate() {
         let at = format!("/clientTools/{index}");
         match tool.get("origin").and_then(Value::as_str) {
             None | Some("sdk") => {}
@@ -571,7 +576,7 @@ fn client_tools(tools: Vec<Value>, problems: &mut Problems) -> Vec<Value> {
         }
         named.push(tool);
     }
-    named
+    (named, problems)
 }
 
 fn run_options(options: &OptionsDocument, problems: &mut Problems) -> RunOptions {

@@ -40,6 +40,8 @@ use crate::model::{Caller, RunState};
 const ASKS_FOR_INPUT: &str = "2026-07-28";
 /// The events that are progress.
 const PROGRESS: [&str; 3] = ["step_complete", "tool_complete", "turn_complete"];
+/// Faults of arguments that are told at once.
+const MOST_FAULTS: usize = 5;
 /// The key of the one thing that a call asks for.
 const APPROVAL: &str = "approval";
 
@@ -137,9 +139,20 @@ impl Server {
         let missing = || Error::missing("tool; a flow or agent is one when it is published and the key may execute it");
         let offer = offers.iter().find(|offer| offer.name == request.name).ok_or_else(missing)?;
         let arguments = request.arguments.clone().unwrap_or_default();
-        check(&offer.schema, &arguments)?;
+        self.check(caller, &offer.schema, &arguments).await?;
         let start = Lookup::of(state, caller.tenant).resolve(offer.request(arguments)).await?.start(caller.tenant, None);
         Ok(state.workers.start_run(start).await?.0)
+    }
+
+    /// Whether arguments are what the tool says it takes.
+    async fn check(&self, caller: &Caller, schema: &Map<String, Value>, arguments: &Map<String, Value>) -> Result<()> {
+        let (schema, arguments) = (Value::Object(schema.clone()), Value::Object(arguments.clone()));
+        let faults = self.state.engine.judge(caller.tenant, &schema, &arguments).await.map_err(|error| error.under("/inputSchema"))?;
+        let mut problems = crate::error::Problems::default();
+        for (pointer, message) in faults.into_iter().take(MOST_FAULTS) {
+            problems.add(format!("/arguments{pointer}"), message);
+        }
+        problems.into_result()
     }
 
     /// Goes on with a call that waited for an approval; the number after which there is news.
@@ -231,18 +244,6 @@ fn decision(response: Option<&Value>) -> Result<Decision> {
         Some("decline" | "cancel") => Ok(Decision::Denied),
         _ => Err(missing()),
     }
-}
-
-/// Whether arguments are what the tool says it takes.
-fn check(schema: &Map<String, Value>, arguments: &Map<String, Value>) -> Result<()> {
-    let schema = Value::Object(schema.clone());
-    let validator = crate::tool::schema::compile(&schema).map_err(|fault| Error::invalid_at("/inputSchema", fault))?;
-    let arguments = Value::Object(arguments.clone());
-    let mut problems = crate::error::Problems::default();
-    for fault in validator.iter_errors(&arguments).take(5) {
-        problems.add(format!("/arguments{}", fault.instance_path()), fault.to_string());
-    }
-    problems.into_result()
 }
 
 /// An output as the protocol has it: text for people and models, and the value itself when it is more than a text.

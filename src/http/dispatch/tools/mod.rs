@@ -171,7 +171,8 @@ async fn checked(store: &SharedStore, tenant: TenantId, engine: &Engine, mut def
         Ok(whole) => document::compile(&whole),
         Err(error) => Err(error),
     };
-    compiled.and_then(|flow| engine.check(&flow)).map_err(placed)?;
+    let flow = compiled.map_err(placed)?;
+    engine.accept(tenant, || Ok(flow.clone())).await.map_err(placed)?;
     Ok(definition)
 }
 

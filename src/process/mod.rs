@@ -1,6 +1,12 @@
 //! Processes of this program that do what only killing is sure to stop.
 //!
+//! A [`Pool`] starts them when there is something to do, gives each one request at a time, and kills one that takes too long; [`serve`] is their
+//! side. Request and answer are bytes behind their length.
+//!
 //! Must not know: what they do.
+
+mod pool;
+mod serve;
 
 use std::io;
 use std::path::Path;
@@ -8,17 +14,21 @@ use std::process::Stdio;
 
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+pub use pool::{Pool, PoolOptions, Unanswered};
+pub use serve::serve;
+
 /// A process, and its ends. It is killed when it is dropped.
 #[derive(Debug)]
-pub struct Process {
-    pub child: Child,
-    pub input: ChildStdin,
-    pub output: ChildStdout,
+struct Process {
+    /// Killed when this is dropped.
+    _child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
 }
 
 impl Process {
     /// Starts `program` with one of its commands and an empty environment.
-    pub fn start(program: &Path, command: &str) -> io::Result<Self> {
+    fn start(program: &Path, command: &str) -> io::Result<Self> {
         let mut child = Command::new(program)
             .arg(command)
             .env_clear()
@@ -31,14 +41,14 @@ impl Process {
             .spawn()
             .inspect_err(|error| tracing::error!(program = %program.display(), %command, %error, "no process could be started"))?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(input), Some(output)) => Ok(Self { child, input, output }),
+            (Some(input), Some(output)) => Ok(Self { _child: child, input, output }),
             _ => Err(io::Error::other("a process without input or output")),
         }
     }
 }
 
 /// Bounds the memory of this process, in bytes, where the system can.
-pub fn bound(memory: u64) {
+fn bound(memory: u64) {
     if let Err(error) = rlimit::setrlimit(rlimit::Resource::DATA, memory, memory) {
         tracing::debug!(%error, "no limit on memory here");
     }

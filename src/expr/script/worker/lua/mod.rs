@@ -1,20 +1,21 @@
 //! Lua 5.4 without a host: a fresh state for each script, with the context's names as globals and a few helpers.
 //!
 //! There is no io, os, package or debug, and no way to load code at run time. `math.random` begins anew for each script, so that the same script
-//! over the same data says the same.
+//! over the same data says the same. What a table is in JSON, [`value`] says.
+
+mod value;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use mlua::chunk::ChunkMode;
-use mlua::serde::de::Options as DeserializeOptions;
-use mlua::serde::ser::Options as SerializeOptions;
-use mlua::{Function, Lua, LuaOptions, LuaSerdeExt, LuaString, StdLib};
+use mlua::{Function, Lua, LuaOptions, LuaString, StdLib, Table};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256, Sha512};
 
-use super::Answer;
 use crate::expr::ParseError;
+use crate::expr::script::ScriptError;
+use value::{as_object, nulls_of, to_json, to_lua};
 
 /// What a script may not reach.
 const REMOVED: [&str; 7] = ["collectgarbage", "dofile", "load", "loadfile", "print", "require", "warn"];
@@ -34,15 +35,14 @@ fn compile(lua: &Lua, source: &str) -> mlua::Result<Function> {
 }
 
 /// Runs a script.
-pub fn run(source: &str, context: &Map<String, Value>, memory: usize) -> Answer {
-    match attempt(source, context, memory) {
-        Ok(value) => Answer::Done(value),
-        Err(fault) if is_memory(&fault) => Answer::Memory,
-        Err(fault) => {
-            let (message, line) = told(&fault);
-            Answer::Thrown { message, line }
+pub fn run(source: &str, context: &Map<String, Value>, memory: usize) -> Result<Value, ScriptError> {
+    attempt(source, context, memory).map_err(|fault| {
+        if is_memory(&fault) {
+            return ScriptError::Memory(memory);
         }
-    }
+        let (message, line) = told(&fault);
+        ScriptError::Thrown { message, line }
+    })
 }
 
 fn attempt(source: &str, context: &Map<String, Value>, memory: usize) -> mlua::Result<Value> {
@@ -54,25 +54,31 @@ fn attempt(source: &str, context: &Map<String, Value>, memory: usize) -> mlua::R
     }
     lua.load("math.randomseed(0)").exec()?;
     helpers(&lua)?;
-    // A null is nil, so that what is missing and what is null look the same, as in paths.
-    let nothing_is_nil = SerializeOptions::new().serialize_none_to_null(false).serialize_unit_to_null(false);
     for (name, value) in context {
-        globals.raw_set(name.as_str(), lua.to_value_with(value, nothing_is_nil)?)?;
+        globals.raw_set(name.as_str(), to_lua(&lua, value)?)?;
     }
     let value: mlua::Value = compile(&lua, source)?.call(())?;
     // A list that repeats itself grows when it is written out; the process has its limit for that.
-    lua.from_value_with(value, DeserializeOptions::new())
+    to_json(&lua, &value)
 }
 
 fn helpers(lua: &Lua) -> mlua::Result<()> {
     let globals = lua.globals();
     let json = lua.create_table()?;
-    json.raw_set("encode", lua.create_function(|lua, value: mlua::Value| Ok(lua.from_value::<Value>(value)?.to_string()))?)?;
+    json.raw_set("null", mlua::Value::NULL)?;
+    let object = |lua: &Lua, table: Table| -> mlua::Result<Table> {
+        if nulls_of(&table).is_none() {
+            as_object(lua, &table, &[])?;
+        }
+        Ok(table)
+    };
+    json.raw_set("object", lua.create_function(object)?)?;
+    json.raw_set("encode", lua.create_function(|lua, value: mlua::Value| Ok(to_json(lua, &value)?.to_string()))?)?;
     json.raw_set(
         "decode",
         lua.create_function(|lua, text: LuaString| {
             let value: Value = serde_json::from_slice(&text.as_bytes()).map_err(mlua::Error::external)?;
-            lua.to_value_with(&value, SerializeOptions::new().serialize_none_to_null(false).serialize_unit_to_null(false))
+            to_lua(lua, &value)
         })?,
     )?;
     globals.raw_set("json", json)?;

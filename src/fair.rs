@@ -1,0 +1,293 @@
+//! Turns at something scarce, shared fairly.
+//!
+//! Each party has a waiting line of its own, and a turn that becomes free goes to the next party in turn. So whoever comes late waits for one
+//! turn of each party that waits, however many requests the others have sent before.
+//!
+//! Must not know: who the parties are, what a turn is for.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Whoever takes turns: a number that means nothing here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Party(u128);
+
+impl Party {
+    /// For work that belongs to nobody in particular.
+    pub const NOBODY: Self = Self(0);
+
+    pub const fn new(number: u128) -> Self {
+        Self(number)
+    }
+}
+
+/// As many requests of this party as may wait are waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many requests wait for their turn")]
+pub struct Crowded;
+
+/// A semaphore whose permits go from party to party. Cheap to clone.
+///
+/// While others wait, a party holds all permits but one at most.
+#[derive(Clone)]
+pub struct FairSemaphore(Arc<Inner>);
+
+struct Inner {
+    turns: usize,
+    /// Requests of one party that may wait.
+    waiting: usize,
+    state: Mutex<State>,
+}
+
+/// While a turn is free nobody waits.
+#[derive(Default)]
+struct State {
+    free: usize,
+    held: HashMap<Party, usize>,
+    lines: HashMap<Party, VecDeque<oneshot::Sender<Permit>>>,
+    /// The parties that wait, the next one first.
+    order: VecDeque<Party>,
+}
+
+/// A turn; it ends when this is dropped.
+pub struct Permit {
+    party: Party,
+    /// Not there: the turn was given back already.
+    inner: Option<Arc<Inner>>,
+}
+
+impl fmt::Debug for FairSemaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FairSemaphore({} turns)", self.0.turns)
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Permit({:?})", self.party)
+    }
+}
+
+impl FairSemaphore {
+    /// So many turns at once (at least one), and so many requests of each party that may wait for one.
+    pub fn new(turns: usize, waiting: usize) -> Self {
+        let turns = turns.max(1);
+        let state = State { free: turns, ..State::default() };
+        Self(Arc::new(Inner { turns, waiting, state: Mutex::new(state) }))
+    }
+
+    /// Waits for a turn. Whoever no longer waits for this loses it to the next.
+    pub async fn acquire(&self, party: Party) -> Result<Permit, Crowded> {
+        let turn = {
+            let mut state = self.0.state.lock();
+            if state.free > 0 {
+                state.take(party);
+                return Ok(Permit::new(&self.0, party));
+            }
+            state.wait(party, self.0.waiting)?
+        };
+        turn.await.map_err(|_| Crowded)
+    }
+}
+
+impl State {
+    fn take(&mut self, party: Party) {
+        self.free -= 1;
+        *self.held.entry(party).or_default() += 1;
+    }
+
+    fn give_back(&mut self, party: Party) {
+        self.free += 1;
+        if let Some(held) = self.held.get_mut(&party) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&party);
+            }
+        }
+    }
+
+    fn wait(&mut self, party: Party, most: usize) -> Result<oneshot::Receiver<Permit>, Crowded> {
+        let line = self.lines.entry(party).or_default();
+        if line.len() >= most {
+            // Those that gave up need no place.
+            line.retain(|turn| !turn.is_closed());
+        }
+        // A party without a line is not in the order yet, nor is one whose line has just been emptied.
+        let is_new = !self.order.contains(&party);
+        if line.len() >= most {
+            return Err(Crowded);
+        }
+        let (turn, told) = oneshot::channel();
+        line.push_back(turn);
+        if is_new {
+            self.order.push_back(party);
+        }
+        Ok(told)
+    }
+
+    /// Takes a free turn for the next party that may have one.
+    fn next(&mut self, turns: usize) -> Option<(Party, oneshot::Sender<Permit>)> {
+        while self.free > 0 {
+            let most = if self.order.len() > 1 { turns.saturating_sub(1).max(1) } else { turns };
+            let place = self.order.iter().position(|party| self.held.get(party).copied().unwrap_or(0) < most)?;
+            let party = self.order.remove(place)?;
+            let line = self.lines.get_mut(&party)?;
+            let next = std::iter::from_fn(|| line.pop_front()).find(|turn| !turn.is_closed());
+            if line.is_empty() {
+                self.lines.remove(&party);
+            } else {
+                self.order.push_back(party);
+            }
+            if let Some(turn) = next {
+                self.take(party);
+                return Some((party, turn));
+            }
+        }
+        None
+    }
+}
+
+impl Inner {
+    fn release(self: &Arc<Self>, party: Party) {
+        let mut freed = party;
+        loop {
+            let next = {
+                let mut state = self.state.lock();
+                state.give_back(freed);
+                state.next(self.turns)
+            };
+            let Some((party, turn)) = next else { return };
+            let Err(mut permit) = turn.send(Permit::new(self, party)) else { return };
+            // Nobody waits for it any more: it goes on to the next one, and not by the permit's own end, which would come back here.
+            permit.inner = None;
+            freed = party;
+        }
+    }
+}
+
+impl Permit {
+    fn new(inner: &Arc<Inner>, party: Party) -> Self {
+        Self { party, inner: Some(inner.clone()) }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            inner.release(self.party);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A semaphore, who got a turn in which order, and the turns that are held.
+    struct Scene {
+        semaphore: FairSemaphore,
+        granted: Arc<Mutex<Vec<Party>>>,
+        held: Arc<Mutex<VecDeque<Permit>>>,
+    }
+
+    impl Scene {
+        fn new(turns: usize, waiting: usize) -> Self {
+            Self { semaphore: FairSemaphore::new(turns, waiting), granted: Arc::default(), held: Arc::default() }
+        }
+
+        fn ask(&self, party: Party) -> tokio::task::JoinHandle<Result<(), Crowded>> {
+            let (semaphore, granted, held) = (self.semaphore.clone(), self.granted.clone(), self.held.clone());
+            tokio::spawn(async move {
+                let permit = semaphore.acquire(party).await?;
+                granted.lock().push(party);
+                held.lock().push_back(permit);
+                Ok(())
+            })
+        }
+
+        /// Ends the oldest turn and lets whoever comes next have it.
+        async fn end_one(&self) {
+            let oldest = self.held.lock().pop_front();
+            drop(oldest);
+            settle().await;
+        }
+
+        fn holds(&self, party: Party) -> usize {
+            self.held.lock().iter().filter(|permit| permit.party == party).count()
+        }
+    }
+
+    async fn settle() {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_late_waits_for_one_turn_of_each_party_that_waits() {
+        let late = Party::new(99);
+        for turns in 1..=4 {
+            for parties in 1..=5 {
+                let scene = Scene::new(turns, 1_000);
+                for party in 1..=parties {
+                    (0..60).for_each(|_| drop(scene.ask(Party::new(party))));
+                }
+                settle().await;
+                // Some of the flood has been served already.
+                for _ in 0..7 {
+                    scene.end_one().await;
+                }
+                drop(scene.ask(late));
+                settle().await;
+                let before = scene.granted.lock().len();
+                while !scene.granted.lock().contains(&late) {
+                    scene.end_one().await;
+                }
+                let waited = scene.granted.lock().len() - before - 1;
+                assert!(waited <= usize::try_from(parties).unwrap(), "{turns} turns, {parties} parties: it waited for {waited}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn while_others_wait_a_party_leaves_them_a_turn() {
+        let (many, few) = (Party::new(1), Party::new(2));
+        let scene = Scene::new(4, 1_000);
+        (0..50).for_each(|_| drop(scene.ask(many)));
+        settle().await;
+        assert_eq!(scene.holds(many), 4, "nobody else wants one");
+        (0..50).for_each(|_| drop(scene.ask(few)));
+        settle().await;
+        for _ in 0..40 {
+            scene.end_one().await;
+            assert_eq!(scene.held.lock().len(), 4, "no turn is idle while somebody waits");
+            assert!(scene.holds(many) <= 3 && scene.holds(few) <= 3);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_gave_up_takes_no_turn_and_no_place() {
+        let scene = Scene::new(1, 2);
+        let (one, two) = (Party::new(1), Party::new(2));
+        scene.ask(one).await.unwrap().unwrap();
+        let waiting: Vec<_> = (0..2).map(|_| scene.ask(one)).collect();
+        settle().await;
+        assert_eq!(scene.ask(one).await.unwrap(), Err(Crowded));
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+        settle().await;
+        let last = scene.ask(one);
+        let other = scene.ask(two);
+        settle().await;
+        scene.end_one().await;
+        assert!(last.is_finished() && !other.is_finished());
+        scene.end_one().await;
+        assert!(other.is_finished());
+        scene.end_one().await;
+        let state = scene.semaphore.0.state.lock();
+        assert_eq!((state.free, state.held.len(), state.lines.len(), state.order.len()), (1, 0, 0, 0));
+    }
+}
