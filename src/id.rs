@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Length of the part after the prefix.
@@ -248,6 +248,13 @@ ids! {
     FeedbackId = "feedback";
     /// One HTTP request.
     RequestId = "req";
+}
+
+impl RunId {
+    /// The smallest id of all that are made at a time: ids begin with the time that they are made at.
+    pub fn first_of(time: Timestamp) -> Self {
+        Self(u128::try_from(time.as_millis()).unwrap_or(0) << 80)
+    }
 }
 
 /// Agents are kept among the flows, under the same bits.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,14 +15,24 @@ use crate::error::{Error, Kind, Result};
 const FILE: &str = "master.key";
 
 /// The key's 32 bytes.
-pub fn read(config: &Config, clock: &Clock) -> Result<[u8; 32]> {
+pub struct MasterKey {
+    pub bytes: [u8; 32],
+    /// Where it is kept, if it was made just now.
+    pub made: Option<PathBuf>,
+}
+
+/// Reads the key; makes it if there is none.
+pub fn read(config: &Config, clock: &Clock) -> Result<MasterKey> {
+    let known = |bytes| MasterKey { bytes, made: None };
     if let Some(key) = &config.master_key {
-        return decode(key.expose()).ok_or_else(|| wrong("DISPATCH_MASTER_KEY"));
+        return decode(key.expose()).map(known).ok_or_else(|| wrong("DISPATCH_MASTER_KEY"));
     }
     let path = config.data.join(FILE);
     match std::fs::read_to_string(&path) {
-        Ok(text) => decode(&Zeroizing::new(text)).ok_or_else(|| wrong(&path.display().to_string())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(&path, clock),
+        Ok(text) => decode(&Zeroizing::new(text)).map(known).ok_or_else(|| wrong(&path.display().to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            create(&path, clock).map(|bytes| MasterKey { bytes, made: Some(path) })
+        }
         Err(error) => Err(unreadable(&path, &error)),
     }
 }
@@ -30,7 +40,7 @@ pub fn read(config: &Config, clock: &Clock) -> Result<[u8; 32]> {
 /// [`read`], where there is a key: none is made.
 pub fn existing(config: &Config, clock: &Clock) -> Result<Option<[u8; 32]>> {
     let there = config.master_key.is_some() || config.data.join(FILE).exists();
-    there.then(|| read(config, clock)).transpose()
+    there.then(|| read(config, clock).map(|key| key.bytes)).transpose()
 }
 
 /// 32 bytes as base64 or hex.

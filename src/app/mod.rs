@@ -1,5 +1,6 @@
 //! The composition root: builds every part from the options, starts and stops them. Only this place knows all of them.
 
+pub mod about;
 mod discard;
 mod master_key;
 pub mod telemetry;
@@ -8,10 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use self::about::About;
 pub use discard::discard_run;
 
 use crate::asset::{self, Assets};
@@ -19,7 +22,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::notice::Listeners;
-use crate::engine::{Engine, Mailing, Parts, StartRun};
+use crate::engine::{self, Engine, Mailing, Parts, StartRun};
 use crate::error::{Error, Result};
 use crate::expr::script::{Limits as ScriptLimits, Sandbox};
 use crate::feed::Feed;
@@ -35,7 +38,7 @@ use crate::model::job::Placed;
 use crate::net::{Egress, Mailer, Policy};
 use crate::provider::{Catalogue, Models, Setup};
 use crate::queue::jobs::NamedFlows;
-use crate::queue::{Jobs, Workers, crons, events, webhooks};
+use crate::queue::{Jobs, Workers, census, crons, events, webhooks};
 use crate::secret::{Secret, Vault};
 use crate::store::sealing::{self, Encryption, Founding, Sealing};
 use crate::store::{self, SharedStore, Tenant};
@@ -47,6 +50,7 @@ pub struct App {
     pub state: AppState,
     /// The key that the first start made; shown once.
     pub new_key: Option<Secret>,
+    pub about: About,
     options: HttpOptions,
     connections: ServeOptions,
     grace: Duration,
@@ -89,7 +93,8 @@ impl App {
 
     /// [`App::start`] over a store that is open already.
     pub async fn with_store(config: &Config, clock: Clock, store: SharedStore) -> Result<Self> {
-        let vault = Vault::new(master_key::read(config, &clock)?, clock.clone());
+        let master_key = master_key::read(config, &clock)?;
+        let vault = Vault::new(master_key.bytes, clock.clone());
         let sealing = Arc::new(Sealing::new(store, vault.clone(), clock.clone()));
         let store: SharedStore = sealing.clone();
         let auth = Auth::new(store.clone(), clock.clone());
@@ -128,13 +133,23 @@ impl App {
             AppState { assets, auth, store, sealing, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers, jobs };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
         let options = HttpOptions { cors, metrics: telemetry::metrics() };
-        Ok(Self { state, new_key, options, connections: config.connections, grace: config.grace, compact_after: config.compact_after })
+        let models = &state.engine.parts().models;
+        engine::register(models);
+        let about = About {
+            data: config.data.clone(),
+            database: about::database(&database(config)),
+            new_master_key: master_key.made,
+            providers: models.with_keys().into_iter().map(str::to_owned).collect(),
+        };
+        let connections = config.connections;
+        Ok(Self { state, new_key, about, options, connections, grace: config.grace, compact_after: config.compact_after })
     }
 
     /// Serves until `shutdown`; then takes no more, lets runs end or hands them back, lets readers go, and closes.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let state = self.state.clone();
-        let tidy = tokio::spawn(tidy(state.clone(), self.compact_after));
+        let tidy = tokio::spawn(tidy(state.clone(), self.compact_after, self.options.metrics.clone()));
+        let census = tokio::spawn(census::beat(state.jobs.clone()));
         let beat = tokio::spawn(dispatch::beat(state.clone()));
         let crons = tokio::spawn(crons::beat(state.jobs.clone()));
         let events = tokio::spawn(events::beat(state.jobs.clone()));
@@ -159,15 +174,20 @@ impl App {
         crons.abort();
         events.abort();
         webhooks.abort();
+        census.abort();
         state.store.close().await;
     }
 }
 
-async fn tidy(state: AppState, compact_after: Option<Duration>) {
+async fn tidy(state: AppState, compact_after: Option<Duration>, metrics: Option<PrometheusHandle>) {
     let pause = compact_after.map_or(TIDY, |after| after.clamp(SOONEST, TIDY));
     loop {
         state.clock.sleep(pause).await;
         state.limits.sweep();
+        // What was measured is kept one by one until it is asked for, or this is said.
+        if let Some(metrics) = &metrics {
+            metrics.run_upkeep();
+        }
         state.engine.parts().mcp.tidy().await;
         if let Err(error) = dispatch::tidy(&state.store, state.clock.now()).await {
             tracing::warn!(%error, "expired sessions stay for now");
@@ -205,7 +225,7 @@ pub async fn new_tenant(
     match encryption {
         Encryption::None => {}
         Encryption::Managed => {
-            let vault = Vault::new(master_key::read(config, clock)?, clock.clone());
+            let vault = Vault::new(master_key::read(config, clock)?.bytes, clock.clone());
             sealing::found(&**store, clock, id, Founding::Managed(&vault)).await?;
         }
         Encryption::ZeroKnowledge => sealing::found(&**store, clock, id, Founding::ZeroKnowledge).await?,

@@ -1,6 +1,8 @@
 //! `dispatch serve`: the server.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
@@ -11,8 +13,10 @@ use super::output::Output;
 use super::server_options::ServerOptions;
 use super::signals::{self, Request, Requests, Signals};
 use crate::app::App;
+use crate::app::about::keep_first_key;
 use crate::app::telemetry::{self, LogOptions};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::{failpoint, process};
@@ -42,14 +46,15 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     failpoint::arm(arguments.failpoint.as_deref()).map_err(|why| Error::new(Kind::Invalid, "failpoint_invalid", why))?;
     let _telemetry =
-        telemetry::install(&LogOptions { filter: Some(arguments.log), json: arguments.log_json, otlp: arguments.otlp_endpoint });
+        telemetry::install(&LogOptions { filter: Some(arguments.log), json: arguments.log_json, otlp: arguments.otlp_endpoint })?;
+    let wanted = arguments.server.listen.clone();
     let mut config = arguments.server.config(std::env::vars().collect::<HashMap<_, _>>());
     if let Some(files) = process::raise_open_files() {
         config.connections = config.connections.fitted_to(files);
         tracing::info!(files, connections = config.connections.max_connections, "the limit on open files");
     }
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-        Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {}: {error}", config.listen))
+    let listener = listen(&wanted).await.map_err(|error| {
+        Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {wanted}: {error}"))
             .next("choose another with --listen")
     })?;
     let address = listener.local_addr().map_err(Error::internal)?;
@@ -59,20 +64,64 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     if config.dev {
         tracing::warn!("--dev: loopback targets are allowed, and local/echo answers for models whose provider has no key");
     }
+    if address.ip().is_unspecified() && config.public_url.is_none() {
+        tracing::warn!("nobody can open the URLs of files at {address}: say with --public-url where this server is reached");
+    }
+    present(&app, &config, address, output)?;
     let shutdown = CancellationToken::new();
     signals::end_in_any_case(config.grace.saturating_add(STOP_TIMEOUT))?;
     let stopping = tokio::spawn(stop_on_signal(Signals::listen()?, shutdown.clone()));
     let answering = tokio::spawn(answer_requests(Requests::listen()?, app.state.clone()));
-    if let Some(key) = &app.new_key {
-        output.say(format_args!("API key (shown once): {}", key.expose()));
-    }
-    output.say(format_args!("listening on http://{address}"));
-    output.envelope(json!({ "url": format!("http://{address}"), "apiKey": app.new_key.as_ref().map(|key| key.expose()), "store": app.state.store.name() }))?;
-    tracing::info!(%address, store = app.state.store.name(), dev = config.dev, "dispatch serves");
     app.serve(listener, shutdown).await;
     stopping.abort();
     answering.abort();
     tracing::info!("dispatch has stopped");
+    Ok(())
+}
+
+/// A name may have several addresses: those that are tried first are the ones that other programs try first.
+async fn listen(wanted: &str) -> std::io::Result<TcpListener> {
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host(wanted).await?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    TcpListener::bind(&*addresses).await
+}
+
+/// Says what was started: to people at a terminal in words, else in the log, which nobody should have to search for a key.
+fn present(app: &App, config: &Config, address: SocketAddr, output: &Output) -> Result<()> {
+    let (about, url, version) = (&app.about, format!("http://{address}"), env!("CARGO_PKG_VERSION"));
+    let is_terminal = std::io::stdout().is_terminal();
+    let providers = about.providers.join(", ");
+    if is_terminal {
+        output.say(format_args!("dispatch {version}  data in {}, database {}", about.data.display(), about.database));
+        if let Some(path) = &about.new_master_key {
+            output.say(format_args!("made {}: keep it, nothing else opens the secrets that are stored", path.display()));
+        }
+        match providers.as_str() {
+            "" => {
+                output.say("no provider of models has a key: set OPENAI_API_KEY or another, or store one at PUT /v1/credentials/{provider}")
+            }
+            some => output.say(format_args!("keys of {some}")),
+        }
+        output.say(format_args!("guide at {url}/llms.txt, API document at {url}/v1/openapi.json"));
+    }
+    if let Some(key) = app.new_key.as_ref().filter(|_| !output.json) {
+        if is_terminal {
+            output.say(format_args!("API key (shown once): {}", key.expose()));
+        } else {
+            let path = keep_first_key(config, key)?;
+            output.say(format_args!("API key: written to {}; take it away from there", path.display()));
+        }
+    }
+    output.say(format_args!("listening on {url}"));
+    output.envelope(json!({ "url": url, "apiKey": app.new_key.as_ref().map(|key| key.expose()), "store": app.state.store.name() }))?;
+    tracing::info!(
+        version, %address, data = %about.data.display(), store = app.state.store.name(), database = about.database,
+        new_master_key = about.new_master_key.as_ref().map(|path| tracing::field::display(path.display())), providers,
+        dev = config.dev, guide = "/llms.txt", openapi = "/v1/openapi.json", "dispatch serves"
+    );
+    if about.providers.is_empty() && !config.dev {
+        tracing::warn!("no provider of models has a key: prompts are refused (402) until a key is set or stored");
+    }
     Ok(())
 }
 

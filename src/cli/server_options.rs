@@ -15,9 +15,9 @@ use crate::secret::Secret;
 /// See the module.
 #[derive(Debug, Args)]
 pub struct ServerOptions {
-    /// Address to listen on.
-    #[arg(long, env = "DISPATCH_LISTEN", default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
+    /// Address to listen on: an IP address or a name, and a port.
+    #[arg(long, env = "DISPATCH_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen)]
+    pub listen: String,
     /// Folder of the embedded database and the master key.
     #[arg(long, env = "DISPATCH_DATA", default_value = "dispatch-data")]
     pub data: PathBuf,
@@ -107,7 +107,10 @@ impl ServerOptions {
         let rate = std::num::NonZeroU32::new(self.rate_limit)
             .map(|per_second| Rate { per_second, burst: per_second.saturating_mul(std::num::NonZeroU32::MIN.saturating_add(1)) });
         let mut config = Config::new(self.data).rate(rate);
-        config.listen = self.listen;
+        // A name has its address when it is listened on.
+        if let Ok(address) = self.listen.parse::<SocketAddr>() {
+            config.listen = address;
+        }
         config.database_url = self.database_url;
         config.dev = self.dev;
         config.api_key = self.api_key;
@@ -137,6 +140,18 @@ impl ServerOptions {
         config.grace = Duration::from_secs(self.grace_seconds);
         config.compact_after = (self.compact_after_seconds > 0).then(|| Duration::from_secs(self.compact_after_seconds));
         config
+    }
+}
+
+/// `HOST:PORT`.
+fn listen(text: &str) -> Result<String, String> {
+    let is_address = text.parse::<SocketAddr>().is_ok();
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    let is_name = !host.is_empty() && !host.contains([':', '/', '[', ']', ' ']) && port.parse::<u16>().is_ok();
+    if is_address || is_name {
+        Ok(text.to_owned())
+    } else {
+        Err("expected HOST:PORT, as 127.0.0.1:8080, [::1]:8080 or localhost:8080".into())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::context::RunContext;
 use super::drive::{Departure, start_event};
@@ -22,7 +23,7 @@ use crate::failpoint;
 use crate::id::{RunId, SecretId, TenantId};
 use crate::model::event::{EventRecord, Rest, Segment};
 use crate::model::run::{Parent, Spent};
-use crate::model::{Epoch, RunInput, RunState, Target};
+use crate::model::{Epoch, Origin, RunInput, RunState, Target};
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Created, Lease, NewRun, RunKey, StoreResult};
@@ -81,8 +82,9 @@ fn sealed_as(tenant: TenantId, run: RunId) -> String {
 
 impl Engine {
     /// Begins a new run that is advanced here, born under this node's lease.
-    pub async fn begin(&self, start: StartRun, lease: Arc<RunLease>) -> Result<Started> {
+    pub async fn begin(&self, mut start: StartRun, lease: Arc<RunLease>) -> Result<Started> {
         let parts = self.parts();
+        start.input.origin = start.input.origin.take().or_else(Origin::current);
         let run = start.id.unwrap_or_else(|| RunId::new(&parts.clock));
         let now = parts.clock.now();
         let sealed = self.seal(&start.secrets, start.tenant, run)?;
@@ -145,7 +147,7 @@ impl Engine {
             flow: start.plan.blob.clone(),
             target: start.target,
             flow_name: start.plan.flow.name.clone(),
-            input: start.input.clone(),
+            input: RunInput { origin: start.input.origin.clone().or_else(Origin::current), ..start.input.clone() },
             sealed: self.seal(&start.secrets, start.tenant, run)?,
             parent: start.parent,
             key: start.key.clone(),
@@ -335,14 +337,15 @@ impl Active {
                 None => context.walk(&leave).await,
             }
         });
-        let walk = context.log.lease().under(walk);
-        let committing = Box::pin(context.log.keep_committing(birth, number));
+        let span = context.span();
+        let walk = context.log.lease().under(walk).instrument(span.clone());
+        let committing = Box::pin(context.log.keep_committing(birth, number).instrument(span));
         let departure = tokio::select! {
             biased;
             departure = walk => departure,
             lost = committing => Departure::Lost(lost),
         };
-        context.meter.left(&departure);
+        context.meter.left();
         departure
     }
 }

@@ -261,7 +261,7 @@ impl Engine {
         let text = store.flow_of_run(tenant, id).await?.ok_or_else(|| Error::internal("a run without its flow"))?;
         let plan = self.plan(&run.flow_hash, &text)?;
         let kept: Vec<JournalEntry> = journal.into_iter().filter(is_known_to_an_undo).collect();
-        let input = RunInput { job: None, ..run.input.clone() };
+        let input = RunInput { job: None, origin: None, ..run.input.clone() };
         let start = StartRun { id: Some(new), tenant, plan, target: run.target, input, secrets, key: Some(key), parent: None };
         let queued = self.queued(new, &start)?;
         let told = Event::Custom { name: "dispatch.compensates".into(), value: json!({ "of": id }) };

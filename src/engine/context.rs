@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Worst;
 use super::log::RunLog;
-use super::memory::{Memory, weight};
+use super::memory::{Inquiry, Memory, weight};
 use super::meter::Meter;
 use super::plan::{Plan, PlannedStep};
 use super::{Inner, Parts};
@@ -163,6 +163,20 @@ impl RunContext {
     pub fn sandbox(&self) -> Sandbox {
         self.parts().sandbox.on_behalf_of(self.party())
     }
+
+    /// The span of the time that the run is in this node's hands. It names the request that began the run, and stands below it in its trace, whichever
+    /// node that came to: so it has no other parent.
+    pub(super) fn span(&self) -> tracing::Span {
+        let span =
+            tracing::info_span!(parent: None, "run", run = %self.run, flow = self.plan.flow.name, request_id = tracing::field::Empty);
+        if let Some(origin) = &self.input.origin {
+            if let Some(request) = &origin.request {
+                span.record("request_id", request);
+            }
+            origin.adopt(&span);
+        }
+        span
+    }
 }
 
 /// One entry into a step, shared by its attempts.
@@ -198,8 +212,8 @@ pub struct StepContext<'a> {
 #[derive(Default)]
 struct Noted {
     unresolved: Vec<String>,
-    tokens: u64,
     cost: u64,
+    inquiry: Inquiry,
 }
 
 /// A wait to open.
@@ -328,22 +342,38 @@ impl<'a> StepContext<'a> {
         self.noted.lock().unresolved.clone()
     }
 
+    /// Tokens and nano-dollars.
     pub(super) fn noted_usage(&self) -> (u64, u64) {
         let noted = self.noted.lock();
-        (noted.tokens, noted.cost)
+        (noted.inquiry.input_tokens.saturating_add(noted.inquiry.output_tokens), noted.cost)
+    }
+
+    pub(super) fn noted_inquiry(&self) -> Option<Inquiry> {
+        self.noted.lock().inquiry.clone().told()
+    }
+
+    /// Notes what a model is asked: the system prompt, and the user's message. The first conversation counts.
+    pub fn asks(&self, system: Option<&str>, user: Option<&str>) {
+        self.noted.lock().inquiry.open(system, user);
+    }
+
+    /// Notes the model that is to answer, or that did.
+    pub fn asks_model(&self, name: String) {
+        self.noted.lock().inquiry.model = Some(name);
     }
 
     /// Books what the step used.
     pub fn spend(&self, spent: &Spent) {
         self.announce();
-        self.spent_before(spent.tokens(), spent.cost);
+        self.spent_before(spent.input_tokens, spent.output_tokens, spent.cost);
         self.run.log.spend(spent);
     }
 
     /// What an earlier entry into the step used, in tokens and nano-dollars: booked with the run then, told with the step now.
-    pub fn spent_before(&self, tokens: u64, cost: u64) {
+    pub fn spent_before(&self, input: u64, output: u64, cost: u64) {
         let mut noted = self.noted.lock();
-        noted.tokens = noted.tokens.saturating_add(tokens);
+        noted.inquiry.input_tokens = noted.inquiry.input_tokens.saturating_add(input);
+        noted.inquiry.output_tokens = noted.inquiry.output_tokens.saturating_add(output);
         noted.cost = noted.cost.saturating_add(cost);
     }
 

@@ -12,6 +12,7 @@ use super::context::RunContext;
 use super::decide::{self, Ready};
 use super::log::{Lost, MAX_EVENTS, Move};
 use super::memory::{Standing, StepRecord};
+use super::meter;
 use super::plan::Plan;
 use super::run_step::{Ended, dollars, run_step};
 use crate::clock::Timestamp;
@@ -349,6 +350,8 @@ impl RunContext {
             ..Move::default()
         };
         self.log.depart(step).await;
+        tracing::info!("the execution was cancelled");
+        meter::ended(RunState::Cancelled, meter::CANCELLED);
         Departure::Ended(RunState::Cancelled)
     }
 
@@ -374,10 +377,12 @@ impl RunContext {
             self.compensate(&why).await;
         }
         self.emit(self.error_event(&why));
+        tracing::info!(code = why.code, step = why.step, "the execution failed");
         let answer = Some(answer(&why));
         let step = Move { state: Some(RunState::Failed), rest: Rest::End, failure: Some(why), answer, ..Move::default() };
         self.log.depart(step).await;
         failpoint::hit("finish.after");
+        meter::ended(RunState::Failed, meter::FAILURE);
         Departure::Ended(RunState::Failed)
     }
 
@@ -386,10 +391,31 @@ impl RunContext {
         self.emit(self.complete_event(output.clone()));
         let answer = serde_json::json!({ "ok": output, "spent": self.log.spent() });
         let answer = Some(Resolution { answer, by: "system".into(), timed_out: false });
-        let step = Move { state: Some(RunState::Completed), rest: Rest::End, output, answer, ..Move::default() };
+        // It came to its end; whether every step did well is told by what is kept as its failure.
+        let failure = self.shortcoming();
+        let outcome = if failure.is_some() { meter::FAILURE } else { meter::SUCCESS };
+        if let Some(why) = &failure {
+            tracing::info!(code = why.code, step = why.step, "the execution came to its end, but steps of it failed");
+        }
+        let step = Move { state: Some(RunState::Completed), rest: Rest::End, output, failure, answer, ..Move::default() };
         self.log.depart(step).await;
         failpoint::hit("finish.after");
+        meter::ended(RunState::Completed, outcome);
         Departure::Ended(RunState::Completed)
+    }
+
+    /// The first step that failed without the flow having said what to go on with.
+    fn shortcoming(&self) -> Option<Failure> {
+        let memory = self.memory.lock();
+        let failed = memory.records.iter().filter(|(_, record)| record.state == StepState::Failed && !record.handled);
+        let (index, first) = failed.min_by_key(|(_, record)| record.order)?;
+        let step = self.plan.steps.get(*index).filter(|_| !self.is_agent());
+        Some(Failure {
+            code: first.code.clone().unwrap_or_else(|| "step_failed".into()),
+            message: first.error.clone().unwrap_or_default(),
+            step: step.map(|planned| planned.step.id.clone()),
+            retryable: first.retryable,
+        })
     }
 
     /// What a run that has come to its end gives.

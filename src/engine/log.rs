@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tracing::Instrument;
 
 use super::node_lease::RunLease;
 use super::notice::Listeners;
 use super::patience::patiently;
+use super::traced;
 use crate::clock::{Clock, Timestamp};
 use crate::failpoint;
 use crate::feed::Ring;
@@ -359,7 +361,8 @@ impl RunLog {
             let below = commit.segment.as_ref().map(|segment| segment.last() + 1);
             let rest = commit.segment.as_ref().map_or(Rest::None, |segment| segment.rest);
             failpoint::hit("run.commit.before");
-            let nudged = match self.send(commit).await {
+            let span = traced::commit(commit.number, commit.state.as_str());
+            let nudged = match self.send(commit).instrument(span).await {
                 Ok(committed) => committed == Committed::Nudged,
                 Err(lost) => return lost,
             };

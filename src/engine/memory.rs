@@ -32,6 +32,9 @@ pub struct StepRecord {
     pub error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// Of a failure: the same step may succeed later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retryable: bool,
     /// The failure was expected: the step says what to go on with.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handled: bool,
@@ -49,9 +52,52 @@ pub struct StepRecord {
     pub cost: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: u32,
+    /// What it asked of a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inquiry: Option<Inquiry>,
     /// What it says of the rest of the run.
     #[serde(default, skip_serializing_if = "Orders::is_none")]
     pub orders: Orders,
+}
+
+/// What a step asked of models: whoever wonders about an answer looks here first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Inquiry {
+    /// The system prompt and the user's message of the first request, rendered; cut when they are long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The model that answered last, as `provider/model`; the one that was to, when none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+}
+
+/// Bytes of a prompt that are kept with its step.
+const LONGEST_PROMPT: usize = 16 * 1024;
+
+impl Inquiry {
+    /// Notes what a conversation begins with; the first one counts.
+    pub fn open(&mut self, system: Option<&str>, user: Option<&str>) {
+        if self.system.is_none() && self.user.is_none() {
+            (self.system, self.user) = (system.map(beginning), user.map(beginning));
+        }
+    }
+
+    /// `None` when nothing was asked.
+    pub fn told(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
+}
+
+/// As much of a text as is kept, and a mark where more followed.
+fn beginning(text: &str) -> String {
+    let end = text.floor_char_boundary(LONGEST_PROMPT);
+    let (kept, left) = text.split_at(end);
+    if left.is_empty() { kept.to_owned() } else { format!("{kept}… ({} more bytes)", left.len()) }
 }
 
 /// A workflow on its way to an early end: what runs comes to its own end, then what was done is undone.

@@ -5,16 +5,20 @@
 
 use std::time::Duration;
 
+use metrics::Label;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::drive::Departure;
 use crate::clock::Clock;
+use crate::model::RunState;
 use crate::model::run::Spent;
+use crate::provider::{Class, Models, TenantKeys};
 
 const OVERHEAD: &str = "dispatch_own_overhead_seconds";
 const ENDED: &str = "dispatch_runs_ended_total";
 const CALLS: &str = "dispatch_model_calls_total";
+const CALL_SECONDS: &str = "dispatch_model_call_seconds";
+const REFUSED: &str = "dispatch_model_failures_total";
 const TOKENS: &str = "dispatch_model_tokens_total";
 const COST: &str = "dispatch_model_cost_nano_usd_total";
 
@@ -26,10 +30,15 @@ pub fn describe() {
         seconds,
         "Time that an execution was in hand without waiting for a model, a service or a moment"
     );
-    metrics::describe_counter!(ENDED, "Executions that ended here, by state");
-    metrics::describe_counter!(CALLS, "Calls to models, retries and fallbacks of a call included in it");
-    metrics::describe_counter!(TOKENS, "Tokens of models, by direction");
-    metrics::describe_counter!(COST, "Cost of model calls in billionths of a US dollar");
+    metrics::describe_counter!(
+        ENDED,
+        "Executions that ended here, by state and by outcome: a completed one whose steps failed is a failure"
+    );
+    metrics::describe_counter!(CALLS, "Calls of models by provider, model and outcome; retries and fallbacks of a call are included in it");
+    metrics::describe_histogram!(CALL_SECONDS, seconds, "Time that a call of a model took, by provider, model and outcome");
+    metrics::describe_counter!(REFUSED, "Attempts of calls of models that failed, by provider, model and class of error");
+    metrics::describe_counter!(TOKENS, "Tokens of models by provider, model and direction");
+    metrics::describe_counter!(COST, "Cost of model calls in billionths of a US dollar, by provider and model");
 }
 
 /// See the module.
@@ -73,20 +82,88 @@ impl Meter {
     }
 
     /// The run left this node's hands.
-    pub fn left(&self, departure: &Departure) {
+    pub fn left(&self) {
         metrics::histogram!(OVERHEAD).record(self.own().as_secs_f64());
-        if let Departure::Ended(state) = departure {
-            metrics::counter!(ENDED, "state" => state.as_str()).increment(1);
-        }
     }
 }
 
-/// Counts what a model call came to.
-pub fn spent(spent: &Spent) {
-    metrics::counter!(CALLS).increment(spent.calls);
-    metrics::counter!(TOKENS, "direction" => "input").increment(spent.input_tokens);
-    metrics::counter!(TOKENS, "direction" => "output").increment(spent.output_tokens);
-    metrics::counter!(COST).increment(spent.cost);
+/// How a run came out, whatever state it ended in.
+pub const SUCCESS: &str = "success";
+pub const FAILURE: &str = "failure";
+pub const CANCELLED: &str = "cancelled";
+
+/// Counts a run that ended here.
+pub fn ended(state: RunState, outcome: &'static str) {
+    metrics::counter!(ENDED, "state" => state.as_str(), "outcome" => outcome).increment(1);
+}
+
+/// A model as metrics name it: as the catalogue does, so that callers cannot make labels.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub provider: String,
+    pub model: String,
+}
+
+impl Asked {
+    pub fn of(models: &Models, provider: &str, model: &str) -> Self {
+        let entry = models.catalogue().provider(provider);
+        let known = entry.and_then(|entry| entry.model(model));
+        Self {
+            provider: entry.map_or_else(|| OTHER.to_owned(), |entry| entry.name.clone()),
+            model: known.map_or_else(|| OTHER.to_owned(), |known| known.name.clone()),
+        }
+    }
+
+    fn label(&self, more: impl IntoIterator<Item = (&'static str, &'static str)>) -> Vec<Label> {
+        let own = [Label::new("provider", self.provider.clone()), Label::new("model", self.model.clone())];
+        own.into_iter().chain(more.into_iter().map(|(name, value)| Label::from_static_parts(name, value))).collect()
+    }
+}
+
+/// Models that the catalogue does not list.
+const OTHER: &str = "other";
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { provider: OTHER.into(), model: OTHER.into() }
+    }
+}
+
+/// Counts what a model took.
+pub fn spent(asked: &Asked, spent: &Spent) {
+    metrics::counter!(TOKENS, asked.label([("direction", "input")])).increment(spent.input_tokens);
+    metrics::counter!(TOKENS, asked.label([("direction", "output")])).increment(spent.output_tokens);
+    metrics::counter!(COST, asked.label([])).increment(spent.cost);
+}
+
+/// Counts a call that is over, its retries and fallbacks included. The model is the one that was asked last.
+pub fn called(asked: &Asked, outcome: &'static str, took: Duration) {
+    metrics::counter!(CALLS, asked.label([("outcome", outcome)])).increment(1);
+    metrics::histogram!(CALL_SECONDS, asked.label([("outcome", outcome)])).record(took.as_secs_f64());
+}
+
+/// Counts an attempt that a model's server refused or broke off.
+pub fn refused(asked: &Asked, class: &'static str) {
+    metrics::counter!(REFUSED, asked.label([("class", class)])).increment(1);
+}
+
+/// Begins every count at nothing, so that the first of each is seen as one more. `models`: those that have a key.
+pub fn register(models: &Models) {
+    for (state, outcome) in
+        [(RunState::Completed, SUCCESS), (RunState::Completed, FAILURE), (RunState::Failed, FAILURE), (RunState::Cancelled, CANCELLED)]
+    {
+        metrics::counter!(ENDED, "state" => state.as_str(), "outcome" => outcome).increment(0);
+    }
+    let configured = models.list(&TenantKeys::default()).into_iter().filter(|card| card.configured);
+    let listed = configured.map(|card| Asked { provider: card.provider, model: card.model });
+    for asked in listed.chain([Asked::default()]) {
+        spent(&asked, &Spent::default());
+        for outcome in [SUCCESS, FAILURE, CANCELLED] {
+            metrics::counter!(CALLS, asked.label([("outcome", outcome)])).increment(0);
+        }
+        // One class stands for all: sums over them begin at nothing, too.
+        metrics::counter!(REFUSED, asked.label([("class", Class::ServerError.name())])).increment(0);
+    }
 }
 
 /// Somebody else is waited for.

@@ -31,6 +31,7 @@ mod recover;
 mod replay;
 mod run_step;
 pub mod step;
+mod traced;
 mod verbs;
 
 use std::collections::HashMap;
@@ -45,8 +46,8 @@ pub use compensate::{Compensation, UNDO_WHEN_CANCELLED};
 pub use context::{Interrupt, RunContext, StepContext, StepFailure, StepResult};
 pub use drive::Departure;
 pub use log::Lost;
-pub use memory::{COMPENSATION, StepRecord};
-pub use meter::describe;
+pub use memory::{COMPENSATION, Inquiry, StepRecord};
+pub use meter::{describe, register};
 pub use node_lease::{NodeLease, RunLease};
 pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, failing_commit, is_signal_name, no_paused_run};
 

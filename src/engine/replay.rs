@@ -44,7 +44,7 @@ impl Engine {
                 kept.push(entry);
             }
         }
-        let input = RunInput { job: None, ..run.input.clone() };
+        let input = RunInput { job: None, origin: None, ..run.input.clone() };
         let new = RunId::new(&self.parts().clock);
         let start = StartRun { id: None, tenant, plan, target: run.target, input, secrets: BTreeMap::new(), key, parent: None };
         let queued = self.queued(new, &start)?;

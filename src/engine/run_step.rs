@@ -1,12 +1,14 @@
 //! One step from its start to its record: condition, attempts, error policy, events.
 
 use serde_json::Value;
+use tracing::Instrument;
 
 use super::context::{Entry, Interrupt, RunContext, StepContext, StepFailure};
 use super::log::Before;
 use super::memory::{Orders, StepRecord, begun};
 use super::plan::{PlannedStep, When};
 use super::step::StepOutput;
+use super::traced;
 use crate::clock::Timestamp;
 use crate::expr::bounds::Misfit;
 use crate::failpoint;
@@ -55,7 +57,10 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
         if !again {
             context.announce();
         }
-        let result = attempt(&context).await;
+        let span = traced::step(planned, made + 1);
+        let result = attempt(&context).instrument(span.clone()).await;
+        traced::ended(&span, &result);
+        drop(span);
         failpoint::hit("step.end");
         let failure = match result.and_then(judged) {
             Ok(output) => return Ended::Settled(complete(&context, output, started_at, made).await),
@@ -213,6 +218,7 @@ fn record(context: &StepContext<'_>, started_at: Timestamp, retries: u32) -> Ste
         branch: None,
         error: None,
         code: None,
+        retryable: false,
         handled: false,
         started_at,
         completed_at: context.now(),
@@ -221,6 +227,7 @@ fn record(context: &StepContext<'_>, started_at: Timestamp, retries: u32) -> Ste
         tokens,
         cost,
         retries,
+        inquiry: context.noted_inquiry(),
         orders: Orders::default(),
     }
 }
@@ -278,6 +285,7 @@ fn fail(context: &StepContext<'_>, failure: StepFailure, started_at: Timestamp, 
         output: attempts.filter(|_| output.is_null()).unwrap_or_else(|| output.clone()),
         error: Some(message.clone()),
         code: Some(failure.code.clone()),
+        retryable: failure.retryable,
         // Going on was asked for, not merely the flow's default.
         handled: matches!(step.on_error, Some(OnError::Continue | OnError::Default { .. })),
         ..record(context, started_at, made.saturating_sub(1))

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Engine;
+use super::{Engine, meter};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::failpoint;
@@ -14,7 +14,7 @@ use crate::model::job::Attempt;
 use crate::model::run::Failure;
 use crate::model::wait::{Resolution, Wait, WaitKind};
 use crate::model::{Epoch, Run, RunState};
-use crate::store::{ChildEnd, Commit, Resolve, Resolved, Signal};
+use crate::store::{ChildEnd, Commit, Committed, Resolve, Resolved, Signal};
 
 use super::run_step::dollars;
 
@@ -246,7 +246,12 @@ impl Engine {
     pub async fn give_up(&self, run: &Run, failure: Failure) -> Result<()> {
         let mut commit = failing_commit(run, failure, &self.parts().clock);
         commit.journal.extend(self.parts().listeners.notice(run.tenant, RunState::Failed, Rest::End));
-        self.parts().store.commit_run(commit).await?;
+        let code = commit.failure.as_ref().map(|failure| failure.code.clone());
+        let request = run.input.origin.as_ref().and_then(|origin| origin.request.as_deref());
+        if self.parts().store.commit_run(commit).await? == Committed::Done {
+            tracing::info!(run = %run.id, flow = run.flow_name, request_id = request, code, "the execution failed");
+            meter::ended(RunState::Failed, meter::FAILURE);
+        }
         Ok(())
     }
 }

@@ -13,7 +13,8 @@ use aide::axum::routing::get_with;
 use aide::openapi::{MediaType, ReferenceOr, Response as Documented, SchemaObject, StatusCode};
 use aide::transform::TransformOperation;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -79,6 +80,31 @@ fn text<'t>(mut operation: TransformOperation<'t>, kind: &str, schema: Value) ->
     responses.responses.insert(StatusCode::Code(200), ReferenceOr::Item(answer));
     operation
 }
+
+/// Where to go from here, for whoever opens the server's address in a browser or asks it with nothing in hand.
+pub fn front() -> Router<AppState> {
+    Router::new().route("/", get(welcome))
+}
+
+async fn welcome(headers: HeaderMap) -> Response {
+    let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/html") {
+        return ([(CONTENT_TYPE, "text/html; charset=utf-8")], WELCOME).into_response();
+    }
+    let links = json!({
+        "name": "dispatch", "version": env!("CARGO_PKG_VERSION"), "guide": "/llms.txt", "openapi": "/v1/openapi.json", "live": "/livez",
+        "ready": "/readyz", "metrics": "/metrics",
+    });
+    Json(links).into_response()
+}
+
+const WELCOME: &str = concat!(
+    "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Dispatch</title><h1>Dispatch ",
+    env!("CARGO_PKG_VERSION"),
+    "</h1><p>This server runs LLM flows for backends. It is called over HTTP, with a key.</p><ul>\
+     <li><a href=\"/llms.txt\">Guide</a></li><li><a href=\"/v1/openapi.json\">API document (OpenAPI)</a></li>\
+     <li><a href=\"/readyz\">Whether it takes work</a></li><li><a href=\"/metrics\">Metrics</a></li></ul></html>\n"
+);
 
 /// `/metrics`, for Prometheus.
 pub fn metrics(handle: PrometheusHandle) -> Router<AppState> {

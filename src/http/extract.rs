@@ -1,7 +1,7 @@
 //! What handlers take from a request, refused with the envelope when it is not well-formed.
 //!
 //! [`Body`] reads JSON within limits, [`Params`] the query, [`Id`] and [`Ids`] the path. Unknown fields of
-//! bodies and queries are accepted and ignored, since clients of other versions send them.
+//! bodies and queries are accepted and ignored, since clients of other versions send them; but not those of [`Filters`].
 
 use std::io::Read;
 use std::str::FromStr;
@@ -256,6 +256,46 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
         let Query(value) = Query::try_from_uri(&parts.uri)
             .map_err(|refused| Error::new(Kind::Malformed, "invalid_query", format!("the query does not fit: {}", refused.body_text())))?;
         Ok(Self(value))
+    }
+}
+
+/// Marks an operation in the API document whose query may hold nothing unknown.
+pub const STRICT: &str = "x-strict-query";
+
+/// A query whose parameters are all known by name.
+pub trait Known: DeserializeOwned {
+    const NAMES: &'static [&'static str];
+}
+
+/// The parameters of a list's query, of which none may be unknown: a filter that is misspelt would be no filter, and the list would show everything.
+#[derive(Debug, Clone)]
+pub struct Filters<T>(pub T);
+
+impl<T: Known, S: Sync> FromRequestParts<S> for Filters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> std::result::Result<Self, Problem> {
+        let mut problems = Problems::default();
+        for (name, _) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            if !T::NAMES.contains(&&*name) {
+                let nearest = T::NAMES.iter().max_by(|one, other| {
+                    let nearness = |known: &str| strsim::jaro_winkler(known, &name);
+                    nearness(one).total_cmp(&nearness(other))
+                });
+                let message =
+                    format!("there is no such parameter; the nearest is `{}`, and all are {}", nearest.unwrap_or(&""), T::NAMES.join(", "));
+                problems.add(format!("/{}", error::pointer_token(&name)), message);
+            }
+        }
+        problems.into_result()?;
+        Params::from_request_parts(parts, state).await.map(|Params(value)| Self(value))
+    }
+}
+
+impl<T: JsonSchema> OperationInput for Filters<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        Params::<T>::operation_input(context, operation);
+        operation.extensions.insert(STRICT.into(), true.into());
     }
 }
 

@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::id::{RequestId, TenantId};
+use crate::model::Origin;
 use crate::model::wait::{canonical, hex};
 use crate::secret::Vault;
 use crate::store::{Answer, Begun, Receipt, SharedStore};
@@ -122,7 +123,8 @@ impl Receipts {
                 failpoint::hit("receipt.begun");
                 let keeper = self.clone();
                 let task = async move { keeper.carry_out(&call, &key, work(seed)).await };
-                tokio::spawn(task.instrument(tracing::Span::current())).await.map_err(Error::internal)?
+                let origin = Origin::current().unwrap_or_default();
+                tokio::spawn(origin.of(task).instrument(tracing::Span::current())).await.map_err(Error::internal)?
             }
             None => Err(Error::new(Kind::Conflict, "idempotency_in_progress", "a call with this Idempotency-Key is being worked on")
                 .retry_after(Duration::from_secs(1))),

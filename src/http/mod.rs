@@ -116,6 +116,7 @@ impl std::fmt::Debug for HttpOptions {
 /// The whole router, ready to serve.
 pub fn router(state: AppState, options: HttpOptions) -> Router {
     let (mut router, _) = openapi::surfaces(|routes| routes.route_layer(from_fn_with_state(state.clone(), guard::guard)));
+    router = router.merge(docs::front());
     if let Some(handle) = options.metrics {
         router = router.merge(docs::metrics(handle));
     }

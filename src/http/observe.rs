@@ -3,14 +3,20 @@
 //! Names the route's pattern, never the path, query or body: those hold ids, secrets and other people's data.
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::Method;
+use axum::http::{HeaderMap, HeaderName, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::Instrument;
 use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::headers::RequestId;
+use super::problem::Code;
 use crate::clock::Clock;
+use crate::model::Origin;
+use crate::model::origin::{is_place, place_of};
+
+/// Where a caller's own span stands (<https://www.w3.org/TR/trace-context/>).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Label of requests that no route matched.
 const UNMATCHED: &str = "unmatched";
@@ -29,17 +35,39 @@ pub fn describe() {
 pub async fn observe(State(clock): State<Clock>, request: Request, next: Next) -> Response {
     let method = name(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| UNMATCHED.to_owned(), |path| path.as_str().to_owned());
-    let id = request.extensions().get::<RequestId>();
-    let span = tracing::info_span!("request", method, route, request_id = id.map_or("", RequestId::as_str), status = Empty, tenant = Empty);
+    let id = request.extensions().get::<RequestId>().map(|id| id.as_str().to_owned());
+    let span =
+        tracing::info_span!("request", method, route, request_id = id.as_deref().unwrap_or_default(), status = Empty, tenant = Empty);
+    let origin = origin(&span, id, request.headers());
     let start = clock.instant();
-    let response = next.run(request).instrument(span.clone()).await;
-    let status = response.status().as_u16();
-    span.record("status", status);
+    let response = origin.of(next.run(request)).instrument(span.clone()).await;
+    let status = response.status();
+    span.record("status", status.as_u16());
     let seconds = clock.instant().duration_since(start).as_secs_f64();
-    span.in_scope(|| tracing::debug!(elapsed_ms = seconds * 1_000.0, "answered"));
+    span.in_scope(|| tell(&response, seconds));
+    let status = status.as_u16();
     metrics::counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => status.to_string()).increment(1);
     metrics::histogram!(SECONDS, "method" => method, "route" => route).record(seconds);
     response
+}
+
+/// What begins with this request, and in which trace: its own span stands where the caller says, and what it begins stands below its own.
+fn origin(span: &Span, request: Option<String>, headers: &HeaderMap) -> Origin {
+    let given = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).filter(|text| is_place(text)).map(str::to_owned);
+    let caller = Origin { request, trace: given };
+    caller.adopt(span);
+    Origin { trace: place_of(span).or(caller.trace), request: caller.request }
+}
+
+/// Says in the log what the span says of the request. Faults of ours have been told of already, with their cause.
+fn tell(response: &Response, seconds: f64) {
+    let elapsed_ms = seconds * 1_000.0;
+    if response.status().is_client_error() {
+        let code = response.extensions().get::<Code>().map(|code| &*code.0);
+        tracing::info!(code, elapsed_ms, "refused");
+    } else {
+        tracing::debug!(elapsed_ms, "answered");
+    }
 }
 
 /// Methods outside the standard share one label, so that callers cannot make labels.

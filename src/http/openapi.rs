@@ -12,6 +12,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::extract::STRICT;
 use super::{AppState, admin, dispatch, docs, workflows};
 use crate::error::{Envelope, Kind};
 
@@ -115,7 +116,7 @@ const WITH_BODY: &[(u16, &str)] = &[
     (408, "The body came too slowly"),
     (Kind::TooLarge.status(), "The body is larger or deeper than allowed"),
     (415, "The body is not JSON"),
-    (Kind::Invalid.status(), "The body asks for something that cannot be; details.problems points at every fault"),
+    (Kind::Invalid.status(), "The body, or the query, asks for something that cannot be; details.problems points at every fault"),
 ];
 
 /// Adds the error answers to every operation.
@@ -138,6 +139,7 @@ fn complete(mut document: Value) -> Value {
         let mut statuses: Vec<u16> = ALWAYS.iter().map(|(status, _)| *status).collect();
         statuses.extend(GUARDED.iter().filter(|_| guarded).map(|(status, _)| *status));
         statuses.extend(WITH_BODY.iter().filter(|_| with_body).map(|(status, _)| *status));
+        statuses.extend((!with_body && operation.contains_key(STRICT)).then_some(Kind::Invalid.status()));
         statuses.extend(is_of_pages(operation).then_some(StatusCode::GONE.as_u16()));
         statuses.sort_unstable();
         let summary = operation.get("summary").cloned().unwrap_or_default();

@@ -19,8 +19,8 @@ use crate::id::{
 
 /// Rows on a page when nobody says.
 const DEFAULT_LIMIT: u32 = 50;
-/// Most rows on a page; a greater `limit` gives this many.
-const MAX_LIMIT: u32 = 200;
+/// Most rows on a page; a greater `limit` gives this many, but where it is refused.
+pub const MAX_LIMIT: u32 = 200;
 /// Longest way back: from further pages it leads to the first page.
 const LONGEST_TRAIL: usize = 100;
 

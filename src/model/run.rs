@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::job::Attempt;
+use super::origin::Origin;
 use super::target::Target;
 use crate::clock::Timestamp;
-use crate::id::{ClientTokenId, KeyId, RecordId, RunId, SessionId, TenantId, WaitId};
+use crate::id::{ClientTokenId, KeyId, RecordId, RunId, ScheduleId, SessionId, TenantId, WaitId};
 
 /// Where a run is.
 ///
@@ -173,10 +174,18 @@ pub struct RunInput {
     /// The job whose attempt the run is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<Attempt>,
+    /// The request that began the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     pub options: RunOptions,
 }
 
 impl RunInput {
+    /// The schedule that began the run.
+    pub fn schedule_id(&self) -> Option<ScheduleId> {
+        self.inputs.get("_schedule")?.get("id")?.as_str()?.parse().ok()
+    }
+
     /// The saved record that the run is about.
     pub fn record_id(&self) -> Option<RecordId> {
         self.record.as_ref()?.get("id")?.as_str()?.parse().ok()
@@ -256,6 +265,12 @@ impl Spent {
         self.estimated |= other.estimated;
     }
 
+    /// The cost in US dollars.
+    #[expect(clippy::cast_precision_loss, reason = "shown to people; the exact figure stays in nano-dollars")]
+    pub fn dollars(&self) -> f64 {
+        self.cost as f64 / 1e9
+    }
+
     pub const fn tokens(&self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
     }
@@ -272,6 +287,30 @@ pub struct Failure {
     pub step: Option<String>,
     #[serde(default)]
     pub retryable: bool,
+}
+
+/// Why a run did not do well, as whoever looks at it from outside reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionFailure")]
+pub struct Fault {
+    /// Stable identifier.
+    pub code: String,
+    pub message: String,
+    /// The step that failed.
+    pub step_id: Option<String>,
+    /// The same as `stepId`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Whether the same run may succeed later.
+    pub retryable: bool,
+}
+
+impl Fault {
+    pub fn of(failure: &Failure) -> Self {
+        let Failure { code, message, step, retryable } = failure.clone();
+        Self { code, message, step_id: step.clone(), step, retryable }
+    }
 }
 
 /// A child run's tie to the wait of its parent that it answers when it ends.
@@ -308,8 +347,23 @@ pub struct Run {
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
     pub output: Option<Value>,
+    /// Whether it did well, every step of it. `None`: it has not ended, or an earlier version ended it and did not note it.
+    pub success: Option<bool>,
+    /// Why it did not do well: what ended it, or the first step that failed in a run that went on.
     pub failure: Option<Failure>,
     pub spent: Spent,
+}
+
+impl Run {
+    /// See [`did_well`].
+    pub fn did_well(&self) -> Option<bool> {
+        did_well(self.state, self.success)
+    }
+}
+
+/// Whether a run did well, as far as its row tells: `None` until it has ended. Where nothing was noted, its state is all that is known.
+pub fn did_well(state: RunState, noted: Option<bool>) -> Option<bool> {
+    state.is_terminal().then(|| noted.unwrap_or(state == RunState::Completed))
 }
 
 #[cfg(test)]

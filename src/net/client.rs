@@ -43,6 +43,12 @@ struct Judged {
     other: reqwest::Client,
 }
 
+/// Makes ring the TLS provider of this process. Every HTTP client of the process needs it before it is built.
+pub fn install_tls() {
+    // A second installation in the same process is refused, and the first one serves.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 impl Egress {
     /// Builds the clients. Fails when the machine's TLS roots cannot be read.
     pub fn new(policy: Policy, clock: Clock) -> Result<Self, Error> {
@@ -51,8 +57,7 @@ impl Egress {
 
     /// [`Egress::new`] with another resolver for judged requests.
     pub fn with_names(policy: Policy, clock: Clock, names: Arc<dyn Names>) -> Result<Self, Error> {
-        // A second installation in the same process is refused, and the first one serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         let policy = Arc::new(policy);
         let judged_client = |port| client(&policy, Some(JudgingResolver { policy: policy.clone(), names: names.clone(), port }));
         let judged = Judged {

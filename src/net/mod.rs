@@ -27,7 +27,7 @@ pub mod sse;
 mod target;
 
 pub use body::{Body, Response};
-pub use client::Egress;
+pub use client::{Egress, install_tls};
 pub use error::{Blocked, Error, ErrorKind, Phase};
 pub use hold::{Hold, under};
 pub use judge::{Class, judge};

@@ -214,6 +214,14 @@ impl Models {
         self
     }
 
+    /// The providers that the server itself has a key for.
+    pub fn with_keys(&self) -> Vec<&str> {
+        let has_key = |entry: &&ProviderEntry| {
+            self.env_key(entry).is_some() || entry.deployments.iter().any(|further| self.env(&further.key_env).is_some())
+        };
+        self.0.catalogue.providers().iter().filter(has_key).map(|entry| entry.name.as_str()).collect()
+    }
+
     pub fn deadlines(&self) -> Deadlines {
         self.0.deadlines
     }

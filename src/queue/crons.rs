@@ -25,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const MOST: u32 = 100;
 /// Entries that are fired beside each other.
 const AT_ONCE: usize = 16;
+/// Counts slots that were fired.
+pub const FIRED: &str = "dispatch_slots_fired_total";
 /// How late a slot may be that is not caught up with.
 const LATE: Duration = Duration::from_secs(60);
 /// Slots that are caught up with at once.
@@ -170,11 +172,18 @@ async fn tick(jobs: &Jobs, tenant: TenantId, entry: Kept<Cron>) -> Result<()> {
             Enqueued::New => id,
             Enqueued::Before(before) => before,
         };
+        fired("cron");
+        tracing::info!(cron = %entry.id, %job, %slot, "a cron entry fired");
         (after.last, after.last_job) = (Some(slot), Some(job));
     }
     // Whoever changed it meanwhile has said when it fires next.
     Collection::of(&**jobs.store(), tenant).change(&entry, after, now).await?;
     Ok(())
+}
+
+/// Counts a slot that was fired.
+pub fn fired(kind: &'static str) {
+    metrics::counter!(FIRED, "kind" => kind).increment(1);
 }
 
 /// Fires an entry by hand, besides its times; the job.

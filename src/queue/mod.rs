@@ -6,6 +6,7 @@
 //!
 //! Must not know: HTTP, what a step does. Nobody else drives a run.
 
+pub mod census;
 pub mod crons;
 pub mod events;
 pub mod jobs;
@@ -21,4 +22,15 @@ pub use workers::{Options, Workers};
 pub fn describe() {
     metrics::describe_gauge!("dispatch_runs_active", "Executions that this node advances now");
     metrics::describe_counter!("dispatch_runs_stuck_total", "Executions that nothing could have woken, found and entered again");
+    metrics::describe_counter!(webhooks::ATTEMPTS, "Attempts of deliveries to webhooks by outcome: delivered, retried, given up");
+    metrics::describe_counter!(crons::FIRED, "Slots of crons and schedules that were fired, by kind");
+    census::describe();
+    metrics::gauge!("dispatch_runs_active").increment(0);
+    metrics::counter!("dispatch_runs_stuck_total").increment(0);
+    for outcome in webhooks::OUTCOMES {
+        metrics::counter!(webhooks::ATTEMPTS, "outcome" => outcome).increment(0);
+    }
+    for kind in ["cron", "schedule"] {
+        metrics::counter!(crons::FIRED, "kind" => kind).increment(0);
+    }
 }

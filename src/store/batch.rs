@@ -75,6 +75,7 @@ pub(super) struct CommitRow {
     finished_at: Option<i64>,
     ends: bool,
     advances: bool,
+    success: Option<u8>,
 }
 
 #[derive(Serialize)]
@@ -317,6 +318,7 @@ impl Batch {
             finished_at: commit.finished_at.map(Timestamp::as_millis),
             ends: commit.state.is_terminal(),
             advances: commit.advances,
+            success: commit.success().map(u8::from),
         });
         self.facts(commit.run, epoch, number, &commit.journal, commit.segment.as_ref(), &mut blobs);
         for wait in &commit.waits {

@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::{
-    Accounts, Answer, ApiKey, Begun, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery, DocumentRow,
-    Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest, NewJob, NewRun,
-    Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs,
-    SavedFlow, Secrets, Signal, SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
+    Accounts, Answer, ApiKey, Begun, Census, Censuses, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery,
+    DocumentRow, Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest,
+    NewJob, NewRun, Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary,
+    Rung, Runs, SavedFlow, Secrets, Signal, SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors,
+    Waits,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::id::{DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
@@ -163,6 +164,9 @@ pass! {
     Notices {
         fn noticed_runs(except: &[TenantId], limit: u32) -> Vec<(TenantId, RunId)>;
         fn notice_told(tenant: TenantId, run: RunId, commit: i64) -> bool;
+    }
+    Censuses {
+        fn census(now: Timestamp) -> Census;
     }
     Logs {
         fn bulky_logs(before: Timestamp, except: &[TenantId], limit: u32) -> Vec<(TenantId, RunId)>;

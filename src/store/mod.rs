@@ -11,6 +11,7 @@
 
 mod accounts;
 mod batch;
+mod census;
 mod collection;
 mod documents;
 mod flows;
@@ -43,6 +44,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 pub use accounts::{Accounts, ApiKey, Tenant};
+pub use census::{Census, Censuses};
 pub use collection::{Collection, Document, Kept, due, forget};
 pub use documents::{DocumentQuery, DocumentRow, Documents};
 pub use flows::{FlowVersion, Flows, SavedFlow};
@@ -198,6 +200,7 @@ impl Rung {
 pub trait Store:
     Runs
     + Notices
+    + Censuses
     + Jobs
     + Logs
     + Waits

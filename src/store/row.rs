@@ -36,6 +36,16 @@ pub(super) fn except(column: &str, tenants: &[TenantId]) -> String {
     format!(" and {column} not in ({})", list.join(", "))
 }
 
+/// SQL that leaves out runs that have not ended, and of the others those that did well, or that did not.
+/// Where it was not noted how a run ended, its state tells.
+pub(super) const fn success(wanted: Option<bool>) -> &'static str {
+    match wanted {
+        None => "",
+        Some(true) => " and state = 'completed' and coalesce(success, 1) = 1",
+        Some(false) => " and (success = 0 or success is null and state in ('failed', 'cancelled'))",
+    }
+}
+
 /// How a database's row gives its columns.
 pub(super) trait Columns {
     fn text(&self, column: &'static str) -> StoreResult<Option<String>>;
@@ -48,7 +58,8 @@ macro_rules! run_columns {
     () => {
         concat!(
             "r.id, r.tenant, r.state, r.flow_hash, r.flow_id, r.flow_name, r.sealed, r.parent_run, r.parent_wait, r.epoch, r.commit_no, ",
-            "r.nudges, r.reserved, r.cancel_requested, r.recoveries, r.wake_at, r.created_at, r.finished_at, r.failure, r.spent, ",
+            "r.nudges, r.reserved, r.cancel_requested, r.recoveries, r.wake_at, r.created_at, r.finished_at, r.success, r.failure, ",
+            "r.spent, ",
             $crate::store::payload::payload!("r.input"),
             " as input, ",
             $crate::store::payload::payload!("r.output"),
@@ -181,6 +192,7 @@ pub(super) fn run(row: &impl Columns) -> StoreResult<Run> {
         created_at: read.time("created_at")?,
         finished_at: read.time_if("finished_at")?,
         output: read.json_if("output")?,
+        success: row.number("success")?.map(|success| success != 0),
         failure: read.json_if("failure")?,
         spent: read.json("spent")?,
     })
@@ -195,6 +207,7 @@ pub(super) fn summary(row: &impl Columns) -> StoreResult<RunSummary> {
         flow_name: read.text("flow_name")?,
         created_at: read.time("created_at")?,
         finished_at: read.time_if("finished_at")?,
+        success: row.number("success")?.map(|success| success != 0),
         failure: read.json_if("failure")?,
         spent: read.json("spent")?,
     })

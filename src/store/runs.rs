@@ -155,6 +155,14 @@ pub struct RunFilter {
     pub workflows: bool,
     /// Only runs about this record.
     pub record: Option<RecordId>,
+    /// Only runs that ended and did well, or that ended and did not.
+    pub success: Option<bool>,
+    /// Only runs of a flow or an agent of this name.
+    pub flow_name: Option<String>,
+    /// Only runs that were created then or later.
+    pub since: Option<Timestamp>,
+    /// Only runs that were created before then.
+    pub until: Option<Timestamp>,
     /// Only runs with a smaller id (older).
     pub before: Option<RunId>,
     /// Only runs with a greater id (newer).
@@ -174,6 +182,8 @@ pub struct RunSummary {
     pub flow_name: String,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
+    /// As in [`Run`].
+    pub success: Option<bool>,
     pub failure: Option<Failure>,
     pub spent: Spent,
 }
@@ -227,6 +237,12 @@ impl Commit {
     /// The parent's wait that this commit answers.
     pub fn child_wait(&self) -> Option<WaitId> {
         self.child_end.as_ref().map(|end| end.parent.wait)
+    }
+
+    /// Whether the run did well that ends with this commit; `None` when it goes on. A run that came to its end with steps that failed says why it
+    /// did not do well, like one that failed.
+    pub fn success(&self) -> Option<bool> {
+        self.state.is_terminal().then(|| self.state == RunState::Completed && self.failure.is_none())
     }
 
     /// It lets go of the run, and somebody must look at it at a time that nobody else knows yet.

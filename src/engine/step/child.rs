@@ -112,7 +112,7 @@ impl Child<'_> {
         options.depth += 1;
         options.budget = budget;
         options.source = "child".into();
-        let input = RunInput { record: run.input.record.clone(), options, ..input()? };
+        let input = RunInput { record: run.input.record.clone(), origin: run.input.origin.clone(), options, ..input()? };
         let start = StartRun {
             id: None,
             tenant: run.tenant,

@@ -129,7 +129,7 @@ impl StepBody for Body {
             approval: self.approval,
             child: self.child.as_ref().map(Cow::Borrowed),
         };
-        let outcome = match invocation.run(context, "call").await {
+        let outcome = match invocation.run_traced(context, "call").await {
             Err(Interrupt::Suspend) => {
                 invocation.announce(context, "call");
                 return Err(Interrupt::Suspend);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tracing::Instrument;
 
 use super::artifact;
 use super::child::{Child, within_depth};
@@ -18,6 +19,7 @@ use super::state;
 use super::text_of;
 use super::transform_data::script_failure;
 use crate::engine::context::{Ask, Asked, Interrupt, StepContext, StepFailure, StepResult};
+use crate::engine::traced;
 use crate::failpoint;
 use crate::model::event::Event;
 use crate::model::run::RunInput;
@@ -109,11 +111,21 @@ impl ToolOutcome {
 
 impl Invocation<'_> {
     /// Makes the call, or recalls it. `key` is the call's own journal path below the step.
-    pub async fn run(&self, context: &StepContext<'_>, key: &str) -> StepResult<ToolOutcome> {
-        let outcome_key = context.key(key);
-        if let Some(outcome) = context.recall_as::<ToolOutcome>(&outcome_key) {
+    pub async fn run_traced(&self, context: &StepContext<'_>, key: &str) -> StepResult<ToolOutcome> {
+        if let Some(outcome) = context.recall_as::<ToolOutcome>(&context.key(key)) {
             return Ok(outcome);
         }
+        let span = traced::tool(self.tool, &self.id);
+        let result = self.run(context, key).instrument(span.clone()).await;
+        if let Ok(ToolOutcome { success: false, .. }) = &result {
+            traced::failed(&span, "tool_failed");
+        }
+        traced::ended(&span, &result);
+        result
+    }
+
+    async fn run(&self, context: &StepContext<'_>, key: &str) -> StepResult<ToolOutcome> {
+        let outcome_key = context.key(key);
         if let Some(refusal) = self.approve(context, key).await? {
             self.finish(context, &outcome_key, &refusal, 0);
             return Ok(refusal);

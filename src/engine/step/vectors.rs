@@ -6,11 +6,13 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tracing::Instrument;
 
 use super::{Fields, StepBody, StepOutput, StepType, config, own_name, text, text_of};
 use crate::engine::budget::Worst;
 use crate::engine::context::{StepContext, StepFailure, StepResult};
-use crate::engine::meter;
+use crate::engine::meter::{self, Asked};
+use crate::engine::traced;
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
 use crate::id::VectorId;
@@ -229,9 +231,15 @@ async fn embed(context: &StepContext<'_>, model: &str, texts: Vec<String>, dimen
             Some(context.reserve(Worst { cost: worst.nano_usd, tokens: input, calls: 1 })?)
         }
     };
+    let asked = Asked::of(models, &resolved.provider, &resolved.model);
     let made: Vec<String> = context
         .effect(&key, Effect::Idempotent, || async {
-            let (embedded, cost) = models.embed(&resolved, texts, dimensions).await.map_err(|error| {
+            let (span, begun) = (traced::model("embeddings", &resolved), context.parts().clock.instant());
+            let answer = models.embed(&resolved, texts, dimensions).instrument(span.clone()).await;
+            meter::called(&asked, if answer.is_ok() { meter::SUCCESS } else { meter::FAILURE }, begun.elapsed());
+            let (embedded, cost) = answer.map_err(|error| {
+                meter::refused(&asked, error.class.name());
+                traced::failed(&span, error.class.name());
                 let named = crate::error::Error::from(error.clone());
                 StepFailure {
                     retryable: error.class.remedy().retry,
@@ -240,9 +248,10 @@ async fn embed(context: &StepContext<'_>, model: &str, texts: Vec<String>, dimen
                 }
             })?;
             let usage = embedded.usage;
+            traced::answered(&span, &resolved.model, &usage);
             let estimated = cost.estimated || cost.unpriced || usage.estimated;
             let spent = Spent { cost: cost.nano_usd, input_tokens: usage.input, output_tokens: 0, calls: 1, duration_ms: 0, estimated };
-            meter::spent(&spent);
+            meter::spent(&asked, &spent);
             context.spend(&spent);
             Ok(embedded.vectors.iter().map(|vector| pack(vector)).collect())
         })

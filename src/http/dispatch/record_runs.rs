@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::about;
-use super::executions::{Row, page};
+use super::executions::{OwnFilter, Row, page};
 use crate::error::Result;
 use crate::http::AppState;
-use crate::http::extract::{Id, InPath, Params};
-use crate::http::paging::{Page, Paging};
+use crate::http::extract::{Filters, Id, InPath};
+use crate::http::paging::Page;
 use crate::http::scope::{RecordsRead, Scoped};
 use crate::id::{RecordId, TenantId};
 use crate::model::run::Spent;
@@ -98,10 +98,11 @@ async fn results(
     caller: Scoped<RecordsRead>,
     State(store): State<SharedStore>,
     Id(record): Id<RecordId>,
-    Params(paging): Params<Paging>,
+    Filters(filter): Filters<OwnFilter>,
 ) -> Result<Json<Page<Row>>> {
-    let filter = there(&store, caller.tenant, record).await?;
-    page(&store, caller.tenant, filter, &paging).await
+    let (filter, paging) = filter.read()?;
+    let RunFilter { record, .. } = there(&store, caller.tenant, record).await?;
+    page(&store, caller.tenant, RunFilter { record, ..filter }, &paging).await
 }
 
 async fn costs(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Id(record): Id<RecordId>) -> Result<Json<Costs>> {

@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::about;
-use super::executions::{StepRow, steps_of};
+use super::executions::{StepRow, steps_of, with_inquiries};
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
-use crate::http::extract::{Id, InPath, Params};
+use crate::http::extract::{Filters, Id, InPath, Known};
 use crate::http::scope::{FlowsRead, RecordsRead, Scoped};
 use crate::id::{FlowId, RecordId, RunId, TenantId};
 use crate::model::{Target, TargetKind};
@@ -42,16 +42,20 @@ struct Query {
     offset: Option<usize>,
 }
 
+impl Known for Query {
+    const NAMES: &'static [&'static str] = &["limit", "offset"];
+}
+
 /// A step of an execution.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "StepResult")]
 struct Row {
     execution_session_id: RunId,
+    /// The saved record that the execution is about.
+    record_id: Option<RecordId>,
     #[serde(flatten)]
     step: StepRow,
-    /// The first 200 characters of the result.
-    output_preview: Option<String>,
 }
 
 /// Where in the rows these are.
@@ -80,13 +84,12 @@ const DEEPEST: usize = 5_000;
 const RUNS: u32 = 50;
 /// Executions that are looked at for one page.
 const MOST_RUNS: usize = 6_000;
-const PREVIEW: usize = 200;
 
 async fn list(
     caller: Scoped<FlowsRead>,
     State(store): State<SharedStore>,
     Id(flow): Id<FlowId>,
-    Params(query): Params<Query>,
+    Filters(query): Filters<Query>,
 ) -> Result<Json<Rows>> {
     if store.find_flow(caller.tenant, TargetKind::Flow, flow).await?.is_none() {
         return Err(FlowId::missing());
@@ -98,7 +101,7 @@ async fn list_of_record(
     caller: Scoped<RecordsRead>,
     State(store): State<SharedStore>,
     Id(record): Id<RecordId>,
-    Params(query): Params<Query>,
+    Filters(query): Filters<Query>,
 ) -> Result<Json<Rows>> {
     if store.find_record(caller.tenant, record).await?.is_none() {
         return Err(RecordId::missing());
@@ -123,14 +126,20 @@ async fn rows(store: &SharedStore, tenant: TenantId, of: RunFilter, query: Query
         for run in &runs {
             looked_at += 1;
             // Of what is passed over nothing is kept.
-            for step in steps_of(store, tenant, run.id, run.state).await? {
+            let mut shown = Vec::new();
+            for step in steps_of(store, tenant, run.id, run.state, run.target.kind()).await? {
                 if passed < offset {
                     passed += 1;
-                } else if data.len() < limit {
-                    data.push(Row { execution_session_id: run.id, output_preview: step.preview(PREVIEW), step });
+                } else if data.len() + shown.len() < limit {
+                    shown.push(step);
                 } else {
                     has_more = true;
                 }
+            }
+            if !shown.is_empty() {
+                with_inquiries(store, tenant, run.id, &mut shown).await?;
+                let record_id = record_of(store, tenant, run.id, of.record).await?;
+                data.extend(shown.into_iter().map(|step| Row { execution_session_id: run.id, record_id, step }));
             }
             if has_more {
                 break;
@@ -139,4 +148,12 @@ async fn rows(store: &SharedStore, tenant: TenantId, of: RunFilter, query: Query
     }
     let pagination = Place { limit, offset, returned: data.len(), has_more };
     Ok(Json(Rows { data, pagination }))
+}
+
+/// The saved record that an execution is about, where the list is not of one.
+async fn record_of(store: &SharedStore, tenant: TenantId, run: RunId, known: Option<RecordId>) -> Result<Option<RecordId>> {
+    if known.is_some() {
+        return Ok(known);
+    }
+    Ok(store.find_run(tenant, run).await?.and_then(|run| run.input.record_id()))
 }

@@ -41,6 +41,9 @@ const HOLD: Duration = Duration::from_secs(15);
 const WAITS: [u64; 7] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400];
 /// How often a delivery is tried.
 pub const MOST_ATTEMPTS: usize = WAITS.len() + 1;
+/// Counts attempts by what they came to.
+pub const ATTEMPTS: &str = "dispatch_webhook_attempts_total";
+pub const OUTCOMES: [&str; 3] = ["delivered", "retried", "given_up"];
 /// What a secret's text begins with; base64 follows.
 const PREFIX: &str = "whsec_";
 
@@ -154,6 +157,7 @@ async fn take_up(jobs: &Jobs, vault: &Vault, tenant: TenantId, held: Kept<Delive
     let gone = attempt.status == Some(410) || !webhook.body.enabled;
     let now = jobs.clock().now();
     let after = came(&held.body, attempt, gone, now, |most| jobs.clock().below(most));
+    tell(&held, &after);
     all.change(&held, after, now).await?;
     if gone && webhook.body.enabled {
         let edit = |webhook: &mut Webhook| -> Result<(), Error> {
@@ -164,6 +168,24 @@ async fn take_up(jobs: &Jobs, vault: &Vault, tenant: TenantId, held: Kept<Delive
         webhooks(jobs.store(), tenant).amend(webhook, now, edit).await?;
     }
     Ok(())
+}
+
+/// Counts the last attempt of a delivery, and says in the log that it was not taken.
+fn tell(held: &Kept<Delivery>, after: &Delivery) {
+    let [delivered, retried, given_up] = OUTCOMES;
+    let outcome = match after.state {
+        State::Delivered => delivered,
+        State::Pending => retried,
+        State::Failed => given_up,
+    };
+    metrics::counter!(ATTEMPTS, "outcome" => outcome).increment(1);
+    if let Some(last) = after.attempts.last().filter(|_| outcome != delivered) {
+        let (attempts, event) = (after.attempts.len(), after.event.as_str());
+        tracing::info!(
+            delivery = %held.id, webhook = %after.webhook, event, status = last.status, error = last.error, attempts, outcome,
+            "a webhook did not take a delivery"
+        );
+    }
 }
 
 /// What an attempt makes of a delivery. `draw` gives a random number below its argument.

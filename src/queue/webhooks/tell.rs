@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::failpoint;
 use crate::id::TenantId;
 use crate::model::job::{Attempt, Job};
+use crate::model::run::Fault;
 use crate::model::{JobState, Run, RunState};
 use crate::queue::Jobs;
 use crate::store::{Kept, StoreResult};
@@ -65,7 +66,7 @@ async fn look_at_runs(jobs: &Jobs) -> Result<()> {
 
 async fn tell(jobs: &Jobs, run: &Run) -> Result<()> {
     let mut events = vec![];
-    if let Some(kind) = of_run(run.state) {
+    if let Some(kind) = of_run(run) {
         events.push((kind, json!({ "run": shown(run) })));
     }
     if let Some(attempt) = run.input.job
@@ -104,9 +105,11 @@ async fn addresses(jobs: &Jobs, tenant: TenantId) -> StoreResult<Vec<Kept<Webhoo
     }
 }
 
-const fn of_run(state: RunState) -> Option<Kind> {
-    match state {
+fn of_run(run: &Run) -> Option<Kind> {
+    match run.state {
         RunState::Paused => Some(Kind::RunPaused),
+        // It came to its end, but steps of it failed: whoever is to be told of failures is told.
+        RunState::Completed if run.did_well() == Some(false) => Some(Kind::RunFailed),
         RunState::Completed => Some(Kind::RunCompleted),
         RunState::Failed => Some(Kind::RunFailed),
         RunState::Cancelled => Some(Kind::RunCancelled),
@@ -129,8 +132,14 @@ fn of_job(state: RunState, job: &Job, attempt: Attempt) -> Option<Kind> {
 fn shown(run: &Run) -> Value {
     let output = run.output.as_ref().filter(|output| output.to_string().len() <= LONGEST_OUTPUT);
     json!({
-        "id": run.id, "name": run.flow_name, "status": run.state, "createdAt": run.created_at, "finishedAt": run.finished_at,
-        "error": run.failure, "output": output, "outputLeftOut": run.output.is_some() && output.is_none(),
+        "id": run.id, "name": run.flow_name, "kind": run.target.kind(), "flowId": run.target.flow_id(), "agentId": run.target.agent_id(),
+        "scheduleId": run.input.schedule_id(), "recordId": run.input.record_id(), "status": run.state, "success": run.did_well(),
+        "createdAt": run.created_at, "finishedAt": run.finished_at, "error": run.failure.as_ref().map(Fault::of), "cost": run.spent.dollars(),
+        "usage": {
+            "inputTokens": run.spent.input_tokens, "outputTokens": run.spent.output_tokens, "modelCalls": run.spent.calls,
+            "durationMs": run.spent.duration_ms, "estimated": run.spent.estimated,
+        },
+        "output": output, "outputLeftOut": run.output.is_some() && output.is_none(),
     })
 }
 

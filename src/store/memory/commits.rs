@@ -38,6 +38,7 @@ fn row(new: NewRun) -> StoreResult<(Row, String)> {
         created_at: new.created_at,
         finished_at: None,
         output: None,
+        success: None,
         failure: None,
         spent: Spent::default(),
     };
@@ -81,6 +82,7 @@ impl Row {
         run.commit = commit.number;
         run.reserved = commit.reserved;
         run.spent = commit.spent;
+        run.success = commit.success();
         run.output = commit.output.take();
         run.failure = commit.failure.take();
         run.finished_at = commit.finished_at;

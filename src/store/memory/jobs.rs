@@ -10,7 +10,9 @@ use crate::id::{DeadLetterId, JobId, TenantId};
 use crate::model::job::{Bucket, DeadLetter, Job, JobEnd, JobState, QueueRules};
 use crate::store::jobs::{Gate, Gates, MOST_CLAIMED};
 use crate::store::text::Fit;
-use crate::store::{Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, NewJob, Queue, StoreError, StoreResult};
+use crate::store::{
+    Census, Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, NewJob, Queue, StoreError, StoreResult,
+};
 
 /// The tables of this noun.
 #[derive(Default)]
@@ -50,6 +52,19 @@ impl Jobs {
         };
         let all = self.queues.iter().map(|(key, (rules, buckets))| (key.clone(), gate(key, rules, buckets))).collect();
         Gates { all, ..Gates::default() }
+    }
+
+    /// Adds how many jobs and dead letters there are, of all tenants. One whose time has come is ready, whether somebody looked or not.
+    pub(super) fn count_into(&self, census: &mut Census, now: Timestamp) {
+        for Row { job, .. } in self.rows.values() {
+            match job.state {
+                JobState::Running => census.jobs_running += 1,
+                state if WAITING.contains(&state) && job.run_at <= now => census.jobs_ready += 1,
+                state if WAITING.contains(&state) => census.jobs_later += 1,
+                _ => {}
+            }
+        }
+        census.dead_letters = self.dead.values().filter(|letter| letter.replayed_at.is_none()).count() as u64;
     }
 
     fn dead_of(&self, tenant: TenantId, filter: &DeadFilter) -> Vec<&DeadLetter> {

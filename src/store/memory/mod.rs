@@ -4,6 +4,7 @@
 //! polled; delays, failures and lost answers come from [`super::faulty`]. Nothing survives the process.
 
 mod accounts;
+mod census;
 mod commits;
 mod documents;
 mod flows;

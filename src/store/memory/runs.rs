@@ -121,6 +121,7 @@ impl Row {
             flow_name: run.flow_name.clone(),
             created_at: run.created_at,
             finished_at: run.finished_at,
+            success: run.success,
             failure: run.failure.clone(),
             spent: run.spent,
         }
@@ -217,6 +218,10 @@ impl crate::store::Runs for MemoryStore {
                 && (filter.states.is_empty() || filter.states.contains(&run.state))
                 && (filter.record.is_none() || filter.record == run.input.record_id())
                 && filter.target.is_none_or(|target| target == run.target)
+                && (filter.success.is_none() || filter.success == run.did_well())
+                && filter.flow_name.as_ref().is_none_or(|name| *name == run.flow_name)
+                && filter.since.is_none_or(|since| run.created_at >= since)
+                && filter.until.is_none_or(|until| run.created_at < until)
                 && (!filter.workflows || matches!(run.target, Target::Workflow(_)))
                 && filter.before.is_none_or(|before| run.id < before)
                 && filter.after.is_none_or(|after| run.id > after)

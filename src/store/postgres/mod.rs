@@ -7,6 +7,7 @@
 //! (`session`).
 
 mod accounts;
+mod census;
 mod documents;
 pub(in crate::store) mod examine;
 mod flows;
@@ -66,6 +67,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "notices", include_str!("../../../migrations/postgres/0009_notices.sql")),
     (10, "untold_jobs", include_str!("../../../migrations/postgres/0010_untold_jobs.sql")),
     (11, "write_probe", include_str!("../../../migrations/postgres/0011_write_probe.sql")),
+    (12, "success", include_str!("../../../migrations/postgres/0012_success.sql")),
 ];
 
 /// See the module.

@@ -12,8 +12,8 @@ use crate::model::run::Failure;
 use crate::model::wait::{Resolution, Wait};
 use crate::model::{Epoch, JournalEntry, Run, RunInput, RunState, journal::Outcome};
 use crate::store::{
-    Blob, Claim, Commit, Committed, Created, Lease, Logs, NewRun, Notices, Renewed, Resolve, Resolved, RunFilter, RunSummary, Runs, Signal,
-    SignalKey, SmallLog, StoreError, StoreResult, Waits,
+    Blob, Census, Censuses, Claim, Commit, Committed, Created, Lease, Logs, NewRun, Notices, Renewed, Resolve, Resolved, RunFilter,
+    RunSummary, Runs, Signal, SignalKey, SmallLog, StoreError, StoreResult, Waits,
 };
 
 /// What a list shows of an error that cannot be read here.
@@ -317,6 +317,13 @@ impl Notices for Sealing {
 
     async fn notice_told(&self, tenant: TenantId, run: RunId, commit: i64) -> StoreResult<bool> {
         self.inner.notice_told(tenant, run, commit).await
+    }
+}
+
+#[async_trait]
+impl Censuses for Sealing {
+    async fn census(&self, now: Timestamp) -> StoreResult<Census> {
+        self.inner.census(now).await
     }
 }
 

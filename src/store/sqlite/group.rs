@@ -75,14 +75,14 @@ update runs set
     wake_at = case when c.ends then null when c.state in ('running', 'compensating') then max(c.wake_at, coalesce(runs.wake_at, 0))
         else c.wake_at end,
     commit_no = c.number, reserved = c.reserved, spent = c.spent, output = c.output,
-    failure = c.failure, finished_at = c.finished_at,
+    failure = c.failure, finished_at = c.finished_at, success = c.success,
     recoveries = case when c.advances then 0 else recoveries end,
     sealed = case when c.ends then null else sealed end,
     owner = case when c.state in ('running', 'compensating') then owner else null end
 from (select value->>'run' as run, value->>'epoch' as epoch, value->>'number' as number, value->>'seen' as seen,
         value->>'state' as state, value->>'wake_at' as wake_at, value->>'reserved' as reserved, value->>'spent' as spent,
         value->>'output' as output, value->>'failure' as failure, value->>'finished_at' as finished_at, value->>'ends' as ends,
-        value->>'advances' as advances
+        value->>'advances' as advances, value->>'success' as success
     from json_each($4)) as c
 where runs.id = c.run and runs.epoch = c.epoch and runs.commit_no = c.number - 1 and runs.state in ('running', 'compensating')
     and (c.seen is null or c.seen = runs.nudges)

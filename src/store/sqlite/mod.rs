@@ -4,6 +4,7 @@
 //! writer; everything else takes the same connection for a short transaction.
 
 mod accounts;
+mod census;
 mod documents;
 pub(in crate::store) mod examine;
 mod files;
@@ -79,6 +80,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "notices", include_str!("../../../migrations/sqlite/0009_notices.sql")),
     (10, "untold_jobs", include_str!("../../../migrations/sqlite/0010_untold_jobs.sql")),
     (11, "write_probe", include_str!("../../../migrations/sqlite/0011_write_probe.sql")),
+    (12, "success", include_str!("../../../migrations/sqlite/0012_success.sql")),
 ];
 
 /// Primary result codes (sqlite.org/rescode.html) of faults that may pass: busy, locked, out of memory, read-only,

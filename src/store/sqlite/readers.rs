@@ -48,6 +48,12 @@ impl Readers {
         Ok(Reading { connection: Some(connection), home: self, _place: place })
     }
 
+    /// How many connections are lent, and how many are not.
+    pub fn lent(&self) -> (u64, u64) {
+        let free = (self.places.available_permits() as u64).min(u64::from(READERS));
+        (u64::from(READERS) - free, free)
+    }
+
     /// Waits for whoever reads, and lends nothing any more.
     pub async fn close(&self) {
         // Fails if it was closed before.

@@ -198,10 +198,13 @@ impl Runs for SqliteStore {
         let record = if filter.record.is_some() { " and record_id = $8" } else { " and cast($8 as text) is null" };
         let order = if filter.oldest_first { "asc" } else { "desc" };
         let workflows = if filter.workflows { " and substr(flow_id, 1, 3) = 'wf_'" } else { "" };
+        let success = row::success(filter.success);
         let rows = sqlx::query(AssertSqlSafe(format!(
-            "select id, state, flow_id, flow_name, created_at, finished_at, failure, spent from runs \
+            "select id, state, flow_id, flow_name, created_at, finished_at, success, failure, spent from runs \
              where tenant = $1 and (cast($2 as text) is null or state in (select value from json_each($2))) and ($3 is null or flow_id = $3) \
-                and ($4 is null or id < $4) and ($5 is null or id > $5){record}{workflows} order by id {order} limit $6 offset $7"
+                and ($4 is null or id < $4) and ($5 is null or id > $5){record}{workflows}{success} \
+                and (cast($9 as text) is null or flow_name = $9) and (cast($10 as bigint) is null or created_at >= $10) \
+                and (cast($11 as bigint) is null or created_at < $11) order by id {order} limit $6 offset $7"
         )))
         .bind(tenant.suffix())
         .bind((!filter.states.is_empty()).then(|| json(&RunState::words(&filter.states))))
@@ -211,6 +214,9 @@ impl Runs for SqliteStore {
         .bind(i64::from(filter.limit))
         .bind(i64::from(filter.offset))
         .bind(filter.record.map(|id| id.suffix()))
+        .bind(filter.flow_name)
+        .bind(filter.since.map(Timestamp::as_millis))
+        .bind(filter.until.map(Timestamp::as_millis))
         .fetch_all(&mut *self.reading().await?)
         .await
         .map_err(failed)?;

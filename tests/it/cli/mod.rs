@@ -7,5 +7,7 @@ mod keys;
 mod ran;
 mod run;
 mod runs;
+mod serve;
 mod signals;
+mod traces;
 mod usage;

@@ -65,7 +65,7 @@ impl Shell {
         self.folder.path().join(name).display().to_string()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
         command.args(arguments).env_clear().env("TMPDIR", self.folder.path()).current_dir(self.folder.path()).stdout(Stdio::piped());
         command
@@ -87,13 +87,27 @@ pub struct Server {
 impl Server {
     /// Serves from `NAME` in the shell's folder.
     pub fn start(shell: &Shell, data: &str) -> Self {
-        let arguments = ["serve", "--dev", "--json", "--log", "off", "--listen", "127.0.0.1:0", "--data", data];
-        let mut child = shell.command(&arguments).stdin(Stdio::null()).spawn().unwrap();
+        Self::start_with(shell, data, &["--log", "off"], &[])
+    }
+
+    /// [`Server::start`] with more arguments and with variables; its log goes to `server.log` in the shell's folder.
+    pub fn start_with(shell: &Shell, data: &str, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut arguments = vec!["serve", "--dev", "--json", "--listen", "127.0.0.1:0", "--data", data];
+        arguments.extend(more);
+        let log = std::fs::File::create(shell.path("server.log")).unwrap();
+        let mut command = shell.command(&arguments);
+        let mut child = command.envs(variables.iter().copied()).stdin(Stdio::null()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let text = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
         Self { child, url: text("url"), key: text("apiKey") }
+    }
+
+    /// Asks it to stop, and gives its exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+        self.child.wait().unwrap().code()
     }
 }
 

@@ -62,6 +62,7 @@ mod limits;
 mod loops;
 mod mcp;
 mod mcp_tools;
+mod metrics;
 mod options;
 mod outbox;
 mod pauses;
@@ -73,6 +74,7 @@ mod secrets;
 mod steps;
 mod tools;
 mod transcripts;
+mod truths;
 mod vectors;
 
 /// An inline flow of these steps.

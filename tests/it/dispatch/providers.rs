@@ -99,9 +99,9 @@ async fn what_others_take_is_not_our_own(world: Arc<World>) {
     assert_eq!(figure("dispatch_own_overhead_seconds_count"), 1.0);
     let own = figure("dispatch_own_overhead_seconds_sum");
     assert!(own > 0.0 && own < 1.0, "{own} s, though the model alone took more than 1.6 s");
-    assert_eq!(figure("dispatch_runs_ended_total{state=\"completed\"}"), 1.0);
-    assert_eq!(figure("dispatch_model_calls_total"), 1.0);
-    assert_eq!(figure("dispatch_model_tokens_total{direction=\"input\"}"), 100.0);
+    assert_eq!(figure("dispatch_runs_ended_total{state=\"completed\",outcome=\"success\"}"), 1.0);
+    assert_eq!(figure("dispatch_model_calls_total{provider=\"openai\",model=\"other\",outcome=\"success\"}"), 1.0);
+    assert_eq!(figure("dispatch_model_tokens_total{provider=\"openai\",model=\"other\",direction=\"input\"}"), 100.0);
 }
 
 async fn tools_in_every_format(world: Arc<World>) {

@@ -20,10 +20,22 @@ async fn unknown_routes_say_the_agreed_words() {
     let answer = app.bare(Method::GET, "/v1/nowhere").refused(404, "route_not_found").await;
     assert_eq!(answer.json()["error"], "Not Found");
     app.get("/v1/flows/x/y/z").refused(404, "route_not_found").await;
-    app.get("/").refused(404, "route_not_found").await;
     let wrong_method = app.call(Method::PATCH, "/v1/flows").refused(405, "method_not_allowed").await;
     let allowed = wrong_method.header("allow").unwrap();
     assert!(allowed.contains("GET") && allowed.contains("POST"), "{allowed}");
+}
+
+#[tokio::test]
+async fn the_bare_address_says_where_to_go() {
+    let app = TestApp::start().await;
+    let links = app.bare(Method::GET, "/").ok().await;
+    assert_eq!((&links["openapi"], &links["guide"]), (&"/v1/openapi.json".into(), &"/llms.txt".into()), "{links}");
+    for path in ["guide", "openapi", "live", "ready"] {
+        assert_eq!(app.bare(Method::GET, links[path].as_str().unwrap()).send().await.status, 200, "{path}");
+    }
+    let page = app.bare(Method::GET, "/").header("accept", "text/html,*/*;q=0.8").send().await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.text().contains("/llms.txt"), "{}", page.text());
 }
 
 #[tokio::test]

@@ -13,10 +13,11 @@ use dispatch::model::vector::Vector;
 use dispatch::model::{Epoch, JournalEntry, Record, Run, RunState, TargetKind, Wait};
 use dispatch::store::memory::MemoryStore;
 use dispatch::store::{
-    Accounts, Answer, ApiKey, Begun, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery, DocumentRow,
-    Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest, NewJob, NewRun,
-    Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs,
-    SavedFlow, Secrets, SharedStore, Signal, SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors, Waits,
+    Accounts, Answer, ApiKey, Begun, Census, Censuses, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery,
+    DocumentRow, Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest,
+    NewJob, NewRun, Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary,
+    Rung, Runs, SavedFlow, Secrets, SharedStore, Signal, SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults,
+    Vectors, Waits,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
@@ -144,6 +145,9 @@ macro_rules! pass_the_rest {
             Notices {
                 fn noticed_runs(except: &[TenantId], limit: u32) -> Vec<(TenantId, RunId)>;
                 fn notice_told(tenant: TenantId, run: RunId, commit: i64) -> bool;
+            }
+            Censuses {
+                fn census(now: Timestamp) -> Census;
             }
             Logs {
                 fn bulky_logs(before: Timestamp, except: &[TenantId], limit: u32) -> Vec<(TenantId, RunId)>;

@@ -116,6 +116,7 @@ contract! {
     ],
     lists: [
         runs_are_listed_newest_first_in_pages,
+        runs_are_found_by_how_they_came_out,
         the_journal_is_in_byte_order,
         a_run_that_nobody_can_wake_is_found,
         a_log_is_made_small_once_and_after_its_end,

@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::json;
+use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::config::Prompt;
 use crate::engine::budget::Worst;
 use crate::engine::context::{StepContext, StepFailure, StepResult};
-use crate::engine::meter;
+use crate::engine::meter::{self, Asked};
+use crate::engine::traced;
 use crate::failpoint;
 use crate::model::event::Event;
 use crate::model::run::Spent;
 use crate::provider::{
-    Adjustment, Call, ChatRequest, Citation, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage,
+    Adjustment, Call, ChatRequest, Citation, Class, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage,
 };
 
 /// Bytes of text, reasoning and arguments of tool calls in one answer: some million tokens.
@@ -50,6 +53,20 @@ pub async fn make_silently(prompt: &Prompt, context: &StepContext<'_>, request: 
 
 async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32, visible: bool) -> StepResult<Completion> {
     let candidates = candidates(prompt, context)?;
+    let Some(first) = candidates.first() else { return Err(StepFailure::new("unknown_model", "the prompt names no model").into()) };
+    let span = traced::model("chat", first);
+    let result = converse(context, candidates, request, turn, visible).instrument(span.clone()).await;
+    traced::came_out(&span, &result);
+    result
+}
+
+async fn converse(
+    context: &StepContext<'_>,
+    candidates: Vec<Resolved>,
+    request: ChatRequest,
+    turn: u32,
+    visible: bool,
+) -> StepResult<Completion> {
     check_prices(&candidates, context)?;
     let request = bound(request, &candidates, context);
     let worst = worst(&candidates, &request);
@@ -57,8 +74,10 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
     context.settle().await;
     failpoint::hit("model.before");
     let call = Call { candidates, request, retry: retry(context), deadlines: context.parts().models.deadlines() };
-    let mut stream =
-        Booked { stream: context.parts().models.stream(call), context, booked: Spent::default(), counted: false, ended: false };
+    let models = &context.parts().models;
+    let asked = call.candidates.first().map_or_else(Asked::default, |first| Asked::of(models, &first.provider, &first.model));
+    let begun = context.parts().clock.instant();
+    let mut stream = Booked { stream: models.stream(call), context, booked: Spent::default(), counted: false, ended: false, asked, begun };
     let mut show = Shown::new(context, turn, visible);
     let mut heard = 0;
     while let Some(piece) = context.outside(stream.stream.next()).await {
@@ -68,19 +87,23 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
                 show.keep();
                 show.tell_sources();
                 stream.book(completion.cost, &completion.total_usage());
-                stream.ended = true;
+                stream.end(meter::SUCCESS);
                 return Ok(*completion);
             }
             Ok(piece) => {
+                if let Piece::Attempt { provider, model, .. } = &piece {
+                    stream.asked = Asked::of(models, provider, model);
+                }
                 // A failed attempt is billed, so the next one needs room of its own in the budget.
-                if matches!(piece, Piece::Retrying { .. }) {
+                if let Piece::Retrying { error, .. } = &piece {
+                    stream.refused(error.class, &error.message);
                     stream.book_partial();
                     drop(reserved.take());
                     show.piece(piece);
                     reserved = match context.reserve(worst) {
                         Ok(room) => Some(room),
                         Err(refused) => {
-                            stream.ended = true;
+                            stream.end(meter::FAILURE);
                             return Err(refused);
                         }
                     };
@@ -89,7 +112,8 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
                 heard += length(&piece);
                 if heard > MAX_ANSWER {
                     show.void("too_large");
-                    stream.end();
+                    stream.book_partial();
+                    stream.end(meter::FAILURE);
                     let most = MAX_ANSWER / 1024 / 1024;
                     return Err(StepFailure::new("answer_too_large", format!("the model's answer is larger than {most} MiB")).into());
                 }
@@ -97,13 +121,16 @@ async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, t
             }
             Err(error) => {
                 show.void("failed");
-                stream.end();
+                stream.refused(error.class, &error.message);
+                stream.book_partial();
+                stream.end(meter::FAILURE);
                 return Err(failure(&error).into());
             }
         }
     }
     show.void("ended");
-    stream.end();
+    stream.book_partial();
+    stream.end(meter::FAILURE);
     drop(reserved);
     Err(StepFailure::transient("provider_ended", "the provider's stream ended without an answer").into())
 }
@@ -197,6 +224,9 @@ struct Booked<'c, 'a> {
     /// The call itself is booked already.
     counted: bool,
     ended: bool,
+    /// The model that is asked now, as metrics name it.
+    asked: Asked,
+    begun: Instant,
 }
 
 impl Booked<'_, '_> {
@@ -213,7 +243,7 @@ impl Booked<'_, '_> {
         self.booked.cost = self.booked.cost.max(cost.nano_usd);
         self.booked.input_tokens = self.booked.input_tokens.max(usage.input);
         self.booked.output_tokens = self.booked.output_tokens.max(usage.output);
-        meter::spent(&spent);
+        meter::spent(&self.asked, &spent);
         self.context.spend(&spent);
     }
 
@@ -222,9 +252,19 @@ impl Booked<'_, '_> {
         self.book(self.stream.cost(), &usage);
     }
 
-    fn end(&mut self) {
-        self.book_partial();
+    /// Tells of an attempt that failed. The words are the vendor's, so they are kept from repeating what they were sent.
+    fn refused(&self, class: Class, message: &str) {
+        meter::refused(&self.asked, class.name());
+        let context = self.context;
+        tracing::info!(
+            run = %context.run.run, step = context.step_id(), provider = self.asked.provider, model = self.asked.model,
+            class = class.name(), error = context.run.redactor.text(message), "a call of a model failed"
+        );
+    }
+
+    fn end(&mut self, outcome: &'static str) {
         self.ended = true;
+        meter::called(&self.asked, outcome, self.begun.elapsed());
     }
 }
 
@@ -232,6 +272,7 @@ impl Drop for Booked<'_, '_> {
     fn drop(&mut self) {
         if !self.ended {
             self.book_partial();
+            self.end(meter::CANCELLED);
         }
     }
 }
@@ -302,7 +343,7 @@ impl Shown<'_, '_> {
         let name = format!("{provider}/{model}");
         let step = self.context.step_id();
         if let Some(wanted) = substituted_for.filter(|_| number == 1) {
-            tracing::info!(run = %self.context.run.run, %wanted, "no key for this model's provider; local/echo answers instead");
+            tracing::debug!(run = %self.context.run.run, %wanted, "no key for this model's provider; local/echo answers instead");
             let reason = "the model is unknown or its provider has no key, and the server runs with --dev";
             let value = json!({ "stepId": step, "wanted": wanted, "used": name, "reason": reason });
             self.context.emit(Event::Custom { name: "dispatch.model_substituted".into(), value });

@@ -16,7 +16,7 @@ pub async fn reflect(prompt: &Prompt, context: &StepContext<'_>, conversation: &
     let thought = match context.recall_as::<Completion>(&key) {
         Some(completion) => {
             let usage = completion.total_usage();
-            context.spent_before(usage.input.saturating_add(usage.output), completion.cost.nano_usd);
+            context.spent_before(usage.input, usage.output, completion.cost.nano_usd);
             completion.text
         }
         None => {

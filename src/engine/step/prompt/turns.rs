@@ -44,6 +44,7 @@ impl StepBody for Prompt {
         };
         let tools: Vec<&Tool> = offered(&self.tools, &client).into_iter().chain(&remote).collect();
         let mut conversation = self.opening(context, !tools.is_empty()).await?;
+        note_opening(context, self.models.first(), &conversation);
         let asked = if self.remember.is_some() { question(&conversation) } else { String::new() };
         let mut calls_made = Vec::new();
         let mut rounds = Rounds::new(self, context);
@@ -55,6 +56,7 @@ impl StepBody for Prompt {
             }
             let completion = self.turn(context, &conversation, &tools, turn, may_call, &rounds).await?;
             rounds.answered(&completion);
+            context.asks_model(format!("{}/{}", completion.provider, completion.model));
             if completion.tool_calls.is_empty() || !may_call {
                 break completion;
             }
@@ -143,7 +145,7 @@ impl Prompt {
         let key = context.key(&path);
         if let Some(completion) = context.recall_as::<Completion>(&key) {
             let usage = completion.total_usage();
-            context.spent_before(usage.input.saturating_add(usage.output), completion.cost.nano_usd);
+            context.spent_before(usage.input, usage.output, completion.cost.nano_usd);
             return Ok(completion);
         }
         rounds.begin();
@@ -249,7 +251,7 @@ impl Prompt {
         }
         let runs = planned.iter().zip(calls).map(|((key, invocation), call)| async move {
             match invocation {
-                Ok(invocation) => invocation.run(context, key).await,
+                Ok(invocation) => invocation.run_traced(context, key).await,
                 Err(refusal) => {
                     refuse(context, key, call, iteration, refusal);
                     Ok(refusal.clone())
@@ -424,6 +426,16 @@ impl Prompt {
             fallback: fallback(completion),
             ..StepOutput::of(value)
         })
+    }
+}
+
+/// Notes what is asked first, for whoever looks at the step: the system prompt and what the user said last.
+fn note_opening(context: &StepContext<'_>, model: Option<&String>, conversation: &[Message]) {
+    let system = conversation.iter().find(|message| message.role == Role::System).map(Message::text);
+    let user = conversation.iter().rfind(|message| message.role == Role::User).map(Message::text);
+    context.asks(system.as_deref(), user.as_deref());
+    if let Some(model) = model {
+        context.asks_model(model.clone());
     }
 }
 

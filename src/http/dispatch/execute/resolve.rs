@@ -230,6 +230,7 @@ impl Lookup<'_> {
             client_tools,
             session: None,
             job: None,
+            origin: None,
             options: RunOptions { source: if saved_agent { Mode::Existing } else { mode }.as_str().into(), ..run_options },
         };
         let stream = options.stream_response.or(stream);

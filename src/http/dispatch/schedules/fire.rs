@@ -14,6 +14,7 @@ use crate::http::dispatch::records::Pages;
 use crate::id::{FiringId, TenantId};
 use crate::model::Record;
 use crate::model::filter::Filter;
+use crate::queue::crons;
 use crate::store::{Collection, Document, Kept, StoreError};
 
 /// Records that one firing runs for.
@@ -30,8 +31,14 @@ pub(super) async fn fire(state: &AppState, tenant: TenantId, schedule: &Kept<Sch
     match start(state, tenant, schedule, slot, &mut firing).await {
         Ok(()) => {}
         Err(error) if error.kind() == Kind::Unavailable => return Err(error),
-        Err(error) => firing.error = Some(error.message().to_owned()),
+        Err(error) => {
+            tracing::warn!(schedule = %schedule.id, code = error.code(), "a schedule fired, and could not start all that it should");
+            firing.error = Some(error.message().to_owned());
+        }
     }
+    crons::fired("schedule");
+    let first = firing.execution_ids.first().map(tracing::field::display);
+    tracing::info!(schedule = %schedule.id, slot = slot.map(tracing::field::display), first, executions = firing.execution_count, "a schedule fired");
     failpoint::hit("schedule.started");
     let id = FiringId::new(&state.clock);
     let firings = Collection::<Firing>::of(&*state.store, tenant);

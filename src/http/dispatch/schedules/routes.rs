@@ -119,8 +119,9 @@ struct Stats {
     failed_runs: u64,
     /// Executions that they started.
     executions: u64,
-    /// Of the latest thousand of these.
+    /// Of the latest thousand of these, those that did well.
     completed: u64,
+    /// Those that did not: they failed, or they came to their end and steps of theirs failed.
     failed: u64,
     cancelled: u64,
     running: u64,
@@ -389,6 +390,8 @@ async fn stats(caller: Scoped<SchedulesRead>, State(store): State<SharedStore>, 
     for run in firings.iter().flat_map(|firing| &firing.body.execution_ids).take(LOOKED_AT) {
         let Some(run) = store.find_run(caller.tenant, *run).await? else { continue };
         let count = match run.state {
+            // It came to its end, but steps of it failed.
+            RunState::Completed if run.did_well() == Some(false) => &mut stats.failed,
             RunState::Completed => &mut stats.completed,
             RunState::Failed => &mut stats.failed,
             RunState::Cancelled => &mut stats.cancelled,

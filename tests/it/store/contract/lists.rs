@@ -2,6 +2,7 @@
 
 use dispatch::id::{FlowId, RecordId, RunId};
 use dispatch::model::event::Segment;
+use dispatch::model::run::Failure;
 use dispatch::model::{Event, EventRecord, RunInput, RunState, Target};
 use dispatch::store::{Commit, NewRun, RunFilter, SmallLog};
 use serde_json::json;
@@ -42,6 +43,36 @@ pub async fn runs_are_listed_newest_first_in_pages(site: Site) {
     assert_eq!((done[0].state, done[0].finished_at, done[0].spent.cost), (RunState::Completed, Some(world.now), 5));
     assert_eq!((done[0].flow_name.as_str(), done[0].created_at, done[0].failure.clone()), ("test", world.now, None));
     assert!(list(RunFilter::default()).await.is_empty(), "no limit, no rows");
+}
+
+pub async fn runs_are_found_by_how_they_came_out(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let [good, partly, failed, going] =
+        [world.start(store).await, world.start(store).await, world.start(store).await, world.start(store).await];
+    let failure = Some(Failure { code: "step".into(), message: "m".into(), step: Some("s".into()), retryable: true });
+    world.done(store, world.commit(good, 1, RunState::Completed)).await;
+    world.done(store, Commit { failure: failure.clone(), ..world.commit(partly, 1, RunState::Completed) }).await;
+    world.done(store, world.commit(failed, 1, RunState::Failed)).await;
+    let list = async |filter: RunFilter| -> Vec<RunId> {
+        let filter = RunFilter { limit: 100, oldest_first: true, ..filter };
+        store.list_runs(world.tenant, filter).await.unwrap().into_iter().map(|summary| summary.id).collect()
+    };
+    let by = |success| RunFilter { success: Some(success), ..RunFilter::default() };
+    let sorted = |mut runs: Vec<RunId>| {
+        runs.sort_unstable();
+        runs
+    };
+    assert_eq!(list(by(true)).await, [good]);
+    assert_eq!(list(by(false)).await, sorted(vec![partly, failed]));
+    let found = world.find(store, partly).await;
+    assert_eq!((found.success, found.failure.clone(), found.did_well()), (Some(false), failure, Some(false)));
+    assert_eq!((world.find(store, good).await.success, world.find(store, going).await.success), (Some(true), None));
+    let named = |name: &str| RunFilter { flow_name: Some(name.into()), ..RunFilter::default() };
+    assert_eq!((list(named("test")).await.len(), list(named("tes")).await.len()), (4, 0));
+    assert_eq!(list(RunFilter { since: Some(world.now), ..RunFilter::default() }).await.len(), 4);
+    assert!(list(RunFilter { until: Some(world.now), ..RunFilter::default() }).await.is_empty());
+    assert!(list(RunFilter { since: Some(world.at(1)), ..RunFilter::default() }).await.is_empty());
+    assert_eq!(list(RunFilter { until: Some(world.at(1)), ..by(true) }).await, [good]);
 }
 
 pub async fn the_journal_is_in_byte_order(site: Site) {

@@ -1,8 +1,11 @@
 //! Logs to stderr, metrics for Prometheus, traces to an OpenTelemetry collector when one is named.
 
+mod traces;
+
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Level, Metadata};
@@ -11,15 +14,22 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::error::{Error, Kind, Result};
 use crate::http::observe;
 use crate::{engine, queue};
 
 static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
+/// The bounds of histograms, in seconds: they can be added up over nodes. Models take their time.
+const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const MODEL_SECONDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
 /// The recorder's handle, installed at the first call; `None` when another recorder is installed.
 pub fn metrics() -> Option<PrometheusHandle> {
     let install = || {
-        let handle = PrometheusBuilder::new().install_recorder().ok()?;
+        let models = Matcher::Full("dispatch_model_call_seconds".into());
+        let builder = PrometheusBuilder::new().set_buckets(SECONDS).ok()?.set_buckets_for_metric(models, MODEL_SECONDS).ok()?;
+        let handle = builder.install_recorder().ok()?;
         observe::describe();
         queue::describe();
         engine::describe();
@@ -43,23 +53,32 @@ pub struct Telemetry(Option<SdkTracerProvider>);
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(provider) = &self.0 {
-            let _ = provider.shutdown();
+        if let Some(provider) = &self.0
+            && let Err(error) = provider.shutdown()
+        {
+            tracing::warn!(%error, "the last traces could not be sent");
         }
     }
 }
 
 /// Installs logging and, if asked for, tracing. Call once.
-pub fn install(options: &LogOptions) -> Telemetry {
-    let filter = filter(options.filter.as_deref().unwrap_or("info")).and(without_addresses());
-    let writer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+pub fn install(options: &LogOptions) -> Result<Telemetry> {
+    let filter = filter(options.filter.as_deref().unwrap_or("info"))?.and(without_addresses());
+    let writer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours());
     let logs = if options.json { writer.json().boxed() } else { writer.compact().boxed() };
-    let provider = options.otlp.as_deref().and_then(exporter);
-    let tracer = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("dispatch")));
-    // What is logged inside a span leaves with its trace.
-    let traces = tracer.map(|layer| layer.with_filter(without_addresses()));
+    // A variable that is set to nothing counts as not set.
+    let provider = options.otlp.as_deref().filter(|address| !address.is_empty()).map(traces::provider).transpose()?;
+    // Only what this program tells of itself: the exporter's own connections are no part of a trace. Spans of details have the level of debugging.
+    let told = |about: &Metadata<'_>| about.target().starts_with("dispatch") && (about.is_span() || *about.level() <= Level::INFO);
+    let own = filter_fn(told).with_max_level_hint(Level::DEBUG);
+    let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("dispatch")).with_filter(own));
     let _ = tracing_subscriber::registry().with(logs.with_filter(filter)).with(traces).try_init();
-    Telemetry(provider)
+    Ok(Telemetry(provider))
+}
+
+/// Codes for colours are for terminals; in a file they are rubbish.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The libraries that log, below `warn`, what exchanges are made of: hosts, addresses, header fields, messages, texts of statements. A secret may be any of these.
@@ -89,22 +108,16 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::WARN || !NETWORK_LIBRARIES.contains(&library)
 }
 
-/// The wanted filter. The MCP library tells of every refusal with what the caller sent: that is the caller's, so it is heard only when it is asked for by name.
-fn filter(wanted: &str) -> EnvFilter {
+/// The wanted filter. The MCP library takes every mistake of a tenant for an error of its own, and tells of every refusal with what the caller sent:
+/// it is heard only when everything is, or when it is asked for by name.
+fn filter(wanted: &str) -> Result<EnvFilter> {
     const QUIET: &str = "rmcp";
-    let text = if wanted.contains(QUIET) { wanted.to_owned() } else { format!("{wanted},{QUIET}=error") };
-    EnvFilter::try_new(text).unwrap_or_else(|_| EnvFilter::new(format!("info,{QUIET}=error")))
-}
-
-fn exporter(address: &str) -> Option<SdkTracerProvider> {
-    use opentelemetry_otlp::WithExportConfig;
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_http()
-        .with_endpoint(format!("{}/v1/traces", address.trim_end_matches('/')))
-        .build()
-        .ok()?;
-    let resource = opentelemetry_sdk::Resource::builder().with_service_name("dispatch").build();
-    Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    let heard = wanted.contains(QUIET) || wanted.split(',').any(|part| matches!(part.trim(), "debug" | "trace"));
+    let text = if heard { wanted.to_owned() } else { format!("{wanted},{QUIET}=off") };
+    EnvFilter::try_new(text).map_err(|error| {
+        Error::new(Kind::Invalid, "log_filter_invalid", format!("`{wanted}` is not a log filter: {error}"))
+            .next("give a level, or levels by module, as in --log info,dispatch=debug")
+    })
 }
 
 #[cfg(test)]
@@ -136,7 +149,7 @@ mod tests {
             let lines = Lines::default();
             let writer = lines.clone();
             let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
-            let logs = tracing_subscriber::registry().with(layer.with_filter(filter(wanted).and(without_addresses())));
+            let logs = tracing_subscriber::registry().with(layer.with_filter(filter(wanted).unwrap().and(without_addresses())));
             tracing::subscriber::with_default(logs, || {
                 tracing::debug!(target: "reqwest::connect", "starting new connection to canary.example.com");
                 tracing::trace!(target: "hyper_util::client::legacy::connect::dns", "resolving canary.example.com");
@@ -147,5 +160,13 @@ mod tests {
             let text = String::from_utf8_lossy(&lines.0.lock()).into_owned();
             assert!(!text.contains("canary") && text.contains("something to know"), "{wanted}: {text}");
         }
+    }
+
+    #[test]
+    fn the_mcp_library_is_quiet_unless_it_is_asked_for() {
+        for (wanted, quiet) in [("info", true), ("off", true), ("info,dispatch=debug", true), ("debug", false), ("info,rmcp=warn", false)] {
+            assert_eq!(filter(wanted).unwrap().to_string().contains("rmcp=off"), quiet, "{wanted}");
+        }
+        assert_eq!(filter("dispatch=loud").map(drop).map_err(|error| error.code().to_owned()), Err("log_filter_invalid".to_owned()));
     }
 }

@@ -1,4 +1,10 @@
 //! `/v1/executions`: runs as they stand, their events, their steps, and how to stop them.
+//!
+//! `filter` says which, `rows` how one is shown, `steps` how its steps are.
+
+mod filter;
+mod rows;
+mod steps;
 
 use std::time::Duration;
 
@@ -13,24 +19,28 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::filter::Filter;
+use self::rows::Detail;
 use super::execute::{EventPage, nothing_more, or_events, stream_response};
 use super::{about, agents, body_optional};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::engine::{Engine, Fate, LONGEST_SIGNAL, is_signal_name};
 use crate::error::{Error, Kind, Result};
 use crate::feed::{Feed, Follower};
 use crate::http::AppState;
-use crate::http::extract::{Body, Id, IdempotencyKey, Ids, InPath, Params};
+use crate::http::extract::{Body, Filters, Id, IdempotencyKey, Ids, InPath, Params};
 use crate::http::limits::Limits;
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{AgentsRead, FlowsExecute, FlowsRead, Scoped};
-use crate::id::{AgentId, FlowId, RequestId, RunId, TenantId, WaitId};
-use crate::model::event::{Event, Rest};
-use crate::model::run::{Failure, Spent};
-use crate::model::wait::Wait;
-use crate::model::{Run, RunState, StepState, Target, TargetKind};
+use crate::id::{AgentId, RequestId, RunId, TenantId, WaitId};
+use crate::model::event::Rest;
+use crate::model::{Run, RunState, Target};
 use crate::queue::Workers;
-use crate::store::{RunFilter, RunSummary, SharedStore, Signal, is_reserved_signal};
+use crate::store::{RunFilter, SharedStore, Signal, is_reserved_signal};
+
+pub(super) use self::filter::OwnFilter;
+pub(super) use self::rows::Row;
+pub(super) use self::steps::{StepRow, steps_of, with_inquiries};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -143,94 +153,6 @@ async fn signal(
     Ok((axum::http::StatusCode::ACCEPTED, Json(Sent { execution_id: id, signal: name, id: delivery })))
 }
 
-/// An execution as lists show it.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "Execution")]
-pub(super) struct Row {
-    id: RunId,
-    status: RunState,
-    kind: TargetKind,
-    flow_id: Option<FlowId>,
-    agent_id: Option<AgentId>,
-    /// The flow's or the agent's name.
-    flow_name: String,
-    created_at: Timestamp,
-    finished_at: Option<Timestamp>,
-    error: Option<Failure>,
-    usage: Usage,
-}
-
-/// What an execution used.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "ExecutionUsage")]
-struct Usage {
-    /// US dollars.
-    cost: f64,
-    input_tokens: u64,
-    output_tokens: u64,
-    model_calls: u64,
-    /// Milliseconds spent running; pauses are not counted.
-    duration_ms: u64,
-    /// Some figure is an estimate, or a model has no known price.
-    estimated: bool,
-}
-
-/// An execution in full.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "ExecutionDetail")]
-struct Detail {
-    #[serde(flatten)]
-    row: Row,
-    output: Option<Value>,
-    cancel_requested: bool,
-    /// How often it was taken over from a server that went away.
-    recoveries: u32,
-    /// When it goes on by itself, if it is paused for a time.
-    resumes_at: Option<Timestamp>,
-    /// What it waits for now.
-    waits: Vec<OpenWait>,
-}
-
-/// Something that an execution waits for.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "ExecutionWait")]
-struct OpenWait {
-    id: WaitId,
-    kind: crate::model::WaitKind,
-    /// The tool call's id, for approvals and tool outputs.
-    name: String,
-    /// What the one who answers decides about.
-    shown: Value,
-    digest: Option<String>,
-    deadline: Option<Timestamp>,
-    created_at: Timestamp,
-}
-
-/// A step of an execution.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "ExecutionStep")]
-pub(super) struct StepRow {
-    id: String,
-    name: String,
-    step_type: String,
-    index: u32,
-    status: StepState,
-    started_at: Option<Timestamp>,
-    completed_at: Option<Timestamp>,
-    duration_ms: Option<u64>,
-    result: Option<Value>,
-    error: Option<String>,
-    code: Option<String>,
-    tokens_used: Option<u64>,
-    cost: Option<f64>,
-    unresolved_variables: Vec<String>,
-}
-
 /// The steps of an execution.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -238,18 +160,6 @@ pub(super) struct StepRow {
 struct Steps {
     execution_id: RunId,
     data: Vec<StepRow>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct Filter {
-    status: Option<RunState>,
-    flow_id: Option<String>,
-    agent_id: Option<String>,
-    /// Rows on a page, 1 to 200; 50 when absent.
-    limit: Option<u32>,
-    cursor: Option<String>,
 }
 
 /// From where, and how long to wait.
@@ -290,86 +200,19 @@ struct Status {
     status: RunState,
 }
 
-impl Usage {
-    fn new(spent: &Spent) -> Self {
-        Self {
-            #[expect(clippy::cast_precision_loss, reason = "shown to people; the exact figure stays in nano-dollars")]
-            cost: spent.cost as f64 / 1e9,
-            input_tokens: spent.input_tokens,
-            output_tokens: spent.output_tokens,
-            model_calls: spent.calls,
-            duration_ms: spent.duration_ms,
-            estimated: spent.estimated,
-        }
-    }
-}
-
-impl std::convert::From<&RunSummary> for Row {
-    fn from(run: &RunSummary) -> Self {
-        Self {
-            id: run.id,
-            status: run.state,
-            kind: run.target.kind(),
-            flow_id: run.target.flow_id(),
-            agent_id: run.target.agent_id(),
-            flow_name: run.flow_name.clone(),
-            created_at: run.created_at,
-            finished_at: run.finished_at,
-            error: run.failure.clone(),
-            usage: Usage::new(&run.spent),
-        }
-    }
-}
-
-impl std::convert::From<&Run> for Row {
-    fn from(run: &Run) -> Self {
-        Self {
-            id: run.id,
-            status: run.state,
-            kind: run.target.kind(),
-            flow_id: run.target.flow_id(),
-            agent_id: run.target.agent_id(),
-            flow_name: run.flow_name.clone(),
-            created_at: run.created_at,
-            finished_at: run.finished_at,
-            error: run.failure.clone(),
-            usage: Usage::new(&run.spent),
-        }
-    }
-}
-
-impl std::convert::From<Wait> for OpenWait {
-    fn from(wait: Wait) -> Self {
-        Self {
-            id: wait.id,
-            kind: wait.kind,
-            name: wait.name,
-            shown: wait.shown,
-            digest: wait.digest,
-            deadline: wait.deadline,
-            created_at: wait.created_at,
-        }
-    }
-}
-
-async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(filter): Params<Filter>) -> Result<Json<Page<Row>>> {
-    let paging = Paging { limit: filter.limit, cursor: filter.cursor, search: None };
-    let flow = filter.flow_id.map(|id| id.parse::<FlowId>().map_err(|_| FlowId::missing())).transpose()?;
-    let agent = filter.agent_id.map(|id| id.parse::<AgentId>().map_err(|_| AgentId::missing())).transpose()?;
-    if flow.is_some() && agent.is_some() {
-        return Err(Error::new(Kind::Malformed, "invalid_query", "expected either `flowId` or `agentId`"));
-    }
-    let target = flow.map(|id| Target::Flow(Some(id))).or(agent.map(|id| Target::Agent(Some(id))));
-    page(&store, caller.tenant, RunFilter { states: filter.status.into_iter().collect(), target, ..RunFilter::default() }, &paging).await
+async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Filters(filter): Filters<Filter>) -> Result<Json<Page<Row>>> {
+    let (filter, paging) = filter.read()?;
+    page(&store, caller.tenant, filter, &paging).await
 }
 
 async fn list_of_agent(
     caller: Scoped<AgentsRead>,
     State(store): State<SharedStore>,
     Id(agent): Id<AgentId>,
-    Params(paging): Params<Paging>,
+    Filters(filter): Filters<OwnFilter>,
 ) -> Result<Json<Page<Row>>> {
-    let filter = RunFilter { target: Some(Target::Agent(Some(agent))), ..RunFilter::default() };
+    let (filter, paging) = filter.read()?;
+    let filter = RunFilter { target: Some(Target::Agent(Some(agent))), ..filter };
     let page = page(&store, caller.tenant, filter, &paging).await?;
     // A deleted agent's executions stay; an agent that never was has none.
     if page.data.is_empty() {
@@ -382,7 +225,11 @@ pub(super) async fn page(store: &SharedStore, tenant: TenantId, filter: RunFilte
     let (trail, limit) = (paging.trail::<RunId>()?, paging.limit());
     let runs = store.list_runs(tenant, RunFilter { before: trail.after(), limit: limit + 1, ..filter }).await?;
     let page = trail.page(runs, limit, false, |run| run.id);
-    Ok(Json(Page { data: page.data.iter().map(Row::from).collect(), pagination: page.pagination }))
+    let mut data = Vec::with_capacity(page.data.len());
+    for run in &page.data {
+        data.push(Row::of_summary(store, tenant, run).await?);
+    }
+    Ok(Json(Page { data, pagination: page.pagination }))
 }
 
 async fn find(store: &SharedStore, caller: &crate::model::Caller, id: RunId) -> Result<Run> {
@@ -391,7 +238,7 @@ async fn find(store: &SharedStore, caller: &crate::model::Caller, id: RunId) -> 
 
 async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<RunId>) -> Result<Json<Detail>> {
     let run = find(&store, &caller, id).await?;
-    detail(&store, run).await
+    Detail::of(&store, run).await.map(Json)
 }
 
 async fn read_of_agent(
@@ -400,7 +247,7 @@ async fn read_of_agent(
     Ids(agent, id): Ids<AgentId, RunId>,
 ) -> Result<Json<Detail>> {
     let run = find_of_agent(&store, &caller, agent, id).await?;
-    detail(&store, run).await
+    Detail::of(&store, run).await.map(Json)
 }
 
 async fn find_of_agent(store: &SharedStore, caller: &crate::model::Caller, agent: AgentId, id: RunId) -> Result<Run> {
@@ -411,20 +258,6 @@ async fn find_of_agent(store: &SharedStore, caller: &crate::model::Caller, agent
     }
     agents::shelf(store, caller.tenant).head(agent.as_flow()).await?;
     Err(RunId::missing())
-}
-
-async fn detail(store: &SharedStore, run: Run) -> Result<Json<Detail>> {
-    let waits = store.run_waits(run.tenant, run.id).await?;
-    let ended = run.state.is_terminal();
-    let waits = waits.into_iter().filter(|wait| !ended && wait.resolution.is_none()).map(OpenWait::from).collect();
-    Ok(Json(Detail {
-        row: Row::from(&run),
-        output: run.output,
-        cancel_requested: run.cancel_requested,
-        recoveries: run.recoveries,
-        resumes_at: run.wake_at.filter(|_| run.state == RunState::Paused),
-        waits,
-    }))
 }
 
 /// What reading a run's events needs.
@@ -524,95 +357,9 @@ async fn poll(
 
 async fn steps(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<RunId>) -> Result<Json<Steps>> {
     let run = find(&store, &caller, id).await?;
-    Ok(Json(Steps { execution_id: id, data: steps_of(&store, caller.tenant, id, run.state).await? }))
-}
-
-/// The steps of an execution that stands so, folded from its log.
-pub(super) async fn steps_of(store: &SharedStore, tenant: TenantId, id: RunId, state: RunState) -> Result<Vec<StepRow>> {
-    let log = store.read_log(tenant, id, None, u32::MAX).await?;
-    let mut rows: Vec<StepRow> = Vec::new();
-    for event in log.iter().flat_map(|segment| &segment.events).filter_map(|record| record.event()) {
-        note(&mut rows, event);
-    }
-    for row in rows.iter_mut().filter(|row| row.status == StepState::Running) {
-        row.status = match state {
-            RunState::Paused => StepState::Waiting,
-            RunState::Cancelled => StepState::Cancelled,
-            RunState::Failed => StepState::Failed,
-            _ => StepState::Running,
-        };
-    }
-    rows.sort_by_key(|row| row.index);
-    Ok(rows)
-}
-
-impl StepRow {
-    /// The beginning of its result, as text.
-    pub(super) fn preview(&self, characters: usize) -> Option<String> {
-        let text = match self.result.as_ref()? {
-            Value::String(text) => text.clone(),
-            other => other.get("response").and_then(Value::as_str).map_or_else(|| other.to_string(), str::to_owned),
-        };
-        Some(text.chars().take(characters).collect())
-    }
-}
-
-/// Folds one event into the steps.
-fn note(rows: &mut Vec<StepRow>, event: Event) {
-    match event {
-        Event::StepStart { id, name, step_type, index, started_at, .. } => {
-            if let Some(row) = rows.iter_mut().find(|row| row.id == id) {
-                row.status = StepState::Running;
-                return;
-            }
-            rows.push(StepRow { started_at: Some(started_at), ..row(id, name, step_type, index, StepState::Running) });
-        }
-        Event::StepSkip { id, name, step_type, index, .. } => rows.push(row(id, name, step_type, index, StepState::Skipped)),
-        Event::StepComplete {
-            id,
-            success,
-            result,
-            error,
-            code,
-            duration_ms,
-            completed_at,
-            tokens_used,
-            cost,
-            unresolved_variables,
-            ..
-        } => {
-            let Some(row) = rows.iter_mut().find(|row| row.id == id) else { return };
-            row.status = if success { StepState::Completed } else { StepState::Failed };
-            row.completed_at = Some(completed_at);
-            row.duration_ms = Some(duration_ms);
-            row.result = result;
-            row.error = error;
-            row.code = code;
-            row.tokens_used = tokens_used;
-            row.cost = cost;
-            row.unresolved_variables = unresolved_variables;
-        }
-        _ => {}
-    }
-}
-
-fn row(id: String, name: String, step_type: String, index: u32, status: StepState) -> StepRow {
-    StepRow {
-        id,
-        name,
-        step_type,
-        index,
-        status,
-        started_at: None,
-        completed_at: None,
-        duration_ms: None,
-        result: None,
-        error: None,
-        code: None,
-        tokens_used: None,
-        cost: None,
-        unresolved_variables: Vec::new(),
-    }
+    let mut data = steps_of(&store, caller.tenant, id, run.state, run.target.kind()).await?;
+    with_inquiries(&store, caller.tenant, id, &mut data).await?;
+    Ok(Json(Steps { execution_id: id, data }))
 }
 
 async fn cancel(

@@ -1,0 +1,87 @@
+//! Traces to an OpenTelemetry collector, as OTLP over HTTP.
+
+use std::sync::Arc;
+
+use opentelemetry_otlp::{Protocol, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+use tokio::runtime::Handle;
+use url::Url;
+
+use crate::error::{Error, Kind, Result};
+use crate::net;
+
+/// Where a collector takes traces, below its base address.
+const PATH: &str = "/v1/traces";
+
+/// What sends spans to the collector at this base address. Call it within the runtime that is to do the sending.
+pub fn provider(address: &str) -> Result<SdkTracerProvider> {
+    judge(address)?;
+    // The exporter's client takes the process's TLS provider when it is built, and ends the process when there is none.
+    net::install_tls();
+    let inner = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{}{PATH}", address.trim_end_matches('/')))
+        .build()
+        .map_err(|error| refused(address, &error.to_string()))?;
+    let runtime = Handle::try_current().map_err(Error::internal)?;
+    let resource = Resource::builder().with_service_name("dispatch").build();
+    let exporter = Exporter { inner: Arc::new(inner), runtime };
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+/// The address is the operator's own, so where it leads is not judged, only whether it can lead anywhere.
+fn judge(address: &str) -> Result<()> {
+    let url = Url::parse(address).map_err(|error| refused(address, &error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(refused(address, "it must begin with http:// or https:// and name a host"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(refused(address, "it must end with its path; headers go into OTEL_EXPORTER_OTLP_HEADERS"));
+    }
+    Ok(())
+}
+
+fn refused(address: &str, why: &str) -> Error {
+    Error::new(Kind::Invalid, "otlp_endpoint_invalid", format!("traces cannot be sent to `{address}`: {why}"))
+        .next("give the base address of the collector's OTLP receiver for HTTP, as in --otlp-endpoint http://127.0.0.1:4318")
+}
+
+/// The batches come on a thread that has no runtime, and the HTTP client needs one.
+#[derive(Debug)]
+struct Exporter {
+    inner: Arc<opentelemetry_otlp::SpanExporter>,
+    runtime: Handle,
+}
+
+impl SpanExporter for Exporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let inner = self.inner.clone();
+        let sent = self.runtime.spawn(async move { inner.export(batch).await });
+        sent.await.unwrap_or_else(|error| Err(OTelSdkError::InternalFailure(error.to_string())))
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        // It is told before the first batch, when nobody else holds it.
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.set_resource(resource);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_lead_somewhere_are_taken() {
+        for address in ["http://127.0.0.1:4318", "https://otel.example.com", "https://otel.example.com/tenants/7/"] {
+            assert!(judge(address).is_ok(), "{address}");
+        }
+        for address in ["", "localhost:4318", "collector", "ftp://x", "http://", "http://x/?key=1", "unix:/run/otel.sock"] {
+            assert_eq!(judge(address).map_err(|error| error.code().to_owned()), Err("otlp_endpoint_invalid".to_owned()), "{address}");
+        }
+    }
+}

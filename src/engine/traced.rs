@@ -1,0 +1,103 @@
+//! Spans of what a run does, for traces. Those of models and tools speak the words of OpenTelemetry's conventions for generative AI
+//! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/>): no text of a prompt, an answer or an argument is among them.
+//!
+//! They have the level of debugging, so that lines of a log at `info` are not long with them; whoever collects traces gets them all.
+
+use tracing::Span;
+use tracing::field::Empty;
+
+use super::context::{Interrupt, StepResult};
+use super::plan::PlannedStep;
+use crate::provider::{Completion, Resolved, Usage};
+use crate::tool::Tool;
+
+/// An attempt of a step.
+pub(super) fn step(planned: &PlannedStep, attempt: u32) -> Span {
+    let step = &planned.step;
+    tracing::debug_span!(
+        "step",
+        otel.name = %format!("step {}", step.id),
+        dispatch.step.id = step.id,
+        "dispatch.step.type" = step.action,
+        dispatch.step.attempt = attempt,
+        otel.status_code = Empty,
+        "error.type" = Empty
+    )
+}
+
+/// A commit of a run.
+pub(super) fn commit(number: i64, state: &'static str) -> Span {
+    tracing::debug_span!("commit", dispatch.commit.number = number, dispatch.commit.state = state)
+}
+
+/// A call of a model, its retries and fallbacks included. `operation`: `chat` or `embeddings`.
+pub(super) fn model(operation: &'static str, wanted: &Resolved) -> Span {
+    tracing::debug_span!(
+        "model",
+        otel.name = %format!("{operation} {}", wanted.model),
+        otel.kind = "client",
+        gen_ai.operation.name = operation,
+        gen_ai.provider.name = vendor(&wanted.provider),
+        gen_ai.request.model = wanted.model,
+        gen_ai.response.model = Empty,
+        gen_ai.usage.input_tokens = Empty,
+        gen_ai.usage.output_tokens = Empty,
+        otel.status_code = Empty,
+        "error.type" = Empty
+    )
+}
+
+/// A call of a tool.
+pub(super) fn tool(tool: &Tool, call: &str) -> Span {
+    tracing::debug_span!(
+        "tool",
+        otel.name = %format!("execute_tool {}", tool.name()),
+        gen_ai.operation.name = "execute_tool",
+        gen_ai.tool.name = tool.name(),
+        "gen_ai.tool.type" = "function",
+        gen_ai.tool.call.id = call,
+        otel.status_code = Empty,
+        "error.type" = Empty
+    )
+}
+
+/// Notes who answered, and what it took.
+pub(super) fn answered(span: &Span, model: &str, usage: &Usage) {
+    span.record("gen_ai.response.model", model);
+    span.record("gen_ai.usage.input_tokens", usage.input);
+    span.record("gen_ai.usage.output_tokens", usage.output);
+}
+
+/// Notes how a model call came out.
+pub(super) fn came_out(span: &Span, result: &StepResult<Completion>) {
+    if let Ok(completion) = result {
+        answered(span, &completion.model, &completion.total_usage());
+    }
+    ended(span, result);
+}
+
+/// Notes that what a span is of has failed, if it has. A pause is no failure.
+pub(super) fn ended<T>(span: &Span, result: &StepResult<T>) {
+    if let Err(Interrupt::Fail(failure)) = result {
+        failed(span, &failure.code);
+    }
+}
+
+pub(super) fn failed(span: &Span, code: &str) {
+    span.record("error.type", code);
+    span.record("otel.status_code", "ERROR");
+}
+
+/// The conventions' name of a provider, where they have one.
+fn vendor(provider: &str) -> &str {
+    match provider {
+        "bedrock" => "aws.bedrock",
+        "azure" => "azure.ai.openai",
+        "gemini" => "gcp.gemini",
+        "vertex" => "gcp.vertex_ai",
+        "mistral" => "mistral_ai",
+        "moonshot" => "moonshot_ai",
+        "xai" => "x_ai",
+        other => other,
+    }
+}

@@ -1,0 +1,117 @@
+//! Which executions a list shows.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Problems, Result};
+use crate::http::extract::{InPath, Known};
+use crate::http::paging::{MAX_LIMIT, Paging};
+use crate::id::{AgentId, FlowId, RecordId, RunId};
+use crate::model::{RunState, Target};
+use crate::store::RunFilter;
+
+/// Which executions, of all.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "ExecutionFilter")]
+pub(super) struct Filter {
+    status: Option<RunState>,
+    /// Only executions that have ended and did well, or only those that have ended and did not: a completed one whose steps failed did not.
+    success: Option<bool>,
+    flow_id: Option<String>,
+    agent_id: Option<String>,
+    record_id: Option<String>,
+    /// The flow's or the agent's name.
+    name: Option<String>,
+    /// Only executions that were created then or later.
+    since: Option<Timestamp>,
+    /// Only executions that were created before then.
+    until: Option<Timestamp>,
+    /// Rows on a page, 1 to 200; 50 when absent.
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// Which executions, of an agent's or of a record's.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "OwnExecutionFilter")]
+pub(in crate::http::dispatch) struct OwnFilter {
+    status: Option<RunState>,
+    /// Only executions that have ended and did well, or only those that have ended and did not: a completed one whose steps failed did not.
+    success: Option<bool>,
+    /// The flow's or the agent's name.
+    name: Option<String>,
+    /// Only executions that were created then or later.
+    since: Option<Timestamp>,
+    /// Only executions that were created before then.
+    until: Option<Timestamp>,
+    /// Rows on a page, 1 to 200; 50 when absent.
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+impl Known for Filter {
+    const NAMES: &'static [&'static str] =
+        &["status", "success", "flowId", "agentId", "recordId", "name", "since", "until", "limit", "cursor"];
+}
+
+impl Known for OwnFilter {
+    const NAMES: &'static [&'static str] = &["status", "success", "name", "since", "until", "limit", "cursor"];
+}
+
+impl Filter {
+    /// What the store is asked, and for which page.
+    pub fn read(self) -> Result<(RunFilter, Paging)> {
+        let flow = self.flow_id.map(|id| id.parse::<FlowId>().map_err(|_| FlowId::missing())).transpose()?;
+        let agent = self.agent_id.map(|id| id.parse::<AgentId>().map_err(|_| AgentId::missing())).transpose()?;
+        let record = self.record_id.map(|id| id.parse::<RecordId>().map_err(|_| RecordId::missing())).transpose()?;
+        if flow.is_some() && agent.is_some() {
+            return Err(Error::new(Kind::Malformed, "invalid_query", "expected either `flowId` or `agentId`"));
+        }
+        let own = OwnFilter {
+            status: self.status,
+            success: self.success,
+            name: self.name,
+            since: self.since,
+            until: self.until,
+            limit: self.limit,
+            cursor: self.cursor,
+        };
+        let (filter, paging) = own.read()?;
+        let target = flow.map(|id| Target::Flow(Some(id))).or(agent.map(|id| Target::Agent(Some(id))));
+        Ok((RunFilter { target, record, ..filter }, paging))
+    }
+}
+
+impl OwnFilter {
+    /// What the store is asked of whatever the executions are of, and for which page.
+    pub fn read(self) -> Result<(RunFilter, Paging)> {
+        let mut problems = Problems::default();
+        if self.limit.is_some_and(|limit| !(1..=MAX_LIMIT).contains(&limit)) {
+            problems.add("/limit", format!("expected 1 to {MAX_LIMIT}; more rows are on the next page"));
+        }
+        if self.name.as_ref().is_some_and(|name| name.contains('\0')) {
+            problems.add("/name", "no name has a NUL character");
+        }
+        if self.since.zip(self.until).is_some_and(|(since, until)| since >= until) {
+            problems.add("/until", "expected a time after `since`");
+        }
+        problems.into_result()?;
+        let filter = RunFilter {
+            states: self.status.into_iter().collect(),
+            success: self.success,
+            flow_name: self.name,
+            since: self.since,
+            until: self.until,
+            // Ids grow with time, so the list ends there and is not read to its end for nothing.
+            after: self.since.map(|since| RunId::first_of(since.before(SLACK))),
+            ..RunFilter::default()
+        };
+        Ok((filter, Paging { limit: self.limit, cursor: self.cursor, search: None }))
+    }
+}
+
+/// An id may be older than what it names: it was chosen before.
+const SLACK: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);

@@ -1,0 +1,238 @@
+//! An execution as it is shown: in lists, and in full.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::http::dispatch::execute::Fold;
+use crate::id::{AgentId, FlowId, RecordId, RunId, ScheduleId, TenantId, WaitId};
+use crate::model::run::{Failure, Fault, Spent, did_well};
+use crate::model::wait::Wait;
+use crate::model::{Run, RunState, Target, TargetKind};
+use crate::store::{RunSummary, SharedStore};
+
+/// An execution as lists show it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Execution")]
+pub(in crate::http::dispatch) struct Row {
+    id: RunId,
+    status: RunState,
+    /// Whether it did well, every step of it: a completed execution whose steps failed did not. `null` until it has ended.
+    success: Option<bool>,
+    kind: TargetKind,
+    flow_id: Option<FlowId>,
+    agent_id: Option<AgentId>,
+    /// The flow's or the agent's name.
+    flow_name: String,
+    created_at: Timestamp,
+    finished_at: Option<Timestamp>,
+    /// Why it did not do well: what ended it, or the first step that failed in an execution that went on.
+    error: Option<Fault>,
+    usage: Usage,
+}
+
+/// What an execution used.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionUsage")]
+struct Usage {
+    /// US dollars.
+    cost: f64,
+    input_tokens: u64,
+    output_tokens: u64,
+    model_calls: u64,
+    /// Milliseconds spent running; pauses are not counted.
+    duration_ms: u64,
+    /// Some figure is an estimate, or a model has no known price.
+    estimated: bool,
+}
+
+/// An execution in full.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionDetail")]
+pub(super) struct Detail {
+    #[serde(flatten)]
+    row: Row,
+    output: Option<Value>,
+    /// What it was given.
+    inputs: Map<String, Value>,
+    /// The record that it is about, as its templates see it.
+    record: Option<Value>,
+    /// The saved record's id.
+    record_id: Option<RecordId>,
+    messages: Vec<Value>,
+    metadata: Option<Value>,
+    context: Option<Value>,
+    /// Where the flow came from: `virtual`, `existing`, ...
+    source: String,
+    /// The schedule that began it.
+    schedule_id: Option<ScheduleId>,
+    cancel_requested: bool,
+    /// How often it was taken over from a server that went away.
+    recoveries: u32,
+    /// When it goes on by itself, if it is paused for a time.
+    resumes_at: Option<Timestamp>,
+    /// What it waits for now.
+    waits: Vec<OpenWait>,
+}
+
+/// Something that an execution waits for.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ExecutionWait")]
+struct OpenWait {
+    id: WaitId,
+    kind: crate::model::WaitKind,
+    /// The tool call's id, for approvals and tool outputs.
+    name: String,
+    /// What the one who answers decides about.
+    shown: Value,
+    digest: Option<String>,
+    deadline: Option<Timestamp>,
+    created_at: Timestamp,
+}
+
+impl Usage {
+    fn new(spent: &Spent) -> Self {
+        Self {
+            cost: spent.dollars(),
+            input_tokens: spent.input_tokens,
+            output_tokens: spent.output_tokens,
+            model_calls: spent.calls,
+            duration_ms: spent.duration_ms,
+            estimated: spent.estimated,
+        }
+    }
+}
+
+impl From<Wait> for OpenWait {
+    fn from(wait: Wait) -> Self {
+        Self {
+            id: wait.id,
+            kind: wait.kind,
+            name: wait.name,
+            shown: wait.shown,
+            digest: wait.digest,
+            deadline: wait.deadline,
+            created_at: wait.created_at,
+        }
+    }
+}
+
+/// What rows are made of, of a run or of a list's summary of it.
+struct Facts<'r> {
+    id: RunId,
+    state: RunState,
+    noted: Option<bool>,
+    target: Target,
+    name: &'r str,
+    created_at: Timestamp,
+    finished_at: Option<Timestamp>,
+    failure: Option<&'r Failure>,
+    spent: &'r Spent,
+}
+
+impl Row {
+    pub async fn of_summary(store: &SharedStore, tenant: TenantId, run: &RunSummary) -> Result<Self> {
+        let facts = Facts {
+            id: run.id,
+            state: run.state,
+            noted: run.success,
+            target: run.target,
+            name: &run.flow_name,
+            created_at: run.created_at,
+            finished_at: run.finished_at,
+            failure: run.failure.as_ref(),
+            spent: &run.spent,
+        };
+        Self::of(store, tenant, facts).await
+    }
+
+    async fn of_run(store: &SharedStore, run: &Run) -> Result<Self> {
+        let facts = Facts {
+            id: run.id,
+            state: run.state,
+            noted: run.success,
+            target: run.target,
+            name: &run.flow_name,
+            created_at: run.created_at,
+            finished_at: run.finished_at,
+            failure: run.failure.as_ref(),
+            spent: &run.spent,
+        };
+        Self::of(store, run.tenant, facts).await
+    }
+
+    async fn of(store: &SharedStore, tenant: TenantId, run: Facts<'_>) -> Result<Self> {
+        let (mut success, mut error) = (did_well(run.state, run.noted), run.failure.map(Fault::of));
+        // It ended before this was noted with it: its log knows.
+        if run.noted.is_none() && run.state == RunState::Completed {
+            (success, error) = recalled(store, tenant, run.id).await?;
+        }
+        Ok(Self {
+            id: run.id,
+            status: run.state,
+            success,
+            kind: run.target.kind(),
+            flow_id: run.target.flow_id(),
+            agent_id: run.target.agent_id(),
+            flow_name: run.name.to_owned(),
+            created_at: run.created_at,
+            finished_at: run.finished_at,
+            error,
+            usage: Usage::new(run.spent),
+        })
+    }
+}
+
+/// Whether a completed run did well, and if not why, as its log tells. A log that cannot be read here tells nothing.
+async fn recalled(store: &SharedStore, tenant: TenantId, id: RunId) -> Result<(Option<bool>, Option<Fault>)> {
+    let log = match store.read_log(tenant, id, None, u32::MAX).await {
+        Ok(log) => log,
+        Err(crate::store::StoreError::Locked) => return Ok((None, None)),
+        Err(error) => return Err(error.into()),
+    };
+    let mut fold = Fold::new(id);
+    for event in log.iter().flat_map(|segment| &segment.events) {
+        fold.take(serde_json::from_str(&event.public_json(id)).unwrap_or_default());
+    }
+    let ended = fold.has_ended();
+    let told = fold.outcome();
+    let error = told.error.filter(|_| ended && !told.success).map(|error| {
+        let text = |name: &str| error.get(name).and_then(Value::as_str).map(str::to_owned);
+        let (code, message) = (text("code").unwrap_or_default(), text("message").unwrap_or_default());
+        let retryable = error.get("retryable").and_then(Value::as_bool).unwrap_or_default();
+        Fault::of(&Failure { code, message, step: text("stepId"), retryable })
+    });
+    Ok((Some(!ended || told.success), error))
+}
+
+impl Detail {
+    pub async fn of(store: &SharedStore, run: Run) -> Result<Self> {
+        let waits = store.run_waits(run.tenant, run.id).await?;
+        let ended = run.state.is_terminal();
+        let waits = waits.into_iter().filter(|wait| !ended && wait.resolution.is_none()).map(OpenWait::from).collect();
+        let row = Row::of_run(store, &run).await?;
+        let (record_id, schedule_id) = (run.input.record_id(), run.input.schedule_id());
+        Ok(Self {
+            row,
+            output: run.output,
+            inputs: run.input.inputs,
+            record: run.input.record,
+            record_id,
+            messages: run.input.messages,
+            metadata: run.input.metadata,
+            context: run.input.context,
+            source: run.input.options.source,
+            schedule_id,
+            cancel_requested: run.cancel_requested,
+            recoveries: run.recoveries,
+            resumes_at: run.wake_at.filter(|_| run.state == RunState::Paused),
+            waits,
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! `dispatch serve`: what it says when it starts, and what its log says afterwards.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::ran::{Server, Shell, example};
+use crate::support::call::{Call, client};
+
+/// A flow whose only step fails, and with it the execution.
+fn failing() -> Value {
+    json!({ "streamResponse": false, "flow": { "name": "Sync", "onStepError": "stop", "steps": [
+        { "id": "pull", "type": "transform-data", "config": { "script": "throw new Error('no')" } },
+    ] } })
+}
+
+/// A refused call and a failed execution, each with a request id of its own.
+async fn troubles(server: &Server) {
+    let client = client();
+    let dispatch = |id: &str| {
+        let call = client.request(Method::POST, format!("{}/v1/dispatch", server.url));
+        Call::new(call).bearer(&server.key).header("x-request-id", id)
+    };
+    dispatch("refused-1").json(&json!({ "flow": { "name": "x", "steps": 5 } })).refused(422, "validation_failed").await;
+    assert_eq!(dispatch("failed-1").json(&failing()).ok().await["status"], "failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_says_what_happened() {
+    let shell = Shell::new();
+    let server = Server::start_with(&shell, "data", &["--log", "info"], &[]);
+    troubles(&server).await;
+    let log = std::fs::read_to_string(shell.path("server.log")).unwrap();
+    assert!(!log.contains('\u{1b}'), "colours in a file: {log}");
+    let line = |words: &[&str]| log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    assert!(line(&["dispatch serves", env!("CARGO_PKG_VERSION"), "data/dispatch.db", "data/master.key"]), "{log}");
+    assert!(line(&["refused", "refused-1", "422", "validation_failed", "/v1/dispatch"]), "{log}");
+    assert!(line(&["the execution failed", "failed-1", "exec_", "Sync", "script_failed", "pull"]), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_says_it_in_json_too() {
+    let shell = Shell::new();
+    let server = Server::start_with(&shell, "data", &["--log", "info", "--log-json"], &[]);
+    troubles(&server).await;
+    let log = std::fs::read_to_string(shell.path("server.log")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |id: &str| lines.iter().filter(|line| line["span"]["request_id"] == id).collect::<Vec<_>>();
+    assert!(of("refused-1").iter().any(|line| line["fields"]["code"] == "validation_failed"), "{log}");
+    assert!(of("failed-1").iter().any(|line| line["fields"]["code"] == "script_failed" && line["fields"]["step"] == "pull"), "{log}");
+}
+
+#[test]
+fn the_first_key_is_not_written_where_a_log_keeps_it() {
+    let shell = Shell::new();
+    let arguments = ["serve", "--dev", "--log", "off", "--listen", "localhost:0", "--data", "data"];
+    let mut child = shell.command(&arguments).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = Vec::new();
+    for line in lines {
+        said.push(line);
+        if said.last().unwrap().starts_with("listening on ") {
+            break;
+        }
+    }
+    assert_eq!(said[0], "API key: written to data/first-api-key; take it away from there", "{said:?}");
+    assert!(!said.concat().contains("dsp_live_"), "{said:?}");
+    let path = shell.path("data/first-api-key");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let key = std::fs::read_to_string(path).unwrap();
+    let url = said[1].strip_prefix("listening on ").unwrap();
+    let done = shell.json(&["run", &example("01-sales-analysis.json"), "--server", url, "--key", key.trim()]);
+    assert_eq!(done["execution"]["success"], true, "{done}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn an_address_that_is_none_is_refused() {
+    let shell = Shell::new();
+    for wrong in ["8080", "localhost", ":8080", "http://localhost:8080", "localhost:99999"] {
+        let ran = shell.run(&["serve", "--listen", wrong]);
+        assert!(ran.code == Some(2) && ran.stderr.contains("HOST:PORT"), "{wrong}: {ran}");
+    }
+}
