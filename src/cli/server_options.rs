@@ -73,7 +73,7 @@ pub struct ServerOptions {
     #[arg(long, env = "DISPATCH_LEASE_SECONDS", default_value_t = 10)]
     pub lease_seconds: u64,
     /// Servers that an execution may lose in a row, without a step further, before it fails.
-    #[arg(long, env = "DISPATCH_MAX_RECOVERIES", default_value_t = 5)]
+    #[arg(long, env = "DISPATCH_MAX_RECOVERIES", default_value_t = 10)]
     pub max_recoveries: u32,
     /// Connections that this server holds at once; fewer where the limit on open files allows no more.
     #[arg(long, env = "DISPATCH_MAX_CONNECTIONS", default_value_t = 20_000)]

@@ -42,7 +42,7 @@ impl Default for Options {
         Self {
             lease: Duration::from_secs(10),
             max_active: 20_000,
-            max_recoveries: 5,
+            max_recoveries: 10,
             poll: Duration::from_secs(1),
             sweep: Duration::from_secs(30),
         }

@@ -102,6 +102,12 @@ pub(super) async fn first_kept(context: &StepContext<'_>, names: &[&str]) -> Ste
     let (run, store) = (context.run, &context.parts().store);
     let kept = run.patiently(|| store.list_signals(run.tenant, run.run)).await?;
     let is_free = |key: &SignalKey| names.contains(&key.name.as_str()) && context.recall(&taken_key(&key.name, &key.id)).is_none();
-    let Some(key) = kept.into_iter().find(is_free) else { return Ok(None) };
-    Ok(run.patiently(|| store.find_signal(run.tenant, run.run, &key)).await?)
+    for key in kept.into_iter().filter(is_free) {
+        let found = run.patiently(|| store.find_signal(run.tenant, run.run, &key)).await?;
+        // A step beside this one may have taken it meanwhile. From here to the caller's entry in the journal nothing waits.
+        if let Some(signal) = found.filter(|_| is_free(&key)) {
+            return Ok(Some(signal));
+        }
+    }
+    Ok(None)
 }

@@ -37,7 +37,12 @@ fn post(node: &Node, path: &str, body: &Value) -> Call {
 
 /// A client token for an agent that does what it is told, with history and hardly any limit of messages.
 async fn token(node: &Node) -> (String, String) {
-    let agent = node.post("/v1/agents").json(&json!({ "name": "Desk", "config": { "model": "local/echo" } })).ok().await;
+    token_of(node, "Desk").await
+}
+
+/// A client token of an agent of this name.
+async fn token_of(node: &Node, agent: &str) -> (String, String) {
+    let agent = node.post("/v1/agents").json(&json!({ "name": agent, "config": { "model": "local/echo" } })).ok().await;
     let body = json!({
         "name": "Shop", "allowedOrigins": [ORIGIN], "agentIds": [agent["id"]], "visitorHistory": true,
         "rateLimitPerMinute": 10_000, "rateLimitPerHour": 100_000, "maxMessagesPerSession": 10_000,
@@ -318,7 +323,7 @@ async fn new_sessions_have_a_rate_on_postgres() {
 
 async fn new_sessions_have_a_rate(world: Arc<World>) {
     let node = world.node();
-    let ((_, token), (_, other)) = (token(&node).await, token(&node).await);
+    let ((_, token), (_, other)) = (token(&node).await, token_of(&node, "Till").await);
     let first = post(&node, "/v1/client/init", &json!({ "token": token })).ok().await;
     // The allowance grows while the calls go on, more slowly than they come.
     let refused = async {

@@ -110,7 +110,7 @@ async fn a_schema_without_end_ends_with_its_step(world: Arc<World>) {
         assert_eq!(end.step("s")["code"], "script_timeout", "{}", end.step("s"));
     }
     // What is asked of a model, and what it asks of a tool, is judged in the same way.
-    let prompt = json!({ "model": "local/echo", "userPrompt": "say {\"x\": \"s\"}", "responseFormat": { "type": "json_schema", "schema": endless_schema() } });
+    let prompt = json!({ "model": "local/echo", "userPrompt": "json {\"x\": \"s\"}", "responseFormat": { "type": "json_schema", "schema": endless_schema() } });
     let tools = json!({ "runtimeTools": [tool] });
     let calls = json!({ "model": "local/echo", "userPrompt": "call echo {\"x\": \"s\"}", "tools": tools });
     let end = node.dispatch(&flow(json!([step("answer", "prompt", prompt), step("calls", "prompt", calls)]))).await;
