@@ -80,7 +80,13 @@ impl Matcher {
                 }
                 None => false,
             },
-            Value::Array(items) => items.iter_mut().fold(false, |changed, item| self.value(item, numbers) || changed),
+            Value::Array(items) => {
+                let mut changed = false;
+                for item in items {
+                    changed |= self.value(item, numbers);
+                }
+                changed
+            }
             Value::Object(map) => {
                 let tainted = map.keys().any(|key| !self.find(key).is_empty());
                 if tainted {

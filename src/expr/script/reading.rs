@@ -123,7 +123,7 @@ mod tests {
         let ((one, two, three), texts) = gathering(|| (met("a", false), met("b", true), accepted(|| met("a", false))));
         assert_eq!((one, two, three), (Ok(()), here.clone(), Ok(())));
         let a = Foreign { lang: Lang::JavaScript, text: "a".into() };
-        assert_eq!(texts, [a.clone()]);
+        assert_eq!(texts, std::slice::from_ref(&a));
         let fault = ParseError::new("broken");
         let both = told([(a, Some(fault.clone()))].into_iter(), || (met("a", false), met("b", true)));
         assert_eq!(both, (Err(fault), here.clone()));
