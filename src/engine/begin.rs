@@ -16,7 +16,7 @@ use super::meter::Meter;
 use super::node_lease::RunLease;
 use super::plan::Plan;
 use super::step::SIGNING_SECRET;
-use super::{Engine, KEYS_FOR, recover};
+use super::{Engine, KEYS_FOR, recover, traced};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -339,12 +339,13 @@ impl Active {
         });
         let span = context.span();
         let walk = context.log.lease().under(walk).instrument(span.clone());
-        let committing = Box::pin(context.log.keep_committing(birth, number).instrument(span));
+        let committing = Box::pin(context.log.keep_committing(birth, number).instrument(span.clone()));
         let departure = tokio::select! {
             biased;
             departure = walk => departure,
             lost = committing => Departure::Lost(lost),
         };
+        traced::left(&span, departure);
         context.meter.left();
         departure
     }

@@ -405,7 +405,7 @@ impl RunLog {
         };
         let (below, reserved) = (new.segment.as_ref().map(|segment| segment.last() + 1), new.reserved);
         failpoint::hit("run.create.before");
-        let created = self.bear(new).await;
+        let created = self.bear(new).instrument(traced::commit(0, RunState::Running.as_str())).await;
         failpoint::hit("run.create.after");
         let born = matches!(created, Ok(Created::New));
         if born {

@@ -1,13 +1,18 @@
 //! Spans of what a run does, for traces. Those of models and tools speak the words of OpenTelemetry's conventions for generative AI
 //! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/>): no text of a prompt, an answer or an argument is among them.
 //!
-//! They have the level of debugging, so that lines of a log at `info` are not long with them; whoever collects traces gets them all.
+//! They have the level of debugging, so that lines of a log at `info` are not long with them; whoever collects traces gets them all. Numbers are signed:
+//! unsigned ones would be texts in traces.
 
+use opentelemetry::trace::Status;
 use tracing::Span;
 use tracing::field::Empty;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::context::{Interrupt, StepResult};
+use super::drive::Departure;
 use super::plan::PlannedStep;
+use crate::model::RunState;
 use crate::provider::{Completion, Resolved, Usage};
 use crate::tool::Tool;
 
@@ -19,7 +24,8 @@ pub(super) fn step(planned: &PlannedStep, attempt: u32) -> Span {
         otel.name = %format!("step {}", step.id),
         dispatch.step.id = step.id,
         "dispatch.step.type" = step.action,
-        dispatch.step.attempt = attempt,
+        dispatch.step.attempt = i64::from(attempt),
+        dispatch.paused = Empty,
         otel.status_code = Empty,
         "error.type" = Empty
     )
@@ -56,6 +62,7 @@ pub(super) fn tool(tool: &Tool, call: &str) -> Span {
         gen_ai.tool.name = tool.name(),
         "gen_ai.tool.type" = "function",
         gen_ai.tool.call.id = call,
+        dispatch.paused = Empty,
         otel.status_code = Empty,
         "error.type" = Empty
     )
@@ -64,8 +71,8 @@ pub(super) fn tool(tool: &Tool, call: &str) -> Span {
 /// Notes who answered, and what it took.
 pub(super) fn answered(span: &Span, model: &str, usage: &Usage) {
     span.record("gen_ai.response.model", model);
-    span.record("gen_ai.usage.input_tokens", usage.input);
-    span.record("gen_ai.usage.output_tokens", usage.output);
+    span.record("gen_ai.usage.input_tokens", signed(usage.input));
+    span.record("gen_ai.usage.output_tokens", signed(usage.output));
 }
 
 /// Notes how a model call came out.
@@ -76,16 +83,38 @@ pub(super) fn came_out(span: &Span, result: &StepResult<Completion>) {
     ended(span, result);
 }
 
-/// Notes that what a span is of has failed, if it has. A pause is no failure.
+/// Notes that what a span is of has failed, if it has, or waits and will be entered again. A pause is no failure.
 pub(super) fn ended<T>(span: &Span, result: &StepResult<T>) {
-    if let Err(Interrupt::Fail(failure)) = result {
-        failed(span, &failure.code);
+    match result {
+        Ok(_) => {}
+        Err(Interrupt::Suspend) => {
+            span.record("dispatch.paused", true);
+        }
+        Err(Interrupt::Fail(failure)) => failed(span, &failure.code),
     }
 }
 
 pub(super) fn failed(span: &Span, code: &str) {
     span.record("error.type", code);
     span.record("otel.status_code", "ERROR");
+}
+
+/// Notes how a run left the node's hands.
+pub(super) fn left(span: &Span, departure: Departure) {
+    let state = match departure {
+        Departure::Ended(state) => state.as_str(),
+        Departure::Paused(_) => RunState::Paused.as_str(),
+        Departure::Released | Departure::Postponed(_) => RunState::Queued.as_str(),
+        Departure::Lost(_) => "lost",
+    };
+    span.set_attribute("dispatch.run.state", state);
+    if departure == Departure::Ended(RunState::Failed) {
+        span.set_status(Status::error(""));
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// The conventions' name of a provider, where they have one.

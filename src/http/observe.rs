@@ -3,11 +3,13 @@
 //! Names the route's pattern, never the path, query or body: those hold ids, secrets and other people's data.
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, Method};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use opentelemetry::trace::Status;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::headers::RequestId;
 use super::problem::Code;
@@ -42,13 +44,25 @@ pub async fn observe(State(clock): State<Clock>, request: Request, next: Next) -
     let start = clock.instant();
     let response = origin.of(next.run(request)).instrument(span.clone()).await;
     let status = response.status();
-    span.record("status", status.as_u16());
+    came_out(&span, status);
     let seconds = clock.instant().duration_since(start).as_secs_f64();
     span.in_scope(|| tell(&response, seconds));
     let status = status.as_u16();
     metrics::counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => status.to_string()).increment(1);
     metrics::histogram!(SECONDS, "method" => method, "route" => route).record(seconds);
     response
+}
+
+/// Notes the answer's status: for lines of the log, and for traces in the words of OpenTelemetry's conventions.
+fn came_out(span: &Span, status: StatusCode) {
+    // Unsigned numbers would be texts in traces.
+    let code = i64::from(status.as_u16());
+    span.record("status", code);
+    span.set_attribute("http.response.status_code", code);
+    if status.is_server_error() {
+        span.set_attribute("error.type", code.to_string());
+        span.set_status(Status::error(""));
+    }
 }
 
 /// What begins with this request, and in which trace: its own span stands where the caller says, and what it begins stands below its own.

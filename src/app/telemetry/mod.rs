@@ -1,5 +1,6 @@
 //! Logs to stderr, metrics for Prometheus, traces to an OpenTelemetry collector when one is named.
 
+mod requests;
 mod traces;
 
 use std::io::IsTerminal;
@@ -14,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use self::requests::RequestTracer;
 use crate::error::{Error, Kind, Result};
 use crate::http::observe;
 use crate::{engine, queue};
@@ -71,7 +73,11 @@ pub fn install(options: &LogOptions) -> Result<Telemetry> {
     // Only what this program tells of itself: the exporter's own connections are no part of a trace. Spans of details have the level of debugging.
     let told = |about: &Metadata<'_>| about.target().starts_with("dispatch") && (about.is_span() || *about.level() <= Level::INFO);
     let own = filter_fn(told).with_max_level_hint(Level::DEBUG);
-    let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("dispatch")).with_filter(own));
+    // Where in the code a span was made, and on which thread, tells nobody anything: most are made in one file, and futures move between threads.
+    let traces = provider.as_ref().map(|provider| {
+        let spans = tracing_opentelemetry::layer().with_location(false).with_threads(false).with_target(false);
+        spans.with_tracer(RequestTracer(provider.tracer("dispatch"))).with_filter(own)
+    });
     let _ = tracing_subscriber::registry().with(logs.with_filter(filter)).with(traces).try_init();
     Ok(Telemetry(provider))
 }

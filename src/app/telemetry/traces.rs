@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+use opentelemetry::KeyValue;
 use opentelemetry_otlp::{Protocol, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use tokio::runtime::Handle;
 use url::Url;
+use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::id::NodeId;
 use crate::net;
 
 /// Where a collector takes traces, below its base address.
@@ -27,9 +32,26 @@ pub fn provider(address: &str) -> Result<SdkTracerProvider> {
         .build()
         .map_err(|error| refused(address, &error.to_string()))?;
     let runtime = Handle::try_current().map_err(Error::internal)?;
-    let resource = Resource::builder().with_service_name("dispatch").build();
     let exporter = Exporter { inner: Arc::new(inner), runtime };
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build())
+}
+
+/// Who sends the spans. One execution's may come from several servers, so each start of a server has an id of its own. What the operator says in
+/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` goes before what is said here.
+fn resource() -> Resource {
+    let instance = Uuid::from_u128(NodeId::new(&Clock::system()).as_u128());
+    let own = [
+        KeyValue::new("service.name", "dispatch"),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", instance.to_string()),
+    ];
+    let resource = Resource::builder_empty()
+        .with_attributes(own)
+        .with_detectors(&[Box::new(TelemetryResourceDetector), Box::new(EnvResourceDetector::new())]);
+    match std::env::var("OTEL_SERVICE_NAME") {
+        Ok(name) if !name.is_empty() => resource.with_service_name(name).build(),
+        _ => resource.build(),
+    }
 }
 
 /// The address is the operator's own, so where it leads is not judged, only whether it can lead anywhere.

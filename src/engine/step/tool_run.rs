@@ -112,8 +112,14 @@ impl ToolOutcome {
 impl Invocation<'_> {
     /// Makes the call, or recalls it. `key` is the call's own journal path below the step.
     pub async fn run_traced(&self, context: &StepContext<'_>, key: &str) -> StepResult<ToolOutcome> {
-        if let Some(outcome) = context.recall_as::<ToolOutcome>(&context.key(key)) {
+        let outcome_key = context.key(key);
+        if let Some(outcome) = context.recall_as::<ToolOutcome>(&outcome_key) {
             return Ok(outcome);
+        }
+        // What nobody approved yet is not made: there is nothing to trace.
+        if let Some(refusal) = self.approve(context, key).await? {
+            self.finish(context, &outcome_key, &refusal, 0);
+            return Ok(refusal);
         }
         let span = traced::tool(self.tool, &self.id);
         let result = self.run(context, key).instrument(span.clone()).await;
@@ -125,11 +131,6 @@ impl Invocation<'_> {
     }
 
     async fn run(&self, context: &StepContext<'_>, key: &str) -> StepResult<ToolOutcome> {
-        let outcome_key = context.key(key);
-        if let Some(refusal) = self.approve(context, key).await? {
-            self.finish(context, &outcome_key, &refusal, 0);
-            return Ok(refusal);
-        }
         let started = context.now();
         let outcome = match &self.tool.body {
             Body::Local => self.local(context, key).await?,
@@ -177,7 +178,7 @@ impl Invocation<'_> {
             Body::Mcp(remote) => Box::pin(mcp::call(self, context, key, remote)).await?,
         };
         let took = u64::try_from(context.now().since(started).as_millis()).unwrap_or(u64::MAX);
-        self.finish(context, &outcome_key, &outcome, took);
+        self.finish(context, &context.key(key), &outcome, took);
         Ok(outcome)
     }
 

@@ -169,7 +169,7 @@ impl SqliteStore {
         let health = Arc::new(health::Health::new(path));
         let checks_later = owner.is_some() && !checks_first;
         let check = checks_later.then(|| health::check_in_background(shared.clone(), health.clone()));
-        let readers = readers::Readers::new(shared);
+        let readers = readers::Readers::new(shared, health.clone());
         let (bell, _) = broadcast::channel(1_024);
         let pen = Arc::new(pen::Pen::new(write, options, path, health));
         let (writer, task) = Writer::start(group::Driver::new(pen.clone(), bell.clone()), Clock::system());

@@ -36,7 +36,9 @@ impl Pen {
         self.health.files.check()?;
         if connection.is_in_transaction() && !is_settled(&mut connection).await {
             tracing::warn!("a transaction could not be ended; the writer connects anew");
-            *connection = self.options.connect().await.map_err(failed)?;
+            let anew = self.options.connect().await.map_err(failed)?;
+            self.health.files.check()?;
+            *connection = anew;
         }
         self.wal.tend(&mut connection).await;
         Ok(connection)

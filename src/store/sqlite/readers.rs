@@ -2,8 +2,12 @@
 //!
 //! The driver's own pool asks a connection whether it is alive each time that it is lent and each time that it comes back; each is a hand-over to the
 //! connection's thread and back, as costly as most of our reads. A connection to a file does not die while it lies idle.
+//!
+//! One is made only while the database's path leads to the file that was opened: a connection to another file would be lent for ever after, also when the
+//! right file is back.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -11,6 +15,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::failed;
+use super::health::Health;
 use crate::store::{StoreError, StoreResult};
 
 /// So many read at once.
@@ -19,6 +24,7 @@ const READERS: u32 = 4;
 /// See the module.
 pub(super) struct Readers {
     options: SqliteConnectOptions,
+    health: Arc<Health>,
     idle: Mutex<Vec<SqliteConnection>>,
     places: Semaphore,
 }
@@ -33,8 +39,8 @@ pub(super) struct Reading<'r> {
 
 impl Readers {
     /// Connects when somebody reads.
-    pub fn new(options: SqliteConnectOptions) -> Self {
-        Self { options: options.read_only(true), idle: Mutex::default(), places: Semaphore::new(READERS as usize) }
+    pub fn new(options: SqliteConnectOptions, health: Arc<Health>) -> Self {
+        Self { options: options.read_only(true), health, idle: Mutex::default(), places: Semaphore::new(READERS as usize) }
     }
 
     /// A connection, as soon as one is free.
@@ -43,9 +49,16 @@ impl Readers {
         let idle = self.idle.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.options.connect().await.map_err(failed)?,
+            None => self.connect().await?,
         };
         Ok(Reading { connection: Some(connection), home: self, _place: place })
+    }
+
+    async fn connect(&self) -> StoreResult<SqliteConnection> {
+        self.health.files.check()?;
+        let connection = self.options.connect().await.map_err(failed)?;
+        self.health.files.check()?;
+        Ok(connection)
     }
 
     /// How many connections are lent, and how many are not.

@@ -4,6 +4,7 @@ mod demo;
 mod doctor;
 mod documents;
 mod keys;
+mod outages;
 mod ran;
 mod run;
 mod runs;

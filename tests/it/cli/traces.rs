@@ -2,12 +2,15 @@
 
 use serde_json::json;
 
-use super::ran::{Server, Shell};
+use super::ran::{Server, Shell, example};
 use crate::store::site::Schema;
 use crate::support::call::{Call, client};
 use crate::support::sink::{Reply, Sink};
 
 const COLLECTED: &str = "/v1/traces";
+
+/// What stands behind an attribute's name when its value is a number below 128: the value's field and length, and the number's field.
+const SMALL_NUMBER: &str = "\u{12}\u{2}\u{18}";
 
 async fn collector() -> Sink {
     let sink = Sink::start().await;
@@ -38,10 +41,17 @@ async fn a_signal_flushes(database: Option<&str>) {
     dispatch(&shell, &server);
     assert!(sink.seen(COLLECTED).is_empty());
     assert_eq!(server.terminate(), Some(0));
-    assert!(collected(&sink, &["dispatch", "request", "/v1/dispatch", "run", "commit", "step ask"]), "{:?}", sink.seen(COLLECTED));
+    assert!(collected(&sink, &["dispatch", "/v1/dispatch", "run", "commit", "step ask"]), "{:?}", sink.seen(COLLECTED));
+    // Who sends, and requests in the words of the conventions.
+    let words = ["service.instance.id", "service.version", "POST /v1/dispatch", "http.request.method", "http.route"];
+    assert!(collected(&sink, &words) && collected(&sink, &["dispatch.run.state", "completed"]), "{:?}", sink.seen(COLLECTED));
     // What models are asked is told in the words of the conventions, without the prompt.
     let words = ["chat echo", "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.response.model"];
     assert!(collected(&sink, &words) && collected(&sink, &["gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"]));
+    for number in ["gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "dispatch.step.attempt"] {
+        let told = format!("{number}{SMALL_NUMBER}");
+        assert!(collected(&sink, &[told.as_str()]), "{number} is no number");
+    }
     assert!(!collected(&sink, &["say hello"]));
     assert_eq!(sink.seen(COLLECTED)[0].header("content-type"), "application/x-protobuf");
 }
@@ -92,13 +102,37 @@ async fn a_trace_goes_on_after_a_pause_on_another_server() {
     let paused = post(&server, "/v1/dispatch").header("traceparent", traceparent()).json(&body).ok().await;
     assert_eq!(paused["status"], "paused", "{paused}");
     assert_eq!(server.terminate(), Some(0));
-    assert!(collected(&first, &[TRACE, PARENT, "request", "chat echo"]), "{:?}", first.seen(COLLECTED));
+    assert!(collected(&first, &[TRACE, PARENT, "POST /v1/dispatch", "chat echo", "dispatch.paused"]), "{:?}", first.seen(COLLECTED));
     let server = start(&second);
     let outputs = json!({ "executionId": paused["executionId"], "toolOutputs": { "look": "seen" }, "streamResponse": false });
     post(&server, "/v1/dispatch/resume").json(&outputs).send().await;
     assert_eq!(server.terminate(), Some(0));
     assert!(collected(&second, &[TRACE, "run", "execute_tool look", "chat echo"]), "{:?}", second.seen(COLLECTED));
     assert!(!collected(&second, &[PARENT]), "what goes on stands below the request that began it, not below its caller");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_is_what_the_operator_says() {
+    let (sink, shell) = (collector().await, Shell::new());
+    let variables = [("OTEL_SERVICE_NAME", "refunds"), ("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=pod-7,region=north")];
+    let server = Server::start_with(&shell, "data", &["--log", "off", "--otlp-endpoint", &sink.url("")], &variables);
+    dispatch(&shell, &server);
+    assert_eq!(server.terminate(), Some(0));
+    assert!(collected(&sink, &["refunds", "pod-7", "region", "north", "service.version"]), "{:?}", sink.seen(COLLECTED));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_nobody_approved_is_no_call() {
+    let (sink, shell) = (collector().await, Shell::new());
+    let server = Server::start_with(&shell, "data", &["--log", "off", "--otlp-endpoint", &sink.url("")], &[]);
+    let request = std::fs::read_to_string(example("02-approval.json")).unwrap();
+    let mut request: serde_json::Value = serde_json::from_str(&request).unwrap();
+    request["streamResponse"] = json!(false);
+    let (client, key) = (client(), server.key.clone());
+    let paused = Call::new(client.post(format!("{}/v1/dispatch", server.url))).bearer(&key).json(&request).ok().await;
+    assert_eq!(paused["status"], "paused", "{paused}");
+    assert_eq!(server.terminate(), Some(0));
+    assert!(collected(&sink, &["chat echo", "dispatch.paused"]) && !collected(&sink, &["execute_tool"]), "{:?}", sink.seen(COLLECTED));
 }
 
 #[test]

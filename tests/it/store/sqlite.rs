@@ -241,6 +241,23 @@ async fn a_file_that_was_deleted_or_replaced_takes_no_writes() {
     store.close().await;
 }
 
+#[tokio::test]
+async fn a_file_that_took_the_place_of_ours_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    open(&at("stranger.db")).await.close().await;
+    let store: SharedStore = Arc::new(SqliteStore::open_alone(&at("dispatch.db")).await.unwrap());
+    let world = world();
+    let run = world.create(&store, world.queued()).await;
+    std::fs::rename(at("dispatch.db"), at("aside.db")).unwrap();
+    std::fs::rename(at("stranger.db"), at("dispatch.db")).unwrap();
+    // Nobody has read yet, so whoever reads now would connect to what is there.
+    assert!(matches!(store.find_run(world.tenant, run).await, Err(StoreError::Unavailable(_))));
+    std::fs::rename(at("aside.db"), at("dispatch.db")).unwrap();
+    assert!(store.find_run(world.tenant, run).await.unwrap().is_some());
+    store.close().await;
+}
+
 fn queue(name: &str) -> Queue {
     Queue { name: name.into(), rules: serde_json::from_value(json!({})).unwrap() }
 }
