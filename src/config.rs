@@ -52,7 +52,7 @@ pub struct Config {
     pub mcp_commands: Commands,
     /// The program whose processes do what must be killed to be stopped, scripts and printing: this one.
     pub own_program: Option<PathBuf>,
-    /// How long one document may take to print.
+    /// Time limit for printing one document.
     pub print_within: std::time::Duration,
     pub workers: queue::Options,
     pub jobs: queue::jobs::Options,

@@ -1,9 +1,9 @@
-//! Turns at something scarce, shared fairly.
+//! A fair semaphore for scarce resources.
 //!
-//! Each party has a waiting line of its own, and a turn that becomes free goes to the next party in turn. So whoever comes late waits for one
-//! turn of each party that waits, however many requests the others have sent before.
+//! Each party has its own queue, and a free permit goes to the next waiting party in turn (round robin). So a new request waits for at most one
+//! permit of each waiting party, however many requests the others have queued.
 //!
-//! Must not know: who the parties are, what a turn is for.
+//! Must not know: who the parties are, and what a permit is for.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -12,12 +12,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Whoever takes turns: a number that means nothing here.
+/// Someone who acquires permits, as an opaque number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Party(u128);
 
 impl Party {
-    /// For work that belongs to nobody in particular.
+    /// For work that belongs to no party in particular.
     pub const NOBODY: Self = Self(0);
 
     pub const fn new(number: u128) -> Self {
@@ -25,38 +25,38 @@ impl Party {
     }
 }
 
-/// As many requests of this party as may wait are waiting.
+/// The party's queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many requests wait for their turn")]
+#[error("the queue of this party is full")]
 pub struct Crowded;
 
 /// A semaphore whose permits go from party to party. Cheap to clone.
 ///
-/// While others wait, a party holds all permits but one at most.
+/// While others wait, a party holds at most all permits but one.
 #[derive(Clone)]
 pub struct FairSemaphore(Arc<Inner>);
 
 struct Inner {
     turns: usize,
-    /// Requests of one party that may wait.
+    /// Maximum length of one party's queue.
     waiting: usize,
     state: Mutex<State>,
 }
 
-/// While a turn is free nobody waits.
+/// Invariant: nobody waits while a permit is free.
 #[derive(Default)]
 struct State {
     free: usize,
     held: HashMap<Party, usize>,
     lines: HashMap<Party, VecDeque<oneshot::Sender<Permit>>>,
-    /// The parties that wait, the next one first.
+    /// The waiting parties, the next one first.
     order: VecDeque<Party>,
 }
 
-/// A turn; it ends when this is dropped.
+/// A permit; dropping it releases it.
 pub struct Permit {
     party: Party,
-    /// Not there: the turn was given back already.
+    /// `None` if the permit was passed on already.
     inner: Option<Arc<Inner>>,
 }
 
@@ -73,14 +73,14 @@ impl fmt::Debug for Permit {
 }
 
 impl FairSemaphore {
-    /// So many turns at once (at least one), and so many requests of each party that may wait for one.
+    /// Creates a semaphore with this number of permits (at least one) and this maximum length of each party's queue.
     pub fn new(turns: usize, waiting: usize) -> Self {
         let turns = turns.max(1);
         let state = State { free: turns, ..State::default() };
         Self(Arc::new(Inner { turns, waiting, state: Mutex::new(state) }))
     }
 
-    /// Waits for a turn. Whoever no longer waits for this loses it to the next.
+    /// Waits for a permit. A caller that drops the future loses its permit to the next one.
     pub async fn acquire(&self, party: Party) -> Result<Permit, Crowded> {
         let turn = {
             let mut state = self.0.state.lock();
@@ -113,10 +113,10 @@ impl State {
     fn wait(&mut self, party: Party, most: usize) -> Result<oneshot::Receiver<Permit>, Crowded> {
         let line = self.lines.entry(party).or_default();
         if line.len() >= most {
-            // Those that gave up need no place.
+            // Requests whose futures were dropped need no place.
             line.retain(|turn| !turn.is_closed());
         }
-        // A party without a line is not in the order yet, nor is one whose line has just been emptied.
+        // `order` lists only parties with a queue that is not empty, so a party whose queue has just been emptied is missing too.
         let is_new = !self.order.contains(&party);
         if line.len() >= most {
             return Err(Crowded);
@@ -129,7 +129,7 @@ impl State {
         Ok(told)
     }
 
-    /// Takes a free turn for the next party that may have one.
+    /// Removes the next request that may have a free permit.
     fn next(&mut self, turns: usize) -> Option<(Party, oneshot::Sender<Permit>)> {
         while self.free > 0 {
             let most = if self.order.len() > 1 { turns.saturating_sub(1).max(1) } else { turns };
@@ -162,7 +162,7 @@ impl Inner {
             };
             let Some((party, turn)) = next else { return };
             let Err(mut permit) = turn.send(Permit::new(self, party)) else { return };
-            // Nobody waits for it any more: it goes on to the next one, and not by the permit's own end, which would come back here.
+            // The waiter is gone, so pass the permit on here; dropping it would recurse into this function.
             permit.inner = None;
             freed = party;
         }
@@ -187,7 +187,7 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    /// A semaphore, who got a turn in which order, and the turns that are held.
+    /// A semaphore, the order in which parties got permits, and the permits that are held.
     struct Scene {
         semaphore: FairSemaphore,
         granted: Arc<Mutex<Vec<Party>>>,
@@ -209,7 +209,7 @@ mod tests {
             })
         }
 
-        /// Ends the oldest turn and lets whoever comes next have it.
+        /// Releases the oldest permit and lets the next request have it.
         async fn end_one(&self) {
             let oldest = self.held.lock().pop_front();
             drop(oldest);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_late_waits_for_one_turn_of_each_party_that_waits() {
+    async fn a_new_request_waits_for_one_permit_of_each_waiting_party() {
         let late = Party::new(99);
         for turns in 1..=4 {
             for parties in 1..=5 {
@@ -237,7 +237,7 @@ mod tests {
                     (0..60).for_each(|_| drop(scene.ask(Party::new(party))));
                 }
                 settle().await;
-                // Some of the flood has been served already.
+                // Some of the queued requests have been served already.
                 for _ in 0..7 {
                     scene.end_one().await;
                 }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_others_wait_a_party_leaves_them_a_turn() {
+    async fn a_party_leaves_a_permit_to_waiting_others() {
         let (many, few) = (Party::new(1), Party::new(2));
         let scene = Scene::new(4, 1_000);
         (0..50).for_each(|_| drop(scene.ask(many)));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_gave_up_takes_no_turn_and_no_place() {
+    async fn an_abandoned_request_takes_no_permit_and_no_place() {
         let scene = Scene::new(1, 2);
         let (one, two) = (Party::new(1), Party::new(2));
         scene.ask(one).await.unwrap().unwrap();

@@ -251,7 +251,7 @@ ids! {
 }
 
 impl RunId {
-    /// The smallest id of all that are made at a time: ids begin with the time that they are made at.
+    /// Returns the smallest id of those created at this time: ids begin with their time of creation.
     pub fn first_of(time: Timestamp) -> Self {
         Self(u128::try_from(time.as_millis()).unwrap_or(0) << 80)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long threads that are busy when a command has ended may take to end, too.
+/// How long threads that are still busy when a command has ended may take to finish.
 const THREADS_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {

@@ -1,12 +1,12 @@
-//! JSON numbers are compared by their exact values: whole numbers also beyond 2^53, and whole numbers with fractions.
+//! Compares JSON numbers by their exact values: integers beyond 2^53, and integers with fractions.
 //!
-//! Must not know: whose numbers they are.
+//! Must not know: where the numbers come from.
 
 use std::cmp::Ordering;
 
 use serde_json::{Number, Value};
 
-/// Whole numbers of JSON, of 64 bits at most, lie well within this; floats beyond it lie beyond all of them.
+/// A bound beyond all JSON integers, which have 64 bits at most; floats beyond it are larger than all of them.
 const BEYOND: f64 = 1e30;
 
 /// Compares two numbers.
@@ -19,7 +19,7 @@ pub fn order(left: &Number, right: &Number) -> Option<Ordering> {
     }
 }
 
-/// Compares a number with a computed one. `None`: that is not a number.
+/// Compares a number with a float. `None`: the float is NaN.
 pub fn order_float(left: &Number, right: f64) -> Option<Ordering> {
     match whole(left) {
         Some(left) => order_whole(left, right),
@@ -27,7 +27,7 @@ pub fn order_float(left: &Number, right: f64) -> Option<Ordering> {
     }
 }
 
-/// Whether two values are equal: numbers by value, containers member by member. Values of JSON are at most so deep that this ends.
+/// Returns whether two values are equal: numbers by value, containers member by member. The depth of JSON values is limited, so the recursion is, too.
 pub fn alike(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Number(left), Value::Number(right)) => order(left, right) == Some(Ordering::Equal),
@@ -52,7 +52,7 @@ fn order_whole(whole: i128, float: f64) -> Option<Ordering> {
     if float.abs() >= BEYOND {
         return Some(if float > 0.0 { Ordering::Less } else { Ordering::Greater });
     }
-    // Exact: a whole float of this size has an i128 of the same value.
+    // Exact: an integral float below the bound has an i128 of the same value.
     let floor = float.floor();
     let order = whole.cmp(&(floor as i128));
     Some(if order.is_eq() && floor < float { Ordering::Less } else { order })

@@ -1,4 +1,4 @@
-//! What a server says of itself when it starts, and where its first key goes.
+//! Describes the started server to its operator, and stores the first API key.
 
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -10,23 +10,23 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 
-/// Where the first key is written that must not be printed.
+/// File in the data folder that receives the first API key when it must not be printed.
 const FIRST_KEY: &str = "first-api-key";
 
-/// What a server is made of, for its operator.
+/// The facts about a server that its operator sees at the start.
 #[derive(Debug, Clone)]
 pub struct About {
-    /// The folder of the embedded database, the master key and files.
+    /// The folder of the embedded database, the master key and the assets.
     pub data: PathBuf,
-    /// The database's address, without whoever logs in there.
+    /// The database's address without user name and password.
     pub database: String,
-    /// The master key's file, if this start made it.
+    /// The master key's file, if this start created it.
     pub new_master_key: Option<PathBuf>,
-    /// The providers of models that the server has keys for.
+    /// The model providers that the server has keys for.
     pub providers: Vec<String>,
 }
 
-/// A database's address as it may stand in a log.
+/// Returns a database's address in a form that may be logged.
 pub(super) fn database(address: &str) -> String {
     match Url::parse(address) {
         Ok(url) if url.scheme() != "sqlite" => {
@@ -37,20 +37,20 @@ pub(super) fn database(address: &str) -> String {
     }
 }
 
-/// Writes the first key into the data folder, for its owner alone; where.
+/// Writes the first API key into the data folder, readable only by its owner, and returns the path.
 pub fn keep_first_key(config: &Config, key: &Secret) -> Result<PathBuf> {
     let path = config.data.join(FIRST_KEY);
     write(&path, key).map_err(|error| {
         let message = format!("the first API key cannot be written to {}: {error}", path.display());
         Error::new(Kind::Invalid, "data_folder_unusable", message)
-            .next("choose another folder with --data, or give a key with DISPATCH_API_KEY")
+            .next("choose another folder with --data, or set the key with DISPATCH_API_KEY")
     })?;
     Ok(path)
 }
 
 fn write(path: &Path, key: &Secret) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    // A file that was there before has a mode of its own.
+    // An existing file keeps its mode, so set it.
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(key.expose().as_bytes())?;
     file.write_all(b"\n")?;

@@ -17,11 +17,11 @@ const FILE: &str = "master.key";
 /// The key's 32 bytes.
 pub struct MasterKey {
     pub bytes: [u8; 32],
-    /// Where it is kept, if it was made just now.
+    /// The key's file, if it was created just now.
     pub made: Option<PathBuf>,
 }
 
-/// Reads the key; makes it if there is none.
+/// Reads the key, or creates one if there is none.
 pub fn read(config: &Config, clock: &Clock) -> Result<MasterKey> {
     let known = |bytes| MasterKey { bytes, made: None };
     if let Some(key) = &config.master_key {
@@ -37,7 +37,7 @@ pub fn read(config: &Config, clock: &Clock) -> Result<MasterKey> {
     }
 }
 
-/// [`read`], where there is a key: none is made.
+/// Like [`read`], but never creates a key.
 pub fn existing(config: &Config, clock: &Clock) -> Result<Option<[u8; 32]>> {
     let there = config.master_key.is_some() || config.data.join(FILE).exists();
     there.then(|| read(config, clock).map(|key| key.bytes)).transpose()

@@ -77,8 +77,8 @@ impl NamedFlows for Flows {
     }
 }
 
-/// Scripts that run at once, on a machine of however many cores.
-const MOST_SCRIPTS: usize = 16;
+/// Maximum number of concurrent scripts, regardless of the number of cores.
+const MAX_SCRIPTS: usize = 16;
 /// How often forgotten things are tidied away, and how often at most.
 const TIDY: Duration = Duration::from_secs(60);
 const SOONEST: Duration = Duration::from_secs(1);
@@ -184,7 +184,7 @@ async fn tidy(state: AppState, compact_after: Option<Duration>, metrics: Option<
     loop {
         state.clock.sleep(pause).await;
         state.limits.sweep();
-        // What was measured is kept one by one until it is asked for, or this is said.
+        // The recorder stores single measurements until they are rendered or this is called.
         if let Some(metrics) = &metrics {
             metrics.run_upkeep();
         }
@@ -234,16 +234,16 @@ pub async fn new_tenant(
     Ok((tenant, made.key))
 }
 
-/// The address of the database that the options name.
+/// Returns the address of the database that the options name.
 pub fn database(config: &Config) -> String {
     config.database_url.clone().unwrap_or_else(|| format!("sqlite://{}", database_file(config).display()))
 }
 
-/// Scripts run in workers and nowhere else; where this program does not know its own file, none can be started.
+/// Scripts run only in workers. If the path of this program is unknown, none can be started.
 fn sandbox(config: &Config, clock: &Clock) -> Sandbox {
     let limits = ScriptLimits::default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let limits = ScriptLimits { concurrent: cores.clamp(limits.concurrent, MOST_SCRIPTS), ..limits };
+    let limits = ScriptLimits { concurrent: cores.clamp(limits.concurrent, MAX_SCRIPTS), ..limits };
     Sandbox::new(limits, clock.clone()).with_workers(config.own_program.clone().unwrap_or_default())
 }
 

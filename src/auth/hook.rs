@@ -54,13 +54,13 @@ pub struct Scheme {
     form: Option<Form>,
 }
 
-/// What its deliveries that are forms hold besides texts.
+/// What form deliveries contain besides strings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Form {
     /// The member whose text is JSON.
     json: String,
-    /// Whether that is all that the delivery says.
+    /// Whether that member is the whole delivery.
     #[serde(default)]
     is_body: bool,
 }
@@ -112,13 +112,13 @@ pub struct Delivery {
     /// The sender's id of it.
     pub id: Option<String>,
     pub event: Option<String>,
-    /// The body: JSON, the members of a form, or else a text.
+    /// The body: JSON, the members of a form, or text.
     pub body: Value,
     /// A text that the sender wants to hear.
     pub challenge: Option<String>,
 }
 
-/// Why a delivery was not believed, or cannot be read.
+/// Why a delivery is not trusted, or cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     #[error("the header that its scheme needs is not there, or cannot be read")]
@@ -127,8 +127,8 @@ pub enum Doubt {
     Signature,
     #[error("its time is more than five minutes from now")]
     Time,
-    /// Its sender is believed.
-    #[error("the body of this delivery is not what its content type says: {0}")]
+    /// The signature is valid, but the body is not.
+    #[error("the body of the delivery does not match its content type: {0}")]
     Body(String),
 }
 
@@ -148,13 +148,13 @@ pub fn unsigned(content_type: Option<&str>, body: &[u8]) -> Result<Delivery, Dou
     Ok(Delivery { id: None, event: None, body: read_body(content_type, body, None)?, challenge: None })
 }
 
-/// Reads a body as its content type says. What says nothing of it is JSON if it can be read as such.
+/// Decodes a body by its content type. Without a content type it is JSON if it can be parsed as JSON.
 fn read_body(content_type: Option<&str>, body: &[u8], form: Option<&Form>) -> Result<Value, Doubt> {
     let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/x-www-form-urlencoded" {
         return read_form(body, form);
     }
-    // A byte order mark is no part of what it says (RFC 8259, section 8.1).
+    // A byte order mark is not part of the text (RFC 8259, section 8.1).
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let is_json = essence == "application/json" || essence == "text/json" || essence.ends_with("+json");
     match serde_json::from_slice(text) {
@@ -165,7 +165,7 @@ fn read_body(content_type: Option<&str>, body: &[u8], form: Option<&Form>) -> Re
     }
 }
 
-/// Reads a form as an object of texts; a name that it has several times has a list of them.
+/// Decodes a form into an object of strings; a repeated name has a list of them.
 fn read_form(body: &[u8], form: Option<&Form>) -> Result<Value, Doubt> {
     let mut members = Map::new();
     for (name, text) in url::form_urlencoded::parse(body) {

@@ -28,7 +28,7 @@ impl Location {
         Ok((config, store))
     }
 
-    /// The configuration around a database that a server has used.
+    /// Returns the configuration for a database that a server has used.
     pub fn existing(self) -> Result<Config> {
         let config = self.config();
         if config.database_url.is_none() && !app::database_file(&config).exists() {
@@ -38,7 +38,7 @@ impl Location {
         Ok(config)
     }
 
-    /// The database's address, whether it is there or not.
+    /// Returns the database's address, whether or not it exists.
     pub fn address(self) -> String {
         app::database(&self.config())
     }

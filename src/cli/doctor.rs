@@ -1,4 +1,4 @@
-//! `dispatch doctor`: says what is wrong with a database, in words, without a server.
+//! `dispatch doctor`: diagnoses a database without a server.
 
 use std::process::ExitCode;
 
@@ -29,8 +29,8 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<ExitCode> {
     if bad.is_empty() {
         return output.envelope(json!({ "findings": findings })).map(|()| ExitCode::SUCCESS);
     }
-    let error = Error::new(Kind::Invalid, "database_faulty", format!("the database cannot be used as it is: {}", bad.join(", ")))
-        .next("do what the findings say, then ask again");
+    let error = Error::new(Kind::Invalid, "database_faulty", format!("the database cannot be used: {}", bad.join(", ")))
+        .next("follow the findings, then run `dispatch doctor` again");
     let more: Map<String, Value> = [("findings".to_owned(), json!(findings))].into_iter().collect();
     Ok(output.fail_with(&error, more))
 }

@@ -54,9 +54,9 @@ enum Command {
     Keys(keys::Arguments),
     /// Make and list tenants.
     Tenants(tenants::Arguments),
-    /// List executions that have not ended, and discard one, while no server runs.
+    /// List unfinished executions, and discard one, while no server runs.
     Runs(runs::Arguments),
-    /// Check a database and say what is wrong with it.
+    /// Check a database and report what is wrong with it.
     Doctor(doctor::Arguments),
     /// Print the API document (OpenAPI 3.1).
     Openapi(openapi::Arguments),
@@ -64,7 +64,7 @@ enum Command {
     Schema(schema::Arguments),
     /// Print a shell's completion script.
     Completion(completion::Arguments),
-    /// Run a model provider that speaks three wire formats and fails on request.
+    /// Run a model provider that speaks every wire format and fails on request.
     FakeProvider(fake_provider::Arguments),
     /// Try this binary on this machine.
     Selftest(selftest::Arguments),

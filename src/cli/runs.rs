@@ -1,4 +1,4 @@
-//! `dispatch runs`: executions that have not ended, looked at and discarded in the database itself, also while every server is down.
+//! `dispatch runs`: lists and discards unfinished executions directly in the database, also while every server is down.
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -12,9 +12,9 @@ use crate::id::{RunId, TenantId};
 use crate::model::{Run, RunState};
 use crate::store::{RunFilter, SharedStore};
 
-/// Runs that are read at a time.
+/// Runs per page.
 const PAGE: u32 = 500;
-/// States in which a run has an owner, or had one that went away.
+/// States in which a run has an owner, or had one that was lost.
 const HELD: [RunState; 2] = [RunState::Running, RunState::Compensating];
 const UNENDED: [RunState; 4] = [RunState::Queued, RunState::Running, RunState::Paused, RunState::Compensating];
 
@@ -29,15 +29,15 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the executions of all tenants that have not ended, newest first.
+    /// List the unfinished executions of all tenants, newest first.
     List {
-        /// Only those that lost a server and have made no progress since.
+        /// Only executions that lost a server and have made no progress since.
         #[arg(long)]
         stuck: bool,
     },
-    /// End an execution as failed. Refused while a server may be at work on it.
+    /// End an execution as failed. Refused while a server may be running it.
     Discard {
-        /// Its id, as `dispatch runs list` shows it.
+        /// Id of the execution, as shown by `dispatch runs list`.
         id: String,
     },
 }
@@ -58,7 +58,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
             let id: RunId = id.parse().map_err(|_| missing())?;
             let config = arguments.database.existing()?;
             let run = app::discard_run(&config, &clock, id).await?;
-            output.say(format_args!("{id} is discarded: it failed with the code run_discarded"));
+            output.say(format_args!("{id} was ended as failed with the code run_discarded"));
             output.envelope(json!({ "id": id, "tenant": run.tenant, "discarded": true }))
         }
     }
@@ -79,7 +79,7 @@ async fn of_tenant(store: &SharedStore, tenant: TenantId, stuck: bool) -> Result
         let filter = RunFilter { states: states.to_vec(), before, limit: PAGE, ..RunFilter::default() };
         let page = store.list_runs(tenant, filter).await?;
         for summary in &page {
-            // It may end meanwhile.
+            // The run may end in the meantime.
             let run = store.find_run(tenant, summary.id).await?;
             found.extend(run.filter(|run| !stuck || run.recoveries > 0));
         }
@@ -90,13 +90,13 @@ async fn of_tenant(store: &SharedStore, tenant: TenantId, stuck: bool) -> Result
     }
 }
 
-/// One run as one line.
+/// Formats one run as a line of text.
 fn line(run: &Run) -> String {
     let lost = run.recoveries;
     format!("{}  {:<12}  lost servers: {lost:<3}  {}  {}", run.id, run.state.as_str(), run.created_at, run.flow_name)
 }
 
-/// A run for programs.
+/// Formats a run as JSON.
 fn shown(run: &Run) -> Value {
     json!({
         "id": run.id, "tenant": run.tenant, "status": run.state.as_str(), "name": run.flow_name, "lostServers": run.recoveries,

@@ -40,7 +40,7 @@ pub struct Arguments {
     failpoint: Option<String>,
 }
 
-/// How much longer than runs may take to end a stop may take as a whole: handing runs back, closing connections and the database.
+/// Time limit for everything that follows the grace period: handing runs back, closing connections and the database.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
@@ -51,11 +51,11 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let mut config = arguments.server.config(std::env::vars().collect::<HashMap<_, _>>());
     if let Some(files) = process::raise_open_files() {
         config.connections = config.connections.fitted_to(files);
-        tracing::info!(files, connections = config.connections.max_connections, "the limit on open files");
+        tracing::info!(files, connections = config.connections.max_connections, "raised the limit on open files");
     }
     let listener = listen(&wanted).await.map_err(|error| {
         Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {wanted}: {error}"))
-            .next("choose another with --listen")
+            .next("choose another address with --listen")
     })?;
     let address = listener.local_addr().map_err(Error::internal)?;
     // With port 0 the system chose one.
@@ -65,7 +65,9 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         tracing::warn!("--dev: loopback targets are allowed, and local/echo answers for models whose provider has no key");
     }
     if address.ip().is_unspecified() && config.public_url.is_none() {
-        tracing::warn!("nobody can open the URLs of files at {address}: say with --public-url where this server is reached");
+        tracing::warn!(
+            "URLs of files begin with http://{address}, which clients cannot reach; set --public-url to the address of this server"
+        );
     }
     present(&app, &config, address, output)?;
     let shutdown = CancellationToken::new();
@@ -79,14 +81,14 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// A name may have several addresses: those that are tried first are the ones that other programs try first.
+/// Prefers IPv4: clients that try a name's addresses in order reach it first.
 async fn listen(wanted: &str) -> std::io::Result<TcpListener> {
     let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host(wanted).await?.collect();
     addresses.sort_by_key(SocketAddr::is_ipv6);
     TcpListener::bind(&*addresses).await
 }
 
-/// Says what was started: to people at a terminal in words, else in the log, which nobody should have to search for a key.
+/// Reports the start: in words on a terminal, otherwise in the log. The first key never goes to the log.
 fn present(app: &App, config: &Config, address: SocketAddr, output: &Output) -> Result<()> {
     let (about, url, version) = (&app.about, format!("http://{address}"), env!("CARGO_PKG_VERSION"));
     let is_terminal = std::io::stdout().is_terminal();
@@ -94,13 +96,13 @@ fn present(app: &App, config: &Config, address: SocketAddr, output: &Output) -> 
     if is_terminal {
         output.say(format_args!("dispatch {version}  data in {}, database {}", about.data.display(), about.database));
         if let Some(path) = &about.new_master_key {
-            output.say(format_args!("made {}: keep it, nothing else opens the secrets that are stored", path.display()));
+            output.say(format_args!("created {}; keep it: stored secrets cannot be decrypted without it", path.display()));
         }
         match providers.as_str() {
             "" => {
-                output.say("no provider of models has a key: set OPENAI_API_KEY or another, or store one at PUT /v1/credentials/{provider}")
+                output.say("no model provider has a key; set OPENAI_API_KEY or another, or store one with PUT /v1/credentials/{provider}")
             }
-            some => output.say(format_args!("keys of {some}")),
+            some => output.say(format_args!("providers with keys: {some}")),
         }
         output.say(format_args!("guide at {url}/llms.txt, API document at {url}/v1/openapi.json"));
     }
@@ -109,7 +111,7 @@ fn present(app: &App, config: &Config, address: SocketAddr, output: &Output) -> 
             output.say(format_args!("API key (shown once): {}", key.expose()));
         } else {
             let path = keep_first_key(config, key)?;
-            output.say(format_args!("API key: written to {}; take it away from there", path.display()));
+            output.say(format_args!("API key: written to {}; move it to a safe place", path.display()));
         }
     }
     output.say(format_args!("listening on {url}"));
@@ -117,30 +119,30 @@ fn present(app: &App, config: &Config, address: SocketAddr, output: &Output) -> 
     tracing::info!(
         version, %address, data = %about.data.display(), store = app.state.store.name(), database = about.database,
         new_master_key = about.new_master_key.as_ref().map(|path| tracing::field::display(path.display())), providers,
-        dev = config.dev, guide = "/llms.txt", openapi = "/v1/openapi.json", "dispatch serves"
+        dev = config.dev, guide = "/llms.txt", openapi = "/v1/openapi.json", "dispatch started"
     );
     if about.providers.is_empty() && !config.dev {
-        tracing::warn!("no provider of models has a key: prompts are refused (402) until a key is set or stored");
+        tracing::warn!("no model provider has a key; prompts are refused with 402 until a key is set or stored");
     }
     Ok(())
 }
 
-/// The first signal asks for a graceful stop.
+/// Starts a graceful stop at the first signal.
 async fn stop_on_signal(mut signals: Signals, shutdown: CancellationToken) {
     signals.next().await;
-    tracing::info!("stopping: runs may end, the rest is handed back; a second signal ends at once");
+    tracing::info!("stopping: waiting for runs to end, the rest is handed back; a second signal ends the process at once");
     shutdown.cancel();
 }
 
-/// Does what other signals ask for.
+/// Handles the signals that do not stop the server.
 async fn answer_requests(mut requests: Requests, state: AppState) {
     loop {
         match requests.next().await {
-            Request::Reload => tracing::info!(
-                "SIGHUP: nothing is read again; logs go to stderr, and options, environment and provider files are read at the start only"
-            ),
+            Request::Reload => {
+                tracing::info!("SIGHUP ignored: logs go to stderr, and options, environment and provider files are read only at the start")
+            }
             Request::Status => {
-                let database = state.store.ping().await.map_or_else(|error| error.to_string(), |()| "takes writes".to_owned());
+                let database = state.store.ping().await.map_or_else(|error| error.to_string(), |()| "accepts writes".to_owned());
                 let takes_work = state.workers.admits().is_ok() && !state.readiness.is_draining();
                 tracing::info!(runs = state.workers.active(), takes_work, store = state.store.name(), %database, "SIGUSR1: status");
             }

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 /// See the module.
 #[derive(Debug, Args)]
 pub struct ServerOptions {
-    /// Address to listen on: an IP address or a name, and a port.
+    /// Address to listen on: an IP address or a host name, and a port.
     #[arg(long, env = "DISPATCH_LISTEN", default_value = "127.0.0.1:8080", value_parser = listen)]
     pub listen: String,
     /// Folder of the embedded database and the master key.
@@ -72,16 +72,17 @@ pub struct ServerOptions {
     /// Seconds that a lease on a run lasts without being renewed.
     #[arg(long, env = "DISPATCH_LEASE_SECONDS", default_value_t = 10)]
     pub lease_seconds: u64,
-    /// Servers that an execution may lose in a row, without a step further, before it fails.
+    /// Servers that an execution may lose in a row without progress before it fails.
     #[arg(long, env = "DISPATCH_MAX_RECOVERIES", default_value_t = 10)]
     pub max_recoveries: u32,
-    /// Connections that this server holds at once; fewer where the limit on open files allows no more.
+    /// Maximum number of concurrent connections; lower if the limit on open files requires it.
     #[arg(long, env = "DISPATCH_MAX_CONNECTIONS", default_value_t = 20_000)]
     pub max_connections: usize,
-    /// Connections of one address; a quarter of all when absent, 0 lifts the limit. This machine's own addresses have none.
+    /// Maximum number of connections from one address; a quarter of --max-connections when absent, 0 for no limit. Loopback
+    /// addresses are not limited.
     #[arg(long, env = "DISPATCH_MAX_CONNECTIONS_PER_PEER")]
     pub max_connections_per_peer: Option<usize>,
-    /// Seconds that one document may take to print.
+    /// Time limit in seconds for printing one document.
     #[arg(long, env = "DISPATCH_PRINT_SECONDS", default_value_t = 30)]
     pub print_seconds: u64,
     /// Jobs that this server does at once.
@@ -107,7 +108,7 @@ impl ServerOptions {
         let rate = std::num::NonZeroU32::new(self.rate_limit)
             .map(|per_second| Rate { per_second, burst: per_second.saturating_mul(std::num::NonZeroU32::MIN.saturating_add(1)) });
         let mut config = Config::new(self.data).rate(rate);
-        // A name has its address when it is listened on.
+        // A host name is resolved when the server starts to listen.
         if let Ok(address) = self.listen.parse::<SocketAddr>() {
             config.listen = address;
         }
@@ -143,7 +144,7 @@ impl ServerOptions {
     }
 }
 
-/// `HOST:PORT`.
+/// Parses `HOST:PORT`.
 fn listen(text: &str) -> Result<String, String> {
     let is_address = text.parse::<SocketAddr>().is_ok();
     let (host, port) = text.rsplit_once(':').unwrap_or_default();
@@ -151,7 +152,7 @@ fn listen(text: &str) -> Result<String, String> {
     if is_address || is_name {
         Ok(text.to_owned())
     } else {
-        Err("expected HOST:PORT, as 127.0.0.1:8080, [::1]:8080 or localhost:8080".into())
+        Err("expected HOST:PORT, for example 127.0.0.1:8080, [::1]:8080 or localhost:8080".into())
     }
 }
 

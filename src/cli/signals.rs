@@ -1,4 +1,4 @@
-//! Signals, as something to wait for.
+//! Process signals as futures.
 
 use std::process::exit;
 use std::time::Duration;
@@ -37,18 +37,18 @@ impl Signals {
     }
 }
 
-/// Signals that ask for something and end nothing.
+/// The signals that do not stop the server.
 pub struct Requests {
     hangup: Signal,
     status: Signal,
 }
 
-/// What such a signal asks for.
+/// What such a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// `SIGHUP`: read again what can be.
+    /// `SIGHUP`: reload.
     Reload,
-    /// `SIGUSR1`: say how it stands.
+    /// `SIGUSR1`: log the status.
     Status,
 }
 
@@ -57,7 +57,7 @@ impl Requests {
         Ok(Self { hangup: listen(SignalKind::hangup())?, status: listen(SignalKind::user_defined1())? })
     }
 
-    /// The next request.
+    /// Returns the next request.
     pub async fn next(&mut self) -> Request {
         tokio::select! {
             _ = self.hangup.recv() => Request::Reload,
@@ -70,10 +70,10 @@ fn listen(kind: SignalKind) -> Result<Signal> {
     signal(kind).map_err(Error::internal)
 }
 
-/// Ends the process when it has not ended by itself `limit` after the first signal to stop, or at the second one.
+/// Ends the process if it has not ended by itself `limit` after the first stop signal, or at the second one.
 ///
-/// It hears them on a thread and in a runtime of its own: a task that never yields may hold every thread of the
-/// server's, and then nobody there hears anything.
+/// It listens on its own thread and runtime: tasks that never yield may block every thread of the server's runtime, which
+/// would then not receive signals.
 pub fn end_in_any_case(limit: Duration) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
     let signals = {
@@ -88,9 +88,9 @@ async fn end_after(mut signals: Signals, limit: Duration) {
     signals.next().await;
     let clock = Clock::system();
     tokio::select! {
-        () = signals.next() => tracing::warn!("a second signal: the process ends at once"),
+        () = signals.next() => tracing::warn!("received a second signal; ending the process"),
         () = clock.sleep(limit) => {
-            tracing::error!(seconds = limit.as_secs(), "the server did not come down in time, something blocks its threads; the process ends");
+            tracing::error!(seconds = limit.as_secs(), "the server did not stop in time because its threads are blocked; ending the process");
         }
     }
     exit(1)

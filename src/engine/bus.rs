@@ -17,10 +17,11 @@ use crate::store::{Collection, Document, Kept, StoreError, StoreResult};
 
 /// How long an event waits for somebody to take it.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// Events that a tenant keeps at most, and their bytes together. The oldest are forgotten first: refusing new ones would end what they trigger.
+/// Maximum number and total size of the events that are stored for a tenant. The oldest are deleted first: refusing new ones would fail
+/// the runs that publish them.
 const MAX_EVENTS: u32 = 50_000;
 const MAX_EVENT_BYTES: u64 = 64 * 1024 * 1024;
-/// One of so many events that are published looks whether the tenant keeps more than it may.
+/// The limits are checked after one of this many published events, chosen at random.
 const TRIM_INTERVAL: u64 = 64;
 /// Events, or waiters, that are read at once.
 const PAGE: u32 = 200;
@@ -134,16 +135,16 @@ impl<'a> Bus<'a> {
         if self.parts.clock.below(TRIM_INTERVAL) == 0
             && let Err(error) = self.trim(MAX_EVENTS, MAX_EVENT_BYTES).await
         {
-            tracing::warn!(tenant = %self.tenant, %error, "failed to forget the oldest events; a later event tries it again");
+            tracing::warn!(tenant = %self.tenant, %error, "failed to delete the oldest events; retrying with a later event");
         }
         Ok(kept)
     }
 
-    /// Forgets the oldest events beyond a number and a size; returns how many.
+    /// Deletes the oldest events beyond a number and a size, and returns how many were deleted.
     pub async fn trim(&self, number: u32, bytes: u64) -> StoreResult<u64> {
         let forgotten = self.events().trim(number, bytes).await?;
         if forgotten > 0 {
-            tracing::warn!(tenant = %self.tenant, forgotten, "the tenant keeps as many events as it may; the oldest were forgotten");
+            tracing::warn!(tenant = %self.tenant, forgotten, "the tenant reached its limit on stored events; the oldest were deleted");
         }
         Ok(forgotten)
     }

@@ -154,18 +154,18 @@ impl RunContext {
         &self.engine.parts
     }
 
-    /// Whose turns the run takes, where turns are shared.
+    /// The party that the run's work is accounted to in fair queues.
     pub fn party(&self) -> Party {
         super::party(self.tenant)
     }
 
-    /// Where its scripts run.
+    /// The sandbox that runs its scripts.
     pub fn sandbox(&self) -> Sandbox {
         self.parts().sandbox.on_behalf_of(self.party())
     }
 
-    /// The span of the time that the run is in this node's hands. It names the request that began the run, and stands below it in its trace, whichever
-    /// node that came to: so it has no other parent.
+    /// A span for the time that this node advances the run. It has the id of the request that started the run, and that request's span as parent on whichever
+    /// node it runs; so it has no other parent.
     pub(super) fn span(&self) -> tracing::Span {
         let span =
             tracing::info_span!(parent: None, "run", run = %self.run, flow = self.plan.flow.name, request_id = tracing::field::Empty);
@@ -258,7 +258,7 @@ impl<'a> StepContext<'a> {
         self.run.parts()
     }
 
-    /// Where the run's scripts run.
+    /// The sandbox that runs the run's scripts.
     pub fn sandbox(&self) -> Sandbox {
         self.run.sandbox()
     }
@@ -352,12 +352,12 @@ impl<'a> StepContext<'a> {
         self.noted.lock().inquiry.clone().told()
     }
 
-    /// Notes what a model is asked: the system prompt, and the user's message. The first conversation counts.
+    /// Records the system prompt and the user message that a model is asked. Only the first conversation is recorded.
     pub fn asks(&self, system: Option<&str>, user: Option<&str>) {
         self.noted.lock().inquiry.open(system, user);
     }
 
-    /// Notes the model that is to answer, or that did.
+    /// Records the model that is about to answer, or that answered.
     pub fn asks_model(&self, name: String) {
         self.noted.lock().inquiry.model = Some(name);
     }
@@ -450,7 +450,7 @@ impl<'a> StepContext<'a> {
             self.settle().await;
         }
         failpoint::hit("effect.before");
-        // As the journal keeps it: what comes after sees no more than what comes after a restart.
+        // The result as the journal stores it, so that later steps see the same before and after a restart.
         let result = match self.outside(act()).await {
             Ok(result) => Ok(self.run.redactor.redact_typed(result).await),
             Err(interrupt) => Err(interrupt),
@@ -671,7 +671,7 @@ impl RunContext {
 
     /// Appends an event, with every known secret removed.
     pub(super) fn emit(&self, event: Event) {
-        // The deltas of a text are too short to be searched.
+        // The deltas of a text are too short to be searched for secrets.
         let event = if event.is_delta() { event } else { self.redactor.typed(event) };
         self.log.emit(&event);
     }
@@ -683,7 +683,7 @@ impl RunContext {
         self.record_clean(key, outcome);
     }
 
-    /// [`RunContext::record`] of an outcome that has no secrets.
+    /// Like [`RunContext::record`], for an outcome without secrets.
     fn record_clean(&self, key: &str, outcome: Outcome) {
         let before = {
             let mut memory = self.memory.lock();

@@ -391,11 +391,11 @@ impl RunContext {
         self.emit(self.complete_event(output.clone()));
         let answer = serde_json::json!({ "ok": output, "spent": self.log.spent() });
         let answer = Some(Resolution { answer, by: "system".into(), timed_out: false });
-        // It came to its end; whether every step did well is told by what is kept as its failure.
+        // The run completed; whether all steps succeeded is recorded as its failure.
         let failure = self.shortcoming();
         let outcome = if failure.is_some() { meter::FAILURE } else { meter::SUCCESS };
         if let Some(why) = &failure {
-            tracing::info!(code = why.code, step = why.step, "the execution came to its end, but steps of it failed");
+            tracing::info!(code = why.code, step = why.step, "the execution completed with failed steps");
         }
         let step = Move { state: Some(RunState::Completed), rest: Rest::End, output, failure, answer, ..Move::default() };
         self.log.depart(step).await;
@@ -404,7 +404,7 @@ impl RunContext {
         Departure::Ended(RunState::Completed)
     }
 
-    /// The first step that failed without the flow having said what to go on with.
+    /// Returns the first step that failed although the flow defines no fallback for it.
     fn shortcoming(&self) -> Option<Failure> {
         let memory = self.memory.lock();
         let failed = memory.records.iter().filter(|(_, record)| record.state == StepState::Failed && !record.handled);

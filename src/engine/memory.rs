@@ -32,7 +32,7 @@ pub struct StepRecord {
     pub error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// Of a failure: the same step may succeed later.
+    /// For a failure: whether the same step may succeed later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retryable: bool,
     /// The failure was expected: the step says what to go on with.
@@ -52,7 +52,7 @@ pub struct StepRecord {
     pub cost: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: u32,
-    /// What it asked of a model.
+    /// What it asked a model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inquiry: Option<Inquiry>,
     /// What it says of the rest of the run.
@@ -60,42 +60,42 @@ pub struct StepRecord {
     pub orders: Orders,
 }
 
-/// What a step asked of models: whoever wonders about an answer looks here first.
+/// What a step asked of models, for the diagnosis of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Inquiry {
-    /// The system prompt and the user's message of the first request, rendered; cut when they are long.
+    /// The rendered system prompt and user message of the first request, truncated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The model that answered last, as `provider/model`; the one that was to, when none did.
+    /// The model that answered last, as `provider/model`; if none did, the one that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     pub input_tokens: u64,
     pub output_tokens: u64,
 }
 
-/// Bytes of a prompt that are kept with its step.
-const LONGEST_PROMPT: usize = 16 * 1024;
+/// Maximum number of bytes of a prompt that are stored with its step.
+const MAX_PROMPT_BYTES: usize = 16 * 1024;
 
 impl Inquiry {
-    /// Notes what a conversation begins with; the first one counts.
+    /// Records the beginning of a conversation; only the first one is recorded.
     pub fn open(&mut self, system: Option<&str>, user: Option<&str>) {
         if self.system.is_none() && self.user.is_none() {
             (self.system, self.user) = (system.map(beginning), user.map(beginning));
         }
     }
 
-    /// `None` when nothing was asked.
+    /// Returns `None` if nothing was asked.
     pub fn told(self) -> Option<Self> {
         (self != Self::default()).then_some(self)
     }
 }
 
-/// As much of a text as is kept, and a mark where more followed.
+/// Truncates a text to the stored length, with a note of how much is missing.
 fn beginning(text: &str) -> String {
-    let end = text.floor_char_boundary(LONGEST_PROMPT);
+    let end = text.floor_char_boundary(MAX_PROMPT_BYTES);
     let (kept, left) = text.split_at(end);
     if left.is_empty() { kept.to_owned() } else { format!("{kept}… ({} more bytes)", left.len()) }
 }

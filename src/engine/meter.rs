@@ -32,12 +32,12 @@ pub fn describe() {
     );
     metrics::describe_counter!(
         ENDED,
-        "Executions that ended here, by state and by outcome: a completed one whose steps failed is a failure"
+        "Executions that ended on this node, by state and outcome; a completed one with failed steps is a failure"
     );
-    metrics::describe_counter!(CALLS, "Calls of models by provider, model and outcome; retries and fallbacks of a call are included in it");
-    metrics::describe_histogram!(CALL_SECONDS, seconds, "Time that a call of a model took, by provider, model and outcome");
-    metrics::describe_counter!(REFUSED, "Attempts of calls of models that failed, by provider, model and class of error");
-    metrics::describe_counter!(TOKENS, "Tokens of models by provider, model and direction");
+    metrics::describe_counter!(CALLS, "Model calls by provider, model and outcome; a call includes its retries and fallbacks");
+    metrics::describe_histogram!(CALL_SECONDS, seconds, "Duration of model calls, by provider, model and outcome");
+    metrics::describe_counter!(REFUSED, "Failed attempts of model calls, by provider, model and class of error");
+    metrics::describe_counter!(TOKENS, "Tokens by provider, model and direction");
     metrics::describe_counter!(COST, "Cost of model calls in billionths of a US dollar, by provider and model");
 }
 
@@ -87,17 +87,17 @@ impl Meter {
     }
 }
 
-/// How a run came out, whatever state it ended in.
+/// The outcome of a run, independent of the state that it ended in.
 pub const SUCCESS: &str = "success";
 pub const FAILURE: &str = "failure";
 pub const CANCELLED: &str = "cancelled";
 
-/// Counts a run that ended here.
+/// Counts a run that ended on this node.
 pub fn ended(state: RunState, outcome: &'static str) {
     metrics::counter!(ENDED, "state" => state.as_str(), "outcome" => outcome).increment(1);
 }
 
-/// A model as metrics name it: as the catalogue does, so that callers cannot make labels.
+/// The label of a model: its name in the catalogue, so that callers cannot create labels.
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub provider: String,
@@ -120,7 +120,7 @@ impl Asked {
     }
 }
 
-/// Models that the catalogue does not list.
+/// The label of models that are not in the catalogue.
 const OTHER: &str = "other";
 
 impl Default for Asked {
@@ -129,14 +129,14 @@ impl Default for Asked {
     }
 }
 
-/// Counts what a model took.
+/// Counts the tokens and the cost of a model call.
 pub fn spent(asked: &Asked, spent: &Spent) {
     metrics::counter!(TOKENS, asked.label([("direction", "input")])).increment(spent.input_tokens);
     metrics::counter!(TOKENS, asked.label([("direction", "output")])).increment(spent.output_tokens);
     metrics::counter!(COST, asked.label([])).increment(spent.cost);
 }
 
-/// Counts a call that is over, its retries and fallbacks included. The model is the one that was asked last.
+/// Counts a finished call with its retries and fallbacks, under the model that was asked last.
 pub fn called(asked: &Asked, outcome: &'static str, took: Duration) {
     metrics::counter!(CALLS, asked.label([("outcome", outcome)])).increment(1);
     metrics::histogram!(CALL_SECONDS, asked.label([("outcome", outcome)])).record(took.as_secs_f64());
@@ -147,7 +147,7 @@ pub fn refused(asked: &Asked, class: &'static str) {
     metrics::counter!(REFUSED, asked.label([("class", class)])).increment(1);
 }
 
-/// Begins every count at nothing, so that the first of each is seen as one more. `models`: those that have a key.
+/// Exports every counter with 0, so that the first increment is visible. `models`: those that have a key.
 pub fn register(models: &Models) {
     for (state, outcome) in
         [(RunState::Completed, SUCCESS), (RunState::Completed, FAILURE), (RunState::Failed, FAILURE), (RunState::Cancelled, CANCELLED)]
@@ -161,7 +161,7 @@ pub fn register(models: &Models) {
         for outcome in [SUCCESS, FAILURE, CANCELLED] {
             metrics::counter!(CALLS, asked.label([("outcome", outcome)])).increment(0);
         }
-        // One class stands for all: sums over them begin at nothing, too.
+        // One class is enough: it makes sums over all classes start at 0.
         metrics::counter!(REFUSED, asked.label([("class", Class::ServerError.name())])).increment(0);
     }
 }

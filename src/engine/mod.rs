@@ -4,7 +4,7 @@
 //! step is an ordinary async function that performs its outside effects through the journal, and a pause is a
 //! return value, never a parked future. Whatever a step records leaves in one commit per run at a time ([`log`]).
 //!
-//! - [`Engine::accept`] compiles a flow that somebody sends and reports every fault in it, [`Engine::check`] one that was accepted before.
+//! - [`Engine::accept`] compiles a new flow and reports all its faults; [`Engine::check`] compiles one that was accepted before.
 //! - [`Engine::begin`] makes a new run that is advanced here, [`Engine::resume`] takes one up under a lease; both
 //!   give an [`Active`] whose [`Active::drive`] returns when the run has ended, paused or was lost.
 //! - [`Engine::approve`], [`Engine::deliver`], [`Engine::signal`], [`Engine::settle`] and [`Engine::cancel`] are what the outside may do to a run: they write and ring, and the
@@ -128,7 +128,7 @@ impl Engine {
         &self.0.parts
     }
 
-    /// Compiles a flow that was accepted before, or that holds nothing in other languages: such texts are not read again. Every fault is reported at once,
+    /// Compiles a flow that was accepted before, or that contains no scripts and schemas: these are not parsed again. Reports all faults at once,
     /// each with a pointer into the caller's document.
     pub fn check(&self, flow: &Flow) -> Result<Arc<Plan>> {
         let blob = flow.blob();
@@ -138,23 +138,23 @@ impl Engine {
         script::accepted(|| self.examine(flow, blob)).whole(&self.0.plans)
     }
 
-    /// [`Engine::check`] of a flow that somebody sends now, made of a document by `make`.
+    /// Like [`Engine::check`], for a new flow, which `make` creates from a document.
     pub async fn accept(&self, tenant: TenantId, make: impl Fn() -> Result<Flow>) -> Result<Arc<Plan>> {
         let examined = self.read(tenant, || make().map(|flow| self.examined(&flow))).await??;
         examined.whole(&self.0.plans)
     }
 
-    /// Compiles what somebody sends now. What it holds in other languages is read in a worker, and `compile` is called again when there is a fault in it.
+    /// Compiles a new document. Its scripts and schemas are parsed in a worker; if that finds a fault, `compile` is called again to report it at its place.
     pub async fn read<T>(&self, tenant: TenantId, compile: impl Fn() -> T) -> Result<T> {
         self.sandbox(tenant).compile(compile).await
     }
 
-    /// Compiles what was accepted before, as [`Engine::check`] does.
+    /// Compiles a document that was accepted before, without parsing its scripts and schemas again.
     pub fn accepted<T>(compile: impl FnOnce() -> T) -> T {
         script::accepted(compile)
     }
 
-    /// [`Engine::accept`], and whether every model that the flow asks is known and the first of each step has a key.
+    /// Like [`Engine::accept`]; also checks that every model of the flow is known and that the first model of each step has a key.
     pub async fn admit(&self, flow: &Flow, tenant: TenantId) -> Result<Arc<Plan>> {
         let Examined { plan, children, mut problems } = self.read(tenant, || self.examined(flow)).await?;
         let keys = self.tenant_keys(tenant).await?;
@@ -194,14 +194,14 @@ impl Engine {
         Ok(resolved.find(|model| model.price.is_none()).map(|model| model.name().to_string()))
     }
 
-    /// What is wrong with a value by a stranger's schema: pointers and messages. A schema may take as long as it likes to say no; one that can is asked in a
-    /// process that can be killed.
+    /// Validates a value against a schema from outside; returns pointers and messages. A schema that may be expensive is evaluated in a
+    /// subprocess that can be killed.
     pub async fn judge(&self, tenant: TenantId, schema: &Value, value: &Value) -> Result<Faults> {
         let schema = script::accepted(|| crate::tool::schema::compile(schema)).map_err(|fault| Error::invalid_at("", fault))?;
         schema.judge(value, &self.sandbox(tenant)).await
     }
 
-    /// Where a tenant's scripts run.
+    /// Returns the sandbox that runs a tenant's scripts.
     fn sandbox(&self, tenant: TenantId) -> Sandbox {
         self.parts().sandbox.on_behalf_of(party(tenant))
     }
@@ -210,7 +210,7 @@ impl Engine {
         self.examine(flow, flow.blob())
     }
 
-    /// Compiles a flow and those that it runs, as far as it goes.
+    /// Compiles a flow and the flows that it runs, as far as possible.
     fn examine(&self, flow: &Flow, blob: Blob) -> Examined {
         let (plan, mut problems) = match self.0.plans.get(&blob.hash) {
             Some(plan) => (plan, Problems::default()),
@@ -256,7 +256,7 @@ impl Engine {
     }
 }
 
-/// A flow as far as it could be compiled, with those that it runs.
+/// A flow, and the flows that it runs, as far as they could be compiled.
 struct Examined {
     plan: Arc<Plan>,
     children: Vec<Arc<Plan>>,
@@ -264,7 +264,7 @@ struct Examined {
 }
 
 impl Examined {
-    /// The plan, kept for the next time, if nothing is wrong with it.
+    /// Returns the plan and caches it, if there are no faults.
     fn whole(self, plans: &Cache<String, Arc<Plan>>) -> Result<Arc<Plan>> {
         self.problems.into_result()?;
         for plan in self.children.iter().chain([&self.plan]) {
@@ -274,7 +274,7 @@ impl Examined {
     }
 }
 
-/// Whose turns a tenant's work takes, where turns are shared.
+/// The party of a tenant in fair queues.
 fn party(tenant: TenantId) -> Party {
     Party::new(tenant.as_u128())
 }

@@ -1,5 +1,5 @@
-//! Spans of what a run does, for traces. Those of models and tools speak the words of OpenTelemetry's conventions for generative AI
-//! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/>): no text of a prompt, an answer or an argument is among them.
+//! Spans of a run's work, for traces. Spans of models and tools follow OpenTelemetry's conventions for generative AI
+//! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/>). They contain no prompts, answers or arguments.
 //!
 //! They have the level of debugging, so that lines of a log at `info` are not long with them; whoever collects traces gets them all. Numbers are signed:
 //! unsigned ones would be texts in traces.
@@ -36,7 +36,7 @@ pub(super) fn commit(number: i64, state: &'static str) -> Span {
     tracing::debug_span!("commit", dispatch.commit.number = number, dispatch.commit.state = state)
 }
 
-/// A call of a model, its retries and fallbacks included. `operation`: `chat` or `embeddings`.
+/// A model call, including its retries and fallbacks. `operation`: `chat` or `embeddings`.
 pub(super) fn model(operation: &'static str, wanted: &Resolved) -> Span {
     tracing::debug_span!(
         "model",
@@ -53,7 +53,7 @@ pub(super) fn model(operation: &'static str, wanted: &Resolved) -> Span {
     )
 }
 
-/// A call of a tool.
+/// A tool call.
 pub(super) fn tool(tool: &Tool, call: &str) -> Span {
     tracing::debug_span!(
         "tool",
@@ -68,14 +68,14 @@ pub(super) fn tool(tool: &Tool, call: &str) -> Span {
     )
 }
 
-/// Notes who answered, and what it took.
+/// Records which model answered, and its usage.
 pub(super) fn answered(span: &Span, model: &str, usage: &Usage) {
     span.record("gen_ai.response.model", model);
     span.record("gen_ai.usage.input_tokens", signed(usage.input));
     span.record("gen_ai.usage.output_tokens", signed(usage.output));
 }
 
-/// Notes how a model call came out.
+/// Records the outcome of a model call.
 pub(super) fn came_out(span: &Span, result: &StepResult<Completion>) {
     if let Ok(completion) = result {
         answered(span, &completion.model, &completion.total_usage());

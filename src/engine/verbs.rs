@@ -256,7 +256,7 @@ impl Engine {
     }
 }
 
-/// The last commit of a claimed run that fails as a whole: readers, its parent and its job learn of it.
+/// The last commit of a claimed run that fails as a whole; it notifies readers, its parent and its job.
 pub fn failing_commit(run: &Run, failure: Failure, clock: &Clock) -> Commit {
     let now = clock.now();
     let event = Event::ExecutionError {

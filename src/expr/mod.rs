@@ -4,7 +4,7 @@
 //! - [`Condition`]: the JavaScript subset of `when` and `condition`.
 //! - [`Block`]: an expression of a workflow that says its language: a path, JSONPath, or Lua.
 //! - [`Document`]: the Liquid of the `template` step.
-//! - [`script::Sandbox`]: JavaScript of `transform-data`, without any access to the host, in a process that can be killed.
+//! - [`script::Sandbox`]: JavaScript of `transform-data`, without access to the host, in a subprocess that can be killed.
 //!
 //! Three rules hold for all of them. Source is parsed once, when a flow is compiled; rendering is one pass, so data that
 //! holds `{{` is only text. A missing name is empty and reported, never an error here; whoever renders

@@ -1,7 +1,7 @@
 //! Pages on paper.
 //!
-//! Nothing is fetched: pictures come as `data:` URLs. What is printed is bounded by its length and depth; the time that printing takes is not to be
-//! seen in it, so [`super::printer`] ends it.
+//! Nothing is fetched: pictures come as `data:` URLs. The document is limited in length and depth; these do not bound the time
+//! that printing takes, so [`super::printer`] enforces a time limit.
 
 use std::path::Path;
 use std::time::Duration;
@@ -69,7 +69,7 @@ pub enum Unprintable {
     Unavailable,
     #[error("printing the document took longer than {0:?}; make it shorter or simpler")]
     Late(Duration),
-    #[error("too many documents wait to be printed; try again later")]
+    #[error("too many documents are queued for printing; try again later")]
     Crowded,
 }
 

@@ -1,7 +1,7 @@
-//! Printing in processes of its own (`dispatch print-worker`), one for each document.
+//! Prints documents in subprocesses (`dispatch print-worker`), one for each document.
 //!
 //! Nobody can say beforehand how long a page takes, or how deep the printer's recursion goes; a process can be killed, and dies alone. It has an empty
-//! environment and bounded memory and time; the printers there are go from tenant to tenant.
+//! environment and limited memory and time; free printers are given to waiting tenants in turn.
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ use crate::process::{self, Pool, PoolOptions, Unanswered};
 pub const COMMAND: &str = "print-worker";
 /// Memory of one process in bytes, its stack among it.
 const MEMORY: u64 = 2 << 30;
-/// Documents that are printed at once, at most: each keeps a whole core busy.
-const MOST_AT_ONCE: usize = 4;
-/// Longest message that says why there is no PDF, in bytes.
-const LONGEST_WORD: usize = 64 * 1024;
+/// Maximum number of documents that are printed at once: each keeps a core busy.
+const MAX_CONCURRENT: usize = 4;
+/// Maximum length of the message that explains why there is no PDF, in bytes.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// What every PDF begins with.
 const MAGIC: &[u8] = b"%PDF-";
 
@@ -51,22 +51,22 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// A printer whose processes are of `program`, and which gives a document up after `longest`.
+    /// Returns a printer whose subprocesses run `program`, with a time limit for each document.
     pub fn new(program: Option<PathBuf>, longest: Duration, clock: Clock) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        // What one document leaves behind is gone before the next one comes.
-        let options = |program| PoolOptions { program, command: COMMAND, turns: cores.min(MOST_AT_ONCE), uses: 1 };
+        // A fresh process for each document: nothing of one document can affect the next.
+        let options = |program| PoolOptions { program, command: COMMAND, turns: cores.min(MAX_CONCURRENT), uses: 1 };
         Self { pool: program.map(|program| Pool::new(options(program), clock)), longest }
     }
 
-    /// Prints a document, in the party's turn. Ends with the future: whoever no longer waits for it has it killed.
+    /// Prints a document when the party's turn comes. Dropping the future kills the subprocess.
     pub async fn print(&self, party: Party, markup: Markup, document: String, layout: Layout) -> Result<Vec<u8>, Unprintable> {
         if document.len() > LONGEST {
             return Err(Unprintable::TooLong(document.len()));
         }
         let pool = self.pool.as_ref().ok_or(Unprintable::Unavailable)?;
         let job = serde_json::to_vec(&Job { markup, document, layout }).map_err(|error| Unprintable::Broken(error.to_string()))?;
-        let printed = pool.ask(party, &job, self.longest, LARGEST + LONGEST_WORD).await.map_err(|why| match why {
+        let printed = pool.ask(party, &job, self.longest, LARGEST + MAX_MESSAGE_BYTES).await.map_err(|why| match why {
             Unanswered::Crowded => Unprintable::Crowded,
             Unanswered::Late => Unprintable::Late(self.longest),
             Unanswered::Gone => Unprintable::Unlaid,

@@ -1,8 +1,8 @@
-//! Which connections the server holds, and which of them make room for a new one.
+//! Admits connections, and closes idle ones to make room.
 //!
-//! There is a limit on all of them and one on those of a single peer, so that one peer cannot shut out the others. When a limit
-//! is reached, the connection that has been without a request for longest is cut: one that waits for its client's next
-//! request, or for the rest of its first one. Only when every connection is at work a new one is refused.
+//! There is a limit on all connections and one for each peer, so that one peer cannot shut out the others. When a limit is
+//! reached, the connection that has been idle for longest is closed: it waits for its client's next request, or for the
+//! rest of its first one. A new connection is refused only if no connection is idle.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -43,7 +43,7 @@ struct Held {
 /// One connection.
 pub(super) struct Connection {
     id: u64,
-    /// Whose it is; nobody's that are not counted by peer.
+    /// The peer that it counts towards; `None` for peers that are not counted.
     peer: Option<IpAddr>,
     clock: Clock,
     activity: Mutex<Activity>,
@@ -51,13 +51,13 @@ pub(super) struct Connection {
 }
 
 struct Activity {
-    /// Requests whose answers are not sent yet.
+    /// Requests whose responses are not sent completely.
     requests: usize,
-    /// When the last of them was answered; when the connection began, before the first.
+    /// When the last response was completed; before the first one, when the connection began.
     idle_since: Instant,
 }
 
-/// A connection's place among those that are held; it is free again when this is dropped.
+/// A slot for a connection; dropping it frees the slot.
 pub(super) struct Place {
     pub connection: Arc<Connection>,
     connections: Arc<Connections>,
@@ -68,7 +68,7 @@ impl Connections {
         Arc::new(Self { clock, max, max_per_peer, held: Mutex::default() })
     }
 
-    /// A place for a new connection, if there is one or can be made one.
+    /// Returns a slot for a new connection, closing an idle one if necessary; `None` if no connection is idle.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let peer = peer(address);
         let mut held = self.held.lock();
@@ -83,7 +83,7 @@ impl Connections {
         Some(Place { connection, connections: self.clone() })
     }
 
-    /// Frees the descriptor of an idle connection, if there is one.
+    /// Closes an idle connection to free its file descriptor, if there is one.
     pub fn make_room(&self) -> bool {
         self.held.lock().cut_idlest(None)
     }
@@ -121,7 +121,7 @@ impl Held {
         Some(connection)
     }
 
-    /// Cuts the connection, of a peer or of all, that has been idle for longest; whether there was one.
+    /// Closes the connection, of a peer or of all, that has been idle for longest. Returns whether there was one.
     fn cut_idlest(&mut self, peer: Option<IpAddr>) -> bool {
         let of_peer = self.all.values().filter(|connection| peer.is_none() || connection.peer == peer);
         let idlest = of_peer.filter_map(|connection| Some((connection.idle_since()?, connection.id))).min();
@@ -132,12 +132,12 @@ impl Held {
 }
 
 impl Connection {
-    /// Ends when the connection is to make room for another.
+    /// Completes when the connection is to be closed to make room.
     pub async fn until_cut(&self) {
         self.cut.cancelled().await;
     }
 
-    /// Counts the requests of this connection that the service gets.
+    /// Wraps the router in a service that counts this connection's requests.
     pub fn counting(self: &Arc<Self>, router: Router) -> CountingService {
         CountingService { connection: self.clone(), inner: TowerToHyperService::new(router) }
     }
@@ -153,7 +153,7 @@ impl Connection {
     }
 }
 
-/// A request whose answer is not sent yet.
+/// A request whose response is not sent completely.
 struct RequestGuard(Arc<Connection>);
 
 impl Drop for RequestGuard {
@@ -165,8 +165,8 @@ impl Drop for RequestGuard {
     }
 }
 
-/// The peers that are told apart. Who has an IPv6 address has all of its network (/64). This machine's own addresses
-/// are not counted: a proxy in front may speak for everyone.
+/// Returns the peer that an address counts towards. IPv6 addresses count by network (/64). Loopback addresses are not
+/// counted: a local proxy may act for all callers.
 fn peer(address: IpAddr) -> Option<IpAddr> {
     let address = address.to_canonical();
     if address.is_loopback() {
@@ -178,7 +178,7 @@ fn peer(address: IpAddr) -> Option<IpAddr> {
     })
 }
 
-/// A router for one connection.
+/// The router, for one connection.
 pub(super) struct CountingService {
     connection: Arc<Connection>,
     inner: TowerToHyperService<Router>,
@@ -195,7 +195,7 @@ impl Service<Request<Incoming>> for CountingService {
     }
 }
 
-/// The body of an answer; the request is over when it is dropped.
+/// The body of a response; dropping it ends the request.
 pub(super) struct CountedBody {
     body: Body,
     _guard: RequestGuard,

@@ -56,7 +56,10 @@ impl Readiness {
 pub fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route("/livez", get_with(livez, |op| about(op, "livez", "Whether the process runs")))
-        .api_route("/readyz", get_with(readyz, |op| about(op, "readyz", "Whether the server takes work and its database takes writes")))
+        .api_route(
+            "/readyz",
+            get_with(readyz, |op| about(op, "readyz", "Check whether the server accepts work and its database accepts writes")),
+        )
         .api_route(
             "/llms.txt",
             get_with(llms, |op| text(about(op, "llms", "A guide to this API for agents"), "text/plain", json!({ "type": "string" }))),
@@ -81,7 +84,7 @@ fn text<'t>(mut operation: TransformOperation<'t>, kind: &str, schema: Value) ->
     operation
 }
 
-/// Where to go from here, for whoever opens the server's address in a browser or asks it with nothing in hand.
+/// Links for whoever opens the server's address in a browser or calls it without a path.
 pub fn front() -> Router<AppState> {
     Router::new().route("/", get(welcome))
 }
@@ -101,9 +104,9 @@ async fn welcome(headers: HeaderMap) -> Response {
 const WELCOME: &str = concat!(
     "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Dispatch</title><h1>Dispatch ",
     env!("CARGO_PKG_VERSION"),
-    "</h1><p>This server runs LLM flows for backends. It is called over HTTP, with a key.</p><ul>\
+    "</h1><p>This server runs LLM flows for backends. Call it over HTTP with an API key.</p><ul>\
      <li><a href=\"/llms.txt\">Guide</a></li><li><a href=\"/v1/openapi.json\">API document (OpenAPI)</a></li>\
-     <li><a href=\"/readyz\">Whether it takes work</a></li><li><a href=\"/metrics\">Metrics</a></li></ul></html>\n"
+     <li><a href=\"/readyz\">Readiness</a></li><li><a href=\"/metrics\">Metrics</a></li></ul></html>\n"
 );
 
 /// `/metrics`, for Prometheus.
@@ -141,7 +144,7 @@ async fn readyz(
     workers.admits()?;
     tokio::select! {
         answer = store.ping() => answer.map_err(|cause| {
-            let message = cause.public_reason().unwrap_or("the database does not answer, or takes no writes").to_owned();
+            let message = cause.public_reason().unwrap_or("the database does not answer or refuses writes").to_owned();
             not_ready("store_unavailable", &message).because(cause)
         })?,
         () = clock.sleep(PING_LIMIT) => return Err(not_ready("store_unavailable", "the database does not answer in time")),

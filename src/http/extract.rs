@@ -35,7 +35,7 @@ use crate::id::{
 const DISCARD_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Bytes of an id or a name in a path: names of 200 characters fit in, and nothing longer reaches the store.
+/// Maximum length of an id or a name in a path, in bytes; names of 200 characters fit. Longer texts do not reach the store.
 const MAX_PATH_TEXT: usize = 1_024;
 
 /// A JSON body. `raw` is the text it was read from, for comparing requests.
@@ -74,7 +74,7 @@ async fn receive(request: Request, state: &AppState) -> std::result::Result<Byte
     let (parts, body) = request.into_parts();
     let bytes = as_sent(&parts.headers, body, state).await?;
     let limits = state.limits.body();
-    // Anybody may call the routes of pages: what they send compressed is no larger than what they may send plain.
+    // Anyone may call the routes of pages, so a compressed body may not be larger than a plain one.
     let limit = if of_pages { limits.raw.min(limits.inflated) } else { limits.inflated };
     if gzipped { Ok(inflate(&bytes, limit)?) } else { Ok(bytes) }
 }
@@ -164,7 +164,7 @@ fn inflate(bytes: &[u8], limit: usize) -> Result<Bytes> {
     if out.len() > limit { Err(too_large(limit)) } else { Ok(out.into()) }
 }
 
-/// As [`parse_document`], and only an object: serde would take a list for a struct.
+/// Like [`parse_document`], but accepts only an object: serde would accept a list for a struct.
 fn parse_object<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
     if text.trim_ascii_start().starts_with(b"{") {
         return parse_document(text, max_depth);
@@ -173,12 +173,12 @@ fn parse_object<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T>
     Err(Error::invalid_at("", "expected an object"))
 }
 
-/// Reads JSON: 400 when it is none, 413 when it is too deep, 422 with a pointer when it does not fit. Of two members of one name the last counts.
+/// Parses JSON: 400 if it is invalid, 413 if it nests too deep, 422 with a pointer if it does not fit. Of duplicate members the last one counts.
 pub fn parse<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
     parse_with(text, max_depth, |reader| serde_path_to_error::deserialize(reader))
 }
 
-/// As [`parse`], for what is written for this API: 422 with a pointer, too, when an object has a member twice.
+/// Like [`parse`], for bodies of this API: duplicate members are a 422 with a pointer, too.
 pub fn parse_document<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
     parse_with(text, max_depth, |reader| unique::deserialize(reader))
 }
@@ -259,15 +259,15 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// Marks an operation in the API document whose query may hold nothing unknown.
+/// Marks an operation in the API document whose query may not contain unknown parameters.
 pub const STRICT: &str = "x-strict-query";
 
-/// A query whose parameters are all known by name.
+/// A query that knows the names of its parameters.
 pub trait Known: DeserializeOwned {
     const NAMES: &'static [&'static str];
 }
 
-/// The parameters of a list's query, of which none may be unknown: a filter that is misspelt would be no filter, and the list would show everything.
+/// The query of a list. Unknown parameters are refused: a misspelt filter would be ignored, and the list would contain everything.
 #[derive(Debug, Clone)]
 pub struct Filters<T>(pub T);
 
@@ -283,7 +283,7 @@ impl<T: Known, S: Sync> FromRequestParts<S> for Filters<T> {
                     nearness(one).total_cmp(&nearness(other))
                 });
                 let message =
-                    format!("there is no such parameter; the nearest is `{}`, and all are {}", nearest.unwrap_or(&""), T::NAMES.join(", "));
+                    format!("unknown parameter; did you mean `{}`? Known parameters: {}", nearest.unwrap_or(&""), T::NAMES.join(", "));
                 problems.add(format!("/{}", error::pointer_token(&name)), message);
             }
         }

@@ -66,7 +66,7 @@ const DEFAULTS: &[(HeaderName, &str)] = &[
     (X_FRAME_OPTIONS, "DENY"),
 ];
 
-/// The body of an answer that has none, not even one of no bytes: the router writes `Content-Length` for every body whose length it knows.
+/// An empty body of unknown length: the router writes `Content-Length` for every body whose length it knows, even 0.
 struct NoBody;
 
 impl http_body::Body for NoBody {
@@ -86,7 +86,7 @@ impl http_body::Body for NoBody {
     }
 }
 
-/// Takes the body off an answer whose status allows none; a length of it would be wrong, too (RFC 9110, section 8.6).
+/// Removes the body of a response whose status allows none, and its length, which would be wrong too (RFC 9110, section 8.6).
 fn without_forbidden_body(response: Response) -> Response {
     let status = response.status();
     if !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {

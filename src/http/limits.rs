@@ -27,7 +27,7 @@ pub struct LimitOptions {
     pub rate: Option<Rate>,
     /// Streams that one key may hold open.
     pub streams_per_key: usize,
-    /// Sessions and visitors that pages may begin per second with one client token; `None` is no limit.
+    /// New sessions and visitors per second and client token; `None` is no limit.
     pub new_sessions: Option<Rate>,
 }
 
@@ -130,14 +130,14 @@ impl Limits {
         }
     }
 
-    /// Counts a session or a visitor that a page begins with a client token. Refusal: 429 `rate_limited`.
+    /// Counts a new session or visitor of a client token. Refusal: 429 `rate_limited`.
     pub fn count_new_session(&self, token: ClientTokenId) -> Result<()> {
         let Some(limiter) = &self.0.sessions else { return Ok(()) };
         limiter.check_key(&Who::ClientToken(token)).map(drop).map_err(|wait| {
             let wait = wait.wait_time_from(governor::clock::Clock::now(&self.0.elapsed));
-            Error::new(Kind::Limited, "rate_limited", "pages began too many sessions with this client token")
+            Error::new(Kind::Limited, "rate_limited", "too many new sessions for this client token")
                 .retry_after(wait.max(Duration::from_millis(1)))
-                .next("wait as Retry-After says; a page that sends its earlier `sessionId` begins none")
+                .next("wait for Retry-After; a page that sends its earlier `sessionId` continues that session instead")
         })
     }
 

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::model::Origin;
 use crate::model::origin::{is_place, place_of};
 
-/// Where a caller's own span stands (<https://www.w3.org/TR/trace-context/>).
+/// The header with the caller's span (<https://www.w3.org/TR/trace-context/>).
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Label of requests that no route matched.
@@ -73,7 +73,7 @@ fn origin(span: &Span, request: Option<String>, headers: &HeaderMap) -> Origin {
     Origin { trace: place_of(span).or(caller.trace), request: caller.request }
 }
 
-/// Says in the log what the span says of the request. Faults of ours have been told of already, with their cause.
+/// Logs the outcome of the request. Internal errors were logged with their cause already.
 fn tell(response: &Response, seconds: f64) {
     let elapsed_ms = seconds * 1_000.0;
     if response.status().is_client_error() {

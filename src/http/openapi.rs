@@ -116,7 +116,7 @@ const WITH_BODY: &[(u16, &str)] = &[
     (408, "The body came too slowly"),
     (Kind::TooLarge.status(), "The body is larger or deeper than allowed"),
     (415, "The body is not JSON"),
-    (Kind::Invalid.status(), "The body, or the query, asks for something that cannot be; details.problems points at every fault"),
+    (Kind::Invalid.status(), "The body or the query is invalid; details.problems points at every fault"),
 ];
 
 /// Adds the error answers to every operation.

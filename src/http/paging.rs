@@ -19,7 +19,7 @@ use crate::id::{
 
 /// Rows on a page when nobody says.
 const DEFAULT_LIMIT: u32 = 50;
-/// Most rows on a page; a greater `limit` gives this many, but where it is refused.
+/// Maximum number of rows per page. A larger `limit` is reduced to it, unless the list refuses it.
 pub const MAX_LIMIT: u32 = 200;
 /// Longest way back: from further pages it leads to the first page.
 const LONGEST_TRAIL: usize = 100;
@@ -28,7 +28,7 @@ const LONGEST_TRAIL: usize = 100;
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Paging {
-    /// Rows on a page, 1 to 200; 50 when absent.
+    /// Rows per page, 1 to 200; 50 by default.
     pub limit: Option<u32>,
     /// A `nextCursor` or `prevCursor` of an earlier answer.
     pub cursor: Option<String>,

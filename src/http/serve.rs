@@ -1,8 +1,8 @@
 //! The server loop: sockets in, requests to the router, an orderly end.
 //!
 //! Many connections are idle event streams, so each costs little: small buffers, one task. A client that is slow
-//! to say what it wants is cut; above the caps an idle connection makes room (`connections`), and where none is idle the new
-//! one is answered 503 and closed. At shutdown the loop stops accepting, lets requests finish, and cuts what is left at a hard
+//! to send its request is cut; when a limit on connections is reached, an idle connection is closed (`connections`), and if none is idle the new
+//! one is answered 503 and closed. At shutdown the loop stops accepting, lets requests finish, and closes what is left at a hard
 //! deadline.
 
 use std::io::{self, ErrorKind};
@@ -29,7 +29,7 @@ use crate::clock::Clock;
 #[derive(Debug, Clone, Copy)]
 pub struct ServeOptions {
     pub max_connections: usize,
-    /// Connections of one address; a quarter of all when absent, 0 for no limit.
+    /// Maximum number of connections from one address; a quarter of all when absent, 0 for no limit.
     pub max_per_peer: Option<usize>,
     /// From the connection's start, or the end of the request before, until a request's head is complete.
     pub header_timeout: Duration,
@@ -45,7 +45,7 @@ impl Default for ServeOptions {
 }
 
 impl ServeOptions {
-    /// At most as many connections as a limit on open files allows, with room for the database, files and calls to the outside.
+    /// Reduces the number of connections to fit a limit on open files, with a reserve for the database, files and outgoing calls.
     #[must_use]
     pub fn fitted_to(self, open_files: u64) -> Self {
         let reserved = (open_files / 4).clamp(MIN_RESERVED_FILES, MAX_RESERVED_FILES);
@@ -62,10 +62,10 @@ impl ServeOptions {
     }
 }
 
-/// Descriptors that are kept for everything but callers' connections.
+/// File descriptors that are reserved for everything but callers' connections.
 const MIN_RESERVED_FILES: u64 = 128;
 const MAX_RESERVED_FILES: u64 = 8_192;
-/// However few files may be open.
+/// Minimum number of connections, however low the limit on open files is.
 const MIN_CONNECTIONS: usize = 16;
 
 /// Most bytes of a request's head, and of what is read ahead of a body.
@@ -79,9 +79,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Wait after `accept` failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The same after an idle connection was told to give its descriptor back.
+/// Pause before accepting again after an idle connection was told to close.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
-/// Between two lines of the log about connections that could not be accepted.
+/// Minimum interval between log lines about connections that could not be accepted.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Connections above the cap that are told so at once; more are closed without a word.
 const MAX_REFUSALS: usize = 64;
@@ -155,7 +155,7 @@ struct Server {
     accept_failures: Mutex<AcceptFailures>,
 }
 
-/// Failures to accept that the log was not told yet.
+/// Failures to accept that have not been logged.
 #[derive(Default)]
 struct AcceptFailures {
     count: u64,
@@ -182,15 +182,15 @@ impl Server {
         if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused) {
             return;
         }
-        // With the descriptor that an idle connection gives back it can soon go on.
+        // The idle connection frees a file descriptor soon.
         let has_room = self.connections.make_room();
         if let Some(count) = self.unreported_failures() {
-            tracing::error!(%error, count, "cannot accept connections; idle ones are closed to make room");
+            tracing::error!(%error, count, "failed to accept connections; closing idle ones to make room");
         }
         self.clock.sleep(if has_room { ROOM_PAUSE } else { ACCEPT_PAUSE }).await;
     }
 
-    /// How many failures the log is to be told of now, this one among them.
+    /// Returns how many failures to report now, including this one, if a log line is due.
     fn unreported_failures(&self) -> Option<u64> {
         let now = self.clock.instant();
         let mut failures = self.accept_failures.lock();

@@ -1,6 +1,6 @@
-//! Objects whose members have different names. Of two members of one name a reader would keep one, and nobody would know which was meant.
+//! Refuses JSON objects with duplicate members. A deserializer would keep one of them, and it is unclear which one was meant.
 //!
-//! It wraps the reader and finds them while it reads: names that are borrowed from the text are not copied, and nothing is read twice.
+//! It wraps the deserializer and checks while reading: borrowed names are not copied, and nothing is read twice.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-/// Reads a value with the path of what does not fit. An object that has a member twice does not, however deep it lies.
+/// Deserializes a value; errors have the path of the fault. Duplicate members are an error at any depth.
 pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(reader: D) -> Result<T, serde_path_to_error::Error<D::Error>> {
     serde_path_to_error::deserialize(Unique::value(reader))
 }
@@ -31,13 +31,13 @@ impl<'de> Position<'de> for InValue {
     }
 }
 
-/// Holds the names that came before.
+/// Stores the names that came before.
 struct InName<'n, 'de>(&'n mut HashSet<Cow<'de, str>>);
 
 impl<'de> InName<'_, 'de> {
     fn insert<E: de::Error>(self, name: Cow<'de, str>) -> Result<(), E> {
         if self.0.contains(&name) {
-            return Err(E::custom("the object has this member twice; keep one of the two"));
+            return Err(E::custom("the object has duplicate members of this name; keep one of them"));
         }
         self.0.insert(name);
         Ok(())
@@ -54,7 +54,7 @@ impl<'de> Position<'de> for InName<'_, 'de> {
     }
 }
 
-/// A part of the reading, wrapped: a reader, a visitor, a seed, or the access to a list or an enum.
+/// Wraps a part of the deserialization: a deserializer, a visitor, a seed, or the access to a list or an enum.
 struct Unique<T, P = InValue> {
     inner: T,
     position: P,
@@ -159,7 +159,7 @@ impl<'de, V: Visitor<'de>, P: Position<'de>> Visitor<'de> for Unique<V, P> {
         visit_byte_buf: Vec<u8>;
     }
 
-    // A name is read before it is refused, so that the path of the fault ends with it.
+    // The name is read before it is refused, so that the path of the error ends with it.
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<V::Value, E> {
         let noted = self.position.note(text);
@@ -208,7 +208,7 @@ impl<'de, V: Visitor<'de>, P: Position<'de>> Visitor<'de> for Unique<V, P> {
     }
 }
 
-/// The members of one object.
+/// Access to the members of one object.
 struct UniqueMembers<'de, A> {
     inner: A,
     names: HashSet<Cow<'de, str>>,

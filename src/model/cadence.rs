@@ -1,7 +1,7 @@
 //! When something recurs: a cron pattern in a time zone, and the times it names.
 //!
-//! Of patterns whose hour, minute and second are one value each, a time that a change of clocks leaves out comes when the clocks have changed, and one
-//! that comes twice is named once. Other patterns name what the clock shows: nothing of an hour that is left out, and an hour that comes twice, twice.
+//! A pattern whose hour, minute and second are one value each fires once a day: a time that a change of clocks skips fires right after the change, and one
+//! that is repeated fires the first time only. Other patterns follow the clock: skipped times do not fire, and repeated times fire twice.
 
 use std::str::FromStr;
 
@@ -72,22 +72,22 @@ impl Cadence {
 
 /// The words that stand for a pattern.
 const WORDS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", MIDNIGHT, "@hourly"];
-/// Another word for `@daily`.
+/// A synonym of `@daily`.
 const MIDNIGHT: &str = "@midnight";
 
-/// The fields of a pattern: how many values each has, and the unit of a step where it is a fixed length of time.
+/// The fields of a pattern: the number of values of each, and the unit of a step where that is a fixed duration.
 const FIELDS: [(u32, Option<char>); 6] = [(60, Some('s')), (60, Some('m')), (24, Some('h')), (31, None), (12, None), (7, None)];
 
-/// Refuses steps that are larger than their field: `*/90` of minutes would be every hour. Asked of new patterns only; a zone may stand in front.
+/// Refuses steps larger than their field's range: `*/90` for minutes would mean every hour. Applied to new patterns only; a time zone may stand in front.
 pub fn check_steps(pattern: &str) -> Result<(), Fault> {
     let parts: Vec<&str> = pattern.split_whitespace().filter(|part| !part.contains("TZ=")).collect();
-    // Without seconds it begins with the minutes.
+    // Without seconds the first field is the minutes.
     let fields = FIELDS.iter().skip(FIELDS.len().saturating_sub(parts.len()));
     for (part, (values, unit)) in parts.iter().zip(fields) {
         let mut steps = part.split(',').filter_map(|item| item.split_once('/')?.1.parse::<u32>().ok());
         if let Some(step) = steps.find(|step| step > values) {
-            let every = unit.map(|unit| format!("; for a fixed length of time write `@every {step}{unit}`")).unwrap_or_default();
-            return Err(Fault::Pattern(format!("the step of `{part}` is larger than its field, which has {values} values{every}")));
+            let every = unit.map(|unit| format!("; for a fixed interval write `@every {step}{unit}`")).unwrap_or_default();
+            return Err(Fault::Pattern(format!("the step of `{part}` is larger than its field's range of {values} values{every}")));
         }
     }
     Ok(())
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn midnight_is_another_word_for_daily() {
+    fn midnight_is_a_synonym_of_daily() {
         let after = "2026-01-01T00:00:00Z";
         assert_eq!(following("@midnight", "Asia/Kathmandu", after, 2), following("@daily", "Asia/Kathmandu", after, 2));
         assert_eq!(following("@Midnight", "UTC", after, 1), ["2026-01-02T00:00:00.000Z"]);
@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// In the night of 25 October 2026 the hour from 2 to 3 comes twice in Berlin; in that of 29 March it is left out.
+    /// In the night of 25 October 2026 the hour from 2 to 3 is repeated in Berlin; in that of 29 March it is skipped.
     #[test]
     fn patterns_that_recur_within_the_day_follow_the_clock() {
         let autumn = |pattern: &str| following(pattern, "Europe/Berlin", "2026-10-24T23:59:00Z", 5);

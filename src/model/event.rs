@@ -114,7 +114,7 @@ pub enum Event {
         error: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         code: Option<String>,
-        /// Of a step that failed: the same step may succeed later.
+        /// For a failed step: whether it may succeed if it is run again.
         #[serde(skip_serializing_if = "std::ops::Not::not", default)]
         retryable: bool,
         duration_ms: u64,

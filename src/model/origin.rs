@@ -1,5 +1,5 @@
-//! Where a run comes from: the request that began it, for whoever follows that one through logs and traces. It is kept with the run, so that both go on
-//! on whichever node, after a pause and after a crash.
+//! The request that started a run, for logs and traces. It is stored with the run, so that its request id and trace continue on
+//! any node, after a pause and after a crash.
 
 use std::future::Future;
 
@@ -13,10 +13,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Origin {
-    /// The request's id, as `X-Request-Id` says it.
+    /// The request's id, the response's `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// The place in a trace below which the run's spans stand, as `traceparent` says it (<https://www.w3.org/TR/trace-context/>).
+    /// The parent of the run's spans, as a `traceparent` (<https://www.w3.org/TR/trace-context/>).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
 }
@@ -26,38 +26,38 @@ tokio::task_local! {
 }
 
 impl Origin {
-    /// The origin of whatever begins in this task now.
+    /// Returns the origin for what this task starts.
     pub fn current() -> Option<Self> {
         ORIGIN.try_with(Clone::clone).ok()
     }
 
-    /// What begins while `future` is polled begins here.
+    /// Sets the origin for what is started while `future` is polled.
     pub async fn of<F: Future>(self, future: F) -> F::Output {
         ORIGIN.scope(self, future).await
     }
 
-    /// Puts a span below this origin's place in its trace, if it has one and traces are kept.
+    /// Makes a span a child of this origin's span, if it has one and traces are recorded.
     pub fn adopt(&self, span: &Span) {
         if let Some(parent) = self.trace.as_deref().and_then(read) {
-            // Refused only where the span is closed already, or nobody keeps traces.
+            // Fails only if the span is closed already, or no traces are recorded.
             let _ = span.set_parent(Context::new().with_remote_span_context(parent));
         }
     }
 }
 
-/// A span's place in its trace; `None` where nobody keeps traces.
+/// Returns a span's `traceparent`; `None` if no traces are recorded.
 pub fn place_of(span: &Span) -> Option<String> {
     let context = span.context();
     let place = context.span().span_context().clone();
     place.is_valid().then(|| format!("00-{}-{}-{:02x}", place.trace_id(), place.span_id(), place.trace_flags().to_u8()))
 }
 
-/// Whether a text is a `traceparent` that can be followed.
+/// Returns whether a text is a valid `traceparent`.
 pub fn is_place(text: &str) -> bool {
     read(text).is_some()
 }
 
-/// Reads a `traceparent`. What a later version of the format adds at its end is passed over.
+/// Parses a `traceparent`. Fields that a later version of the format appends are ignored.
 fn read(text: &str) -> Option<SpanContext> {
     let mut parts = text.trim().split('-');
     let mut hex = |length: usize| {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_traceparent_is_read_or_passed_over() {
+    fn a_traceparent_is_parsed_or_ignored() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let place = read(good).unwrap();
         assert_eq!((place.trace_id().to_string().as_str(), place.is_sampled()), ("4bf92f3577b34da6a3ce929d0e0e4736", true));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_begins_knows_where_it_began() {
+    async fn tasks_know_their_origin() {
         assert_eq!(Origin::current(), None);
         let origin = Origin { request: Some("req_1".into()), trace: None };
         assert_eq!(origin.clone().of(async { Origin::current() }).await, Some(origin));

@@ -174,14 +174,14 @@ pub struct RunInput {
     /// The job whose attempt the run is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<Attempt>,
-    /// The request that began the run.
+    /// Returns the origin of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
     pub options: RunOptions,
 }
 
 impl RunInput {
-    /// The schedule that began the run.
+    /// Returns the schedule that started the run.
     pub fn schedule_id(&self) -> Option<ScheduleId> {
         self.inputs.get("_schedule")?.get("id")?.as_str()?.parse().ok()
     }
@@ -251,7 +251,7 @@ pub struct Spent {
     pub calls: u64,
     /// Time spent running, in milliseconds.
     pub duration_ms: u64,
-    /// Some figure is an estimate, or a model has no known price.
+    /// Whether some figure is an estimate, or a model has no known price.
     pub estimated: bool,
 }
 
@@ -265,7 +265,7 @@ impl Spent {
         self.estimated |= other.estimated;
     }
 
-    /// The cost in US dollars.
+    /// Returns the cost in US dollars.
     #[expect(clippy::cast_precision_loss, reason = "shown to people; the exact figure stays in nano-dollars")]
     pub fn dollars(&self) -> f64 {
         self.cost as f64 / 1e9
@@ -289,7 +289,7 @@ pub struct Failure {
     pub retryable: bool,
 }
 
-/// Why a run did not do well, as whoever looks at it from outside reads it.
+/// Why a run was not successful, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ExecutionFailure")]
@@ -299,10 +299,10 @@ pub struct Fault {
     pub message: String,
     /// The step that failed.
     pub step_id: Option<String>,
-    /// The same as `stepId`.
+    /// Same as `stepId`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Whether the same run may succeed later.
+    /// Whether the run may succeed if it is started again.
     pub retryable: bool,
 }
 
@@ -347,9 +347,9 @@ pub struct Run {
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
     pub output: Option<Value>,
-    /// Whether it did well, every step of it. `None`: it has not ended, or an earlier version ended it and did not note it.
+    /// Whether all steps succeeded. `None`: the run has not ended, or an earlier version ended it and did not record it.
     pub success: Option<bool>,
-    /// Why it did not do well: what ended it, or the first step that failed in a run that went on.
+    /// Why it was not successful: the error that ended it, or that of the first failed step.
     pub failure: Option<Failure>,
     pub spent: Spent,
 }
@@ -361,7 +361,7 @@ impl Run {
     }
 }
 
-/// Whether a run did well, as far as its row tells: `None` until it has ended. Where nothing was noted, its state is all that is known.
+/// Returns whether a run was successful, as far as its row tells: `None` until it has ended. Without a recorded success, its state decides.
 pub fn did_well(state: RunState, noted: Option<bool>) -> Option<bool> {
     state.is_terminal().then(|| noted.unwrap_or(state == RunState::Completed))
 }

@@ -47,7 +47,7 @@ impl Response {
         self.body.stream()
     }
 
-    /// The content type as it came; empty when the answer names none.
+    /// The content type as received; empty if the response has none.
     pub fn content_type(&self) -> &str {
         self.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -67,7 +67,7 @@ type Parts = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 /// A body being read.
 pub struct Body {
     parts: Parts,
-    /// The last part has arrived.
+    /// The last chunk has been read.
     has_ended: bool,
     gzip: Option<GzipReader>,
     clock: Clock,
@@ -79,14 +79,14 @@ pub struct Body {
 }
 
 impl Body {
-    /// `is_gzip`: the body is inflated.
+    /// `is_gzip`: the body is decompressed.
     pub(super) fn new(response: reqwest::Response, is_gzip: bool, clock: Clock, deadlines: Deadlines, end: Instant, limit: u64) -> Self {
         let origin = origin(response.url());
         let gzip = is_gzip.then(GzipReader::default);
         Self { parts: Box::pin(response.bytes_stream()), has_ended: false, gzip, clock, deadlines, end, left: limit, limit, origin }
     }
 
-    /// The next part, inflated; `None` at the end.
+    /// Returns the next chunk, decompressed; `None` at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         while !self.has_ended {
             if let Some(inflated) = self.inflate(GzipReader::next_part)? {
@@ -102,13 +102,13 @@ impl Body {
         rest.map(|rest| self.count(rest)).transpose()
     }
 
-    /// What the reader of a gzip body has; nothing of other bodies.
+    /// Returns decompressed data that is still buffered; nothing for other bodies.
     fn inflate(&mut self, read: impl FnOnce(&mut GzipReader) -> std::io::Result<Option<Bytes>>) -> Result<Option<Bytes>, Error> {
         let inflated = self.gzip.as_mut().map_or(Ok(None), read);
-        inflated.map_err(|error| self.fail(ErrorKind::Cut { why: format!("its gzip body cannot be inflated: {error}") }))
+        inflated.map_err(|error| self.fail(ErrorKind::Cut { why: format!("its gzip body cannot be decompressed: {error}") }))
     }
 
-    /// The next part as it was sent.
+    /// Returns the next chunk as it was sent.
     async fn arrived(&mut self) -> Result<Option<Bytes>, Error> {
         let left = self.end.saturating_duration_since(self.clock.instant());
         let (phase, wait) =

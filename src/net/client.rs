@@ -43,9 +43,9 @@ struct Judged {
     other: reqwest::Client,
 }
 
-/// Makes ring the TLS provider of this process. Every HTTP client of the process needs it before it is built.
+/// Installs ring as the TLS provider of this process. Must run before any HTTP client of the process is built.
 pub fn install_tls() {
-    // A second installation in the same process is refused, and the first one serves.
+    // A second installation in the same process fails, and the first one stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
@@ -190,13 +190,13 @@ impl Hop {
     }
 }
 
-/// Asks for gzip, unless the request says itself what it accepts.
+/// Accepts gzip, unless the request has its own `Accept-Encoding`.
 fn accepting_gzip(mut headers: HeaderMap) -> HeaderMap {
     headers.entry(header::ACCEPT_ENCODING).or_insert(HeaderValue::from_static("gzip"));
     headers
 }
 
-/// Whether a body is gzip, which is inflated here, whatever was asked for; the headers that then mean nothing any more are taken out.
+/// Returns whether a body is gzip, which is decompressed here, whatever was accepted; removes the headers that are wrong afterwards.
 fn remove_gzip(headers: &mut HeaderMap) -> bool {
     let coding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default().trim_ascii();
     let is_gzip = [b"gzip".as_slice(), b"x-gzip"].iter().any(|name| coding.eq_ignore_ascii_case(name));
@@ -222,7 +222,7 @@ fn client(policy: &Policy, resolver: Option<JudgingResolver>) -> Result<reqwest:
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
-        // `Body` inflates; the client's own reader, which another crate may turn on, stops after the first member.
+        // `Body` decompresses; the HTTP client's own decoder, which another crate may enable, stops after the first member.
         .no_gzip()
         .no_proxy()
         .connect_timeout(policy.connect)

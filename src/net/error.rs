@@ -37,7 +37,7 @@ pub enum ErrorKind {
     Cut { why: String },
     /// A redirect that may not be followed, or one too many.
     Redirect { why: &'static str },
-    /// A redirect that keeps the body leads to another origin, and the body holds secrets: they were meant for the first one only.
+    /// A redirect would send a body with secrets to another origin; they were meant for the first one only.
     SecretRedirect,
     /// The client could not be built.
     Setup { why: String },
@@ -154,7 +154,7 @@ impl fmt::Display for Error {
             ErrorKind::Cut { why } => write!(f, "the connection to {place} was cut: {why}"),
             ErrorKind::Redirect { why } => write!(f, "{place} redirects: {why}"),
             ErrorKind::SecretRedirect => {
-                write!(f, "{place} redirects to another origin, and the request's body holds secrets; set `url` to the final address")
+                write!(f, "{place} redirects to another origin, and the request's body contains secrets; set `url` to the final address")
             }
             ErrorKind::Setup { why } => write!(f, "the HTTP client cannot be built: {why}"),
         }

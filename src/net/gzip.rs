@@ -1,36 +1,36 @@
-//! Inflates a gzip body as it arrives, with all of its members (RFC 1952, section 2.2).
+//! Decompresses a gzip body as it arrives, with all its members (RFC 1952, section 2.2).
 //!
-//! Log files, block compressors and some proxies write several members one after the other; a reader that stops after the first
-//! loses the rest without a word. A body that ends inside a member is an error.
+//! Log files, block compressors and some proxies write several members one after the other; a decoder that stops after the first
+//! silently loses the rest. A body that ends inside a member is an error.
 //!
-//! Must not know: how large a body may become. Each part is of bounded size, so that whoever counts parts stops a bomb early.
+//! Must not know: how large a body may become. Each chunk is of bounded size, so that a caller that counts stops a bomb early.
 
 use std::io::{self, Write as _};
 
 use bytes::{Buf, Bytes};
 use flate2::write::GzDecoder;
 
-/// About how many inflated bytes one part has at most.
+/// Approximate maximum size of a decompressed chunk, in bytes.
 const PART_SIZE: usize = 64 * 1024;
 
-/// The state between two parts of a body.
+/// The state between two chunks of a body.
 #[derive(Default)]
 pub(super) struct GzipReader {
-    /// Compressed bytes that have arrived and are not inflated yet.
+    /// Compressed bytes that have arrived and are not decompressed yet.
     input: Bytes,
     member: Option<GzDecoder<Vec<u8>>>,
-    /// At least one member has ended: zeros that follow it are padding, as `gzip` itself takes them.
+    /// At least one member has ended: zeros after it are padding, which `gzip` accepts, too.
     may_be_padded: bool,
 }
 
 impl GzipReader {
-    /// Takes the next compressed bytes, once [`GzipReader::next_part`] gives none any more.
+    /// Takes the next compressed bytes, once [`GzipReader::next_part`] returns `None`.
     pub fn push(&mut self, compressed: Bytes) {
         debug_assert!(self.input.is_empty(), "what came before is inflated first");
         self.input = compressed;
     }
 
-    /// Inflates a part of what was pushed. `None`: all of it is inflated and handed out.
+    /// Decompresses a chunk of the input. `None`: all input is decompressed and returned.
     pub fn next_part(&mut self) -> io::Result<Option<Bytes>> {
         let mut part = Vec::new();
         while part.len() < PART_SIZE && self.input.has_remaining() {
@@ -43,7 +43,7 @@ impl GzipReader {
             part.append(member.get_mut());
             self.input.advance(read);
             if read == 0 {
-                // What follows is another member's.
+                // The following bytes belong to another member.
                 member.try_finish()?;
                 part.append(member.get_mut());
                 self.member = None;
@@ -59,7 +59,7 @@ impl GzipReader {
         Ok((!part.is_empty()).then(|| part.into()))
     }
 
-    /// Ends the body; the rest of it, if there is one. Error: it ends inside a member, or its checksum is wrong.
+    /// Ends the body and returns its rest, if there is one. Error: it ends inside a member, or a checksum is wrong.
     pub fn finish(&mut self) -> io::Result<Option<Bytes>> {
         let Some(mut member) = self.member.take() else { return Ok(None) };
         member.try_finish()?;
@@ -81,7 +81,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// Inflates what arrives in pieces of this size; the largest part, and everything.
+    /// Decompresses input that arrives in pieces of this size; returns the size of the largest chunk, and the whole text.
     fn inflate(compressed: &[u8], size: usize) -> io::Result<(usize, Vec<u8>)> {
         let (mut reader, mut largest, mut whole) = (GzipReader::default(), 0, Vec::new());
         for piece in compressed.chunks(size) {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_broken_is_an_error() {
+    fn truncated_or_corrupt_gzip_is_an_error() {
         let members = [gzip(b"one"), gzip(b"two")].concat();
         for end in (1..members.len()).filter(|end| *end != gzip(b"one").len()) {
             assert!(inflate(&members[..end], 5).is_err(), "cut after {end} bytes");
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_small_whatever_they_inflate_to() {
+    fn chunks_are_small_at_any_ratio() {
         let bomb = gzip(&vec![0; 20_000_000]);
         let (largest, whole) = inflate(&bomb, bomb.len()).unwrap();
         assert_eq!(whole.len(), 20_000_000);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_flushed_comes_at_once() {
+    fn flushed_data_arrives_at_once() {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         let mut reader = GzipReader::default();
         for line in ["data: one\n\n", "data: two\n\n"] {

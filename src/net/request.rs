@@ -81,7 +81,7 @@ pub struct Request {
     pub url: String,
     pub headers: Vec<(String, HeaderText)>,
     pub body: Option<Bytes>,
-    /// The body holds secrets: a redirect to another origin that would take it along is refused.
+    /// The body contains secrets, so a redirect that would send it to another origin is refused.
     pub body_is_secret: bool,
     pub trust: Trust,
     pub deadlines: Deadlines,

@@ -1,7 +1,7 @@
 //! Processes of this program that do what only killing is sure to stop.
 //!
-//! A [`Pool`] starts them when there is something to do, gives each one request at a time, and kills one that takes too long; [`serve`] is their
-//! side. Request and answer are bytes behind their length.
+//! A [`Pool`] starts workers on demand, sends each one request at a time, and kills one that exceeds its time limit; [`serve`] is their
+//! side. Requests and answers are bytes with a length prefix.
 //!
 //! Must not know: what they do.
 
@@ -54,12 +54,12 @@ fn bound(memory: u64) {
     }
 }
 
-/// Lets this process open as many files and connections as its hard limit allows; how many that are, where there is a limit.
+/// Raises this process's limit on open files to the hard limit; returns the new limit, if there is one.
 pub fn raise_open_files() -> Option<u64> {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => Some(limit).filter(|limit| *limit < u64::MAX),
         Err(error) => {
-            tracing::warn!(%error, "the limit on open files cannot be raised");
+            tracing::warn!(%error, "failed to raise the limit on open files");
             rlimit::getrlimit(rlimit::Resource::NOFILE).ok().map(|(soft, _)| soft)
         }
     }

@@ -1,4 +1,4 @@
-//! Processes that wait for work.
+//! A pool of worker processes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,31 +11,31 @@ use super::Process;
 use crate::clock::Clock;
 use crate::fair::{Crowded, FairSemaphore, Party};
 
-/// Requests of one party that may wait for their turn.
-const MOST_WAITING: usize = 4_096;
+/// Maximum length of one party's queue.
+const MAX_QUEUED: usize = 4_096;
 
-/// What the processes of a pool are.
+/// The workers of a pool.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
     pub program: PathBuf,
-    /// The command that makes such a process of the program.
+    /// The subcommand that makes the program a worker.
     pub command: &'static str,
-    /// How many work at once.
+    /// Maximum number of concurrent requests.
     pub turns: usize,
-    /// Requests after which a process makes room for a fresh one.
+    /// Requests after which a worker is replaced by a fresh one.
     pub uses: u32,
 }
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unanswered {
-    /// Too many requests of the same party wait already.
+    /// The party's queue is full.
     Crowded,
-    /// It took too long, and was killed.
+    /// The worker exceeded the time limit and was killed.
     Late,
-    /// The process went away over it: there was no more memory for it, or stack.
+    /// The worker died during the request: it ran out of memory or stack.
     Gone,
-    /// No process could be started.
+    /// No worker could be started.
     Unstartable,
 }
 
@@ -48,7 +48,7 @@ struct Inner {
     options: PoolOptions,
     clock: Clock,
     turns: FairSemaphore,
-    /// Those that wait for their next request, as many as ever worked at once.
+    /// Idle workers, at most as many as ever worked concurrently.
     idle: Mutex<Vec<Worker>>,
 }
 
@@ -60,17 +60,17 @@ struct Worker {
 
 impl Pool {
     pub fn new(options: PoolOptions, clock: Clock) -> Self {
-        let turns = FairSemaphore::new(options.turns, MOST_WAITING);
+        let turns = FairSemaphore::new(options.turns, MAX_QUEUED);
         Self(Arc::new(Inner { options, clock, turns, idle: Mutex::default() }))
     }
 
-    /// Waits for the party's turn and asks a process, which is killed when it takes longer than `time`, or when nobody waits for its answer any more.
-    /// An answer has `most` bytes at most.
+    /// Waits for the party's turn and sends the request to a worker, which is killed when it exceeds `time`, or when the future is dropped.
+    /// An answer has at most `most` bytes.
     pub async fn ask(&self, party: Party, request: &[u8], time: Duration, most: usize) -> Result<Vec<u8>, Unanswered> {
         let inner = &*self.0;
         let _turn = inner.turns.acquire(party).await.map_err(|Crowded| Unanswered::Crowded)?;
         let idle = inner.idle.lock().pop();
-        // One that waited may have died meanwhile; a fresh one has not.
+        // An idle worker may have died in the meantime; a fresh one has not.
         if let Some(worker) = idle
             && let Some(answer) = inner.exchange(worker, request, time, most).await?
         {
@@ -86,7 +86,7 @@ impl Inner {
         Ok(Worker { process, uses: 0 })
     }
 
-    /// Asks one process, which waits for the next request afterwards. `None`: it was gone before it had this one.
+    /// Sends the request to one worker, which becomes idle afterwards. `None`: it had died before it received the request.
     async fn exchange(&self, mut worker: Worker, request: &[u8], time: Duration, most: usize) -> Result<Option<Vec<u8>>, Unanswered> {
         let answer = tokio::select! {
             answer = worker.exchange(request, time, most) => answer?,
@@ -110,7 +110,7 @@ impl Worker {
         }
         let output = &mut self.process.output;
         let length = output.read_u32_le().await.map_err(|_| Unanswered::Gone)? as usize;
-        // The process keeps to its limit; nobody relies on that.
+        // Workers keep to this limit themselves, but the server does not trust them.
         if length > most {
             return Err(Unanswered::Gone);
         }

@@ -1,4 +1,4 @@
-//! The side of the process.
+//! The worker's side.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::bound;
 
-/// How much later than its parent a process ends itself.
+/// How much later than its parent a worker ends itself.
 const GRACE: Duration = Duration::from_secs(1);
-/// Stack of the thread that watches the time.
+/// Stack of the watchdog thread.
 const STACK: usize = 128 * 1024;
 
-/// Answers the requests on the standard input until it ends, with `memory` bytes of memory. Blocks, and may be killed at any moment.
+/// Answers the requests on standard input until it ends, with `memory` bytes of memory. Blocks, and may be killed at any moment.
 pub fn serve(memory: u64, mut answer: impl FnMut(&[u8]) -> Vec<u8>) -> io::Result<()> {
     bound(memory);
     let time = watch()?;
@@ -36,7 +36,7 @@ pub fn serve(memory: u64, mut answer: impl FnMut(&[u8]) -> Vec<u8>) -> io::Resul
     }
 }
 
-/// Ends this process when a request takes longer than was said: its parent, which would kill it, may have been killed itself.
+/// Ends this process when a request exceeds its time limit: the parent, which would kill it, may itself have been killed.
 fn watch() -> io::Result<Sender<Option<Duration>>> {
     let (sender, told) = mpsc::channel::<Option<Duration>>();
     let watch = move || {

@@ -202,7 +202,7 @@ pub enum Part {
     },
     Image {
         source: Source,
-        /// How closely the model is to look; `None` leaves it to the vendor.
+        /// How closely the model should look; `None` leaves it to the vendor.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<ImageDetail>,
     },
@@ -218,7 +218,7 @@ pub enum Part {
     Reasoning(Thought),
 }
 
-/// How closely a model looks at a picture, which decides how many tokens it counts for.
+/// How closely a model looks at a picture, which determines the picture's number of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ImageDetail {
@@ -247,7 +247,7 @@ pub struct Thought {
 pub enum Source {
     Url {
         url: String,
-        /// The media type, where the caller named one; the address's ending tells it otherwise.
+        /// The media type, if the caller named one; otherwise the URL's file extension decides.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mime: Option<String>,
     },
@@ -279,12 +279,12 @@ impl Source {
         Self::Data { mime: normalise_media_type(mime), data: STANDARD.encode(text) }
     }
 
-    /// What stands at an address, of which no media type is named.
+    /// A source at a URL, without a media type.
     pub fn remote(url: &str) -> Self {
         Self::Url { url: url.to_owned(), mime: None }
     }
 
-    /// The media type, where it is named or the address tells it.
+    /// Returns the media type, if it is named or the URL has a known file extension.
     pub fn media_type(&self) -> Option<&str> {
         match self {
             Self::Data { mime, .. } => Some(mime),
@@ -388,7 +388,7 @@ impl Part {
         Self::Text { text: text.into() }
     }
 
-    /// A picture, looked at as closely as the vendor likes.
+    /// A picture without a `detail`.
     pub fn image(source: Source) -> Self {
         Self::Image { source, detail: None }
     }

@@ -1,6 +1,6 @@
-//! Media types: their registered spelling, and what a file's name tells of them.
+//! Media types: normalisation, and guesses from file names.
 
-/// A media type without parameters, in lower case, under its registered name: `IMAGE/JPG; q=1` is `image/jpeg`.
+/// Returns a media type without parameters, in lower case, under its registered name: `IMAGE/JPG; q=1` is `image/jpeg`.
 pub fn normalise_media_type(given: &str) -> String {
     let bare = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match bare.as_str() {
@@ -13,7 +13,7 @@ pub fn normalise_media_type(given: &str) -> String {
     }
 }
 
-/// The media type that the ending of a file's name or of an address tells.
+/// Returns the media type for the extension of a file name or URL.
 pub fn media_type_of_name(name: &str) -> Option<&'static str> {
     let path = name.split(['?', '#']).next()?;
     let ending = path.rsplit('/').next()?.rsplit_once('.')?.1.to_ascii_lowercase();

@@ -214,7 +214,7 @@ impl Models {
         self
     }
 
-    /// The providers that the server itself has a key for.
+    /// Returns the providers that the server itself has a key for.
     pub fn with_keys(&self) -> Vec<&str> {
         let has_key = |entry: &&ProviderEntry| {
             self.env_key(entry).is_some() || entry.deployments.iter().any(|further| self.env(&further.key_env).is_some())

@@ -31,7 +31,7 @@ pub struct Quirks {
     pub short_call_ids: bool,
     /// openai: how a file is sent.
     pub file_form: FileForm,
-    /// openai: the server takes videos, as `video_url` parts.
+    /// openai: the server accepts videos, as `video_url` parts.
     pub video_url: bool,
     /// gemini: the path in which models are found.
     pub gemini_path: GeminiPath,

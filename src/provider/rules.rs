@@ -18,15 +18,15 @@ pub struct WireRules {
     pub no_blank_text: bool,
     /// Media types of pictures that are sent as data; empty for any.
     pub images: &'static [&'static str],
-    /// A picture may say how closely it is to be looked at.
+    /// Pictures may have a `detail`.
     pub image_detail: bool,
     /// Media types of files that are sent as data; empty for any. A text file of another type is sent as text.
     pub files: &'static [&'static str],
     /// Audio can be sent.
     pub audio: bool,
-    /// Video can be sent.
+    /// Videos can be sent.
     pub video: bool,
-    /// Schemes of addresses that the server fetches pictures and files from; empty for any.
+    /// URL schemes that the server fetches pictures and files from; empty for any.
     pub url_schemes: &'static [&'static str],
     /// How JSON answers are asked for.
     pub json: JsonSupport,
@@ -70,7 +70,7 @@ impl WireRules {
     /// Of [`files`](Self::files): no file can be sent as data.
     pub const NO_FILES: &'static [&'static str] = &[""];
 
-    /// Of [`url_schemes`](Self::url_schemes): addresses of the web.
+    /// For [`url_schemes`](Self::url_schemes): URLs of the web.
     pub const WEB: &'static [&'static str] = &["http", "https"];
 
     /// Rules of a format that takes everything as it is.

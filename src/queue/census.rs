@@ -1,4 +1,4 @@
-//! What waits in the database, as metrics. Every node tells of the whole: over several nodes, take the greatest and not the sum.
+//! Metrics of the backlog in the database. Every node reports the whole database, so aggregate over nodes with `max`, not `sum`.
 
 use std::time::Duration;
 
@@ -12,27 +12,27 @@ const NOTICES: &str = "dispatch_webhook_notices";
 const DELIVERIES: &str = "dispatch_webhook_deliveries_due";
 const CONNECTIONS: &str = "dispatch_database_connections";
 
-/// How often it is counted.
+/// How often the backlog is counted.
 const PAUSE: Duration = Duration::from_secs(15);
 
-/// Tells the metrics recorder what the numbers mean.
+/// Describes the metrics.
 pub(super) fn describe() {
-    metrics::describe_gauge!(WAITING, "Executions in the database that have not ended, by state: queued, running, paused");
-    metrics::describe_gauge!(JOBS, "Jobs in the database by state: ready (its time has come), later, running");
-    metrics::describe_gauge!(DEAD, "Dead letters that nobody replayed");
-    metrics::describe_gauge!(NOTICES, "Executions whose news is still to be told to webhooks");
-    metrics::describe_gauge!(DELIVERIES, "Deliveries to webhooks whose time has come");
-    metrics::describe_gauge!(CONNECTIONS, "This node's connections to the database by state: used, idle");
+    metrics::describe_gauge!(WAITING, "Unfinished executions in the database, by state: queued, running, paused");
+    metrics::describe_gauge!(JOBS, "Jobs in the database, by state: ready (due), later, running");
+    metrics::describe_gauge!(DEAD, "Dead letters that have not been replayed");
+    metrics::describe_gauge!(NOTICES, "Executions with webhook notifications that have not been queued");
+    metrics::describe_gauge!(DELIVERIES, "Webhook deliveries that are due");
+    metrics::describe_gauge!(CONNECTIONS, "This node's database connections, by state: used, idle");
     tell(&Census::default());
 }
 
-/// Counts, again and again.
+/// Counts the backlog periodically.
 pub async fn beat(jobs: Jobs) {
     let clock = jobs.clock().clone();
     loop {
         match jobs.store().census(clock.now()).await {
             Ok(census) => tell(&census),
-            Err(error) => tracing::debug!(%error, "what waits in the database cannot be counted now"),
+            Err(error) => tracing::debug!(%error, "failed to count the backlog in the database; retrying"),
         }
         clock.sleep(PAUSE).await;
     }

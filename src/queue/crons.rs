@@ -25,14 +25,14 @@ const PAUSE: Duration = Duration::from_millis(500);
 const MOST: u32 = 100;
 /// Entries that are fired beside each other.
 const AT_ONCE: usize = 16;
-/// Counts slots that were fired.
+/// The metric of fired times.
 pub const FIRED: &str = "dispatch_slots_fired_total";
 /// How late a slot may be that is not caught up with.
 const LATE: Duration = Duration::from_secs(60);
 /// Slots that are caught up with at once.
 pub const MOST_SLOTS: u32 = 1_000;
 
-/// What happens to slots that passed while no server was there. Those that pass while an entry is disabled are passed over.
+/// What happens to times that passed while no server was running. Times that pass while an entry is disabled are skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CatchUp {
@@ -181,7 +181,7 @@ async fn tick(jobs: &Jobs, tenant: TenantId, entry: Kept<Cron>) -> Result<()> {
     Ok(())
 }
 
-/// Counts a slot that was fired.
+/// Counts a fired time.
 pub fn fired(kind: &'static str) {
     metrics::counter!(FIRED, "kind" => kind).increment(1);
 }

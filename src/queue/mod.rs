@@ -22,8 +22,8 @@ pub use workers::{Options, Workers};
 pub fn describe() {
     metrics::describe_gauge!("dispatch_runs_active", "Executions that this node advances now");
     metrics::describe_counter!("dispatch_runs_stuck_total", "Executions that nothing could have woken, found and entered again");
-    metrics::describe_counter!(webhooks::ATTEMPTS, "Attempts of deliveries to webhooks by outcome: delivered, retried, given up");
-    metrics::describe_counter!(crons::FIRED, "Slots of crons and schedules that were fired, by kind");
+    metrics::describe_counter!(webhooks::ATTEMPTS, "Webhook delivery attempts, by outcome: delivered, retried, given_up");
+    metrics::describe_counter!(crons::FIRED, "Fired times of cron entries and schedules, by kind");
     census::describe();
     metrics::gauge!("dispatch_runs_active").increment(0);
     metrics::counter!("dispatch_runs_stuck_total").increment(0);

@@ -28,8 +28,8 @@ pub struct Options {
     pub lease: Duration,
     /// Runs in this node's hands at most; new ones are refused beyond.
     pub max_active: usize,
-    /// How often in a row a run may be taken over from an owner that went away, without a step further meanwhile. Few: a run
-    /// that takes its servers down takes all others down with it.
+    /// How many owners in a row a run may lose without progress. Few, because a run that crashes its server
+    /// also interrupts all other runs on it.
     pub max_recoveries: u32,
     /// How often the store is asked for due runs without a reason to.
     pub poll: Duration,
@@ -146,12 +146,12 @@ impl Workers {
         Err(refusal.retry_after(Duration::from_secs(1)))
     }
 
-    /// Whether this node takes one more new run of a tenant: alone it leaves others a tenth of the room, and half of it when others are there. Refusal: 503
-    /// `at_capacity`.
+    /// Returns whether this node accepts one more new run of a tenant. One tenant alone may occupy nine tenths of the capacity, and half of it when
+    /// others have runs. Refusal: 503 `at_capacity`.
     fn admits_of(&self, tenant: TenantId) -> Result<()> {
         let most = self.0.options.max_active;
         let active = self.0.active.lock();
-        // There is no need to count while there is room for everybody.
+        // No need to count while less than half of the capacity is used.
         if active.len() < most / 2 {
             return Ok(());
         }
@@ -160,7 +160,7 @@ impl Workers {
         if own < share {
             return Ok(());
         }
-        let message = format!("the server advances {own} runs of yours, your share of its limit of {most}");
+        let message = format!("the server runs {own} of your executions, your share of its limit of {most}");
         Err(Error::new(Kind::Unavailable, "at_capacity", message).retry_after(Duration::from_secs(1)))
     }
 

@@ -11,24 +11,24 @@ use serde_json::{Number, Value};
 use super::spellings::spellings;
 use super::{MIN_REDACTED, REDACTED, Secret};
 
-/// Bytes of all forms in the automaton, which takes some 12 bytes of memory for each. The longest forms that exceed it are searched for one by one.
+/// Maximum total size of the forms in the automaton, which needs about 12 bytes of memory for each byte. Longer forms beyond it are searched one by one.
 const MAX_AUTOMATON: usize = 1024 * 1024;
 
-/// Whether a number that is a secret is replaced. Data from outside has any type; a number of a type of our own has to stay a number.
+/// Whether a number that is a secret is replaced: yes in data from outside, no in types of our own that require a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Numbers {
     Replace,
     Keep,
 }
 
-/// What is known of a set of secrets.
+/// The search structures for a set of secrets.
 pub(super) struct Matcher {
     automaton: Option<NFA>,
     /// The forms that are not in the automaton, in lower case.
     long: Vec<String>,
-    /// The secrets that are numbers, as JSON writes them without their sign.
+    /// The secrets that are numbers, as JSON writes them, without their sign.
     numbers: BTreeSet<String>,
-    /// The secrets that are objects or lists: a peer may give one back in another layout.
+    /// The secrets that are JSON objects or lists: a service may return one in another layout.
     documents: Vec<Value>,
 }
 
@@ -53,7 +53,8 @@ impl Matcher {
         Self { automaton, long, numbers, documents }
     }
 
-    /// The text without the secrets, if it has any. A JSON text stays one: it is read first, and a number that merely contains a secret's digits stays as it is.
+    /// Returns the text without the secrets, if it contains any. JSON stays valid JSON: it is parsed first, and a number that only contains a
+    /// secret's digits is not changed.
     pub(super) fn text(&self, text: &str) -> Option<String> {
         let found = self.find(text);
         if found.is_empty() && self.documents.is_empty() {
@@ -99,7 +100,7 @@ impl Matcher {
         }
     }
 
-    /// Whether a value as a whole is a secret that is no text.
+    /// Returns whether a value that is not a string is a secret as a whole.
     fn is_secret(&self, value: &Value) -> bool {
         match value {
             Value::Number(number) => !self.numbers.is_empty() && self.numbers.contains(number.to_string().trim_start_matches('-')),
@@ -108,7 +109,7 @@ impl Matcher {
         }
     }
 
-    /// Where the text holds secrets, in order. Occurrences that overlap are one, so that nothing is left of either.
+    /// Returns the ranges of secrets in the text, in order. Overlapping ranges are merged, so that nothing of either is left.
     fn find(&self, text: &str) -> Vec<Range<usize>> {
         let mut found = Vec::new();
         if let Some(automaton) = &self.automaton
@@ -117,7 +118,7 @@ impl Matcher {
             for (at, byte) in text.bytes().enumerate() {
                 state = automaton.next_state(Anchored::No, state, byte.to_ascii_lowercase());
                 if automaton.is_match(state) {
-                    // The first one is the longest that ends here.
+                    // The first match at this position is the longest.
                     let length = automaton.pattern_len(automaton.match_pattern(state, 0));
                     let end = at + 1;
                     cover(&mut found, end.saturating_sub(length)..end);
@@ -141,7 +142,7 @@ impl Matcher {
     }
 }
 
-/// Adds a range that ends behind all of `found`.
+/// Adds a range that ends after all of `found`.
 fn cover(found: &mut Vec<Range<usize>>, mut range: Range<usize>) {
     while let Some(last) = found.pop_if(|last| range.start < last.end) {
         range = range.start.min(last.start)..range.end.max(last.end);
@@ -161,13 +162,13 @@ fn replace(text: &str, found: &[Range<usize>]) -> String {
     clean
 }
 
-/// An object or a list.
+/// Parses an object or a list.
 fn document(text: &str) -> Option<Value> {
     let is_document = text.trim_start().starts_with(['{', '[']);
     is_document.then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// A secret as the numbers that a peer may write for it: a telephone number has a `+` in front of its digits, an account number zeros.
+/// Returns a secret as the numbers that a service may write for it: a telephone number may have a leading `+`, an account number leading zeros.
 fn numbers(secret: &str) -> BTreeSet<String> {
     let secret = secret.trim();
     let digits = secret.trim_start_matches(['+', '0']);
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_told_as_peers_write_them() {
+    fn numbers_are_found_as_services_write_them() {
         assert!(numbers("4812345").iter().eq(["4812345", "4812345.0"]));
         assert!(numbers("+491701234567").contains("491701234567"));
         assert!(numbers("secret").is_empty() && numbers("000012").is_empty());

@@ -12,19 +12,19 @@ use tokio::sync::Semaphore;
 use super::matcher::{Matcher, Numbers};
 use super::{MIN_REDACTED, REDACTED, Secret};
 
-/// Bytes above which a text is searched where it does not keep other tasks waiting.
+/// Size in bytes above which a text is searched on another thread.
 const LARGE: usize = 256 * 1024;
 
-/// Large texts that are searched at a time, each on a thread of its own.
+/// Maximum number of large texts that are searched concurrently, each on its own thread.
 static TURNS: Semaphore = Semaphore::const_new(4);
 
-/// Removes a set of secrets from texts and JSON values, in every form that `spellings` lists. Cheap to clone: clones share what was prepared for the search.
+/// Removes a set of secrets from texts and JSON values, in every form that `spellings` lists. Cheap to clone: clones share the prepared search.
 #[derive(Clone, Default)]
 pub struct Redactor(Option<Arc<Known>>);
 
 struct Known {
     secrets: Vec<Secret>,
-    /// Made for the first text. Most redactors of single calls never see one.
+    /// Built for the first text. Most redactors of single calls never see one.
     matcher: OnceLock<Matcher>,
 }
 
@@ -47,18 +47,18 @@ impl Redactor {
         self.0.is_none()
     }
 
-    /// A redactor of these values and more.
+    /// Returns a redactor of these secrets and the given ones.
     pub fn with(&self, more: impl IntoIterator<Item = Secret>) -> Self {
         Self::new(self.secrets().iter().cloned().chain(more))
     }
 
-    /// `text` without any of the secrets. A JSON text stays one: strings are redacted inside, a number is replaced only when it is a secret as a whole.
+    /// Returns `text` without the secrets. JSON stays valid JSON: strings are redacted inside, and a number is replaced only if it is a secret as a whole.
     pub fn text(&self, text: &str) -> String {
         let clean = self.0.as_ref().and_then(|known| give_way(text.len(), || known.matcher().text(text)));
         clean.unwrap_or_else(|| text.to_owned())
     }
 
-    /// [`Redactor::text`] on another thread when the text is large.
+    /// Like [`Redactor::text`], on another thread if the text is large.
     pub async fn redact_text(&self, text: String) -> String {
         match &self.0 {
             None => text,
@@ -70,12 +70,12 @@ impl Redactor {
         }
     }
 
-    /// Removes the secrets from data: from every string, keys included, and a number that is a secret as a whole becomes the marker.
+    /// Removes the secrets from data: from every string, keys included; a number that is a secret as a whole is replaced by the marker.
     pub fn value(&self, value: &mut Value) {
         self.clean(value, Numbers::Replace);
     }
 
-    /// [`Redactor::value`] on another thread when the value is large.
+    /// Like [`Redactor::value`], on another thread if the value is large.
     pub async fn redact_value(&self, mut value: Value) -> Value {
         let Some(known) = &self.0 else { return value };
         if size(&value) <= LARGE {
@@ -90,12 +90,12 @@ impl Redactor {
         aside(clean).await.unwrap_or_else(|| Value::String(REDACTED.to_owned()))
     }
 
-    /// Removes the secrets from every string of a value that is going to be read in a type of our own. Its numbers stay: the type needs them.
+    /// Removes the secrets from every string of a value that will be deserialized into a type of our own. Its numbers stay, because the type may require them.
     pub fn strings(&self, value: &mut Value) {
         self.clean(value, Numbers::Keep);
     }
 
-    /// The same in its type, without the secrets in its strings. A string that the type needs as it is (a tag, a time, an id) stays.
+    /// Returns the value without the secrets in its strings. A string that the type requires as it is (a tag, a time, an id) stays.
     pub fn typed<T: Serialize + DeserializeOwned>(&self, typed: T) -> T {
         if self.is_empty() {
             return typed;
@@ -107,7 +107,7 @@ impl Redactor {
         serde_json::from_value(value).unwrap_or_else(|_| self.typed_by_members(typed))
     }
 
-    /// [`Redactor::typed`] on another thread when the value is large.
+    /// Like [`Redactor::typed`], on another thread if the value is large.
     pub async fn redact_typed<T: Serialize + DeserializeOwned>(&self, typed: T) -> T {
         let Some(known) = &self.0 else { return typed };
         let Ok(mut value) = serde_json::to_value(&typed) else { return typed };
@@ -123,7 +123,7 @@ impl Redactor {
         }
     }
 
-    /// Redacts one member after the other, and of a member that its type does not let change what is below it.
+    /// Redacts one member after the other; if the type rejects a redacted member, tries the values below it.
     fn typed_by_members<T: Serialize + DeserializeOwned>(&self, typed: T) -> T {
         let Ok(mut whole) = serde_json::to_value(&typed) else { return typed };
         self.redact_members(&mut whole, "", &|value| serde_json::from_value::<T>(value.clone()).is_ok());
@@ -163,7 +163,7 @@ impl fmt::Debug for Redactor {
     }
 }
 
-/// The names of a value's members as JSON pointers have them.
+/// Returns the names of a value's members as JSON pointer tokens.
 fn member_names(value: &Value) -> Vec<String> {
     match value {
         Value::Object(map) => map.keys().map(|name| name.replace('~', "~0").replace('/', "~1")).collect(),
@@ -172,7 +172,7 @@ fn member_names(value: &Value) -> Vec<String> {
     }
 }
 
-/// About how many bytes of text a value has.
+/// Estimates the size of a value's text in bytes.
 fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
@@ -182,18 +182,18 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Does work on a thread of its own; `None` when it could not be done.
+/// Runs work on a blocking thread; `None` if that failed.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let turn = TURNS.acquire().await.ok()?;
     let work = move || {
-        // Held to the end, also when nobody waits for it any more.
+        // Held to the end, also when the caller has dropped its future.
         let _turn = turn;
         work()
     };
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-/// Does work here, where a caller cannot wait. If there is much of it, the other tasks of this thread move to another one first.
+/// Runs work on this thread, for callers that cannot wait. If there is much of it, other tasks move to another thread first.
 fn give_way<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let has_threads = || Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
     if bytes > LARGE && has_threads() { tokio::task::block_in_place(work) } else { work() }

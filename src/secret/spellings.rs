@@ -1,25 +1,25 @@
-//! The forms in which a secret may come back from a peer that it was sent to.
+//! The forms in which a service may return a secret that it was sent.
 //!
-//! A host that was made of a secret is reported in lower case, a text that quotes JSON has it escaped, a query or a form has it percent-encoded, a debugging
-//! service shows an `Authorization` header in base64. Every spelling is in lower case: the matcher ignores the case of ASCII letters.
+//! A host made from a secret is returned in lower case, quoted JSON is escaped, queries and forms are percent-encoded, and a debugging
+//! service shows an `Authorization` header in base64. All forms are in lower case: the matcher ignores the case of ASCII letters.
 
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-/// Bytes that a secret needs at least to be looked for in base64, in hexadecimal and reversed: a shorter one would be found in texts that do not hold it.
+/// Minimum length in bytes for base64, hexadecimal and reversed forms: those of shorter secrets occur by chance.
 const MIN_ENCODED: usize = 8;
-/// A longer secret is looked for as it is, in JSON and in base64 only: the memory for all forms of a text of this size is not worth the rest.
+/// Longer secrets are searched only as they are, in JSON and in base64: all forms of such a text would need too much memory.
 const MAX_FULLY_SPELLED: usize = 4 * 1024;
 
-/// What `encodeURIComponent` leaves as it is, besides letters and digits.
+/// What `encodeURIComponent` does not encode, besides letters and digits.
 const COMPONENT: &[u8] = b"-._~!*'()";
-/// The same in a segment of a path (RFC 3986, `pchar`), and in a query.
+/// The same for a path segment (RFC 3986, `pchar`) and a query.
 const SEGMENT: &[u8] = b"-._~!$&'()*+,;=:@";
 const QUERY: &[u8] = b"-._~!$&'()*+,;=:@/?";
 
-/// Every form of a secret, in lower case.
+/// Returns every form of a secret, in lower case.
 pub(super) fn spellings(secret: &str) -> BTreeSet<String> {
     let mut forms = BTreeSet::new();
     let mut add = |form: String| forms.insert(form.to_ascii_lowercase());
@@ -53,26 +53,26 @@ pub(super) fn spellings(secret: &str) -> BTreeSet<String> {
     forms
 }
 
-/// A text as it stands between the quotes of a JSON text.
+/// Returns a text as it is written between the quotes of a JSON string.
 fn quoted(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or(&json).to_owned()
 }
 
-/// The usual writers of JSON: some escape slashes, some all that is not ASCII, some both.
+/// Common JSON encoders: some escape slashes, some escape everything outside ASCII, some both.
 fn json(text: &str) -> [String; 4] {
     let text = quoted(text);
     [text.replace('/', "\\/"), ascii(&text), ascii(&text.replace('/', "\\/")), text]
 }
 
-/// Writers of JSON that think of HTML: they escape `<`, `>` and `&`, and some of them quotes and `+`, too.
+/// JSON encoders for use in HTML: they escape `<`, `>` and `&`, and some of them quotes and `+`, too.
 fn careful_json(text: &str) -> [String; 3] {
     let angles = quoted(text).replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
     let quotes = angles.replace("\\\"", "\\u0022").replace('\'', "\\u0027").replace('+', "\\u002b");
     [ascii(&quotes), quotes, angles]
 }
 
-/// A JSON text whose characters outside ASCII are written by their numbers.
+/// Escapes the characters of a JSON text outside ASCII.
 fn ascii(text: &str) -> String {
     let mut units = [0; 2];
     let escape = |letter: char, units: &mut [u16; 2]| letter.encode_utf16(units).iter().map(|unit| format!("\\u{unit:04x}")).collect();
@@ -84,7 +84,7 @@ fn percent_encoded(text: &str) -> [String; 5] {
     [form, percent(text, b"-._~"), percent(text, COMPONENT), percent(text, SEGMENT), percent(text, QUERY)]
 }
 
-/// Every byte but letters, digits and those in `plain` as `%XX`.
+/// Percent-encodes every byte but letters, digits and those in `plain`.
 fn percent(text: &str, plain: &[u8]) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || plain.contains(&byte);
     text.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") }).collect()
@@ -95,15 +95,15 @@ fn html(text: &str) -> String {
     angles.replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// Base64 of the bytes alone, and what stays the same of it wherever they are in a longer text that is encoded: at each of the three places in a group of three
-/// bytes, without the characters that also hold bits of a neighbour.
+/// Returns the base64 forms of the bytes alone, and the part of the encoding that does not depend on the surrounding text, at each of the
+/// three alignments in a group of three bytes: without the characters that also encode bits of a neighbour.
 fn base64(bytes: &[u8]) -> Vec<String> {
     let within = (0..3).map(|place| {
         let mut text = vec![0; place];
         text.extend_from_slice(bytes);
         let own = (text.len() * 8) / 6;
         let encoded = STANDARD_NO_PAD.encode(&text);
-        // One byte before has bits in two characters, two have them in three.
+        // One byte before adds bits to two characters, two bytes to three.
         let mixed = if place == 0 { 0 } else { place + 1 };
         encoded.get(mixed..own).unwrap_or(&encoded).to_owned()
     });
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_plain_secret_has_few_forms() {
-        // Itself, its base64 (three places, and the whole with and without padding), its hexadecimal and its reverse.
+        // The secret, its base64 (three alignments, and whole with and without padding), its hexadecimal form and its reverse.
         assert!(spellings("sk-0123456789abcdef").len() <= 9);
         assert_eq!(spellings("abc123").len(), 1);
     }

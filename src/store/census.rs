@@ -1,6 +1,6 @@
-//! How much waits in a database, of all tenants together: figures for whoever watches over the server. They tell of nobody.
+//! Counts the backlog of a database, over all tenants, for monitoring.
 //!
-//! Only what is alive is counted, by indexes that hold nothing else, so that it costs little however much has ended.
+//! Only live rows are counted, with indexes that contain nothing else, so that the cost does not depend on how much has ended.
 
 use async_trait::async_trait;
 
@@ -9,35 +9,35 @@ use super::StoreResult;
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Census {
-    /// Runs that nobody holds yet, or that were handed back.
+    /// Runs that no node has claimed yet, or that were handed back.
     pub queued: u64,
-    /// Runs that a node holds, those that undo what they did included.
+    /// Runs that a node holds, including compensating ones.
     pub running: u64,
-    /// Runs that wait: for a time, for a signal, for an answer.
+    /// Runs that wait for a time, a signal or an answer.
     pub paused: u64,
-    /// Jobs whose time has come.
+    /// Jobs that are due.
     pub jobs_ready: u64,
-    /// Jobs whose time is to come.
+    /// Jobs that are due later.
     pub jobs_later: u64,
     pub jobs_running: u64,
-    /// Dead letters that nobody replayed.
+    /// Dead letters that have not been replayed.
     pub dead_letters: u64,
-    /// Runs whose news is to be told to webhooks.
+    /// Runs with notifications for webhooks that have not been queued.
     pub notices: u64,
-    /// Deliveries to webhooks whose time has come.
+    /// Webhook deliveries that are due.
     pub deliveries: u64,
-    /// Connections to the database that are lent now, and that are not.
+    /// Database connections in use, and idle ones.
     pub connections_used: u64,
     pub connections_idle: u64,
 }
 
-/// The store's own figures.
+/// Counts the backlog.
 #[async_trait]
 pub trait Censuses {
     async fn census(&self, now: crate::clock::Timestamp) -> StoreResult<Census>;
 }
 
-/// The figures of a SQL database: the statements are the same on each. `connections`: how many are lent, and how many are not.
+/// Implements the counts for a SQL database; the statements are the same for each. `connections`: how many are in use, and how many are idle.
 macro_rules! in_sql {
     ($store:ty, |$this:ident| read: $read:expr, connections: $connections:expr) => {
         #[async_trait::async_trait]
@@ -60,7 +60,7 @@ macro_rules! in_sql {
 }
 pub(super) use in_sql;
 
-/// What is counted, by name. A run that waits for no time has nothing but its open waits to be found by.
+/// The counts by name. A paused run without a wake-up time is found by its open waits only.
 pub(super) const FIGURES: &str = "select state as figure, count(*) as count from runs where wake_at is not null group by state \
      union all select 'waiting', count(distinct w.run) from waits w join runs r on r.id = w.run \
          where w.state = 'open' and r.state = 'paused' and r.wake_at is null \
@@ -72,7 +72,7 @@ pub(super) const FIGURES: &str = "select state as figure, count(*) as count from
      union all select 'deliveries', count(*) from documents where kind = 'webhook_delivery' and due_at <= $1";
 
 impl Census {
-    /// Adds a figure to the one that it belongs to.
+    /// Adds a count to its field.
     pub(super) fn note(&mut self, figure: &str, count: u64) {
         let place = match figure {
             "queued" => &mut self.queued,

@@ -125,7 +125,7 @@ impl<'a, D: Document> Collection<'a, D> {
         self.store.delete_document(self.tenant, D::KIND, &id.suffix()).await
     }
 
-    /// Keeps the newest, at most so many and of at most so many bytes together; deletes the others and returns their number.
+    /// Keeps the newest documents up to a number and a total size in bytes, deletes the others and returns how many were deleted.
     pub async fn trim(&self, number: u32, bytes: u64) -> StoreResult<u64> {
         self.store.trim_documents(self.tenant, D::KIND, number, bytes).await
     }

@@ -63,8 +63,8 @@ pub trait Documents {
     async fn due_documents(&self, kind: &str, now: Timestamp, except: &[TenantId], limit: u32)
     -> StoreResult<Vec<(TenantId, DocumentRow)>>;
 
-    /// Keeps the newest documents of a tenant and kind, at most so many and with bodies of at most so many bytes together; deletes the others and
-    /// returns their number.
+    /// Keeps the newest documents of a tenant and kind up to a number and a total size of the bodies in bytes; deletes the others and
+    /// returns how many were deleted.
     async fn trim_documents(&self, tenant: TenantId, kind: &str, number: u32, bytes: u64) -> StoreResult<u64>;
 }
 

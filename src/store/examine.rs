@@ -1,6 +1,6 @@
-//! What is right and wrong about a database, found without a server and told to the person who set it up.
+//! Diagnoses a database without a server, for the person who set it up.
 //!
-//! Nothing is made or changed.
+//! Nothing is created or changed.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use serde::Serialize;
 use super::{StoreError, postgres, sqlite};
 use crate::clock::Clock;
 
-/// How long one question to the database may take.
+/// Time limit for one query.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Good,
-    /// A server works with it; somebody should look at it.
+    /// A server can use the database, but the finding needs attention.
     Warning,
-    /// A server does not start, or does not work, with it.
+    /// A server cannot use the database.
     Bad,
 }
 
-/// One thing that was checked.
+/// The finding of one check.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
     /// The name of the check, for programs.
@@ -49,14 +49,14 @@ impl Finding {
         Self { check, verdict: Verdict::Bad, message: message.into(), next: Some(next.into()) }
     }
 
-    /// What a database that has these migrations needs of this binary.
+    /// Compares the schema version of the database with this binary's.
     pub(super) fn of_migrations(found: Option<i64>, known: i64) -> Self {
         match found {
-            None => Self::good("migrations", "the database is empty; the first server makes the tables"),
+            None => Self::good("migrations", "the database is empty; the first server creates the tables"),
             Some(found) if found > known => Self::bad(
                 "migrations",
                 format!("the database has schema version {found}; this binary knows {known}"),
-                "use the newest binary that served this database, or restore the backup from before it did",
+                "use the newest binary that served this database, or restore a backup from before",
             ),
             Some(found) if found < known => Self::good(
                 "migrations",
@@ -67,14 +67,14 @@ impl Finding {
     }
 }
 
-/// Checks the database at `sqlite://path` or `postgres://user@host/database`, most important things first.
+/// Checks the database at `sqlite://path` or `postgres://user@host/database`; the most important checks come first.
 pub async fn examine(url: &str, clock: &Clock) -> Vec<Finding> {
     match url.split_once("://") {
         Some(("sqlite", path)) if !path.is_empty() => sqlite::examine::examine(path.as_ref()).await,
         Some(("postgres" | "postgresql", _)) => postgres::examine::examine(url, clock).await,
-        // The text may hold a password, so only its scheme is shown.
+        // The text may contain a password, so only its scheme is shown.
         Some((scheme, _)) => vec![no_address(format!("{scheme}://..."))],
-        None => vec![no_address("a text without a scheme".into())],
+        None => vec![no_address("an address without a scheme".into())],
     }
 }
 

@@ -5,8 +5,8 @@
 //! sets do what one write after the other would do. When the database refuses a group it is halved until the
 //! refused write stands alone, so that a poisoned one harms nobody else.
 //!
-//! Whether the database takes writes is found out by a write. What was found is believed for a moment, unless a write
-//! failed since.
+//! Whether the database accepts writes is tested with a write. A success is cached for a moment, unless a write
+//! fails in the meantime.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::model::job::JobEnd;
 const MAX_GROUP: usize = 256;
 /// Writes that may queue before callers wait.
 const QUEUE: usize = 4_096;
-/// How long a write that went well tells that writes are taken.
+/// How long a successful write counts as proof that writes are accepted.
 const PROBE_TTL: Duration = Duration::from_secs(1);
 
 /// What a database does for the writer.
@@ -39,8 +39,8 @@ const PROBE_TTL: Duration = Duration::from_secs(1);
 pub(super) trait Apply: Send + 'static {
     /// Writes a batch in one transaction; durable when it returns.
     async fn apply(&mut self, batch: &Batch) -> StoreResult<Won>;
-    /// Replaces a row that means nothing, to see whether the database takes writes. The row is as large as [`PROBE_BYTES`], so that a
-    /// disk without room for new pages shows.
+    /// Replaces a row without meaning, to test whether the database accepts writes. The row has [`PROBE_BYTES`], so that a
+    /// disk without room for new pages is detected.
     async fn probe(&mut self) -> StoreResult<()>;
     /// Why a creation that did not win lost; [`Created::New`] when an earlier try had won.
     async fn explain_create(&mut self, new: &NewRun) -> StoreResult<Created>;
@@ -78,7 +78,7 @@ enum Subject {
     Job(JobId),
 }
 
-/// Bytes that a probe writes.
+/// Size of the probe row in bytes.
 pub(super) const PROBE_BYTES: i64 = 64 * 1024;
 
 /// The sending end of a writer task.
@@ -87,7 +87,7 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Write>,
     /// The database refused the last write.
     falters: Arc<AtomicBool>,
-    /// When a probe went well last.
+    /// When a probe succeeded last.
     probed: Arc<Mutex<Option<Instant>>>,
     clock: Clock,
 }
@@ -134,7 +134,7 @@ impl Writer {
         self.ask(|reply| Write::EndJob(Box::new(end), reply)).await
     }
 
-    /// Whether the database takes writes. A good answer holds for [`PROBE_TTL`], unless a write is refused meanwhile.
+    /// Tests whether the database accepts writes. A success is cached for [`PROBE_TTL`], unless a write fails in the meantime.
     pub async fn probe(&self) -> StoreResult<()> {
         let now = self.clock.instant();
         let fresh = self.probed.lock().is_some_and(|probed| now.duration_since(probed) < PROBE_TTL);

@@ -90,19 +90,19 @@ pub enum StoreError {
     /// What is sealed, and whose key is not here.
     #[error("the tenant's key is not here")]
     Locked,
-    /// The database's file is damaged.
+    /// The database file is damaged.
     #[error("the database file {path} is damaged: {why}")]
     Corrupt { path: String, why: String },
-    /// The database cannot keep every text.
-    #[error("the database has the encoding {0}, in which not every text can be stored; it must be UTF8")]
+    /// The database's encoding cannot represent every text.
+    #[error("the database has the encoding {0}, which cannot represent every text; it must be UTF8")]
     Encoding(String),
-    /// The connection's transactions are dealt to different sessions of the database.
+    /// The connection's transactions run in different sessions of the database.
     #[error(
         "the database is reached through a connection pooler in transaction mode (such as PgBouncer's `pool_mode = transaction`), where prepared statements, session settings and LISTEN do not work"
     )]
     Pooled,
-    /// The run keeps as many signals, or as many bytes of them, as a run may; the same call fails again.
-    #[error("the run keeps as many signals as a run may")]
+    /// The run has reached its limit on signals; the same call fails again.
+    #[error("the run has reached its limit on signals")]
     TooManySignals,
     /// The text that names the database names none.
     #[error("not a database address: {0}; use sqlite://path or postgres://user@host/database")]
@@ -115,7 +115,7 @@ impl StoreError {
         Self::Unavailable(source.into())
     }
 
-    /// Why the database cannot serve, where everyone may know.
+    /// The reason that may be shown to everyone why the database is unavailable.
     pub fn public_reason(&self) -> Option<&str> {
         match self {
             Self::Unavailable(source) => source.downcast_ref::<PublicReason>().map(|reason| &*reason.0),
@@ -136,7 +136,7 @@ impl StoreError {
     }
 }
 
-/// Why a database cannot serve, in words without names of places and people.
+/// A reason why a database is unavailable, without paths, hosts and user names.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct PublicReason(pub String);
@@ -157,15 +157,15 @@ impl From<StoreError> for Error {
             StoreError::Unfit { .. } => Error::new(Kind::Invalid, "unstorable", error.to_string()),
             StoreError::TooManySignals => {
                 let bytes = MAX_SIGNAL_BYTES / (1024 * 1024);
-                let message = format!("the execution keeps {MAX_SIGNALS} signals or {bytes} MiB of payloads, the most that it may");
+                let message = format!("the execution has reached its limit of {MAX_SIGNALS} signals or {bytes} MiB of payloads");
                 Error::new(Kind::Conflict, "too_many_signals", message)
-                    .next("send what the execution waits for to another execution, and less of it")
+                    .next("send fewer or smaller signals, for example a reference instead of the data, or use another execution")
             }
             StoreError::Address(_) => Error::new(Kind::Invalid, "database_address_invalid", error.to_string()),
             StoreError::Taken(_) => Error::new(Kind::Conflict, "database_in_use", error.to_string())
                 .next("stop the other server, choose another --data folder, or use PostgreSQL for several servers"),
             StoreError::Newer { .. } => Error::new(Kind::Invalid, "database_newer", error.to_string())
-                .next("start the newest binary that served this database, or restore the backup from before it did"),
+                .next("start the newest binary that served this database, or restore a backup from before"),
             StoreError::Corrupt { .. } => Error::new(Kind::Invalid, "database_corrupt", error.to_string())
                 .next("restore a backup, or recover what can be read into a new file: `sqlite3 dispatch.db .recover | sqlite3 new.db`"),
             StoreError::Encoding(_) => Error::new(Kind::Invalid, "database_encoding_unsupported", error.to_string()).next(

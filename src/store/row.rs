@@ -36,8 +36,7 @@ pub(super) fn except(column: &str, tenants: &[TenantId]) -> String {
     format!(" and {column} not in ({})", list.join(", "))
 }
 
-/// SQL that leaves out runs that have not ended, and of the others those that did well, or that did not.
-/// Where it was not noted how a run ended, its state tells.
+/// Returns the SQL that selects ended runs by success; empty without a filter. If the success was not recorded, the state decides.
 pub(super) const fn success(wanted: Option<bool>) -> &'static str {
     match wanted {
         None => "",

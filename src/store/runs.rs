@@ -155,13 +155,13 @@ pub struct RunFilter {
     pub workflows: bool,
     /// Only runs about this record.
     pub record: Option<RecordId>,
-    /// Only runs that ended and did well, or that ended and did not.
+    /// Only runs that have ended, by success.
     pub success: Option<bool>,
-    /// Only runs of a flow or an agent of this name.
+    /// Only runs of a flow or an agent with this name.
     pub flow_name: Option<String>,
-    /// Only runs that were created then or later.
+    /// Only runs created at or after this time.
     pub since: Option<Timestamp>,
-    /// Only runs that were created before then.
+    /// Only runs created before this time.
     pub until: Option<Timestamp>,
     /// Only runs with a smaller id (older).
     pub before: Option<RunId>,
@@ -239,8 +239,8 @@ impl Commit {
         self.child_end.as_ref().map(|end| end.parent.wait)
     }
 
-    /// Whether the run did well that ends with this commit; `None` when it goes on. A run that came to its end with steps that failed says why it
-    /// did not do well, like one that failed.
+    /// Whether the run that ends with this commit was successful; `None` if it goes on. A run that completed with failed steps has a failure, like
+    /// one that failed.
     pub fn success(&self) -> Option<bool> {
         self.state.is_terminal().then(|| self.state == RunState::Completed && self.failure.is_none())
     }

@@ -44,28 +44,28 @@ pub trait Waits {
 
     /// Keeps a signal, whether the run waits for it yet or not, and makes the run look: its owner matches kept signals
     /// to waits. The same name and id again is the same signal. `false`: no such run, or it takes no signals any more.
-    /// [`StoreError::TooManySignals`](super::StoreError::TooManySignals): the run keeps [`MAX_SIGNALS`] signals or [`MAX_SIGNAL_BYTES`] of payloads;
-    /// signals of the server itself, whose names begin with `$`, are neither counted nor refused.
+    /// [`StoreError::TooManySignals`](super::StoreError::TooManySignals): the run has [`MAX_SIGNALS`] signals or [`MAX_SIGNAL_BYTES`] of payloads;
+    /// the server's own signals, whose names begin with `$`, are neither counted nor refused.
     async fn send_signal(&self, tenant: TenantId, run: RunId, signal: Signal, now: Timestamp) -> StoreResult<bool>;
 
-    /// Lists the signals kept for a run without their payloads, in the order of their arrival.
+    /// Lists the signals of a run without their payloads, in the order of their arrival.
     async fn list_signals(&self, tenant: TenantId, run: RunId) -> StoreResult<Vec<SignalKey>>;
 
-    /// Returns one of the signals kept for a run.
+    /// Returns one of the signals of a run.
     async fn find_signal(&self, tenant: TenantId, run: RunId, key: &SignalKey) -> StoreResult<Option<Signal>>;
 }
 
-/// Signals that one run keeps at most, those that its steps have taken included.
+/// Maximum number of signals of one run, including those that its steps have taken.
 pub const MAX_SIGNALS: usize = 1_000;
-/// Bytes that the payloads of one run's signals have at most together.
+/// Maximum total size of the payloads of one run's signals, in bytes.
 pub const MAX_SIGNAL_BYTES: usize = 16 * 1024 * 1024;
 
-/// Whether only the server itself sends signals of this name.
+/// Returns whether signals of this name are reserved for the server.
 pub fn is_reserved_signal(name: &str) -> bool {
     name.starts_with('$')
 }
 
-/// One delivery of a signal to a run.
+/// Identifies one delivery of a signal to a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignalKey {
     pub name: String,

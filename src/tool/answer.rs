@@ -1,4 +1,4 @@
-//! What a callee answered: how an answer is kept, and how its body is read.
+//! HTTP responses: how they are stored, and how their bodies are read.
 
 use std::borrow::Cow;
 
@@ -13,33 +13,33 @@ use crate::error::{Error, Kind, Result};
 use crate::expr::bounds::Misfit;
 use crate::secret::Redactor;
 
-/// What came back. Anything that is not such an object is read as the body of a good answer: so a person who settles
-/// an effect says what the callee made of it, and need not know this form.
+/// A stored response. Any other value is read as the body of a successful response, so that a person who settles
+/// an effect can give the callee's result without knowing this format.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", from = "Kept")]
 pub struct HttpAnswer {
     pub status: u16,
-    /// Lower-case names. The lines of one name are joined: by `, ` (RFC 9110, section 5.3), and those that steer a run, which are texts with
-    /// commas of their own, by line breaks.
+    /// Lower-case names. Repeated headers are joined with `, ` (RFC 9110, section 5.3), and those that steer a run, whose texts may contain
+    /// commas, with line breaks.
     pub headers: Map<String, Value>,
     pub media_type: String,
-    /// The body as text, or in base64; empty when `json` has it.
+    /// The body as text, or in base64; empty if `json` is set.
     pub body: String,
-    /// The body, if it is JSON in which secrets stood. They were removed from its values, which no text of it would survive.
+    /// The body, if it is JSON that contained secrets. They were removed from its values; a redacted text would not parse.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub json: Option<Value>,
-    /// The body is no text: it is in base64.
+    /// The body is not text and is stored in base64.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub binary: bool,
-    /// Some bytes of the body are none of its charset.
+    /// Some bytes of the body are invalid in its charset.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_malformed: bool,
-    /// How long the callee asks to wait, in milliseconds.
+    /// The requested delay before another call, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
 
-/// An answer as it is read back.
+/// A stored response as it is deserialized.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Kept {
@@ -80,8 +80,8 @@ impl From<Kept> for HttpAnswer {
 }
 
 impl HttpAnswer {
-    /// Takes the body in, without any secret. JSON is read first and its values are redacted then: what a redacted text of it were, nobody could
-    /// read. `keep_binary`: what is not text is kept whole, in base64.
+    /// Adds the body, without secrets. JSON is parsed before its values are redacted, because a redacted text might not
+    /// parse. `keep_binary`: a body that is not text is stored whole, in base64.
     pub(super) fn with_body(mut self, bytes: &[u8], content_type: &str, keep_binary: bool, secrets: [&Redactor; 2]) -> Self {
         let DecodedText { text, is_malformed } = decode(bytes, content_type);
         let redacted = secrets.iter().fold(text.to_string(), |text, secrets| secrets.text(&text));
@@ -95,7 +95,7 @@ impl HttpAnswer {
             secrets.iter().for_each(|secrets| secrets.value(&mut value));
             self.json = Some(value);
         } else if is_malformed && keep_binary && !says_secret {
-            // One that says a secret back is no use as it came.
+            // Not if it contains a secret: base64 of the bytes would reveal it.
             self.body = base64::engine::general_purpose::STANDARD.encode(bytes);
             self.binary = true;
         } else {
@@ -104,14 +104,14 @@ impl HttpAnswer {
         self
     }
 
-    /// Whether the content type says that the body is one JSON text.
+    /// Returns whether the content type says that the body is one JSON text.
     fn says_json(&self) -> bool {
         let subtype = self.media_type.rsplit('/').next().unwrap_or_default();
-        // `stream+json` is many texts, one after the other.
+        // `stream+json` is a sequence of JSON texts.
         matches!(subtype, "json" | "x-json") || subtype.ends_with("+json") && subtype != "stream+json"
     }
 
-    /// Whether it is worth a try to read a text as JSON.
+    /// Returns whether a text should be tried as JSON.
     fn may_be_json(&self, text: &str) -> bool {
         let is_blank = |letter: char| letter.is_whitespace() || letter == '\u{feff}';
         self.media_type.ends_with("json") || text.trim_start_matches(is_blank).starts_with(['{', '['])
@@ -121,18 +121,18 @@ impl HttpAnswer {
         self.body.is_empty() && self.json.is_none()
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> Cow<'_, str> {
         self.json.as_ref().map_or(Cow::Borrowed(self.body.as_str()), |value| Cow::Owned(value.to_string()))
     }
 
-    /// The body as JSON, whatever the content type says; null when it is blank.
+    /// Returns the body as JSON, whatever the content type says; null if it is blank.
     pub fn json(&self) -> Result<Value, JsonFault> {
         if let Some(value) = &self.json {
             return Ok(value.clone());
         }
         if self.is_malformed || self.binary {
-            let why = "some of its bytes are not in its charset, which is UTF-8 unless the content type names another";
+            let why = "some of its bytes are invalid in its charset, which is UTF-8 unless the content type names another";
             return Err(JsonFault::Invalid(why.to_owned()));
         }
         if self.body.trim().is_empty() {
@@ -141,8 +141,8 @@ impl HttpAnswer {
         read_json(&self.body)
     }
 
-    /// The body in its type: JSON when the content type says so, or when it reads so; else text. Error `reply_not_json`: the content type says JSON, and
-    /// it is not. Error `value_too_deep`: it is, but too deep for a value of a run.
+    /// Returns the body by its type: JSON if the content type says so or the text parses as JSON, otherwise text. Error `reply_not_json`: the
+    /// content type says JSON, and the body is not. Error `value_too_deep`: it nests deeper than a run's values may.
     pub fn read(&self) -> Result<Value> {
         if !self.says_json() {
             return Ok(self.value());
@@ -150,7 +150,7 @@ impl HttpAnswer {
         self.json().map_err(|fault| self.unreadable(&fault))
     }
 
-    /// The body as [`HttpAnswer::read`] gives it, and as text where that fails: for readers who may see what came instead.
+    /// Returns the body like [`HttpAnswer::read`], but the text where that fails, for readers who can use either.
     pub fn value(&self) -> Value {
         if self.json.is_some() || self.says_json() {
             if let Ok(value) = self.json() {
@@ -171,15 +171,15 @@ impl HttpAnswer {
             return Error::new(
                 Kind::Invalid,
                 Misfit::TooDeep.code(),
-                format!("the JSON of the reply (status {status}) cannot be kept: {fault}"),
+                format!("the JSON of the reply (status {status}) cannot be stored: {fault}"),
             );
         };
-        let mut message = format!("the reply (status {status}) says that it is `{}`, and it is not JSON: {why}", self.media_type);
+        let mut message = format!("the reply (status {status}) has the content type `{}`, but it is not JSON: {why}", self.media_type);
         if let Some(coding) = self.headers.get("content-encoding").and_then(Value::as_str) {
             message.push_str(&format!("; it is encoded as `{coding}`, and only gzip is decoded"));
         }
         if !self.binary {
-            let beginning: String = self.body.chars().take(LONGEST_BEGINNING).collect();
+            let beginning: String = self.body.chars().take(MAX_BEGINNING_CHARS).collect();
             message.push_str(&format!("; it begins with: {}", beginning.trim()));
         }
         Error::new(Kind::Invalid, "reply_not_json", message)
@@ -189,26 +189,26 @@ impl HttpAnswer {
         self.status < 400
     }
 
-    /// Whether the callee may answer otherwise later.
+    /// Returns whether another call may get another response.
     pub const fn is_transient(&self) -> bool {
         matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529)
     }
 
-    /// What went wrong, with the beginning of what the callee said.
+    /// Describes an error response, with the beginning of its body.
     pub fn complaint(&self) -> String {
-        let words: String = self.text().chars().take(LONGEST_COMPLAINT).collect();
+        let words: String = self.text().chars().take(MAX_COMPLAINT_CHARS).collect();
         format!("the server answered {}: {}", self.status, words.trim())
     }
 }
 
-/// Characters of a refusal that are repeated.
-const LONGEST_COMPLAINT: usize = 300;
-/// Characters of a body that cannot be read that are repeated.
-const LONGEST_BEGINNING: usize = 100;
-/// Headers by which services steer the run that calls them.
+/// Maximum number of characters of an error response that are quoted.
+const MAX_COMPLAINT_CHARS: usize = 300;
+/// Maximum number of characters of an unreadable body that are quoted.
+const MAX_BEGINNING_CHARS: usize = 100;
+/// Prefix of the headers by which services steer the run that calls them.
 const STEERING: &str = "dispatched-";
 
-/// Headers of an answer that may hold credentials are not kept.
+/// Returns the headers of a response, without those that may contain credentials.
 pub(super) fn kept_headers(map: &HeaderMap) -> Map<String, Value> {
     let kept = map.keys().filter(|name| !matches!(name.as_str(), "set-cookie" | "www-authenticate" | "proxy-authenticate"));
     kept.map(|name| {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_json_and_is_not_is_an_error_and_readable_as_text() {
+    fn invalid_json_is_an_error_and_readable_as_text() {
         let page = answer("application/json", b"<html>login</html>");
         let error = page.read().unwrap_err();
         assert_eq!(error.code(), "reply_not_json");

@@ -1,20 +1,20 @@
-//! The text of a body, by the charset that its content type names.
+//! Decodes bodies by the charset of their content type.
 //!
-//! Must not know: what the text says.
+//! Must not know: what the text means.
 
 use std::borrow::Cow;
 
 use encoding_rs::{Encoding, UTF_8};
 
-/// A body's text.
+/// The text of a body.
 pub struct DecodedText<'b> {
     pub text: Cow<'b, str>,
-    /// Some bytes are none of the charset's; U+FFFD stands in their place.
+    /// Some bytes are invalid in the charset; U+FFFD stands in their place.
     pub is_malformed: bool,
 }
 
-/// Decodes a body. Texts are in the charset that their content type names, or else in UTF-8; a byte order mark at the beginning counts more, and is
-/// no part of the text. Servers name a charset for pictures and archives too, whose bytes are none of it: those are texts only if they are UTF-8.
+/// Decodes a body. Text is decoded with the charset of its content type, or else as UTF-8; a byte order mark takes precedence and is not
+/// part of the text. Servers also name a charset for pictures and archives, where it is meaningless: these are text only if they are UTF-8.
 pub fn decode<'b>(body: &'b [u8], content_type: &str) -> DecodedText<'b> {
     let mut parameters = content_type.split(';');
     let media_type = parameters.next().unwrap_or_default().trim().to_ascii_lowercase();

@@ -207,7 +207,7 @@ impl HttpTemplate {
         let (pieces, mut unresolved) = self.url.pieces(scope, missing)?;
         secrets_are_there(&unresolved)?;
         let Joined { mut url, encoded: mut derived } = join(&pieces, &self.method)?;
-        // A fragment is the reader's own business and never sent, and what is added to the query stands before it.
+        // The fragment is not sent, and the query is added before it.
         if let Some(fragment) = url.find('#') {
             url.truncate(fragment);
         }
@@ -457,7 +457,7 @@ impl HttpCall {
         shown.insert("url".into(), self.scrub.text(&self.request.url).into());
         shown.insert("headers".into(), Value::Object(headers.collect()));
         if let Some(body) = self.request.body.as_ref().filter(|body| body.len() <= LONGEST_SHOWN) {
-            // JSON is read before it is redacted: its text could not be read after.
+            // Parse JSON before redacting it: a redacted text might not parse.
             let text = String::from_utf8_lossy(body);
             let mut body = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()));
             self.scrub.value(&mut body);
@@ -471,7 +471,7 @@ impl HttpCall {
         Head { url: self.request.url, headers: self.request.headers, scrub: self.scrub }
     }
 
-    /// Sends the call and reads the whole answer. Neither the secrets of the call nor those that are `known` besides are in it.
+    /// Sends the call and reads the whole response, without the secrets of the call and the ones in `known`.
     pub async fn send(self, egress: &Egress, clock: &Clock, known: &Redactor) -> Result<HttpAnswer, net::Error> {
         let response = egress.send(self.request).await?;
         let retry_after_ms = retry_after(&response.headers, clock.now()).map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));

@@ -1,9 +1,9 @@
-//! Reads JSON that services send: as strictly as RFC 8259, but for what is common and can mean only one thing, and without changing a number
-//! that matters.
+//! Parses JSON from services: as strictly as RFC 8259, except for common deviations with one possible meaning, and without silently changing
+//! numbers.
 //!
-//! - A byte order mark at the beginning is passed over (RFC 8259, section 8.1).
-//! - Half of a surrogate pair, as JavaScript and Python write where they cut a text in the middle of a character, reads as U+FFFD.
-//! - A number that the numbers of this program would change is the text of its digits: an integer beyond 64 bits, and a decimal with many digits
+//! - A byte order mark at the beginning is ignored (RFC 8259, section 8.1).
+//! - An unpaired surrogate, which JavaScript and Python write when they cut a string in the middle of a character, is read as U+FFFD.
+//! - A number that 64 bits would change becomes a string of its digits: an integer beyond 64 bits, and a decimal with many digits
 //!   before its point.
 //!
 //! Must not know: where the text comes from.
@@ -15,12 +15,12 @@ use serde_json::Value;
 
 use crate::expr::bounds::MAX_DEPTH;
 
-/// Why a text is not read.
+/// Why a text cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JsonFault {
     /// It is not JSON: the reason, with line and column.
     Invalid(String),
-    /// It nests deeper than a value of a run may.
+    /// It nests deeper than a run's values may.
     TooDeep,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for JsonFault {
     }
 }
 
-/// Reads a JSON text; see the module.
+/// Parses a JSON text; see the module.
 pub fn read_json(text: &str) -> Result<Value, JsonFault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if depth(text) > MAX_DEPTH {
@@ -47,12 +47,12 @@ pub fn read_json(text: &str) -> Result<Value, JsonFault> {
     if let Some(value) = replace_half_pairs(&exact).and_then(|mended| serde_json::from_str(&mended).ok()) {
         return Ok(value);
     }
-    // The place is told in the text as it came.
+    // Report the position in the original text.
     let told = if matches!(exact, Cow::Owned(_)) { serde_json::from_str::<Value>(text).err() } else { None };
     Err(JsonFault::Invalid(told.unwrap_or(error).to_string()))
 }
 
-/// How deep brackets nest. Of a text that is not JSON it is some number.
+/// Returns the maximum nesting of brackets; arbitrary for a text that is not JSON.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0);
     for token in Tokens::of(text) {
@@ -68,7 +68,7 @@ fn depth(text: &str) -> usize {
     deepest
 }
 
-/// The text with every number in quotes that would change; in the place of a member's name it is left, since it is wrong there.
+/// Puts every number that would change in quotes, except in the place of a member's name, where it is an error anyway.
 fn quote_inexact_numbers(text: &str) -> Cow<'_, str> {
     let (mut out, mut copied) = (String::new(), 0);
     for token in Tokens::of(text) {
@@ -88,10 +88,10 @@ fn quote_inexact_numbers(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Characters of the shortest number that can change.
+/// Length of the shortest number that can change.
 const MIN_INEXACT: usize = MAX_WHOLE_DIGITS + 2;
 
-/// A decimal with so many digits before its point, or fewer, may be rounded: its first three digits behind the point stay right.
+/// A decimal with at most this many digits before its point may be rounded: its first three decimal places stay exact.
 const MAX_WHOLE_DIGITS: usize = 12;
 
 fn is_json_number(text: &str) -> bool {
@@ -105,7 +105,7 @@ fn is_json_number(text: &str) -> bool {
         && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)))
 }
 
-/// Whether a number comes out as it went in. With an exponent it says itself that it is rounded.
+/// Returns whether a number survives parsing unchanged. A number with an exponent is taken as rounded by its writer.
 fn is_exact(number: &str) -> bool {
     let digits = number.strip_prefix('-').unwrap_or(number);
     if digits.contains(['e', 'E']) {
@@ -117,12 +117,12 @@ fn is_exact(number: &str) -> bool {
     if whole.len() <= MAX_WHOLE_DIGITS {
         return true;
     }
-    // What is read is written with the fewest digits that lead back to it, and never with an exponent.
+    // A parsed float is printed with the fewest digits that identify it, and never with an exponent.
     let written = digits.parse::<f64>().map(|read| read.to_string()).unwrap_or_default();
     written.split_once('.').unwrap_or((written.as_str(), "")) == (whole, fraction.trim_end_matches('0'))
 }
 
-/// The text with each half of a surrogate pair that stands alone written as U+FFFD; of the same length. `None`: there is none.
+/// Replaces each unpaired surrogate with U+FFFD, without changing the length of the text. `None`: there is none.
 fn replace_half_pairs(text: &str) -> Option<String> {
     const REPLACEMENT: &str = "\\ufffd";
     let bytes = text.as_bytes();
@@ -154,17 +154,17 @@ fn replace_half_pairs(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// The UTF-16 unit of the `\uXXXX` at this place.
+/// Returns the UTF-16 unit of the `\uXXXX` at this position.
 fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at.checked_add(6)?)?.strip_prefix(b"\\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// What matters here of a JSON text, outside of its strings.
+/// The relevant tokens of a JSON text, outside its strings.
 enum Token {
     Open,
     Close,
-    /// What looks like a number, from and to.
+    /// Something that looks like a number: its range.
     Number {
         start: usize,
         end: usize,
@@ -181,7 +181,7 @@ impl<'t> Tokens<'t> {
         Self { bytes: text.as_bytes(), at: 0 }
     }
 
-    /// Passes over a string whose quote was read.
+    /// Skips a string whose opening quote was read.
     fn skip_string(&mut self) {
         while let Some(byte) = self.bytes.get(self.at) {
             match byte {
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_common_is_read() {
+    fn common_deviations_are_read() {
         for (text, wanted) in [
             ("\u{feff}{\"id\": \"o-7\"}", json!({ "id": "o-7" })),
             (r#"{"note": "thanks \ud83d"}"#, json!({ "note": "thanks \u{fffd}" })),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_told_with_its_place() {
+    fn invalid_json_is_reported_with_its_position() {
         for (text, why) in [
             (r#"{"id": "o-7", "score": NaN}"#, "column 24"),
             ("<html>login</html>", "line 1 column 1"),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn no_digit_that_matters_is_lost() {
+    fn long_numbers_keep_their_digits() {
         for exact in [
             "18446744073709551615",
             "-9223372036854775808",

@@ -30,8 +30,8 @@ pub use json_reader::JsonFault;
 
 /// Longest time budget a tool may ask for, in milliseconds.
 pub const MAX_TIMEOUT_MS: u64 = 30_000;
-/// Faults of a call's arguments that a model is told at once.
-const MOST_FAULTS: usize = 5;
+/// Maximum number of faults in a call's arguments that a model is told at once.
+const MAX_FAULTS: usize = 5;
 /// A name that no caller may declare.
 pub const RESERVED_NAME: &str = "runtype_set_state";
 /// The parameter that carries the model's reason to the approver; no caller may declare it.
@@ -241,15 +241,15 @@ impl Tool {
         given
     }
 
-    /// What is wrong with arguments by the declared schema, if anything: the first faults, for the model to mend.
+    /// Returns what is wrong with arguments by the declared schema, if anything: the first faults, for the model to correct.
     pub async fn check(&self, arguments: &Value, sandbox: &Sandbox) -> crate::error::Result<Option<String>> {
-        // Whoever took the definition has read its schema.
+        // The schema was parsed when the definition was accepted.
         let schema = match accepted(|| schema::compile(&self.definition.parameters_schema)) {
             Ok(schema) => schema,
             Err(fault) => return Ok(Some(fault)),
         };
         let faults = schema.judge(arguments, sandbox).await?;
-        let told: Vec<String> = faults.into_iter().take(MOST_FAULTS).map(|(pointer, message)| format!("{pointer}: {message}")).collect();
+        let told: Vec<String> = faults.into_iter().take(MAX_FAULTS).map(|(pointer, message)| format!("{pointer}: {message}")).collect();
         Ok((!told.is_empty()).then(|| told.join("; ")))
     }
 }

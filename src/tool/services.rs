@@ -184,7 +184,7 @@ impl Service {
         Ok(call)
     }
 
-    /// The items of an answer, or the answer itself, in the members that the service's file names. Error: as of [`HttpAnswer::read`].
+    /// Returns the items of a response, or the response itself, with the members that the service's file names. Errors: as for [`HttpAnswer::read`].
     pub fn read(&self, answer: &HttpAnswer) -> Result<Vec<Value>> {
         let value = answer.read()?;
         let place = self.items.iter().try_fold(&value, |value, key| value.get(key.as_str()));

@@ -2,8 +2,8 @@
 //!
 //! A value at the very start is the address itself and stays as it is; the egress door judges it. A value in the host may hold what
 //! names and ports are made of, and nothing else. Everywhere else it is percent-encoded, so that it is one segment of the path, or
-//! one value of the query. A segment that would be empty leads to another resource, most often to the whole collection; what changes something
-//! does not go there.
+//! one value of the query. An empty path segment would address another resource, often the whole collection, so methods that change something
+//! refuse it.
 //!
 //! Must not know: where the values come from, what is done with the URL.
 
@@ -21,7 +21,7 @@ pub struct Joined {
     pub encoded: Vec<Secret>,
 }
 
-/// Puts the pieces of a call's URL together. Error `invalid_url`: a value cannot stand where the template has it.
+/// Builds a call's URL from its pieces. Error `invalid_url`: a value is not allowed at its place in the template.
 pub fn join(pieces: &[Piece], method: &Method) -> Result<Joined> {
     let (mut url, mut encoded) = (String::new(), Vec::new());
     let mut values: Vec<(Range<usize>, &str)> = Vec::new();
@@ -88,7 +88,7 @@ fn encode(text: &str) -> String {
     out
 }
 
-/// Dots cannot be encoded away: `.` and `..` lead elsewhere however they are written. Nothing at all cannot be encoded either.
+/// Dots cannot be percent-encoded: `.` and `..` change the path in every spelling. Nor can an empty value be encoded.
 fn keep_segments(url: &str, values: &[(Range<usize>, &str)], method: &Method) -> Result<()> {
     let Some(Range { end: mut start, .. }) = authority(url) else { return Ok(()) };
     let path = url.get(start..).unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
@@ -97,12 +97,12 @@ fn keep_segments(url: &str, values: &[(Range<usize>, &str)], method: &Method) ->
         let end = start + segment.len();
         if let Some((_, source)) = values.iter().find(|(value, _)| value.start <= end && value.end >= start) {
             if matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..") {
-                return Err(refused(source, "would make a segment of the URL's path `.` or `..`, which leads elsewhere"));
+                return Err(refused(source, "would make a segment of the URL's path `.` or `..`, which changes the path"));
             }
             if segment.is_empty() && !only_reads {
                 let why = format!(
-                    "has no value, which would make a segment of the URL's path empty and send the {method} to another resource; \
-                     look at where the value comes from, or skip the call when there is none"
+                    "has no value, which would leave a segment of the URL's path empty and send the {method} to another resource; \
+                     check where the value comes from, or skip the call if there is none"
                 );
                 return Err(refused(source, &why));
             }
@@ -120,7 +120,7 @@ fn refused(source: &str, why: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// The URL of these pieces; those in braces are values.
+    /// Builds a URL from these pieces; those in braces are values.
     fn joined(method: &Method, pieces: &[&str]) -> Result<String> {
         let piece = |piece: &&str| match piece.strip_prefix('{') {
             Some(value) => Piece::Value { text: value.trim_end_matches('}').to_owned(), source: "{{ id }}".into(), secret: false },
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_reads_goes_to_an_address_without_a_value() {
+    fn writes_refuse_an_empty_path_segment() {
         for pieces in [
             ["http://h/users/", "{}", ""].as_slice(),
             &["http://h/users/", "{}", "/orders"],

@@ -28,8 +28,8 @@ struct Server {
 }
 
 impl Server {
-    /// `/to?url=` redirects (`status=` says how), `/echo` answers, `/never` does not, `/slow` stops half way, `/bomb` inflates, `/members`, `/cut` and
-    /// `/nothing` say that they are gzip.
+    /// `/to?url=` redirects (`status=` says how), `/echo` answers, `/never` does not, `/slow` stops half way, `/bomb` decompresses to much, `/members`,
+    /// `/cut` and `/nothing` claim to be gzip.
     async fn start() -> Self {
         let seen = Seen::default();
         let app = Router::new()
@@ -285,7 +285,7 @@ async fn a_body_with_secrets_stays_with_its_origin() {
         assert_eq!(two.count(), 0, "nothing reached the other origin");
         assert_eq!(text(&egress, post(one.to("/echo", status), true)).await.unwrap(), "canary", "within its origin it is followed");
     }
-    // The next request has no body.
+    // The redirected request has no body.
     text(&egress, post(one.to(&two.url("/echo"), 303), true)).await.unwrap();
     assert_eq!((two.last().0, two.last().2.as_str()), (Method::GET, ""));
     text(&egress, post(one.to(&two.url("/echo"), 307), false)).await.unwrap();

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 const WIRES: [&str; 3] = ["openai", "anthropic", "gemini"];
 
-/// Only a provider that falls silent is waited for in vain: other faults show themselves, however busy the machine is.
+/// Only a silent provider runs into a deadline: other faults are noticed, however busy the machine is.
 fn deadlines(names: &[&str]) -> Deadlines {
     let is_silent = names.iter().any(|name| name.contains("fake-stall"));
     let patience = Duration::from_millis(if is_silent { 1_000 } else { 60_000 });

@@ -1,4 +1,4 @@
-//! Logs to stderr, metrics for Prometheus, traces to an OpenTelemetry collector when one is named.
+//! Logs to stderr, metrics for Prometheus, and traces to an OpenTelemetry collector if one is configured.
 
 mod requests;
 mod traces;
@@ -22,11 +22,11 @@ use crate::{engine, queue};
 
 static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
-/// The bounds of histograms, in seconds: they can be added up over nodes. Models take their time.
+/// Bucket bounds of the histograms, in seconds. The upper ones are for model calls.
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const MODEL_SECONDS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
-/// The recorder's handle, installed at the first call; `None` when another recorder is installed.
+/// Returns the recorder's handle, installing it on the first call; `None` if another recorder is installed.
 pub fn metrics() -> Option<PrometheusHandle> {
     let install = || {
         let models = Matcher::Full("dispatch_model_call_seconds".into());
@@ -43,10 +43,10 @@ pub fn metrics() -> Option<PrometheusHandle> {
 /// How logs are written.
 #[derive(Debug, Clone, Default)]
 pub struct LogOptions {
-    /// A filter as in `info,dispatch=debug`.
+    /// A filter such as `info,dispatch=debug`.
     pub filter: Option<String>,
     pub json: bool,
-    /// An OTLP collector's address, for traces.
+    /// The address of an OTLP collector for traces.
     pub otlp: Option<String>,
 }
 
@@ -58,19 +58,19 @@ impl Drop for Telemetry {
         if let Some(provider) = &self.0
             && let Err(error) = provider.shutdown()
         {
-            tracing::warn!(%error, "the last traces could not be sent");
+            tracing::warn!(%error, "failed to send the last traces");
         }
     }
 }
 
-/// Installs logging and, if asked for, tracing. Call once.
+/// Installs logging and, if an endpoint is given, tracing. Call once.
 pub fn install(options: &LogOptions) -> Result<Telemetry> {
     let filter = filter(options.filter.as_deref().unwrap_or("info"))?.and(without_addresses());
-    let writer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours());
+    let writer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(use_colours());
     let logs = if options.json { writer.json().boxed() } else { writer.compact().boxed() };
-    // A variable that is set to nothing counts as not set.
+    // An empty variable counts as not set.
     let provider = options.otlp.as_deref().filter(|address| !address.is_empty()).map(traces::provider).transpose()?;
-    // Only what this program tells of itself: the exporter's own connections are no part of a trace. Spans of details have the level of debugging.
+    // Only this program's own spans and events: the exporter's connections are not traced. Detailed spans have the level `DEBUG`.
     let told = |about: &Metadata<'_>| about.target().starts_with("dispatch") && (about.is_span() || *about.level() <= Level::INFO);
     let own = filter_fn(told).with_max_level_hint(Level::DEBUG);
     // Where in the code a span was made, and on which thread, tells nobody anything: most are made in one file, and futures move between threads.
@@ -82,12 +82,12 @@ pub fn install(options: &LogOptions) -> Result<Telemetry> {
     Ok(Telemetry(provider))
 }
 
-/// Codes for colours are for terminals; in a file they are rubbish.
-fn colours() -> bool {
+/// Colour codes are for terminals only.
+fn use_colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The libraries that log, below `warn`, what exchanges are made of: hosts, addresses, header fields, messages, texts of statements. A secret may be any of these.
+/// Libraries whose levels below `WARN` log hosts, addresses, header fields, messages or SQL. Any of these may contain a secret.
 const NETWORK_LIBRARIES: [&str; 13] = [
     "h2",
     "hickory_proto",
@@ -104,7 +104,7 @@ const NETWORK_LIBRARIES: [&str; 13] = [
     "tokio_rustls",
 ];
 
-/// Lets warnings and errors of those libraries through, and nothing more. No setting lifts it: no secret is in a log at any level.
+/// Lets only warnings and errors of those libraries through. No setting overrides it, so that secrets stay out of the log at every level.
 fn without_addresses() -> FilterFn {
     filter_fn(may_be_logged as fn(&Metadata<'_>) -> bool)
 }
@@ -114,15 +114,15 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::WARN || !NETWORK_LIBRARIES.contains(&library)
 }
 
-/// The wanted filter. The MCP library takes every mistake of a tenant for an error of its own, and tells of every refusal with what the caller sent:
-/// it is heard only when everything is, or when it is asked for by name.
+/// Parses the requested filter. The MCP library logs tenants' mistakes as its own errors, with the content of their messages,
+/// so it is silent unless `debug`, `trace` or the library itself is requested.
 fn filter(wanted: &str) -> Result<EnvFilter> {
     const QUIET: &str = "rmcp";
     let heard = wanted.contains(QUIET) || wanted.split(',').any(|part| matches!(part.trim(), "debug" | "trace"));
     let text = if heard { wanted.to_owned() } else { format!("{wanted},{QUIET}=off") };
     EnvFilter::try_new(text).map_err(|error| {
         Error::new(Kind::Invalid, "log_filter_invalid", format!("`{wanted}` is not a log filter: {error}"))
-            .next("give a level, or levels by module, as in --log info,dispatch=debug")
+            .next("give a level, or levels by module, for example --log info,dispatch=debug")
     })
 }
 
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_tell_of_no_address_whatever_is_asked_for() {
+    fn network_libraries_log_no_addresses_at_any_level() {
         for wanted in ["trace", "reqwest::connect=trace,hyper_util=debug,h2=trace,sqlx::query=info"] {
             let lines = Lines::default();
             let writer = lines.clone();

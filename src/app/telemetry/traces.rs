@@ -17,13 +17,13 @@ use crate::error::{Error, Kind, Result};
 use crate::id::NodeId;
 use crate::net;
 
-/// Where a collector takes traces, below its base address.
+/// Path of the traces receiver below a collector's base address.
 const PATH: &str = "/v1/traces";
 
-/// What sends spans to the collector at this base address. Call it within the runtime that is to do the sending.
+/// Returns a provider that sends spans to the collector at this base address. Call it within the runtime that will send them.
 pub fn provider(address: &str) -> Result<SdkTracerProvider> {
-    judge(address)?;
-    // The exporter's client takes the process's TLS provider when it is built, and ends the process when there is none.
+    check(address)?;
+    // The exporter's client uses the process's TLS provider when it is built, and panics if none is installed.
     net::install_tls();
     let inner = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
@@ -54,24 +54,24 @@ fn resource() -> Resource {
     }
 }
 
-/// The address is the operator's own, so where it leads is not judged, only whether it can lead anywhere.
-fn judge(address: &str) -> Result<()> {
+/// The operator chose the address, so it is checked for its form only, not for where it leads.
+fn check(address: &str) -> Result<()> {
     let url = Url::parse(address).map_err(|error| refused(address, &error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(refused(address, "it must begin with http:// or https:// and name a host"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(refused(address, "it must end with its path; headers go into OTEL_EXPORTER_OTLP_HEADERS"));
+        return Err(refused(address, "it must not have a query or a fragment; set headers with OTEL_EXPORTER_OTLP_HEADERS"));
     }
     Ok(())
 }
 
 fn refused(address: &str, why: &str) -> Error {
     Error::new(Kind::Invalid, "otlp_endpoint_invalid", format!("traces cannot be sent to `{address}`: {why}"))
-        .next("give the base address of the collector's OTLP receiver for HTTP, as in --otlp-endpoint http://127.0.0.1:4318")
+        .next("give the base address of the collector's OTLP receiver for HTTP, for example --otlp-endpoint http://127.0.0.1:4318")
 }
 
-/// The batches come on a thread that has no runtime, and the HTTP client needs one.
+/// Sends batches on the runtime: the exporter's thread has none, and the HTTP client needs one.
 #[derive(Debug)]
 struct Exporter {
     inner: Arc<opentelemetry_otlp::SpanExporter>,
@@ -86,7 +86,7 @@ impl SpanExporter for Exporter {
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        // It is told before the first batch, when nobody else holds it.
+        // Called before the first batch, when nothing else holds the client.
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.set_resource(resource);
         }
@@ -98,12 +98,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_that_lead_somewhere_are_taken() {
+    fn invalid_endpoints_are_refused() {
         for address in ["http://127.0.0.1:4318", "https://otel.example.com", "https://otel.example.com/tenants/7/"] {
-            assert!(judge(address).is_ok(), "{address}");
+            assert!(check(address).is_ok(), "{address}");
         }
         for address in ["", "localhost:4318", "collector", "ftp://x", "http://", "http://x/?key=1", "unix:/run/otel.sock"] {
-            assert_eq!(judge(address).map_err(|error| error.code().to_owned()), Err("otlp_endpoint_invalid".to_owned()), "{address}");
+            assert_eq!(check(address).map_err(|error| error.code().to_owned()), Err("otlp_endpoint_invalid".to_owned()), "{address}");
         }
     }
 }

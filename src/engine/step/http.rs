@@ -130,7 +130,7 @@ pub(super) async fn send(
 
 /// A failed exchange as a step's failure.
 pub(super) fn net_failure(error: &crate::net::Error) -> StepFailure {
-    // A server that redirects a call has not carried it out: the fate of the effect is known.
+    // A server that redirects a call has not executed it, so the fate of the effect is known.
     let is_redirected = error.kind() == &ErrorKind::SecretRedirect;
     StepFailure {
         retryable: error.is_transient(),

@@ -185,7 +185,7 @@ pub async fn call(invocation: &Invocation<'_>, context: &StepContext<'_>, key: &
                 let answer = context.parts().mcp.call(&run, &remote.server, &place, &remote.tool, arguments, with).await;
                 failpoint::hit("tool.after");
                 match answer {
-                    // Redacted as data, so that a number that is a secret does not stay.
+                    // Redact the data, not its text: a secret that is a number is then removed too.
                     Ok(Answer::Result { value, beside }) => {
                         Ok(Answer::Result { value: context.run.redactor.redact_value(value).await, beside })
                     }

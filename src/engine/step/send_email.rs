@@ -170,7 +170,7 @@ impl StepBody for Body {
         }
         let service = context.parts().services.find(ServiceKind::Mail, wanted, &context.run.keys)?;
         let answer = service::ask(context, service, "mail", &values(&mail), &[]).await?;
-        // It is on its way, whether or not the service's words can be read.
+        // The message is sent, whether or not the service's answer can be read.
         let id = service.read(&answer).unwrap_or_default().into_iter().next().and_then(|read| read.get("id").cloned());
         Ok(StepOutput::of(json!({ "id": id, "provider": service.name, "to": mail.to })))
     }

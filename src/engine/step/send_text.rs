@@ -64,7 +64,7 @@ impl StepBody for Body {
         let service = context.parts().services.find(ServiceKind::Text, self.provider.as_deref(), &context.run.keys)?;
         let values = json!({ "from": from, "to": to, "message": message });
         let answer = service::ask(context, service, "text", values.as_object().unwrap_or(&serde_json::Map::new()), &[]).await?;
-        // It is on its way, whether or not the service's words can be read.
+        // The message is sent, whether or not the service's answer can be read.
         let id = service.read(&answer).unwrap_or_default().into_iter().next().and_then(|read| read.get("id").cloned());
         Ok(StepOutput::of(json!({ "id": id, "provider": service.name, "to": to })))
     }

@@ -138,7 +138,7 @@ impl StepBody for Body {
         };
         match (outcome.error, outcome.not_json) {
             (Some(error), _) => Err(StepFailure::new("tool_failed", error).into()),
-            // A model makes of such a text what it can; steps that follow would read nothing from it.
+            // A model can use such a text; later steps would read nothing from it.
             (None, Some(why)) => Err(StepFailure::new("reply_not_json", why).into()),
             (None, None) => Ok(StepOutput::of(outcome.result)),
         }

@@ -67,7 +67,7 @@ pub struct ToolOutcome {
     /// Pictures, files and audio that the model is shown beside the result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
-    /// Why the result is the text that came, though its server said that it is JSON. The model is told, and makes of the text what it can.
+    /// Why the result is plain text although its content type says JSON. The model is told, and can still use the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_json: Option<String>,
 }
@@ -103,7 +103,7 @@ impl ToolOutcome {
         }
         let text = Some(text_of(&self.result)).filter(|text| !text.is_empty()).unwrap_or_else(|| self.result.to_string());
         match &self.not_json {
-            Some(why) => format!("{text}\n\n(This is the text as it came: {why})"),
+            Some(why) => format!("{text}\n\n(The response is shown as plain text: {why})"),
             None => text,
         }
     }

@@ -41,7 +41,7 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     fields.finish(Some(Body(config.script)))
 }
 
-/// A script's failure as a step's: only faults that are not its own may pass by themselves.
+/// Converts a script's failure into a step's; only failures that the script did not cause can be retried.
 pub(super) fn script_failure(error: &ScriptError) -> StepFailure {
     StepFailure { retryable: error.may_pass(), ..StepFailure::new(error.code(), error.to_string()) }
 }

@@ -97,14 +97,14 @@ fn taken_key(name: &str, id: &str) -> String {
     format!("signals/{name}/{id}")
 }
 
-/// The first signal with one of these names that no step has taken. Only its payload is read: a run may keep megabytes of others.
+/// Returns the first signal with one of these names that no step has taken. Only its payload is read: a run may store megabytes of other signals.
 pub(super) async fn first_kept(context: &StepContext<'_>, names: &[&str]) -> StepResult<Option<Signal>> {
     let (run, store) = (context.run, &context.parts().store);
     let kept = run.patiently(|| store.list_signals(run.tenant, run.run)).await?;
     let is_free = |key: &SignalKey| names.contains(&key.name.as_str()) && context.recall(&taken_key(&key.name, &key.id)).is_none();
     for key in kept.into_iter().filter(is_free) {
         let found = run.patiently(|| store.find_signal(run.tenant, run.run, &key)).await?;
-        // A step beside this one may have taken it meanwhile. From here to the caller's entry in the journal nothing waits.
+        // Another step may have taken it in the meantime. From here to the caller's journal entry there is no await point.
         if let Some(signal) = found.filter(|_| is_free(&key)) {
             return Ok(Some(signal));
         }

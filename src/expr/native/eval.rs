@@ -378,7 +378,7 @@ fn same_number(left: &Val<'_>, right: &Val<'_>) -> bool {
     order_numbers(left, right) == Some(Ordering::Equal)
 }
 
-/// Compares numbers exactly, even beyond 2^53.
+/// Compares numbers exactly, also beyond 2^53.
 fn order_numbers(left: &Val<'_>, right: &Val<'_>) -> Option<Ordering> {
     match (left.as_value(), right.as_value()) {
         (Some(Value::Number(left)), Some(Value::Number(right))) => number::order(left, right),

@@ -1,7 +1,7 @@
 //! One run inside QuickJS.
 //!
-//! Must be called on a thread that may block, and in a process that may be killed: natives that walk a length that a script made up never look at the
-//! time. Every run makes its own runtime and drops it.
+//! Must be called on a thread that may block, and in a process that may be killed: built-in functions that iterate over a length chosen by the script
+//! never check the time limit. Every run creates its own runtime and drops it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,24 +38,24 @@ const PRELUDE: &str = include_str!("prelude.js");
 /// simulation. The engine interrupts every 10,000 branches, so a real millisecond never holds this many.
 const TICKS_PER_MILLISECOND: u64 = 100;
 
-/// One script to run, as whoever runs it is told of it.
+/// One script to run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Job {
     code: String,
     /// The variables: an object.
     variables: Box<RawValue>,
-    /// Where among them integers stand that a number would round, with their digits.
+    /// The positions of integers in it that a number would round, with their digits.
     integers: Box<RawValue>,
     limits: Limits,
-    /// The moment that the script sees, in milliseconds, and what its chance follows from.
+    /// The time that the script sees, in milliseconds, and the seed of its random numbers.
     now: i64,
     seed: u64,
 }
 
-/// What a script made.
+/// The result of a script.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Made {
-    /// Its value as JSON, in which integers are marked; not there for undefined.
+    /// Its value as JSON, in which integers are marked; `None` for undefined.
     text: Option<String>,
     logs: Vec<String>,
 }
@@ -236,7 +236,7 @@ fn result(text: &str, limits: &Limits) -> Result<Value, ScriptError> {
     }
     let mut value: Value = match serde_json::from_str(text) {
         Ok(value) => value,
-        // Cutting a text can leave half a character behind, which JSON text cannot hold.
+        // Cutting a string can leave half a character behind, which JSON text cannot hold.
         Err(_) => serde_json::from_str(&whole_characters(text))
             .map_err(|_| ScriptError::Output(format!("nests deeper than {MAX_DEPTH}, or is not plain data")))?,
     };

@@ -1,4 +1,4 @@
-//! JavaScript without a host: one fresh QuickJS per run, in a process that can be killed ([`worker`]), under limits.
+//! JavaScript without a host: one fresh QuickJS runtime for each run, with limits, in a subprocess that can be killed ([`worker`]).
 //!
 //! A script is the body of an async function; a single expression does as well. It sees the variables as `input.x`,
 //! `variables.x` and bare `x`, and nothing else: no files, network, timers or modules. `Date` stands still at the
@@ -34,7 +34,7 @@ use worker::{Lang, Workers};
 /// What one script may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Time at work.
+    /// Time limit for one run.
     pub time: Duration,
     /// Heap, in bytes, variables included.
     pub memory: usize,
@@ -44,7 +44,7 @@ pub struct Limits {
     pub output: usize,
     /// Longest source, in bytes.
     pub source: usize,
-    /// All sources in one document, in bytes.
+    /// All scripts of one document, in bytes.
     pub sources: usize,
     /// Scripts that run at once; more wait for their turn.
     pub concurrent: usize,
@@ -93,7 +93,7 @@ pub enum ScriptError {
     Output(String),
     #[error("scripts are not part of this build (cargo feature `js`)")]
     Unavailable,
-    #[error("too many scripts wait for their turn; try again later")]
+    #[error("too many scripts are queued; try again later")]
     Crowded,
     #[error("the script's engine failed")]
     Engine,
@@ -121,26 +121,27 @@ impl ScriptError {
         matches!(self, Self::Crowded | Self::Engine)
     }
 
-    /// The same, of judging by a schema.
+    /// The same error for the validation of a value against a schema.
     fn of_schema(self) -> Error {
         let message = match &self {
             Self::Timeout(time) => {
-                format!("judging the value by its JSON Schema took longer than {time:?}; refer to the same definitions less often")
+                format!("validating the value against its JSON Schema took longer than {time:?}; refer to the same definitions less often")
             }
-            Self::Memory(_) => "judging the value by its JSON Schema took more memory than there is for it".into(),
+            Self::Memory(_) => "validating the value against its JSON Schema exceeded the memory limit".into(),
             Self::Thrown { message, .. } => message.clone(),
             _ => return self.into(),
         };
         Error::new(Kind::Invalid, self.code(), message)
     }
 
-    /// The same, of reading what a document holds.
+    /// The same error for parsing the scripts and schemas of a document.
     fn of_reading(self) -> Error {
         match self {
-            Self::Timeout(time) => {
-                Error::invalid_at("", format!("its scripts and schemas take longer than {time:?} to read; make them shorter, or fewer"))
-            }
-            Self::Memory(_) => Error::invalid_at("", "its scripts and schemas cannot be read: one is too large, or nested too deep"),
+            Self::Timeout(time) => Error::invalid_at(
+                "",
+                format!("its scripts and schemas take longer than {time:?} to parse; make them shorter, or use fewer"),
+            ),
+            Self::Memory(_) => Error::invalid_at("", "its scripts and schemas cannot be parsed: one is too large, or nested too deep"),
             other => other.into(),
         }
     }
@@ -158,7 +159,7 @@ impl From<ScriptError> for Error {
     }
 }
 
-/// Runs scripts, on behalf of one party. Cheap to clone; clones share the limit on how many run at once.
+/// Runs scripts on behalf of one party. Cheap to clone; clones share the limit on concurrent scripts.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     limits: Limits,
@@ -170,33 +171,33 @@ pub struct Sandbox {
 /// Where scripts run.
 #[derive(Debug, Clone)]
 enum Place {
-    /// On threads of this process, so many at once. Nothing there can be killed: for simulations, whose time stands still while a process works.
+    /// On this many threads of this process. They cannot be killed: for simulations, whose time does not advance while a subprocess works.
     #[cfg_attr(not(feature = "js"), allow(dead_code))]
     Here(Arc<Semaphore>),
     Workers(Workers),
 }
 
 impl Sandbox {
-    /// A sandbox in this process, for simulations and tests: it has JavaScript only, and no way to stop what does not look at the time.
+    /// Returns a sandbox in this process, for simulations and tests: JavaScript only, and without a way to stop code that never checks its time limit.
     pub fn new(limits: Limits, clock: Clock) -> Self {
         let place = Place::Here(Arc::new(Semaphore::new(limits.concurrent.max(1))));
         Self { limits, clock, place, party: Party::NOBODY }
     }
 
-    /// The same sandbox in workers that are processes of `program`.
+    /// Returns the same sandbox with workers that are subprocesses of `program`.
     #[must_use]
     pub fn with_workers(self, program: std::path::PathBuf) -> Self {
         let workers = Workers::new(program, self.limits, self.clock.clone());
         Self { place: Place::Workers(workers), ..self }
     }
 
-    /// The same sandbox, in the turns of a party.
+    /// Returns the same sandbox for the work of one party.
     #[must_use]
     pub fn on_behalf_of(&self, party: Party) -> Self {
         Self { party, ..self.clone() }
     }
 
-    /// Runs a script of another language over `scope`, in a worker, and gives its value.
+    /// Runs a script of another language over `scope` in a worker, and returns its value.
     pub async fn outside(&self, lang: Lang, code: &str, scope: Map<String, Value>) -> Result<Value, ScriptError> {
         match &self.place {
             Place::Workers(workers) => workers.evaluate(self.party, lang, code, scope).await,
@@ -204,7 +205,7 @@ impl Sandbox {
         }
     }
 
-    /// What is wrong with a value by a schema that may take as long as it likes to say so.
+    /// Validates a value in a worker, against a schema that may be expensive.
     pub async fn judge(&self, schema: &Value, value: &Value) -> Result<Faults, Error> {
         let judged = match &self.place {
             Place::Workers(workers) => workers.judge(self.party, schema, value).await,
@@ -218,8 +219,8 @@ impl Sandbox {
         judged.map_err(ScriptError::of_schema)
     }
 
-    /// Compiles a document that was not accepted before. What it holds in other languages is read in a worker, within one time limit; `compile` is
-    /// called again when there is a fault in it.
+    /// Compiles a new document. Its scripts and schemas are parsed in a worker within one time limit; if that finds a fault, `compile` is
+    /// called again to report it at its place.
     pub async fn compile<T>(&self, compile: impl Fn() -> T) -> Result<T, Error> {
         let Place::Workers(workers) = &self.place else { return Ok(compile()) };
         let (compiled, texts) = reading::gathering(&compile);
@@ -228,7 +229,7 @@ impl Sandbox {
         }
         let length: usize = texts.iter().filter(|foreign| foreign.lang != Lang::Schema).map(|foreign| foreign.text.len()).sum();
         if length > self.limits.sources {
-            let message = format!("its scripts have {length} bytes in all; {} are possible", self.limits.sources);
+            let message = format!("its scripts have {length} bytes in all; the maximum is {}", self.limits.sources);
             return Err(Error::invalid_at("", message));
         }
         let faults = workers.read(self.party, &texts).await.map_err(ScriptError::of_reading)?;

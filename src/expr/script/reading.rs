@@ -1,10 +1,10 @@
-//! The texts of a document that only a worker may read: scripts, and schemas that are not harmless.
+//! Defers the parsing of a document's scripts, and of schemas that may be expensive, to a worker.
 //!
-//! A document is compiled in one go, and what other people's parsers do with a text may take as long as its writer likes. So a compilation only
-//! gathers such texts; a worker reads them all, within one time limit. Only when it finds a fault is the document compiled once more, now with what
-//! the worker said at hand, so that each fault is told at its place. A document that was accepted before is compiled without reading them again.
+//! A document is compiled in one synchronous pass, but parsing a text from outside may take arbitrarily long. So the first pass only
+//! collects such texts, and a worker parses all of them within one time limit. Only if that finds a fault is the document compiled again, with the
+//! worker's results, so that each fault is reported at its place. A document that was accepted before is compiled without parsing these texts.
 //!
-//! Which of these it is belongs to the thread while it compiles. Where nobody said so, as in tests, a text is read where it is met.
+//! The mode is thread-local while a document is compiled. Without a mode, as in tests, a text is parsed where it is met.
 
 use std::cell::RefCell;
 
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::worker::Lang;
 use crate::expr::ParseError;
 
-/// Bytes of harmless texts of one document that are read where they are met; the rest goes with the others.
-const MOST_HERE: usize = 256 * 1024;
+/// Total size of inexpensive texts of one document that are parsed in place; the rest is deferred like the others.
+const MAX_IN_PLACE_BYTES: usize = 256 * 1024;
 
 /// A text in a language.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,23 +24,23 @@ pub struct Foreign {
     pub text: String,
 }
 
-/// How texts are read that this thread comes to.
+/// How this thread handles the texts that it meets.
 #[derive(Default)]
 enum Mode {
-    /// Here and now.
+    /// Parses them in place.
     #[default]
     Here,
-    /// Not again.
+    /// Does not parse them: they were accepted before.
     Accepted,
-    /// Later.
+    /// Collects them for a worker.
     Gathering(Gathered),
-    /// They were, and this is what is wrong with them.
+    /// Reports the worker's results.
     Told(IndexMap<Foreign, Option<ParseError>>),
 }
 
 struct Gathered {
     texts: IndexMap<Foreign, Option<ParseError>>,
-    /// Bytes that may still be read here.
+    /// Bytes that may still be parsed in place.
     left: usize,
 }
 
@@ -49,7 +49,7 @@ thread_local! {
 }
 
 impl Gathered {
-    /// Keeps a text for later, unless it may be read now.
+    /// Collects a text, unless it may be parsed in place.
     fn takes(&mut self, lang: Lang, text: &str, harmless: bool) -> bool {
         if harmless && let Some(left) = self.left.checked_sub(text.len()) {
             self.left = left;
@@ -60,8 +60,8 @@ impl Gathered {
     }
 }
 
-/// Checks a text as the compilation that came to it says; by `read` where that is here and now. `harmless`: reading it takes little time, whatever it
-/// says.
+/// Checks a text in the current mode; `read` parses it in place. `harmless`: parsing takes little time, whatever the
+/// text contains.
 pub fn check(lang: Lang, text: &str, harmless: bool, read: impl FnOnce() -> Result<(), ParseError>) -> Result<(), ParseError> {
     let known = MODE.with_borrow_mut(|mode| match mode {
         Mode::Here => None,
@@ -72,26 +72,26 @@ pub fn check(lang: Lang, text: &str, harmless: bool, read: impl FnOnce() -> Resu
     known.unwrap_or_else(read)
 }
 
-/// Compiles what was accepted before: its texts are not read again.
+/// Compiles what was accepted before, without parsing its texts again.
 pub fn accepted<T>(compile: impl FnOnce() -> T) -> T {
     within(Mode::Accepted, compile).0
 }
 
-/// Compiles, and gives the texts that were not read.
+/// Compiles, and returns the texts that were not parsed.
 pub(super) fn gathering<T>(compile: impl FnOnce() -> T) -> (T, Vec<Foreign>) {
-    let (compiled, mode) = within(Mode::Gathering(Gathered { texts: IndexMap::new(), left: MOST_HERE }), compile);
+    let (compiled, mode) = within(Mode::Gathering(Gathered { texts: IndexMap::new(), left: MAX_IN_PLACE_BYTES }), compile);
     let texts = if let Mode::Gathering(gathered) = mode { gathered.texts.into_keys().collect() } else { Vec::new() };
     (compiled, texts)
 }
 
-/// Compiles with what a worker said of the texts.
+/// Compiles with a worker's results.
 pub(super) fn told<T>(texts: impl Iterator<Item = (Foreign, Option<ParseError>)>, compile: impl FnOnce() -> T) -> T {
     within(Mode::Told(texts.collect()), compile).0
 }
 
-/// The outermost compilation counts: what is compiled within it is part of it.
+/// The outermost mode applies: a nested compilation is part of the outer one.
 fn within<T>(mode: Mode, compile: impl FnOnce() -> T) -> (T, Mode) {
-    /// Also when the compilation panics.
+    /// Restores the mode, also when the compilation panics.
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_read_as_the_compilation_says() {
+    fn a_text_is_handled_in_the_current_mode() {
         let here = Err(ParseError::new("read here"));
         assert_eq!(met("a", false), here);
         assert_eq!(accepted(|| met("a", false)), Ok(()));
@@ -131,8 +131,8 @@ mod tests {
     }
 
     #[test]
-    fn harmless_texts_are_not_read_here_without_end() {
-        let long = "x".repeat(MOST_HERE / 2);
+    fn parsing_in_place_is_limited() {
+        let long = "x".repeat(MAX_IN_PLACE_BYTES / 2);
         let (_, texts) = gathering(|| (0..3).map(|_| met(&long, true).is_ok()).collect::<Vec<_>>());
         assert_eq!(texts.len(), 1);
     }

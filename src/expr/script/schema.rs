@@ -1,17 +1,17 @@
-//! JSON Schemas as the library has them that judges by them.
+//! Compiles and evaluates JSON Schemas with the validation library.
 
 use jsonschema::Validator;
 use serde_json::Value;
 
-/// What is wrong with a value: pointers into it, and messages.
+/// The faults of a value: JSON pointers and messages.
 pub type Faults = Vec<(String, String)>;
 
-/// Faults that are told of one value.
-const MOST_FAULTS: usize = 20;
-/// Characters of one; a message shows the value that it speaks of.
-const LONGEST_FAULT: usize = 1_000;
+/// Maximum number of faults that are reported for one value.
+const MAX_FAULTS: usize = 20;
+/// Maximum number of characters of a message, which may quote the value.
+const MAX_FAULT_CHARS: usize = 1_000;
 
-/// Compiles a schema. The message says why it is none.
+/// Compiles a schema. The error says why it is not valid.
 pub fn compile(schema: &Value) -> Result<Validator, String> {
     jsonschema::validator_for(schema).map_err(|error| {
         let text = error.to_string();
@@ -22,14 +22,14 @@ pub fn compile(schema: &Value) -> Result<Validator, String> {
     })
 }
 
-/// Judges a value.
+/// Validates a value.
 pub fn faults(validator: &Validator, value: &Value) -> Faults {
-    let faults = validator.iter_errors(value).take(MOST_FAULTS);
+    let faults = validator.iter_errors(value).take(MAX_FAULTS);
     faults.map(|fault| (fault.instance_path().to_string(), shortened(fault.to_string()))).collect()
 }
 
 fn shortened(text: String) -> String {
-    match text.char_indices().nth(LONGEST_FAULT) {
+    match text.char_indices().nth(MAX_FAULT_CHARS) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
     }

@@ -62,7 +62,7 @@ struct Input {
     /// Unique. Required when the entry is new.
     #[schemars(length(min = 1, max = 255))]
     name: Option<String>,
-    /// Five fields, or six with seconds in front, `@daily`, `@midnight` and their like, or `@every 90s`. `CRON_TZ=Europe/Berlin` may stand in front. Required when the entry is
+    /// Five fields, or six with seconds in front, `@daily`, `@midnight` and similar names, or `@every 90s`. `CRON_TZ=Europe/Berlin` may stand in front. Required when the entry is
     /// new.
     schedule: Option<String>,
     /// An IANA name; UTC when absent.
@@ -72,8 +72,8 @@ struct Input {
     /// What does the job: the name of a saved flow; the entry's own name when absent.
     #[schemars(length(min = 1, max = 255))]
     job_name: Option<String>,
-    /// What happens to times that passed while no server was there; the last one is done when absent. Times that pass while the entry is disabled are
-    /// passed over.
+    /// What happens to times that passed while no server was running; by default the last one is done. Times that pass while the entry is disabled are
+    /// skipped.
     catch_up: Option<CatchUp>,
     /// How many of them are done at most, when all are; 100 when absent.
     #[schemars(range(min = 1, max = 1_000))]
@@ -221,7 +221,7 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
         }
     };
     problems.into_result()?;
-    // An entry that is enabled again fires from now on; `catch_up` is for times at which no server was there.
+    // Enabling an entry skips what passed while it was disabled; `catch_up` applies only to times at which no server was running.
     let anew = moved || (was_off && cron.enabled) || cron.next.is_none();
     Ok(Cron { next: if anew { next } else { cron.next }, ..cron })
 }
@@ -287,7 +287,7 @@ async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(
     Ok(NoContent)
 }
 
-/// Enables or disables an entry. Times that passed while it was disabled are passed over.
+/// Enables or disables an entry. Times that passed while it was disabled are skipped.
 async fn turn(state: &AppState, tenant: TenantId, id: CronId, enabled: bool) -> Result<Json<Row>> {
     let entry = find(&state.store, tenant, id).await?;
     if entry.body.enabled == enabled {

@@ -276,7 +276,7 @@ async fn create(
             let (address, hash) = ticket::mint(&state.clock, PREFIX, tenant, id.as_u128());
             let trigger = checked(&state, (tenant, id), input, None, hash)?;
             let kept = match all(&state.store, tenant).find(id).await? {
-                // An earlier try under this id got as far as the store, but nobody was shown its address: replace it.
+                // An earlier attempt of this call stored the trigger, but its address was never returned: replace it.
                 Some(old) => all(&state.store, tenant).change(&old, trigger, now).await?.ok_or_else(changed)?,
                 None => all(&state.store, tenant).create(id, trigger, now).await?,
             };
@@ -286,7 +286,7 @@ async fn create(
 }
 
 fn changed() -> Error {
-    Error::new(Kind::Conflict, "trigger_changed", "somebody else changed the trigger at the same time").next("repeat the change")
+    Error::new(Kind::Conflict, "trigger_changed", "the trigger was changed at the same time").next("repeat the change")
 }
 
 async fn find(store: &SharedStore, tenant: TenantId, id: TriggerId) -> Result<Kept<Trigger>> {
@@ -331,7 +331,7 @@ async fn receive(State(state): State<AppState>, Id(address): Id<Address>, header
     let body = as_sent(&headers, body, &state).await?;
     let delivery = believed(&state, tenant, &kept, &headers, &body)?;
     if !delivery.body.is_string() {
-        // Not of the bytes: forms hold JSON in other letters.
+        // Depth of the parsed value, not of the bytes: forms contain percent-encoded JSON.
         not_deeper(delivery.body.to_string().as_bytes(), state.limits.body().depth)?;
     }
     if let Some(challenge) = delivery.challenge {
@@ -369,10 +369,10 @@ fn believed(state: &AppState, tenant: TenantId, kept: &Kept<Trigger>, headers: &
 
 fn refused(state: &AppState, doubt: hook::Doubt, body: &[u8]) -> Error {
     match doubt {
-        // The parser has a limit of its own for what is nested too deep.
+        // The parser has its own limit on nesting.
         hook::Doubt::Body(_) => not_deeper(body, state.limits.body().depth)
             .err()
             .unwrap_or_else(|| Error::new(Kind::Malformed, "invalid_json", doubt.to_string())),
-        doubt => Error::new(Kind::Unauthenticated, "webhook_not_believed", format!("this delivery is not believed: {doubt}")),
+        doubt => Error::new(Kind::Unauthenticated, "webhook_not_believed", format!("the delivery was refused: {doubt}")),
     }
 }

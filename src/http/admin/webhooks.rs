@@ -240,16 +240,16 @@ async fn create(
             let (secret, sealed) = sealed(&state, tenant, id)?;
             let webhook = checked(&state, input, None, vec![sealed])?;
             let kept = if let Some(old) = all.find(id).await? {
-                // An earlier try under this id got as far as the store, but nobody was shown its secret: replace it.
+                // An earlier attempt of this call stored the webhook, but its secret was never returned: replace it.
                 all.change(&old, webhook, now).await?.ok_or_else(changed)?
             } else {
                 if all.list(None, None, MOST as u32).await?.len() >= MOST {
-                    let message = format!("a tenant has {MOST} webhooks at most");
+                    let message = format!("a tenant may have {MOST} webhooks");
                     return Err(Error::new(Kind::Conflict, "too_many_webhooks", message).next("delete one"));
                 }
                 all.create(id, webhook, now).await?
             };
-            // Other servers hear of it within a second.
+            // Other servers notice it within a second.
             state.engine.parts().listeners.add(tenant);
             Ok(Row::of(kept, now, Some(&secret)))
         })

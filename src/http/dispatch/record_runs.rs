@@ -47,7 +47,7 @@ struct Cost {
     input_tokens: u64,
     output_tokens: u64,
     model_calls: u64,
-    /// Some figure is an estimate, or a model has no known price.
+    /// Whether some figure is an estimate, or a model has no known price.
     estimated: bool,
 }
 

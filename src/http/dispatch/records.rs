@@ -86,7 +86,7 @@ struct Query {
     /// A filter, as JSON text; see the search.
     filter: Option<String>,
     // Spelt out rather than flattened: query strings carry numbers as text, which a flattened struct cannot read.
-    /// Rows on a page, 1 to 200; 50 when absent.
+    /// Rows per page, 1 to 200; 50 by default.
     limit: Option<u32>,
     /// A `nextCursor` or `prevCursor` of an earlier answer.
     cursor: Option<String>,

@@ -52,7 +52,7 @@ impl Known for Query {
 #[schemars(rename = "StepResult")]
 struct Row {
     execution_session_id: RunId,
-    /// The saved record that the execution is about.
+    /// Id of the saved record that the execution is about.
     record_id: Option<RecordId>,
     #[serde(flatten)]
     step: StepRow,
@@ -150,7 +150,7 @@ async fn rows(store: &SharedStore, tenant: TenantId, of: RunFilter, query: Query
     Ok(Json(Rows { data, pagination }))
 }
 
-/// The saved record that an execution is about, where the list is not of one.
+/// Returns the saved record of an execution, if the list is not limited to one record.
 async fn record_of(store: &SharedStore, tenant: TenantId, run: RunId, known: Option<RecordId>) -> Result<Option<RecordId>> {
     if known.is_some() {
         return Ok(known);

@@ -244,7 +244,7 @@ async fn fire_at(state: &AppState, tenant: TenantId, name: &str, document: Optio
         let (id, called) = entry(name, index);
         let old = crons.find(id).await?;
         let Some((schedule, timezone, body)) = wanted.next() else {
-            // Also beyond a gap: one in the middle may have been deleted by hand.
+            // Do not stop at a gap: one in the middle may have been deleted by hand.
             if old.is_some() {
                 crons.delete(id).await?;
             }

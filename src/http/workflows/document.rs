@@ -163,7 +163,7 @@ pub(super) fn yaml(text: &[u8]) -> Result<Value> {
     let wrong = |why: String| Error::new(Kind::Malformed, "invalid_yaml", format!("the request body is not valid YAML: {why}"));
     let text = std::str::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
     let budget = serde_saphyr::budget! { max_nodes: MOST_NODES, max_aliases: 1_000, max_depth: DEEPEST, max_documents: 1 };
-    // Of `0755` one version of YAML says 493, and another 755: it stays the text that it is.
+    // `0755` is 493 in one version of YAML and 755 in another, so it stays a string.
     let options = serde_saphyr::options! { strict_booleans: true, leading_zero_numbers_as_strings: true, budget: budget };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| wrong(error.to_string()))
 }
@@ -212,12 +212,12 @@ impl Document {
         self.compile_after(Problems::default())
     }
 
-    /// As [`Document::compile`], for a document that is about to be kept. Documents that were kept before these rules still run.
+    /// Like [`Document::compile`], with the rules for documents that are saved now. Documents that were saved before these rules still run.
     pub fn compile_new(&self) -> Result<Flow> {
         let mut problems = Problems::default();
         for name in self.response.iter().flat_map(|reply| reply.headers.keys()) {
             if HeaderName::try_from(name.as_str()).is_ok_and(|name| super::reply::is_reserved(&name)) {
-                problems.add(format!("/response/headers/{}", pointer_token(name)), "only the server sets this header; leave it out");
+                problems.add(format!("/response/headers/{}", pointer_token(name)), "only the server may set this header; remove it");
             }
         }
         for (index, trigger) in self.triggers.iter().enumerate() {

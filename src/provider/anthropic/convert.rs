@@ -110,7 +110,7 @@ fn tool_choice(chat: &ChatRequest, thinking: bool) -> Option<Value> {
     match chat.tool_choice {
         _ if chat.tools.is_empty() => None,
         ToolChoice::Auto => None,
-        // A model that thinks within a token budget may not be forced.
+        // A model with a token budget for thinking refuses a forced tool choice.
         ToolChoice::Required if thinking => None,
         ToolChoice::Required => Some(json!({ "type": "any" })),
         ToolChoice::None => Some(json!({ "type": "none" })),

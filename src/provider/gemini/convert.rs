@@ -11,8 +11,8 @@ use super::wire::{self, Content};
 use crate::provider::chat::{ChatRequest, Message, Part, Reasoning, ResponseFormat, Role, Source, ToolCall, ToolChoice, ToolSpec};
 use crate::provider::quirks::{Quirks, ReasoningStyle};
 
-/// The vendor's word for "this call was made elsewhere; do not look for a seal": `skip_thought_signature_validator`, in base64 as the
-/// field wants its bytes.
+/// The vendor's value for "this call was made elsewhere; skip the check of its signature": `skip_thought_signature_validator`, in base64 as the
+/// field requires.
 const NO_SIGNATURE: &str = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I=";
 
 /// The request as this server wants it.

@@ -16,7 +16,7 @@ pub(super) fn fit_media(
     adjustments: &mut Vec<Adjustment>,
 ) -> Result<(), ProviderError> {
     if !target.rules.image_detail && forget_detail(messages) {
-        adjustments.push(Adjustment::omitted("detail", "the format has no such setting for a picture"));
+        adjustments.push(Adjustment::omitted("detail", "the format does not support this setting for pictures"));
     }
     for message in messages {
         let is_result = message.role == Role::Tool;
@@ -27,7 +27,7 @@ pub(super) fn fit_media(
     Ok(())
 }
 
-/// Takes out how closely pictures are to be looked at; says whether any picture said so.
+/// Removes `detail` from pictures; returns whether any picture had it.
 fn forget_detail(messages: &mut [Message]) -> bool {
     let parts = messages.iter_mut().flat_map(|message| &mut message.content);
     let details = parts.filter_map(|part| match part {
@@ -43,9 +43,9 @@ fn fit_part(part: &mut Part, is_result: bool, target: &RequestTarget<'_>) -> Res
         check_address(source, target)?;
         if is_video(source) && !rules.video && !target.quirks.video_url {
             if !is_result {
-                return Err(unsendable(format!("`{origin}` takes no video; send pictures of it, or a text")));
+                return Err(unsendable(format!("`{origin}` does not support videos; send pictures of it, or text")));
             }
-            *part = Part::text("(The tool gave a video, which this model cannot watch.)");
+            *part = Part::text("(The tool returned a video, which this model does not support.)");
         }
     }
     match part {
@@ -92,7 +92,7 @@ fn fit_part(part: &mut Part, is_result: bool, target: &RequestTarget<'_>) -> Res
     Ok(())
 }
 
-/// Whether the server can fetch what stands at an address.
+/// Returns whether the server can fetch the source's URL.
 fn check_address(source: &Source, target: &RequestTarget<'_>) -> Result<(), ProviderError> {
     let Source::Url { url, .. } = source else { return Ok(()) };
     let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
@@ -101,7 +101,7 @@ fn check_address(source: &Source, target: &RequestTarget<'_>) -> Result<(), Prov
         return Ok(());
     }
     let wanted: Vec<String> = schemes.iter().map(|scheme| format!("`{scheme}:`")).collect();
-    Err(unsendable(format!("`{origin}` fetches nothing from `{scheme}:` addresses; send the data itself, or one of {}", wanted.join(", "))))
+    Err(unsendable(format!("`{origin}` does not fetch `{scheme}:` URLs; send the data itself, or a URL of {}", wanted.join(", "))))
 }
 
 fn is_video(source: &Source) -> bool {

@@ -12,7 +12,7 @@ pub(super) fn fit_settings(request: &mut ChatRequest, target: &RequestTarget<'_>
     if thinks && target.rules.signed_thoughts && request.tool_choice == ToolChoice::Required && !request.tools.is_empty() {
         request.tool_choice = ToolChoice::Auto;
         adjustments
-            .push(Adjustment::omitted("toolCallStrategy", "a model that thinks within a token budget cannot be made to call a tool"));
+            .push(Adjustment::omitted("toolCallStrategy", "a model with a token budget for thinking does not support forced tool calls"));
     }
 }
 

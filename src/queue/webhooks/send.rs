@@ -41,7 +41,7 @@ const HOLD: Duration = Duration::from_secs(15);
 const WAITS: [u64; 7] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400];
 /// How often a delivery is tried.
 pub const MOST_ATTEMPTS: usize = WAITS.len() + 1;
-/// Counts attempts by what they came to.
+/// The metric of delivery attempts, by outcome.
 pub const ATTEMPTS: &str = "dispatch_webhook_attempts_total";
 pub const OUTCOMES: [&str; 3] = ["delivered", "retried", "given_up"];
 /// What a secret's text begins with; base64 follows.
@@ -170,7 +170,7 @@ async fn take_up(jobs: &Jobs, vault: &Vault, tenant: TenantId, held: Kept<Delive
     Ok(())
 }
 
-/// Counts the last attempt of a delivery, and says in the log that it was not taken.
+/// Counts the last attempt of a delivery, and logs a failed one.
 fn tell(held: &Kept<Delivery>, after: &Delivery) {
     let [delivered, retried, given_up] = OUTCOMES;
     let outcome = match after.state {
@@ -183,7 +183,7 @@ fn tell(held: &Kept<Delivery>, after: &Delivery) {
         let (attempts, event) = (after.attempts.len(), after.event.as_str());
         tracing::info!(
             delivery = %held.id, webhook = %after.webhook, event, status = last.status, error = last.error, attempts, outcome,
-            "a webhook did not take a delivery"
+            "a webhook delivery failed"
         );
     }
 }

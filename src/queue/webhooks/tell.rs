@@ -108,7 +108,7 @@ async fn addresses(jobs: &Jobs, tenant: TenantId) -> StoreResult<Vec<Kept<Webhoo
 fn of_run(run: &Run) -> Option<Kind> {
     match run.state {
         RunState::Paused => Some(Kind::RunPaused),
-        // It came to its end, but steps of it failed: whoever is to be told of failures is told.
+        // It completed with failed steps, so subscribers to failures are notified.
         RunState::Completed if run.did_well() == Some(false) => Some(Kind::RunFailed),
         RunState::Completed => Some(Kind::RunCompleted),
         RunState::Failed => Some(Kind::RunFailed),

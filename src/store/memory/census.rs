@@ -1,4 +1,4 @@
-//! Figures of the store in memory.
+//! Backlog counts of the store in memory.
 
 use async_trait::async_trait;
 

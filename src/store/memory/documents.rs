@@ -16,7 +16,7 @@ use crate::store::{DocumentQuery, DocumentRow, StoreError, StoreResult};
 pub(super) struct Documents(BTreeMap<(TenantId, String, String), DocumentRow>);
 
 impl Documents {
-    /// How many of a kind are due, of all tenants.
+    /// Returns how many documents of a kind are due, over all tenants.
     pub(super) fn due(&self, kind: &str, now: Timestamp) -> u64 {
         self.0.iter().filter(|((_, known, _), row)| known == kind && row.due_at.is_some_and(|due| due <= now)).count() as u64
     }

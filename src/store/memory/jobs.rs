@@ -54,7 +54,7 @@ impl Jobs {
         Gates { all, ..Gates::default() }
     }
 
-    /// Adds how many jobs and dead letters there are, of all tenants. One whose time has come is ready, whether somebody looked or not.
+    /// Adds the numbers of jobs and dead letters of all tenants. A job whose time has come counts as ready, whether or not it was marked so.
     pub(super) fn count_into(&self, census: &mut Census, now: Timestamp) {
         for Row { job, .. } in self.rows.values() {
             match job.state {

@@ -63,7 +63,7 @@ impl Tables {
     }
 }
 
-/// Whether a run that keeps these signals may keep one more; one that it keeps already, it may.
+/// Returns whether a run with these signals may store one more; a signal that it has already is always accepted.
 fn has_room(kept: &[Signal], signal: &Signal) -> bool {
     if is_reserved_signal(&signal.name) || kept.iter().any(|known| known.name == signal.name && known.id == signal.id) {
         return true;

@@ -1,4 +1,4 @@
-//! Figures of PostgreSQL.
+//! Backlog counts on PostgreSQL.
 
 use super::{PostgresStore, failed};
 use crate::store::census::in_sql;

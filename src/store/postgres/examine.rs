@@ -1,4 +1,4 @@
-//! What is right and wrong about a PostgreSQL database.
+//! Diagnoses a PostgreSQL database.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::examine::{ANSWER_TIMEOUT, Finding, no_address};
 
-/// The oldest version that is tested, as `server_version_num` tells it.
+/// The oldest tested version, as `server_version_num`.
 const MIN_VERSION: i64 = 150_000;
-/// Nodes judge leases by their own clocks: from this difference on they take each other's runs too early or too late.
+/// Nodes compare leases with their own clocks: from this difference on they take over each other's runs too early or too late.
 const LARGE_DIFFERENCE: Duration = Duration::from_secs(5);
 const SMALL_DIFFERENCE: Duration = Duration::from_secs(1);
-/// The channel of the trial notification.
+/// The channel of the test notification.
 const CHANNEL: &str = "dispatch_examine";
 
-/// Checks the database at an address.
+/// Checks the database at a URL.
 pub(in crate::store) async fn examine(url: &str, clock: &Clock) -> Vec<Finding> {
     let Ok(options) = url.parse::<PgConnectOptions>() else {
         return vec![no_address("a postgres:// address that cannot be read".into())];
@@ -31,7 +31,7 @@ pub(in crate::store) async fn examine(url: &str, clock: &Clock) -> Vec<Finding> 
     let mut connection = match connected {
         Ok(connection) => connection,
         Err(why) => {
-            let next = "check host, port, database, user and password in --database-url, and that the server takes connections from here";
+            let next = "check host, port, database, user and password in --database-url, and that the server accepts connections from here";
             return vec![Finding::bad("reachable", format!("the database cannot be reached: {why}"), next)];
         }
     };
@@ -40,7 +40,7 @@ pub(in crate::store) async fn examine(url: &str, clock: &Clock) -> Vec<Finding> 
         Ok(()) => findings.push(Finding::good("pooler", "each connection has a session of its own")),
         Err(error @ StoreError::Pooled) => {
             let next = "set the pooler to session mode, or give the database's direct address with --database-url";
-            // Whatever else is asked would be answered by one session or another.
+            // Further queries would go to arbitrary sessions.
             findings.push(Finding::bad("pooler", error.to_string(), next));
             return findings;
         }
@@ -60,7 +60,7 @@ pub(in crate::store) async fn examine(url: &str, clock: &Clock) -> Vec<Finding> 
 }
 
 fn or_unanswered(check: &'static str, found: Result<Finding, sqlx::Error>) -> Finding {
-    found.unwrap_or_else(|error| Finding::bad(check, format!("the database did not tell: {error}"), "see the database's log"))
+    found.unwrap_or_else(|error| Finding::bad(check, format!("the query failed: {error}"), "see the database's log"))
 }
 
 async fn version(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
@@ -97,11 +97,11 @@ async fn writes(connection: &mut PgConnection) -> Result<Finding, sqlx::Error> {
     Ok(if session::is_read_only(connection).await? {
         Finding::bad(
             "writes",
-            "the server only reads: it is a standby, or `default_transaction_read_only` is on",
+            "the server is read-only: it is a standby, or `default_transaction_read_only` is on",
             "give the primary's address with --database-url, or turn the setting off",
         )
     } else {
-        Finding::good("writes", "the server takes writes")
+        Finding::good("writes", "the server accepts writes")
     })
 }
 
@@ -116,11 +116,11 @@ async fn clocks(connection: &mut PgConnection, clock: &Clock) -> Result<Finding,
     let before = clock.now();
     let theirs: i64 = sqlx::query_scalar("select (extract(epoch from clock_timestamp()) * 1000)::bigint").fetch_one(connection).await?;
     let after = clock.now();
-    // The nearest moment at which it may have been read.
+    // The smallest difference that the round trip allows.
     let ours = theirs.max(before.as_millis()).min(after.max(before).as_millis());
     let difference = Duration::from_millis(theirs.abs_diff(ours));
     let message = format!("this machine's clock and the database's differ by {} ms", difference.as_millis());
-    let next = "keep both machines' clocks with NTP";
+    let next = "synchronise both clocks with NTP";
     Ok(if difference >= LARGE_DIFFERENCE {
         Finding::bad("clock", message, next)
     } else if difference >= SMALL_DIFFERENCE {
@@ -140,9 +140,9 @@ async fn notifications(connection: &mut PgConnection, options: &PgConnectOptions
         () = clock.sleep(ANSWER_TIMEOUT) => false,
     };
     Ok(if heard {
-        Finding::good("notifications", "LISTEN hears what NOTIFY says")
+        Finding::good("notifications", "LISTEN receives notifications")
     } else {
-        let next = "remove whatever stands between Dispatch and the database and drops notifications, such as a pooler";
-        Finding::warning("notifications", "LISTEN hears nothing: nodes find each other's runs only by looking", next)
+        let next = "remove the pooler or proxy between Dispatch and the database that drops notifications";
+        Finding::warning("notifications", "LISTEN receives no notifications: nodes notice each other's runs only by polling", next)
     })
 }

@@ -1,5 +1,5 @@
-//! Hears what other nodes did. A lost connection is made again by itself, and so is one that leads to a server which
-//! only reads: nobody notifies there. What was missed meanwhile is a delay only.
+//! Receives notifications from other nodes. A lost connection is reopened, and so is one to a read-only server: no node
+//! can notify there. A missed notification only causes a delay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +22,7 @@ const CHANNEL: &str = "dispatch";
 /// Waits between attempts to connect: doubled from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(5);
-/// A session in which nothing was heard for so long is checked.
+/// A session that has been silent for this long is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Fails on a standby. The database shows a session by its last statement, so this one begins with `listen`, too.
 const CHECK: &str = "listen dispatch; select pg_is_in_recovery() or current_setting('transaction_read_only')::bool";
@@ -56,7 +56,7 @@ impl Ears {
                 heard = listener.try_recv() => heard,
                 () = self.clock.sleep(CHECK_INTERVAL) => {
                     if is_read_only(&mut listener).await.unwrap_or(true) {
-                        tracing::warn!("the connection that hears other nodes cannot write, as after a fail-over; connecting anew");
+                        tracing::warn!("the notification connection is read-only, as after a fail-over; reconnecting");
                         listener = self.reconnect().await;
                     }
                     continue;
@@ -96,7 +96,7 @@ impl Ears {
     }
 }
 
-/// Whether nobody can notify where the listener listens.
+/// Returns whether the listener's server is read-only.
 async fn is_read_only(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
     listener.fetch_one(sqlx::raw_sql(CHECK)).await?.try_get(0)
 }

@@ -3,7 +3,7 @@
 //! Runs go through one group writer per node, on a connection of its own; everything else is one statement on a
 //! pooled connection, or a unit of work in a task of its own. Isolation is `read committed`: every write is a
 //! compare-and-set on its row, and whatever belongs to a run is changed under the run's row lock. Nodes wake each
-//! other by NOTIFY; a notification that is lost is only a delay. A session that cannot write does not stay in use
+//! other by NOTIFY; a lost notification only causes a delay. A session that cannot write is not reused
 //! (`session`).
 
 mod accounts;
@@ -49,7 +49,7 @@ use crate::clock::Clock;
 
 /// How long a caller waits for a pooled connection.
 const ACQUIRE: Duration = Duration::from_secs(10);
-/// The encoding of databases that can keep every text.
+/// The encoding that can represent every text.
 const ENCODING: &str = "UTF8";
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 200;
@@ -131,7 +131,7 @@ fn pool(options: PgConnectOptions, connections: u32, clock: Clock) -> PgPool {
 /// Brings the schema up to date; the schema of pgvector, where there is one.
 async fn migrate(options: &PgConnectOptions, clock: &Clock) -> StoreResult<Option<String>> {
     let mut connection = options.connect().await.map_err(failed)?;
-    // Before anything is prepared: behind a pooler even that fails, and says nothing of the reason.
+    // Check this before statements are prepared: behind a pooler that fails without naming the reason.
     pooler::refuse_shared_sessions(&mut connection, options, clock).await?;
     session::configure(&mut connection).await.map_err(failed)?;
     let encoding: String =
@@ -168,12 +168,12 @@ fn passes(code: &str) -> bool {
     ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25006"
 }
 
-/// The refusal of a text that no column keeps: it holds a NUL character.
+/// The error code for a text that no column can store: it contains a NUL character.
 const NUL_IN_TEXT: &str = "22021";
 
 fn failed(error: sqlx::Error) -> StoreError {
     session::note(&error);
-    // Writes and lookups judge their texts before they come here (`store/text`); this is for one that does not.
+    // Writes and lookups check their texts first (`store/text`); this is for a path that does not.
     if error.as_database_error().and_then(|cause| cause.code()).is_some_and(|code| code == NUL_IN_TEXT) {
         return StoreError::Unfit { what: "a text", why: "it holds a NUL character" };
     }

@@ -1,8 +1,8 @@
-//! Finds a pooler that gives each transaction another session of the database (PgBouncer's transaction mode).
+//! Detects a connection pooler that gives each transaction another session of the database (PgBouncer's transaction mode).
 //!
-//! Prepared statements, session settings and LISTEN belong to a session, so the store cannot work there. The pooler
-//! does not tell: it is found by a mark that one connection sets in its session, and that another one sees, or that the
-//! same one no longer sees. Everything here is sent without prepared statements.
+//! Prepared statements, session settings and LISTEN belong to a session, so the store cannot work there. A pooler does not
+//! identify itself: one connection sets a mark in its session, and the pooler is detected if a second connection sees the mark, or
+//! the first one no longer does. All statements here are sent without preparing them.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use super::failed;
 use crate::clock::Clock;
 use crate::store::{StoreError, StoreResult};
 
-/// How long finding out may take. A pooler with one session for all never gives a second one.
+/// Time limit for the detection. A pooler with a single session never gives a second one.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const READ: &str = "select coalesce(current_setting('dispatch.session', true), '') || ' ' || pg_backend_pid()";
 
-/// Refuses ([`StoreError::Pooled`]) when the connection's transactions are given to different sessions.
+/// Returns [`StoreError::Pooled`] if the connection's transactions run in different sessions.
 pub(super) async fn refuse_shared_sessions(connection: &mut PgConnection, options: &PgConnectOptions, clock: &Clock) -> StoreResult<()> {
     let shared = tokio::select! {
         shared = shares_sessions(connection, options, clock) => shared.map_err(failed)?,
         () = clock.sleep(PROBE_TIMEOUT) => {
-            tracing::warn!("cannot tell whether a pooler stands before the database: a second connection does not answer");
+            tracing::warn!("cannot check for a connection pooler: a second connection to the database does not answer");
             false
         }
     };
@@ -34,13 +34,13 @@ async fn shares_sessions(first: &mut PgConnection, options: &PgConnectOptions, c
     let mark = clock.below(u64::MAX);
     let set = format!("select set_config('dispatch.session', '{mark}', false) || ' ' || pg_backend_pid()");
     let own = text(&first.fetch_one(sqlx::raw_sql(AssertSqlSafe(set))).await?)?;
-    // A pooler that deals its sessions in turn gives another one at once.
+    // A pooler that rotates its sessions gives another one at once.
     if read(first).await? != own {
         return Ok(true);
     }
-    // The server itself may have no second connection to give; then nobody deals sessions either.
+    // The server itself may have no second connection to give; then there is no pooler that shares sessions either.
     let Ok(mut second) = options.connect().await else { return Ok(false) };
-    // Holds a session. A pooler that prefers the one used last gives it the first one's.
+    // Holds a session. A pooler that prefers the most recently used one gives it the first one's.
     second.execute("begin").await?;
     let shared = read(&mut second).await?.starts_with(&format!("{mark} ")) || read(first).await? != own;
     second.execute("rollback").await?;
@@ -48,7 +48,7 @@ async fn shares_sessions(first: &mut PgConnection, options: &PgConnectOptions, c
     Ok(shared)
 }
 
-/// The mark in a connection's session, and its process.
+/// Returns the mark of a connection's session, and its backend process.
 async fn read(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
     text(&connection.fetch_one(sqlx::raw_sql(READ)).await?)
 }

@@ -67,7 +67,7 @@ impl Waits for PostgresStore {
         signal.fit()?;
         let payload = json(&signal.payload);
         let bytes = payload.len() as i64;
-        // Signals that arrive in the same moment do not count each other, so a run may keep a few more than its bound: as many as there are connections.
+        // Concurrent signals do not count each other, so a run may exceed its limit by as many signals as there are connections.
         let (kept, is_full): (i64, bool) = sqlx::query_as(
             "with held as ( \
                 select count(*) as number, coalesce(sum(octet_length(payload)), 0) as bytes, coalesce(bool_or(name = $4 and id = $5), false) as known \

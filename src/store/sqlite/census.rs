@@ -1,4 +1,4 @@
-//! Figures of SQLite.
+//! Backlog counts on SQLite.
 
 use super::{SqliteStore, failed};
 use crate::store::census::in_sql;

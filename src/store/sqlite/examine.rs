@@ -1,4 +1,4 @@
-//! What is right and wrong about a database's file.
+//! Diagnoses a SQLite database file.
 
 use std::path::Path;
 
@@ -8,24 +8,24 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use super::{MIGRATIONS, files, health, owner};
 use crate::store::examine::{Finding, Verdict};
 
-/// Below this much free space a disk is as good as full: the log alone grows to half of it.
+/// Below this much free space a disk counts as full: the write-ahead log alone grows to half of it.
 const MIN_FREE_BYTES: u64 = 64 * 1024 * 1024;
-/// Below this much a disk will soon be full.
+/// Below this much free space a disk will soon be full.
 const LOW_FREE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Checks the database in `path`.
+/// Checks the database at `path`.
 pub(in crate::store) async fn examine(path: &Path) -> Vec<Finding> {
     if !path.exists() {
-        let next = "name its folder with --data, or start `dispatch serve` once: it makes the database";
+        let next = "set its folder with --data, or start `dispatch serve` once to create it";
         return vec![Finding::bad("file", format!("there is no database {}", path.display()), next)];
     }
     let mut findings = vec![Finding::good("file", format!("{} is there", path.display())), server(path), modes(path), free_space(path)];
-    // Opened only after the locks were looked at: closing a descriptor ends this process's locks on the file.
+    // Open the database only after the locks were checked: closing a descriptor releases this process's locks on the file.
     let options = SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
     match options.connect().await {
         Ok(mut connection) => {
             let soundness = soundness(&mut connection).await;
-            // What a damaged file says of itself is worth nothing.
+            // The contents of a damaged file are not reliable.
             let is_sound = soundness.verdict == Verdict::Good;
             findings.push(soundness);
             if is_sound {
@@ -43,8 +43,7 @@ pub(in crate::store) async fn examine(path: &Path) -> Vec<Finding> {
 }
 
 fn server(path: &Path) -> Finding {
-    let found =
-        if owner::is_held(path) { "a server is at work on it; a second one would be refused" } else { "no server is at work on it" };
+    let found = if owner::is_held(path) { "a server uses it; a second one would be refused" } else { "no server uses it" };
     Finding::good("server", found)
 }
 
@@ -52,22 +51,22 @@ fn modes(path: &Path) -> Finding {
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let open: Vec<String> = files::open_to_others(&real).iter().map(|(file, mode)| format!("{} ({mode:o})", file.display())).collect();
     if open.is_empty() {
-        return Finding::good("modes", "only their owner has rights to the files");
+        return Finding::good("modes", "only their owner can access the files");
     }
-    let message = format!("others than their owner have rights to {}", open.join(", "));
-    Finding::warning("modes", message, "the next start of a server takes them away; `chmod 600` does so now")
+    let message = format!("users other than the owner can access {}", open.join(", "));
+    Finding::warning("modes", message, "the next start of a server corrects this, or run `chmod 600` now")
 }
 
 fn free_space(path: &Path) -> Finding {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let free = match rustix::fs::statvfs(folder) {
         Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
-        Err(error) => return Finding::warning("disk", format!("the free space cannot be told: {error}"), "look at it with `df`"),
+        Err(error) => return Finding::warning("disk", format!("the free space cannot be determined: {error}"), "check it with `df`"),
     };
     let message = format!("{} MiB are free", free / (1024 * 1024));
     match free {
-        0..MIN_FREE_BYTES => Finding::bad("disk", message, "make room: writes are refused on a full disk"),
-        MIN_FREE_BYTES..LOW_FREE_BYTES => Finding::warning("disk", message, "make room soon"),
+        0..MIN_FREE_BYTES => Finding::bad("disk", message, "free some space: writes are refused on a full disk"),
+        MIN_FREE_BYTES..LOW_FREE_BYTES => Finding::warning("disk", message, "free some space soon"),
         _ => Finding::good("disk", message),
     }
 }
@@ -76,7 +75,7 @@ async fn soundness(connection: &mut SqliteConnection) -> Finding {
     match health::first_fault(connection).await {
         Ok(None) => Finding::good("integrity", "`pragma quick_check` finds nothing wrong"),
         Ok(Some(why)) => damaged(&why),
-        Err(error) => Finding::bad("integrity", format!("the file cannot be checked: {error}"), "try again; see the disk's health"),
+        Err(error) => Finding::bad("integrity", format!("the file cannot be checked: {error}"), "try again, and check the disk"),
     }
 }
 

@@ -248,7 +248,7 @@ impl Apply for Driver {
                 return Err(failed(error));
             }
         };
-        // What went into a file that was deleted meanwhile is not durable.
+        // A write to a file that was deleted in the meantime is not durable.
         self.pen.health.files.check()?;
         let mut won = Won::default();
         for row in rows {

@@ -1,4 +1,4 @@
-//! Whether the file can be trusted: checked when a server opens it, and doubted when SQLite says that it is damaged.
+//! Integrity of the file: checked when a server opens it, and in doubt once SQLite reports damage.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use super::files::OpenFiles;
 use super::primary_code;
 use crate::store::{PublicReason, StoreError, StoreResult};
 
-/// Files up to this size are checked before anything is served: that takes less than a second.
+/// Files up to this size are checked before the server accepts calls, which takes less than a second.
 const MAX_CHECKED_FIRST: u64 = 128 * 1024 * 1024;
-/// Primary result codes: the file is damaged; it is not a database.
+/// Primary result codes for a damaged file (11) and for a file that is not a database (26).
 const DAMAGED: [i64; 2] = [11, 26];
 
 /// See the module.
@@ -28,17 +28,17 @@ impl Health {
         Self { files: OpenFiles::new(database), damaged: AtomicBool::new(false) }
     }
 
-    /// Refuses ([`StoreError::Unavailable`]) when the file is not the one that was opened, or is damaged.
+    /// Returns [`StoreError::Unavailable`] if the file was deleted, replaced or damaged.
     pub fn check(&self) -> StoreResult<()> {
         self.files.check()?;
         if self.damaged.load(Ordering::Relaxed) {
-            let reason = "the database's file is damaged; stop the server and restore a backup, or recover it with sqlite3's `.recover`";
+            let reason = "the database file is damaged; stop the server and restore a backup, or recover it with sqlite3's `.recover`";
             return Err(StoreError::unavailable(PublicReason(reason.into())));
         }
         Ok(())
     }
 
-    /// Takes note of a failure.
+    /// Records a failure.
     pub fn note(&self, error: &sqlx::Error) {
         if is_damage(error) {
             self.note_damage(&error.to_string());
@@ -47,7 +47,7 @@ impl Health {
 
     fn note_damage(&self, why: &str) {
         if !self.damaged.swap(true, Ordering::Relaxed) {
-            tracing::error!(%why, "the database's file is damaged; the server is not ready until it is restarted on a sound one");
+            tracing::error!(%why, "the database file is damaged; refusing writes until the server is restarted with an intact file");
         }
     }
 }
@@ -56,12 +56,12 @@ pub(super) fn is_damage(error: &sqlx::Error) -> bool {
     primary_code(error).is_some_and(|code| DAMAGED.contains(&code))
 }
 
-/// Whether a file of this path is checked before it is served.
+/// Returns whether a file is checked before the server accepts calls.
 pub(super) fn is_checked_first(database: &Path) -> bool {
     std::fs::metadata(database).is_ok_and(|file| file.len() <= MAX_CHECKED_FIRST)
 }
 
-/// The first fault of the file, if it has one.
+/// Returns the first fault of the file, if it has one.
 pub(super) async fn first_fault(connection: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
     let found: Result<String, sqlx::Error> = sqlx::query_scalar("pragma quick_check(1)").fetch_one(connection).await;
     match found {
@@ -71,14 +71,14 @@ pub(super) async fn first_fault(connection: &mut SqliteConnection) -> Result<Opt
     }
 }
 
-/// Checks a large file while it is served.
+/// Checks a large file in the background.
 pub(super) fn check_in_background(options: SqliteConnectOptions, health: Arc<Health>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let found = async { first_fault(&mut options.read_only(true).connect().await?).await }.await;
         match found {
-            Ok(None) => tracing::info!("the database's file is sound"),
+            Ok(None) => tracing::info!("the database file passed the integrity check"),
             Ok(Some(why)) => health.note_damage(&why),
-            Err(error) => tracing::warn!(%error, "the database's file could not be checked"),
+            Err(error) => tracing::warn!(%error, "failed to check the database file"),
         }
     })
 }

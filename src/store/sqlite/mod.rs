@@ -54,7 +54,7 @@ pub struct SqliteStore {
     writer: SyncMutex<Option<Writer>>,
     task: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
     bell: broadcast::Sender<Rung>,
-    /// Looks for damage in a large file.
+    /// The task that checks a large file.
     check: SyncMutex<Option<tokio::task::JoinHandle<()>>>,
     /// Held until the store is closed by the process that advances runs.
     owner: SyncMutex<Option<owner::Owner>>,
@@ -87,7 +87,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
 /// interrupted, input or output error, corrupt, full, cannot open, protocol, not a database.
 const PASSING: [i64; 11] = [5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 26];
 
-/// SQLite's primary result code, where a failure has one.
+/// Returns the failure's primary SQLite result code, if it has one.
 fn primary_code(error: &sqlx::Error) -> Option<i64> {
     let code = error.as_database_error()?.code()?.parse::<i64>().ok()?;
     Some(code & 0xff)
@@ -132,8 +132,8 @@ impl SqliteStore {
     }
 
     /// [`SqliteStore::open`] as the one process that advances the file's runs: a second one is refused
-    /// ([`StoreError::Taken`]), a damaged file is refused ([`StoreError::Corrupt`]), and what an owner that died left behind
-    /// is due at once.
+    /// ([`StoreError::Taken`]), a damaged file is refused ([`StoreError::Corrupt`]), and the runs of an owner that died
+    /// are due at once.
     pub async fn open_alone(path: &Path) -> StoreResult<Self> {
         let owner = owner::Owner::take(path)?;
         files::tighten(&path.canonicalize().map_err(StoreError::unavailable)?);
@@ -199,7 +199,7 @@ impl SqliteStore {
     }
 }
 
-/// Why a file cannot be opened.
+/// Returns why a file cannot be opened.
 fn unless_damaged(path: &Path, error: sqlx::Error) -> StoreError {
     if health::is_damage(&error) {
         return StoreError::Corrupt { path: path.display().to_string(), why: error.to_string() };

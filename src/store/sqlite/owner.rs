@@ -1,12 +1,12 @@
 //! The one process that advances the runs of a file.
 //!
-//! The operating system holds the locks and drops them with the process, however it dies. So whoever gets them knows
+//! The operating system holds the locks and releases them with the process, however it ends. So a process that gets them knows
 //! that the owner before is gone, and need not wait for its leases to end.
 //!
-//! There are two. The lock file stands beside the real file, whichever link leads there. The other one is on the
-//! database's file itself, and holds also when the lock file was deleted, or another hard link was opened. On Linux
-//! `flock` knows nothing of the locks that SQLite takes (`fcntl`); elsewhere they may be one and the same, so there the
-//! lock file has to do.
+//! There are two locks. The lock file stands beside the real file, whatever link leads there. The second lock is on the
+//! database file itself, and holds also if the lock file was deleted, or another hard link was opened. On Linux
+//! `flock` is independent of the locks that SQLite takes (`fcntl`); elsewhere they may be the same, so only the
+//! lock file is used there.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use sqlx::sqlite::SqliteConnection;
 use super::{failed, files};
 use crate::store::{StoreError, StoreResult};
 
-/// The locks, held until they are dropped: first that of the database, so that whoever gets the lock file gets both.
+/// The locks, held until they are dropped. The database's lock is dropped first, so that whoever gets the lock file gets both.
 pub(super) struct Owner(#[expect(dead_code, reason = "dropping a file drops its lock")] (Option<File>, File));
 
 impl Owner {
-    /// Takes both locks; the file `<database>.lock` stays there. To be called before SQLite opens the database in this
-    /// process: closing any descriptor of a file ends all of the process's `fcntl` locks on it.
+    /// Takes both locks; the file `<database>.lock` stays. Call this before SQLite opens the database in this
+    /// process: closing any descriptor of a file releases all of the process's `fcntl` locks on it.
     pub fn take(database: &Path) -> StoreResult<Self> {
         files::create(database).map_err(StoreError::unavailable)?;
         let real = database.canonicalize().map_err(StoreError::unavailable)?;
@@ -32,7 +32,7 @@ impl Owner {
         }
         let file = OpenOptions::new().read(true).write(true).open(&real).map_err(StoreError::unavailable)?;
         if let Err(error) = take_lock(&file, database) {
-            // This process may be the one that serves the file under another name: closing would end SQLite's locks.
+            // This process may serve the file under another name: closing it would release SQLite's locks.
             std::mem::forget(file);
             return Err(error);
         }
@@ -40,7 +40,7 @@ impl Owner {
     }
 }
 
-/// Whether a server has the database's file. Not to be asked in the server's own process.
+/// Returns whether a server uses the database file. Must not be called in the server's own process.
 pub(super) fn is_held(database: &Path) -> bool {
     let Ok(real) = database.canonicalize() else { return false };
     let held = |path: &Path| File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)));

@@ -3,7 +3,7 @@
 //! When a `commit` is refused by the disk, SQLite may end the transaction by itself; the driver, whose `rollback` then
 //! finds none, goes on counting it as open and begins no other. Such a connection is of no more use and is replaced.
 //!
-//! It is lent only while the file that it writes is the one that the database's path leads to.
+//! It is lent only while the open file is the one at the database's path.
 
 use std::path::Path;
 use std::sync::Arc;

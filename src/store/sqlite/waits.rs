@@ -38,7 +38,7 @@ pub(super) async fn explain_resolve(connection: &mut SqliteConnection, answer: &
     Ok(wait.and_then(|wait| wait.resolution).map_or(Resolved::Closed, Resolved::Before))
 }
 
-/// Whether a run may keep one more signal, with a payload of so many bytes; one that it keeps already, it may.
+/// Returns whether a run may store one more signal with a payload of this size; a signal that it has already is always accepted.
 async fn has_room(connection: &mut SqliteConnection, run: RunId, signal: &Signal, bytes: usize) -> StoreResult<bool> {
     let (known, signals, kept): (i64, i64, i64) = sqlx::query_as(
         "select coalesce(max(name = $2 and id = $3), 0), count(*), coalesce(sum(octet_length(payload)), 0) from signals \

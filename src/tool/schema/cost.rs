@@ -1,28 +1,28 @@
-//! What judging by a schema can cost, seen in the schema alone.
+//! Estimates the cost of validation from the schema alone.
 //!
-//! A judge visits each value of an instance once for each way that leads to it through the schema, references followed: two references to a definition
-//! are two ways, and definitions that refer to one another double them with each step. So the ways are counted, each definition once; what
-//! comes back to itself, and what only judging would tell, counts as without end.
+//! A validator visits each value of an instance once for each path that leads to it through the schema, following references: two references to a definition
+//! are two paths, and definitions that refer to one another double the paths with each step. So the paths are counted, each definition once.
+//! Recursive schemas, and keywords whose cost depends on the instance, count as unbounded.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-/// More than anybody waits for.
-const ENDLESS: u64 = u64::MAX;
-/// How deep ways are followed: the judge goes as deep on its stack.
-const DEEPEST: usize = 256;
-/// Longest pattern that is looked at, in bytes.
-const LONGEST_PATTERN: usize = 512;
-/// Bytes of a text that cost as much as one value more.
+/// The cost of a schema that cannot be bounded.
+const UNBOUNDED: u64 = u64::MAX;
+/// Maximum depth of paths: the validator recurses as deep on its stack.
+const MAX_DEPTH: usize = 256;
+/// Longest pattern that is analysed, in bytes.
+const MAX_PATTERN_BYTES: usize = 512;
+/// Bytes of a text that cost as much as one more value.
 const PER_VALUE: usize = 8;
 
-/// How many comparisons one value of an instance may cost at most.
+/// Returns how many comparisons one value of an instance may cost at most.
 pub fn of(schema: &Value) -> u64 {
     Walk { root: schema, known: HashMap::new() }.node(schema, 0).told
 }
 
-/// How many values an instance has; long texts count for more.
+/// Returns how many values an instance has; long texts count for more.
 pub fn size(value: &Value) -> u64 {
     let text = |text: &str| 1 + text.len() as u64 / PER_VALUE as u64;
     match value {
@@ -33,36 +33,36 @@ pub fn size(value: &Value) -> u64 {
     }
 }
 
-/// What one part of a schema costs.
+/// The cost of one part of a schema.
 #[derive(Clone, Copy)]
 struct Cost {
-    /// To say yes or no.
+    /// The cost of a yes or no.
     judged: u64,
-    /// To say what is wrong: each part asks its own parts once more.
+    /// The cost of error messages: each part evaluates its own parts once more.
     told: u64,
 }
 
 impl Cost {
-    const ENDLESS: Self = Self { judged: ENDLESS, told: ENDLESS };
+    const UNBOUNDED: Self = Self { judged: UNBOUNDED, told: UNBOUNDED };
 }
 
 struct Walk<'s> {
     root: &'s Value,
-    /// By their places in memory; one that is being looked at has no cost yet.
+    /// Costs by address; `None` while a part is being visited.
     known: HashMap<*const Value, Option<Cost>>,
 }
 
 impl<'s> Walk<'s> {
     fn node(&mut self, schema: &'s Value, depth: usize) -> Cost {
         let Value::Object(members) = schema else { return Cost { judged: 1, told: 1 } };
-        if depth > DEEPEST {
-            return Cost::ENDLESS;
+        if depth > MAX_DEPTH {
+            return Cost::UNBOUNDED;
         }
         let place = std::ptr::from_ref(schema);
         match self.known.get(&place) {
             Some(Some(cost)) => return *cost,
-            // It leads back to itself.
-            Some(None) => return Cost::ENDLESS,
+            // The schema refers back to itself.
+            Some(None) => return Cost::UNBOUNDED,
             None => {}
         }
         self.known.insert(place, None);
@@ -81,13 +81,13 @@ impl<'s> Walk<'s> {
                         parts.push(target);
                         1
                     }
-                    None => ENDLESS,
+                    None => UNBOUNDED,
                 },
-                // What these mean is known only while judging.
-                "$dynamicRef" | "$recursiveRef" | "unevaluatedItems" | "unevaluatedProperties" => ENDLESS,
-                // References within it would be to another document.
-                "$id" | "id" if value.is_string() && depth > 0 => ENDLESS,
-                "$schema" if !is_standard(value) => ENDLESS,
+                // Their cost is known only during validation.
+                "$dynamicRef" | "$recursiveRef" | "unevaluatedItems" | "unevaluatedProperties" => UNBOUNDED,
+                // References within it would be relative to another document.
+                "$id" | "id" if value.is_string() && depth > 0 => UNBOUNDED,
+                "$schema" if !is_standard(value) => UNBOUNDED,
                 "allOf"
                 | "anyOf"
                 | "oneOf"
@@ -114,8 +114,8 @@ impl<'s> Walk<'s> {
                     value.as_object().into_iter().flat_map(Map::keys).fold(1, |sum, name| pattern(name).saturating_add(sum))
                 }
                 "pattern" => value.as_str().map_or(1, pattern),
-                // The instance itself would be the pattern.
-                "format" if value == "regex" => ENDLESS,
+                // The pattern would come from the instance.
+                "format" if value == "regex" => UNBOUNDED,
                 "format" | "uniqueItems" => 64,
                 "$defs" | "definitions" | "$comment" | "title" | "description" | "default" | "examples" => 0,
                 _ => size(value),
@@ -132,23 +132,23 @@ impl<'s> Walk<'s> {
         cost
     }
 
-    /// What a reference leads to, if it is a plain place in this document.
+    /// Returns the target of a reference, if it is a plain pointer into this document.
     fn target(&self, reference: &Value) -> Option<&'s Value> {
         let place = reference.as_str()?.strip_prefix('#')?;
         if place.contains('%') { None } else { self.root.pointer(place) }
     }
 }
 
-/// Whether a schema says that it is one of the published kinds.
+/// Returns whether a schema names one of the published meta-schemas.
 fn is_standard(kind: &Value) -> bool {
     let kind = kind.as_str().unwrap_or_default();
     ["http://json-schema.org/", "https://json-schema.org/"].iter().any(|known| kind.starts_with(known))
 }
 
-/// What a pattern costs for each piece of a text: how large the machine is that is made of it.
+/// Returns the cost of a pattern for each character of a text: the size of its automaton.
 fn pattern(pattern: &str) -> u64 {
-    let is_long = pattern.len() > LONGEST_PATTERN;
-    // Those that look around, or back, try one way after the other.
+    let is_long = pattern.len() > MAX_PATTERN_BYTES;
+    // Patterns with look-around or back-references backtrack.
     let looks = pattern.match_indices("(?").any(|(at, _)| !pattern.get(at..).is_some_and(|rest| rest.starts_with("(?:")));
     let mut escaped = false;
     let goes_back = pattern.chars().any(|letter| {
@@ -157,7 +157,7 @@ fn pattern(pattern: &str) -> u64 {
         back
     });
     if is_long || looks || goes_back {
-        return ENDLESS;
+        return UNBOUNDED;
     }
     let classes = pattern.matches(['\\', '[', '.']).count() as u64;
     let mut states = 16 + pattern.len() as u64 + classes.saturating_mul(64);
@@ -168,7 +168,7 @@ fn pattern(pattern: &str) -> u64 {
         states = match times {
             Some(times) if of_group => states.saturating_mul(times.max(1)),
             Some(times) => states.saturating_add(times.saturating_mul(64)),
-            // A class of letters by its name.
+            // A named character class.
             None => states.saturating_add(1_024),
         };
     }
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Definitions of which each refers to the next one so often.
+    /// Definitions, each of which refers to the next one this many times.
     fn ladder(levels: usize, times: usize, keyword: &str) -> Value {
         let mut defs: Map<String, Value> = (0..levels)
             .map(|level| (format!("a{level}"), json!({ keyword: vec![json!({ "$ref": format!("#/$defs/a{}", level + 1) }); times] })))
@@ -190,18 +190,18 @@ mod tests {
     }
 
     #[test]
-    fn ways_through_references_are_multiplied() {
+    fn paths_through_references_are_multiplied() {
         for keyword in ["allOf", "anyOf", "oneOf", "prefixItems"] {
             assert!(of(&ladder(12, 1, keyword)) < 1_000, "{keyword}");
             assert!(of(&ladder(12, 2, keyword)) > 10_000, "{keyword}");
             assert_eq!(of(&ladder(60, 2, keyword)).max(1 << 60), of(&ladder(60, 2, keyword)), "{keyword}");
         }
-        // The chain is long, and each definition is still looked at once.
-        assert_eq!(of(&ladder(100, 100, "allOf")), ENDLESS);
+        // The chain is long, but each definition is visited once.
+        assert_eq!(of(&ladder(100, 100, "allOf")), UNBOUNDED);
     }
 
     #[test]
-    fn what_only_judging_would_tell_is_without_end() {
+    fn unpredictable_keywords_are_unbounded() {
         for schema in [
             json!({ "$ref": "#" }),
             json!({ "properties": { "child": { "$ref": "#" } } }),
@@ -215,12 +215,12 @@ mod tests {
             json!({ "format": "regex" }),
             json!({ "$schema": "https://own.example/kind" }),
         ] {
-            assert_eq!(of(&schema), ENDLESS, "{schema}");
+            assert_eq!(of(&schema), UNBOUNDED, "{schema}");
         }
     }
 
     #[test]
-    fn what_people_write_costs_little() {
+    fn common_schemas_are_cheap() {
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "required": ["id", "lines"], "additionalProperties": false,
             "properties": {

@@ -1,6 +1,6 @@
-//! JSON Schemas of strangers, within bounds: a chain of references goes as deep on the stack as it is long.
+//! JSON Schemas from outside, within bounds: the validator recurses along chains of references.
 //!
-//! A schema that is harmless by its [`cost`] is compiled and judged by where it is met, every other one in a worker that can be killed.
+//! A schema with a low [`cost`] is compiled and evaluated in place, every other one in a worker that can be killed.
 
 mod cost;
 
@@ -16,61 +16,61 @@ use crate::expr::script::worker::Lang;
 use crate::expr::script::{Sandbox, check};
 
 /// Longest schema, as JSON in bytes.
-const LONGEST: usize = 256 * 1024;
-/// References in one schema.
-const MOST_REFERENCES: usize = 200;
-/// What one value may cost by a schema that is compiled here, and a whole instance by one that judges here: some ten milliseconds.
-const MOST_COST: u64 = 20_000;
-const MOST_WORK: u64 = 1_000_000;
-/// Longest schema from elsewhere that is compiled only to see that it is one.
-const LONGEST_GUEST: usize = 32 * 1024;
+const MAX_BYTES: usize = 256 * 1024;
+/// Maximum number of references in one schema.
+const MAX_REFERENCES: usize = 200;
+/// Maximum cost for one value of a schema that is compiled in place, and for a whole instance that is validated in place: about ten milliseconds.
+const MAX_COST: u64 = 20_000;
+const MAX_WORK: u64 = 1_000_000;
+/// Longest schema from another party that is compiled just to check that it is valid.
+const MAX_PROBED_BYTES: usize = 32 * 1024;
 
 /// A schema.
 pub struct Schema {
     value: Value,
     cost: u64,
-    /// Compiled when it is first needed here; `None`: it is no schema.
+    /// Compiled on first use; `None`: it is not valid.
     validator: OnceLock<Option<Validator>>,
 }
 
-/// Reads a schema. The message says why it is none that is taken.
+/// Reads a schema. The error says why it is refused.
 pub fn compile(schema: &Value) -> std::result::Result<Schema, String> {
     let text = within_bounds(schema)?;
     let cost = cost::of(schema);
-    check(Lang::Schema, &text, cost <= MOST_COST, || schema::compile(schema).map(drop).map_err(ParseError::new))
+    check(Lang::Schema, &text, cost <= MAX_COST, || schema::compile(schema).map(drop).map_err(ParseError::new))
         .map_err(|fault| fault.message)?;
     Ok(Schema { value: schema.clone(), cost, validator: OnceLock::new() })
 }
 
-/// Whether a schema that somebody else wrote can be used; one whose judging costs much is believed.
+/// Returns whether a schema from another party can be used; an expensive one is assumed to be valid.
 pub fn is_usable(schema: &Value) -> bool {
     let Ok(text) = within_bounds(schema) else { return false };
-    text.len() > LONGEST_GUEST || cost::of(schema) > MOST_COST || schema::compile(schema).is_ok()
+    text.len() > MAX_PROBED_BYTES || cost::of(schema) > MAX_COST || schema::compile(schema).is_ok()
 }
 
 impl Schema {
-    /// What is wrong with a value: pointers into it, and messages.
+    /// Validates a value; returns pointers and messages.
     pub async fn judge(&self, value: &Value, sandbox: &Sandbox) -> Result<Faults> {
-        if self.cost <= MOST_COST
-            && self.cost.saturating_mul(cost::size(value)) <= MOST_WORK
+        if self.cost <= MAX_COST
+            && self.cost.saturating_mul(cost::size(value)) <= MAX_WORK
             && let Some(validator) = self.validator.get_or_init(|| schema::compile(&self.value).ok())
         {
             return Ok(schema::faults(validator, value));
         }
-        // In a box: few schemas need it.
+        // Boxed, because few schemas need it.
         Box::pin(sandbox.judge(&self.value, value)).await
     }
 }
 
-/// The schema as text, if it is not too large.
+/// Returns the schema as text, if it is not too large.
 fn within_bounds(schema: &Value) -> std::result::Result<String, String> {
     let text = schema.to_string();
-    if text.len() > LONGEST {
-        return Err(format!("the schema has {} bytes; {LONGEST} are possible", text.len()));
+    if text.len() > MAX_BYTES {
+        return Err(format!("the schema has {} bytes; the maximum is {MAX_BYTES}", text.len()));
     }
     let references = references(schema);
-    if references > MOST_REFERENCES {
-        return Err(format!("the schema has {references} references; {MOST_REFERENCES} are possible"));
+    if references > MAX_REFERENCES {
+        return Err(format!("the schema has {references} references; the maximum is {MAX_REFERENCES}"));
     }
     Ok(text)
 }
@@ -100,22 +100,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_chain_of_references_has_an_end() {
+    async fn chains_of_references_are_limited() {
         let sandbox = Sandbox::new(Limits::default(), Clock::system());
-        let schema = compile(&chain(MOST_REFERENCES - 1)).unwrap();
+        let schema = compile(&chain(MAX_REFERENCES - 1)).unwrap();
         assert!(schema.judge(&json!({}), &sandbox).await.unwrap().is_empty());
         assert_eq!(schema.judge(&json!(1), &sandbox).await.unwrap().len(), 1);
         let refused = |schema: Value| compile(&schema).err().unwrap_or_default();
-        assert!(refused(chain(MOST_REFERENCES)).contains("references"));
-        assert!(refused(json!({ "const": "x".repeat(LONGEST) })).contains("bytes"));
+        assert!(refused(chain(MAX_REFERENCES)).contains("references"));
+        assert!(refused(json!({ "const": "x".repeat(MAX_BYTES) })).contains("bytes"));
         assert!(refused(json!({ "type": "nothing" })).contains("not a JSON Schema"));
     }
 
     #[tokio::test]
-    async fn here_and_elsewhere_a_schema_says_the_same() {
+    async fn validation_in_place_and_in_a_worker_agree() {
         let sandbox = Sandbox::new(Limits::default(), Clock::system());
         let here = json!({ "type": "object", "properties": { "a": { "type": "string" } }, "required": ["b"] });
-        // What is harmless as it is needs a worker for an instance that is large.
+        // An inexpensive schema needs a worker for a large instance.
         let schema = compile(&here).unwrap();
         let value = json!({ "a": 1, "c": vec![1; 200_000] });
         let faults = schema.judge(&value, &sandbox).await.unwrap();

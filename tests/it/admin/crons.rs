@@ -13,7 +13,7 @@ on_both!(
     an_entry_is_kept_changed_and_deleted,
     a_slot_becomes_one_job_whoever_sees_it,
     missed_slots_are_caught_up_with,
-    times_of_a_disabled_entry_are_passed_over,
+    times_of_a_disabled_entry_are_skipped,
     a_slot_is_passed_over_while_the_job_before_runs,
     wrong_entries_are_refused,
 );
@@ -129,7 +129,7 @@ async fn missed_slots_are_caught_up_with(world: Arc<World>) {
     }
 }
 
-async fn times_of_a_disabled_entry_are_passed_over(world: Arc<World>) {
+async fn times_of_a_disabled_entry_are_skipped(world: Arc<World>) {
     let node = world.node();
     for policy in ["all", "last", "skip"] {
         let body = json!({ "name": policy, "schedule": "0 0 * * *", "catch_up": policy, "enabled": false, "queue": "q" });

@@ -17,7 +17,7 @@ on_both!(
     what_is_not_believed_is_no_job,
     an_address_alone_vouches_until_it_is_rotated,
     a_sender_that_asks_is_answered,
-    forms_and_what_cannot_be_read,
+    forms_are_decoded_and_invalid_bodies_refused,
     a_repeated_call_makes_one_trigger,
     wrong_triggers_are_refused,
 );
@@ -143,7 +143,7 @@ async fn a_sender_that_asks_is_answered(world: Arc<World>) {
     send(now - 400, event).refused(401, "webhook_not_believed").await;
 }
 
-async fn forms_and_what_cannot_be_read(world: Arc<World>) {
+async fn forms_are_decoded_and_invalid_bodies_refused(world: Arc<World>) {
     const FORM: &str = "application/x-www-form-urlencoded";
     let node = world.node();
     let body_of = async |call: Call| {

@@ -3,7 +3,7 @@
 use super::ran::{Server, Shell};
 
 #[test]
-fn a_database_is_examined_beside_its_server_and_without_one() {
+fn a_database_is_checked_with_and_without_a_server() {
     let shell = Shell::new();
     let nothing = shell.json(&["doctor", "--data", "nowhere"]);
     assert_eq!((&nothing["error"]["code"], &nothing["exitCode"]), (&"database_faulty".into(), &2.into()));
@@ -15,7 +15,7 @@ fn a_database_is_examined_beside_its_server_and_without_one() {
         let found = said["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == name);
         found.unwrap_or_else(|| panic!("no {name}: {said}"))["message"].as_str().unwrap().to_owned()
     };
-    assert!(check("server").contains("a server is at work"));
+    assert!(check("server").contains("a server uses it"));
     drop(server);
     assert!(check("server").contains("no server"));
     assert!(check("integrity").contains("nothing wrong"));

@@ -90,7 +90,7 @@ impl Server {
         Self::start_with(shell, data, &["--log", "off"], &[])
     }
 
-    /// [`Server::start`] with more arguments and with variables; its log goes to `server.log` in the shell's folder.
+    /// [`Server::start`] with more arguments and environment variables; its log goes to `server.log` in the shell's folder.
     pub fn start_with(shell: &Shell, data: &str, more: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut arguments = vec!["serve", "--dev", "--json", "--listen", "127.0.0.1:0", "--data", data];
         arguments.extend(more);
@@ -104,7 +104,7 @@ impl Server {
         Self { child, url: text("url"), key: text("apiKey") }
     }
 
-    /// Asks it to stop, and gives its exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub fn terminate(mut self) -> Option<i32> {
         assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
         self.child.wait().unwrap().code()
@@ -112,12 +112,12 @@ impl Server {
 }
 
 impl Server {
-    /// Sends a signal, by the name that `kill` knows it by.
+    /// Sends a signal by its name for `kill`.
     pub fn signal(&self, name: &str) {
         assert!(Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    /// Waits for the end; the exit code.
+    /// Waits for the end and returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }

@@ -1,4 +1,4 @@
-//! `dispatch runs`, and servers that are told to stop.
+//! `dispatch runs`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::ran::{Server, Shell};
 
-/// Calls a server; the body of what it answers.
+/// Calls a server and returns the body of the response.
 fn call(server: &Server, method: &str, path: &str, body: &str) -> Value {
     let host = server.url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
@@ -21,13 +21,13 @@ fn call(server: &Server, method: &str, path: &str, body: &str) -> Value {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-    // Short answers come in one piece; in chunks it stands between their lengths.
+    // Short bodies come in one piece; with chunked encoding the JSON stands between the chunk lengths.
     let (start, end) = (body.find('{').unwrap_or(0), body.rfind('}').map_or(0, |end| end + 1));
     serde_json::from_str(&body[start..end]).unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
 
 #[test]
-fn a_run_that_takes_servers_down_is_found_and_discarded() {
+fn a_run_that_crashes_servers_is_listed_and_discarded() {
     let shell = Shell::new();
     let first = Server::start(&shell, "data");
     let key = first.key.clone();
@@ -60,7 +60,7 @@ fn a_run_that_takes_servers_down_is_found_and_discarded() {
 }
 
 #[test]
-fn what_is_not_there_is_not_discarded() {
+fn a_missing_run_is_not_discarded() {
     let shell = Shell::new();
     drop(Server::start(&shell, "data"));
     for id in ["exec_01m818aaaaaaaaaaaaaaaaaaaa", "nonsense"] {

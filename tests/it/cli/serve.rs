@@ -1,4 +1,4 @@
-//! `dispatch serve`: what it says when it starts, and what its log says afterwards.
+//! `dispatch serve`: its output at the start, and its log.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::ran::{Server, Shell, example};
 use crate::support::call::{Call, client};
 
-/// A flow whose only step fails, and with it the execution.
+/// A flow whose only step fails the execution.
 fn failing() -> Value {
     json!({ "streamResponse": false, "flow": { "name": "Sync", "onStepError": "stop", "steps": [
         { "id": "pull", "type": "transform-data", "config": { "script": "throw new Error('no')" } },
     ] } })
 }
 
-/// A refused call and a failed execution, each with a request id of its own.
+/// Makes a refused call and a failed execution, each with its own request id.
 async fn troubles(server: &Server) {
     let client = client();
     let dispatch = |id: &str| {
@@ -36,13 +36,13 @@ async fn the_log_says_what_happened() {
     let log = std::fs::read_to_string(shell.path("server.log")).unwrap();
     assert!(!log.contains('\u{1b}'), "colours in a file: {log}");
     let line = |words: &[&str]| log.lines().any(|line| words.iter().all(|word| line.contains(word)));
-    assert!(line(&["dispatch serves", env!("CARGO_PKG_VERSION"), "data/dispatch.db", "data/master.key"]), "{log}");
+    assert!(line(&["dispatch started", env!("CARGO_PKG_VERSION"), "data/dispatch.db", "data/master.key"]), "{log}");
     assert!(line(&["refused", "refused-1", "422", "validation_failed", "/v1/dispatch"]), "{log}");
     assert!(line(&["the execution failed", "failed-1", "exec_", "Sync", "script_failed", "pull"]), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_says_it_in_json_too() {
+async fn the_json_log_says_the_same() {
     let shell = Shell::new();
     let server = Server::start_with(&shell, "data", &["--log", "info", "--log-json"], &[]);
     troubles(&server).await;
@@ -54,7 +54,7 @@ async fn the_log_says_it_in_json_too() {
 }
 
 #[test]
-fn the_first_key_is_not_written_where_a_log_keeps_it() {
+fn the_first_key_is_not_logged() {
     let shell = Shell::new();
     let arguments = ["serve", "--dev", "--log", "off", "--listen", "localhost:0", "--data", "data"];
     let mut child = shell.command(&arguments).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -66,7 +66,7 @@ fn the_first_key_is_not_written_where_a_log_keeps_it() {
             break;
         }
     }
-    assert_eq!(said[0], "API key: written to data/first-api-key; take it away from there", "{said:?}");
+    assert_eq!(said[0], "API key: written to data/first-api-key; move it to a safe place", "{said:?}");
     assert!(!said.concat().contains("dsp_live_"), "{said:?}");
     let path = shell.path("data/first-api-key");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -79,7 +79,7 @@ fn the_first_key_is_not_written_where_a_log_keeps_it() {
 }
 
 #[test]
-fn an_address_that_is_none_is_refused() {
+fn an_invalid_listen_address_is_refused() {
     let shell = Shell::new();
     for wrong in ["8080", "localhost", ":8080", "http://localhost:8080", "localhost:99999"] {
         let ran = shell.run(&["serve", "--listen", wrong]);

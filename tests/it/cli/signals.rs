@@ -1,11 +1,11 @@
-//! What a server does when it is told something by a signal.
+//! How a server reacts to process signals.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::ran::{Server, Shell};
 
-/// The status line of the server's answer to a health check.
+/// Returns the status line of the answer to a health check.
 fn health(server: &Server) -> String {
     let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
     stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
@@ -15,7 +15,7 @@ fn health(server: &Server) -> String {
 }
 
 #[test]
-fn a_hangup_and_a_question_end_nothing() {
+fn sighup_and_sigusr1_do_not_stop_the_server() {
     let shell = Shell::new();
     let mut server = Server::start(&shell, "data");
     assert_eq!(health(&server), "HTTP/1.1 200 OK");

@@ -1,4 +1,4 @@
-//! Traces, as a collector sees them that the real binary sends them to.
+//! Traces of the real binary, as a collector receives them.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ async fn collector() -> Sink {
     sink
 }
 
-/// Whether some batch names all of these; protobuf writes texts as they are.
+/// Whether some batch contains all of these; protobuf writes strings as they are.
 fn collected(sink: &Sink, names: &[&str]) -> bool {
     sink.seen(COLLECTED).iter().any(|seen| names.iter().all(|name| seen.body.contains(name)))
 }
@@ -30,13 +30,13 @@ fn dispatch(shell: &Shell, server: &Server) {
     assert_eq!(done["execution"]["status"], "completed", "{done}");
 }
 
-/// What was not sent yet when the server is asked to stop is sent before it ends.
-async fn a_signal_flushes(database: Option<&str>) {
+/// Spans that are not exported yet are sent before the server ends.
+async fn sigterm_flushes_spans(database: Option<&str>) {
     let (sink, shell) = (collector().await, Shell::new());
     let (address, mut more) = (sink.url(""), vec!["--log", "off", "--otlp-endpoint"]);
     more.push(&address);
     more.extend(database.into_iter().flat_map(|database| ["--database-url", database]));
-    // Nothing is sent by the clock.
+    // Nothing is exported by the timer.
     let server = Server::start_with(&shell, "data", &more, &[("OTEL_BSP_SCHEDULE_DELAY", "600000")]);
     dispatch(&shell, &server);
     assert!(sink.seen(COLLECTED).is_empty());
@@ -57,14 +57,14 @@ async fn a_signal_flushes(database: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_flushes_on_sqlite() {
-    a_signal_flushes(None).await;
+async fn sigterm_flushes_spans_on_sqlite() {
+    sigterm_flushes_spans(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_flushes_on_postgres() {
+async fn sigterm_flushes_spans_on_postgres() {
     let schema = Schema::create().await;
-    a_signal_flushes(Some(&schema.url())).await;
+    sigterm_flushes_spans(Some(&schema.url())).await;
     schema.remove().await;
 }
 
@@ -79,7 +79,7 @@ async fn spans_arrive_while_the_server_runs() {
     drop(server);
 }
 
-/// A trace and a span in it whose ids read as these texts.
+/// A trace id and a span id that are readable as text.
 const TRACE: &str = "trace-of-callers";
 const PARENT: &str = "the-span";
 
@@ -136,13 +136,13 @@ async fn a_call_that_nobody_approved_is_no_call() {
 }
 
 #[test]
-fn an_address_that_cannot_be_one_is_refused_at_the_start() {
+fn an_invalid_endpoint_is_refused_at_the_start() {
     let shell = Shell::new();
     insta::assert_snapshot!(shell.run(&["serve", "--listen", "127.0.0.1:0", "--otlp-endpoint", "collector:4318"]), @"
     exit 2
     --- stderr
     error: traces cannot be sent to `collector:4318`: it must begin with http:// or https:// and name a host (otlp_endpoint_invalid)
-    next: give the base address of the collector's OTLP receiver for HTTP, as in --otlp-endpoint http://127.0.0.1:[port]
+    next: give the base address of the collector's OTLP receiver for HTTP, for example --otlp-endpoint http://127.0.0.1:[port]
     ");
     assert_eq!(std::fs::read_dir(shell.folder.path()).unwrap().count(), 0);
     let ran = shell.run(&["serve", "--listen", "127.0.0.1:0", "--log", "dispatch=loud"]);

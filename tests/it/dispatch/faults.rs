@@ -74,12 +74,12 @@ async fn nobody_speaks_tls_there() {
     World::run_with(Kind::Sqlite, untrusted, |world| all_unreachable(world, "provider_unreachable")).await;
 }
 
-/// Whether the provider's silence is the fault, so that a deadline ends it.
+/// Whether the fault is the provider's silence, so that a deadline ends it.
 fn is_silent(model: &str) -> bool {
     model.starts_with("fake-stall")
 }
 
-/// No deadline is near, however busy the machine is.
+/// Deadlines that no fault reaches, however busy the machine is.
 fn patient(config: &mut dispatch::config::Config) {
     let long = Duration::from_secs(60);
     config.model_deadlines = Deadlines { first_byte: long, between_chunks: long, total: long };

@@ -13,7 +13,7 @@ on_both!(
     files_are_kept_and_opened_by_their_urls,
     documents_are_printed,
     a_printing_ends_with_its_step,
-    a_printing_has_a_time_of_its_own,
+    printing_has_a_time_limit,
     what_is_no_file_says_so,
     a_bucket_is_asked_in_its_own_words,
 );
@@ -104,7 +104,7 @@ async fn a_printing_ends_with_its_step(world: Arc<World>) {
     assert_eq!(made(&node, "generate-pdf", json!({ "html": "<p>short" })).await["success"], true);
 }
 
-async fn a_printing_has_a_time_of_its_own(world: Arc<World>) {
+async fn printing_has_a_time_limit(world: Arc<World>) {
     world.configure(|config| config.print_within = std::time::Duration::from_secs(2));
     let node = world.crash().await;
     let long = "<table><tr><td>word <b>word</b></td></tr></table>".repeat(8_000);

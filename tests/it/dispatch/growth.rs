@@ -1,4 +1,4 @@
-//! What callers can make grow has a bound: what pages send and what is kept of it, signals, events, ids.
+//! Limits on what callers can store: page input and conversations, signals, events, ids.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::support::call::Call;
 use crate::support::world::{KEY, Kind, Node, World};
 
 on_both!(
-    what_a_page_sends_has_bounds,
+    page_input_is_limited,
     a_conversation_keeps_its_newest_turns,
     a_turn_keeps_its_newest_messages,
-    conversations_of_before_are_read_and_go_on,
-    what_was_said_is_forgotten_after_a_year,
-    feedback_of_a_session_is_counted,
-    an_execution_keeps_so_many_signals,
-    the_oldest_events_are_forgotten,
-    no_id_in_a_path_is_too_long_to_be_refused,
+    conversations_of_earlier_versions_are_converted,
+    conversations_are_deleted_after_a_year,
+    feedback_of_a_session_is_limited,
+    signals_of_an_execution_are_limited,
+    the_oldest_events_are_deleted,
+    long_ids_in_paths_are_refused,
 );
 
 const ORIGIN: &str = "https://shop.example";
@@ -35,12 +35,12 @@ fn post(node: &Node, path: &str, body: &Value) -> Call {
     node.bare(Method::POST, path).header("origin", ORIGIN).json(body)
 }
 
-/// A client token for an agent that does what it is told, with history and hardly any limit of messages.
+/// Creates a client token for an echoing agent, with history and practically no limit on messages.
 async fn token(node: &Node) -> (String, String) {
     token_of(node, "Desk").await
 }
 
-/// A client token of an agent of this name.
+/// Creates a client token for an agent of this name.
 async fn token_of(node: &Node, agent: &str) -> (String, String) {
     let agent = node.post("/v1/agents").json(&json!({ "name": agent, "config": { "model": "local/echo" } })).ok().await;
     let body = json!({
@@ -51,7 +51,7 @@ async fn token_of(node: &Node, agent: &str) -> (String, String) {
     (made["clientToken"]["id"].as_str().unwrap().into(), made["token"].as_str().unwrap().into())
 }
 
-/// A visitor's session and what it is about.
+/// A visitor's session and its conversation.
 struct Chat {
     node: Arc<Node>,
     token_id: String,
@@ -69,7 +69,7 @@ impl Chat {
         Self { token_id, session, visitor: text(&opened["visitor"]["token"]), conversation, node }
     }
 
-    /// The answer to messages of the user, as one JSON.
+    /// Sends messages of the user and returns the answer as one JSON.
     async fn say(&self, messages: Value) -> Value {
         let body = json!({ "sessionId": self.session, "messages": messages, "streamResponse": false });
         post(&self.node, "/v1/client/chat", &body).ok().await
@@ -81,7 +81,7 @@ impl Chat {
         self.node.bare(method, &path).header("origin", ORIGIN).header("x-visitor-token", &self.visitor)
     }
 
-    /// The rows of the conversation's turns.
+    /// Returns the rows of the conversation's turns.
     async fn turns(&self) -> Vec<DocumentRow> {
         let parent = self.conversation.clone();
         self.node
@@ -93,7 +93,7 @@ impl Chat {
             .await
     }
 
-    /// The conversation's own row.
+    /// Returns the conversation's own row.
     async fn row(&self) -> DocumentRow {
         let id = self.conversation.parse::<ConversationId>().unwrap().suffix();
         self.node
@@ -104,7 +104,7 @@ impl Chat {
             .await
     }
 
-    /// How many turns the owner is told of.
+    /// Returns the number of turns that the owner sees.
     async fn turn_count(&self) -> u64 {
         let owned = self.node.get(&format!("/v1/client-tokens/{}/conversations", self.token_id)).ok().await;
         owned["data"][0]["turnCount"].as_u64().unwrap()
@@ -115,7 +115,7 @@ fn user(id: &str, text: &str) -> Value {
     json!({ "id": id, "role": "user", "content": text })
 }
 
-async fn what_a_page_sends_has_bounds(world: Arc<World>) {
+async fn page_input_is_limited(world: Arc<World>) {
     let chat = Chat::new(world.node()).await;
     let node = &chat.node;
     let run = "exec_01h455vb4pex5vsknk084sn02q";
@@ -144,7 +144,7 @@ async fn what_a_page_sends_has_bounds(world: Arc<World>) {
         assert_eq!(refused.pointers(), [at], "{route}");
     }
     assert!(chat.turns().await.is_empty(), "nothing of it was kept");
-    // What is within the bounds is taken.
+    // Input at the limits is accepted.
     let body = json!({
         "sessionId": chat.session, "messages": [user(&"m".repeat(200), "say hi")], "assistantMessageId": "a".repeat(200),
         "clientTools": tools(100, 100), "clientToolsFingerprint": "f".repeat(128), "streamResponse": false,
@@ -164,7 +164,7 @@ async fn what_a_page_sends_has_bounds(world: Arc<World>) {
 
 async fn a_conversation_keeps_its_newest_turns(world: Arc<World>) {
     let chat = Chat::new(world.node()).await;
-    // Turns are read in pages.
+    // Turns are returned in pages.
     let small = async {
         for number in 0..55 {
             chat.say(json!([user(&format!("m{number}"), "say hi")])).await;
@@ -183,10 +183,10 @@ async fn a_conversation_keeps_its_newest_turns(world: Arc<World>) {
     let oldest = chat.history(Method::GET, &format!("?messageCursor={cursor}")).ok().await;
     assert_eq!((ids(&oldest), &oldest["nextMessageCursor"]), (numbers(0, 5), &Value::Null));
     assert_eq!(newest["title"], "say hi");
-    // A message costs no more than itself: the conversation's row does not hold what was said.
+    // The cost of a message does not grow with the conversation: its row does not contain the turns.
     let length = chat.row().await.body.len();
     assert!(length < 2_000, "{length}");
-    // What is large pushes out what is old, and the page hears nothing of it.
+    // Large turns push out old ones, which the page does not notice.
     let filler = "x".repeat(16_000);
     let large = async {
         for number in 55..105 {
@@ -202,7 +202,7 @@ async fn a_conversation_keeps_its_newest_turns(world: Arc<World>) {
     let page = chat.history(Method::GET, "").ok().await;
     assert!(ids(&page).contains(&"m104".into()) && !ids(&page).contains(&"m55".into()));
     assert_eq!(page["nextMessageCursor"], Value::Null);
-    // Shown texts count, too, and one turn has a bound of its own.
+    // Shown texts count, too, and a turn has its own limit.
     let shows = |ids: &[&str], size: usize| {
         let messages: Vec<Value> = ids.iter().map(|id| json!({ "id": id, "displayContent": "x".repeat(size) })).collect();
         chat.history(Method::PATCH, "/display-projections").json(&json!({ "messages": messages }))
@@ -212,7 +212,7 @@ async fn a_conversation_keeps_its_newest_turns(world: Arc<World>) {
     let shown = chat.history(Method::GET, "").ok().await;
     let last = shown["messages"].as_array().unwrap().iter().find(|message| message["id"] == "m104").unwrap();
     assert_eq!(last["displayContent"].as_str().unwrap().len(), 32_768);
-    // Deleted, nothing of it is left.
+    // Deleting the conversation deletes everything.
     assert_eq!(chat.history(Method::DELETE, "").ok().await["deleted"], 1);
     assert!(chat.turns().await.is_empty());
 }
@@ -224,23 +224,23 @@ async fn a_turn_keeps_its_newest_messages(world: Arc<World>) {
     let read = chat.history(Method::GET, "").ok().await;
     let first = &read["messages"][0];
     assert_eq!((read["messages"].as_array().unwrap().len(), &first["id"]), (17, &json!("m24")));
-    // Characters that take more room in the row than in the text.
+    // Characters that take more bytes in the row than in the text.
     let filler = "\u{1}".repeat(50_000);
     let said = json!([user("a", &filler), user("b", &filler), user("c", &filler), user("d", &filler), user("e", "say hi")]);
     chat.say(said).await;
     let largest = chat.turns().await.iter().map(|row| row.body.len()).max().unwrap();
     assert!(largest <= 66_000, "{largest}");
-    // More is shown than a turn keeps.
+    // The shown texts exceed the limit of a turn.
     let text = "\u{1}".repeat(24_000);
     let shows = json!({ "messages": [{ "id": "d", "displayContent": text }, { "id": "e", "displayContent": text }] });
     chat.history(Method::PATCH, "/display-projections").json(&shows).refused(422, "validation_failed").await;
 }
 
-async fn conversations_of_before_are_read_and_go_on(world: Arc<World>) {
+async fn conversations_of_earlier_versions_are_converted(world: Arc<World>) {
     let chat = Chat::new(world.node()).await;
     chat.say(json!([user("m0", "say one")])).await;
     chat.say(json!([user("m1", "say two")])).await;
-    // The conversation as it was kept when its turns stood in its row.
+    // The row of an earlier version, which contained the turns.
     let rows = chat.turns().await;
     let row = chat.row().await;
     let id = row.id.clone();
@@ -264,7 +264,7 @@ async fn conversations_of_before_are_read_and_go_on(world: Arc<World>) {
     };
     assert_eq!(said().await, ["say one", "one", "say two", "two"]);
     assert_eq!(chat.turn_count().await, 2);
-    // It goes on, and has rows for its turns from then on.
+    // The next message moves the turns to rows of their own.
     chat.say(json!([user("m2", "say three")])).await;
     assert_eq!(said().await, ["say one", "one", "say two", "two", "say three", "three"]);
     assert_eq!((chat.turn_count().await, chat.turns().await.len()), (3, 3));
@@ -273,7 +273,7 @@ async fn conversations_of_before_are_read_and_go_on(world: Arc<World>) {
     assert_eq!(chat.history(Method::GET, "").ok().await["title"], "say one");
 }
 
-async fn what_was_said_is_forgotten_after_a_year(world: Arc<World>) {
+async fn conversations_are_deleted_after_a_year(world: Arc<World>) {
     let chat = Chat::new(world.node()).await;
     chat.say(json!([user("m", "say hi")])).await;
     let feedback = json!({ "sessionId": chat.session, "type": "upvote", "messageId": "a" });
@@ -295,7 +295,7 @@ async fn what_was_said_is_forgotten_after_a_year(world: Arc<World>) {
     }
 }
 
-async fn feedback_of_a_session_is_counted(world: Arc<World>) {
+async fn feedback_of_a_session_is_limited(world: Arc<World>) {
     let chat = Chat::new(world.node()).await;
     let send = || post(&chat.node, "/v1/client/feedback", &json!({ "sessionId": chat.session, "type": "nps", "rating": 9 }));
     let all = async {
@@ -312,20 +312,20 @@ fn few_sessions(config: &mut Config) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn new_sessions_have_a_rate_on_sqlite() {
-    World::run_with(Kind::Sqlite, few_sessions, new_sessions_have_a_rate).await;
+async fn new_sessions_are_rate_limited_on_sqlite() {
+    World::run_with(Kind::Sqlite, few_sessions, new_sessions_are_rate_limited).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn new_sessions_have_a_rate_on_postgres() {
-    World::run_with(Kind::Postgres, few_sessions, new_sessions_have_a_rate).await;
+async fn new_sessions_are_rate_limited_on_postgres() {
+    World::run_with(Kind::Postgres, few_sessions, new_sessions_are_rate_limited).await;
 }
 
-async fn new_sessions_have_a_rate(world: Arc<World>) {
+async fn new_sessions_are_rate_limited(world: Arc<World>) {
     let node = world.node();
     let ((_, token), (_, other)) = (token(&node).await, token_of(&node, "Till").await);
     let first = post(&node, "/v1/client/init", &json!({ "token": token })).ok().await;
-    // The allowance grows while the calls go on, more slowly than they come.
+    // The allowance is refilled more slowly than the calls come.
     let refused = async {
         loop {
             let answer = post(&node, "/v1/client/init", &json!({ "token": token })).send().await;
@@ -336,14 +336,14 @@ async fn new_sessions_have_a_rate(world: Arc<World>) {
     };
     let refused = within(refused).await.refused(429, "rate_limited");
     assert!(refused.header("retry-after").is_some());
-    // Who has a session goes on, and each token has a rate of its own.
+    // Existing sessions continue, and each token has its own rate limit.
     post(&node, "/v1/client/init", &json!({ "token": token, "sessionId": first["sessionId"] })).ok().await;
     let said = json!({ "sessionId": first["sessionId"], "messages": [user("m", "say hi")], "streamResponse": false });
     post(&node, "/v1/client/chat", &said).ok().await;
     post(&node, "/v1/client/init", &json!({ "token": other })).ok().await;
 }
 
-async fn an_execution_keeps_so_many_signals(world: Arc<World>) {
+async fn signals_of_an_execution_are_limited(world: Arc<World>) {
     let node = world.node();
     let body = flow(json!([step("go", "wait-for-signal", json!({ "name": "go" }))]));
     let run =
@@ -368,7 +368,7 @@ async fn an_execution_keeps_so_many_signals(world: Arc<World>) {
     send("go", "one").refused(409, "execution_ended").await;
 }
 
-async fn the_oldest_events_are_forgotten(world: Arc<World>) {
+async fn the_oldest_events_are_deleted(world: Arc<World>) {
     let node = world.node();
     for number in 0..5 {
         node.post("/v1/events").json(&json!({ "name": "paid", "payload": { "number": number } })).ok().await;
@@ -393,7 +393,7 @@ async fn the_oldest_events_are_forgotten(world: Arc<World>) {
     assert!(end.step("come")["result"]["payload"]["number"].is_u64(), "what is left is taken");
 }
 
-async fn no_id_in_a_path_is_too_long_to_be_refused(world: Arc<World>) {
+async fn long_ids_in_paths_are_refused(world: Arc<World>) {
     let node = world.node();
     let document = dispatch::http::openapi::document();
     let mut tried = 0;

@@ -13,9 +13,9 @@ on_both!(a_value_that_nests_too_deep_fails_its_step, deep_answers_fail_their_ste
 on_one!(
     Sqlite: what_an_execution_keeps_is_bounded,
     a_large_answer_is_a_failure,
-    a_schema_without_end_ends_with_its_step,
-    a_script_that_never_looks_at_the_time_ends_with_its_step,
-    the_scripts_of_a_document_are_bounded_in_all,
+    an_exponential_schema_times_out,
+    a_script_that_ignores_interrupts_times_out,
+    the_total_size_of_scripts_is_limited,
 );
 
 fn nested(levels: usize, inner: Value) -> Value {
@@ -77,8 +77,8 @@ async fn a_name_that_no_database_keeps_fails_its_step(world: Arc<World>) {
     assert_eq!(end.step("go")["success"], false, "{}", end.step("go"));
 }
 
-/// A schema whose definitions each refer to the next one twice: small to write, and without end to judge by.
-fn endless_schema() -> Value {
+/// A schema whose definitions each refer to the next one twice: small to write, exponential to validate.
+fn exponential_schema() -> Value {
     let mut defs: serde_json::Map<String, Value> = (0..60)
         .map(|level| {
             let next = json!({ "$ref": format!("#/$defs/a{}", level + 1) });
@@ -89,10 +89,10 @@ fn endless_schema() -> Value {
     json!({ "type": "object", "properties": { "x": { "$ref": "#/$defs/a0" } }, "$defs": defs })
 }
 
-async fn a_schema_without_end_ends_with_its_step(world: Arc<World>) {
+async fn an_exponential_schema_times_out(world: Arc<World>) {
     let node = world.node();
     let tool = json!({
-        "name": "echo", "description": "d", "toolType": "custom", "parametersSchema": endless_schema(), "config": { "code": "return 1" },
+        "name": "echo", "description": "d", "toolType": "custom", "parametersSchema": exponential_schema(), "config": { "code": "return 1" },
     });
     let body = flow(json!([step("s", "tool-call", json!({ "tool": tool, "parameters": { "x": "s" } }))]));
     // One for each thread of the server.
@@ -109,8 +109,8 @@ async fn a_schema_without_end_ends_with_its_step(world: Arc<World>) {
     for end in [one, two] {
         assert_eq!(end.step("s")["code"], "script_timeout", "{}", end.step("s"));
     }
-    // What is asked of a model, and what it asks of a tool, is judged in the same way.
-    let prompt = json!({ "model": "local/echo", "userPrompt": "json {\"x\": \"s\"}", "responseFormat": { "type": "json_schema", "schema": endless_schema() } });
+    // Answers of a model and its tool calls are validated in the same way.
+    let prompt = json!({ "model": "local/echo", "userPrompt": "json {\"x\": \"s\"}", "responseFormat": { "type": "json_schema", "schema": exponential_schema() } });
     let tools = json!({ "runtimeTools": [tool] });
     let calls = json!({ "model": "local/echo", "userPrompt": "call echo {\"x\": \"s\"}", "tools": tools });
     let end = node.dispatch(&flow(json!([step("answer", "prompt", prompt), step("calls", "prompt", calls)]))).await;
@@ -119,7 +119,7 @@ async fn a_schema_without_end_ends_with_its_step(world: Arc<World>) {
     }
 }
 
-async fn a_script_that_never_looks_at_the_time_ends_with_its_step(world: Arc<World>) {
+async fn a_script_that_ignores_interrupts_times_out(world: Arc<World>) {
     let node = world.node();
     let script = |code: &str| flow(json!([step("s", "transform-data", json!({ "script": code }))]));
     let end = node.dispatch(&script("return Array.prototype.reverse.call({ length: 2 ** 53 - 1 })")).await;
@@ -131,7 +131,7 @@ async fn a_script_that_never_looks_at_the_time_ends_with_its_step(world: Arc<Wor
     assert_eq!(answer["finalOutput"], 2, "{answer}");
 }
 
-async fn the_scripts_of_a_document_are_bounded_in_all(world: Arc<World>) {
+async fn the_total_size_of_scripts_is_limited(world: Arc<World>) {
     let node = world.node();
     let scripts = |count: usize| {
         let script = |at: usize| {

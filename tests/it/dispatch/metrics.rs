@@ -1,4 +1,4 @@
-//! What Prometheus is told, and that the dashboard asks for nothing else.
+//! The metrics page, and that the dashboard queries nothing else.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn figure(page: &str, series: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')).map(|figure| figure.parse().unwrap())
 }
 
-/// Waits until a series is as wanted.
+/// Waits until a series has this value.
 async fn until(node: &Node, series: &str, wanted: f64) {
     let look = async {
         while figure(&page(node).await, series) != Some(wanted) {
@@ -55,7 +55,7 @@ async fn everything_is_counted_from_the_start(world: Arc<World>) {
     let told = page(&node).await;
     assert_eq!(figure(&told, r#"dispatch_runs_ended_total{state="completed",outcome="success"}"#), Some(1.0), "{told}");
     assert_eq!(figure(&told, r#"dispatch_runs_ended_total{state="completed",outcome="failure"}"#), Some(2.0), "{told}");
-    // A model that the catalogue does not list makes no label.
+    // A model that is not in the catalogue does not create a label.
     assert_eq!(figure(&told, r#"dispatch_model_calls_total{provider="openai",model="other",outcome="failure"}"#), Some(1.0), "{told}");
     assert_eq!(figure(&told, r#"dispatch_model_failures_total{provider="openai",model="other",class="auth"}"#), Some(1.0), "{told}");
     assert!(!told.contains("fake-401"), "{told}");
@@ -66,13 +66,13 @@ async fn everything_is_counted_from_the_start(world: Arc<World>) {
     assert!(!told.contains("tenant"), "{told}");
     let waits = super::ask_with("w", "call look {}", json!({ "runtimeTools": [local("look")] }));
     node.dispatch(&flow(json!([waits]))).await;
-    // A fresh count comes with the next server at the latest.
+    // The next server counts afresh at its start.
     let node = world.crash().await;
     until(&node, r#"dispatch_runs_waiting{state="paused"}"#, 1.0).await;
     assert!(figure(&page(&node).await, r#"dispatch_database_connections{state="idle"}"#).is_some());
 }
 
-/// The names of metrics in the dashboard's queries, as they are exposed.
+/// Returns the names of metrics in the dashboard's queries, as they are exported.
 fn asked_for(dashboard: &Value) -> BTreeSet<String> {
     let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
     let mut names = BTreeSet::new();
@@ -96,7 +96,7 @@ async fn the_dashboard_asks_for_what_is_there(world: Arc<World>) {
     assert!(asked.len() > 15, "{asked:?}");
     let missing: Vec<&String> = asked.iter().filter(|name| !there.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "the dashboard asks for {missing:?}, which is not there:\n{told}");
-    // And it leaves nothing out.
+    // The dashboard shows every metric.
     let bare = |name: &str| ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name).to_owned();
     let shown: BTreeSet<String> = asked.iter().map(|name| bare(name)).collect();
     let left_out: BTreeSet<String> =

@@ -56,7 +56,7 @@ async fn what_is_not_json(world: Arc<World>) {
         }
         assert_eq!(post().body("application/json", "[]").refused(422, "validation_failed").await.pointers(), [""]);
         post().body("text/plain", "{}").refused(415, "unsupported_media_type").await;
-        // Of two members of one name nobody knows which was meant.
+        // It is unclear which of two members of one name was meant.
         let twice = r#"{"flow":{"name":"f","steps":[{"id":"a","type":"set-variable","config":{"value":1,"value":2}}]},"messages":[{"role":"user","role":"user"}]}"#;
         if path.is_empty() {
             assert_eq!(

@@ -305,7 +305,7 @@ async fn a_model_does_not_see_what_a_callee_says_back(world: Arc<World>) {
     clean("what the model is sent", &asked);
 }
 
-/// The ways in which a debugging service shows what it was sent.
+/// The forms in which a debugging service shows what it was sent.
 fn disguises(secret: &str) -> Vec<String> {
     let base64 = base64::engine::general_purpose::STANDARD;
     let url_safe = base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -340,7 +340,7 @@ async fn an_encoded_secret_is_found_as_well(world: Arc<World>) {
     } else {
         files(world.folder()).iter().map(|path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()).collect()
     };
-    // Of a longer text, all but what its neighbours have a part in.
+    // Within a longer text, all but the characters that also encode bits of a neighbour.
     let inner = within.iter().map(|text| text.chars().skip(10).take(20).collect::<String>());
     for hidden in disguises(secret).into_iter().chain(inner).chain([secret.to_owned()]) {
         for (what, text) in [("the stream", format!("{:?}", end.frames)), ("the steps", result.to_string()), ("the database", kept.clone())]

@@ -19,8 +19,8 @@ on_both!(
     a_failed_step_is_told_in_the_answer,
     signals_have_names,
     answers_are_read_as_asked,
-    answers_are_read_in_their_type,
-    what_changes_something_needs_its_whole_path,
+    responses_are_read_by_content_type,
+    writes_refuse_empty_path_segments,
     waits_end,
     polls_in_vain_are_not_repeated,
     documents_are_rendered,
@@ -217,7 +217,7 @@ async fn answers_are_read_as_asked(world: Arc<World>) {
     assert_eq!(transcript.step("blocked")["code"], "egress_blocked");
 }
 
-async fn answers_are_read_in_their_type(world: Arc<World>) {
+async fn responses_are_read_by_content_type(world: Arc<World>) {
     let node = world.node();
     let said = |content_type: &str, body: &[u8]| Reply::Bytes(200, vec![("content-type", content_type.into())], body.to_vec());
     world.sink.on("/page", [said("application/json", b"<html>login</html>")]);
@@ -261,7 +261,7 @@ async fn answers_are_read_in_their_type(world: Arc<World>) {
     ] {
         assert_eq!((&told.step(id)["success"], &told.step(id)["result"]), (&json!(true), &result), "{}", told.step(id));
     }
-    // A model is shown what came instead, and told.
+    // A model gets the text with a note.
     let prompt = super::ask_with("p", "call t {}", json!({ "runtimeTools": [tool] }));
     let told = node.dispatch(&flow(json!([prompt]))).await;
     let called = told.one("tool_complete");
@@ -270,7 +270,7 @@ async fn answers_are_read_in_their_type(world: Arc<World>) {
     assert!(answer.contains("<html>login</html>") && answer.contains("is not JSON"), "{answer}");
 }
 
-async fn what_changes_something_needs_its_whole_path(world: Arc<World>) {
+async fn writes_refuse_empty_path_segments(world: Arc<World>) {
     let node = world.node();
     let call = |id: &str, method: &str| {
         step(id, "api-call", json!({ "url": world.sink.url("/things/{{none.id}}/parts"), "method": method, "query": { "n": "{{n}}" } }))

@@ -1,4 +1,4 @@
-//! What an execution was given, what it asked and what it came to: told alike wherever it is looked for.
+//! Inputs, prompts and outcome of an execution are the same wherever they are shown.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use super::{ask, ask_with, fails, flow, local, set};
 use crate::support::world::{KEY, Node, World, until};
 
 on_both!(
-    steps_that_failed_are_told_to_everybody,
-    what_an_earlier_version_ended_is_read_from_its_log,
-    what_was_given_and_asked_is_shown,
-    what_waits_shows_what_it_asked,
-    an_agent_shows_what_it_asked,
+    failed_steps_are_reported_everywhere,
+    success_of_older_runs_is_read_from_the_log,
+    inputs_and_prompts_are_shown,
+    a_waiting_step_shows_its_prompt,
+    an_agent_shows_its_prompt,
     lists_are_filtered,
-    filters_that_are_none_are_refused,
+    invalid_filters_are_refused,
 );
 
-/// A dispatch that nobody waits for, once it has ended.
+/// Runs a dispatch asynchronously and returns the ended execution.
 async fn ended(node: &Node, mut body: Value) -> Value {
     body["async"] = json!(true);
     let id = node.post("/v1/dispatch").json(&body).ok().await["executionId"].as_str().unwrap().to_owned();
     until(node, &format!("/v1/executions/{id}"), |execution| !execution["finishedAt"].is_null()).await
 }
 
-/// A step that fails, and one that the flow goes on with.
+/// A flow with a failing step and one after it.
 fn going_on() -> Value {
     flow(json!([fails("pull"), set("after", json!("done"))]))
 }
@@ -35,12 +35,12 @@ async fn ids(node: &Node, query: &str) -> Vec<String> {
     list["data"].as_array().unwrap().iter().map(|execution| execution["id"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn steps_that_failed_are_told_to_everybody(world: Arc<World>) {
+async fn failed_steps_are_reported_everywhere(world: Arc<World>) {
     let node = world.node();
     node.post("/v1/webhooks").json(&json!({ "url": world.sink.url("/all") })).ok().await;
     let saved = json!({ "name": "Nightly sync", "steps": going_on()["flow"]["steps"] });
     let saved = node.post("/v1/flows").json(&saved).ok().await["id"].as_str().unwrap().to_owned();
-    // Whoever polls.
+    // Polling.
     let execution = ended(&node, json!({ "flow": { "id": saved } })).await;
     assert_eq!((&execution["status"], &execution["success"]), (&json!("completed"), &json!(false)), "{execution}");
     let error = &execution["error"];
@@ -50,7 +50,7 @@ async fn steps_that_failed_are_told_to_everybody(world: Arc<World>) {
         "{error}"
     );
     assert!(error["message"].as_str().unwrap().contains("broken on purpose"), "{error}");
-    // The one answer says the same.
+    // The blocking answer.
     let answer = node.result(&json!({ "flow": { "id": saved } })).await;
     assert_eq!(
         (&answer["success"], &answer["error"]["code"], &answer["error"]["stepId"]),
@@ -95,7 +95,7 @@ async fn steps_that_failed_are_told_to_everybody(world: Arc<World>) {
     assert_eq!(node.execution(&run).await["scheduleId"], json!(schedule));
 }
 
-async fn what_an_earlier_version_ended_is_read_from_its_log(world: Arc<World>) {
+async fn success_of_older_runs_is_read_from_the_log(world: Arc<World>) {
     let node = world.node();
     let execution = ended(&node, going_on()).await;
     let id = execution["id"].as_str().unwrap();
@@ -106,7 +106,7 @@ async fn what_an_earlier_version_ended_is_read_from_its_log(world: Arc<World>) {
     assert_eq!((&listed["data"][0]["success"], &listed["data"][0]["error"]["code"]), (&json!(false), &json!("script_failed")));
 }
 
-async fn what_was_given_and_asked_is_shown(world: Arc<World>) {
+async fn inputs_and_prompts_are_shown(world: Arc<World>) {
     let node = world.node();
     let config =
         json!({ "model": "openai/fake-ok", "systemPrompt": "Sys {{who}}", "userPrompt": "Find {{who}} for {{_record.metadata.region}}" });
@@ -139,7 +139,7 @@ async fn what_was_given_and_asked_is_shown(world: Arc<World>) {
     assert_eq!((&step["tokensUsed"], &step["cost"]), (&step["totalTokens"], &step["estimatedCost"]), "the earlier names stay");
     let failed = &steps["data"][1];
     assert_eq!((&failed["errorMessage"], &failed["resolvedPrompt"], &failed["modelUsed"]), (&failed["error"], &Value::Null, &Value::Null));
-    // The rows of a flow say the same.
+    // The rows of a flow.
     let rows = node.get(&format!("/v1/flows/{saved}/step-results")).ok().await;
     assert_eq!(
         (&rows["data"][0]["executionSessionId"], &rows["data"][0]["resolvedPrompt"]),
@@ -149,7 +149,7 @@ async fn what_was_given_and_asked_is_shown(world: Arc<World>) {
     assert_eq!((&rows["data"][0]["recordId"], &rows["data"][0]["outputPreview"]), (&execution["recordId"], &step["outputPreview"]));
 }
 
-async fn what_waits_shows_what_it_asked(world: Arc<World>) {
+async fn a_waiting_step_shows_its_prompt(world: Arc<World>) {
     let node = world.node();
     let mut body = flow(json!([ask_with("w", "call look {}\n{{long}}", json!({ "runtimeTools": [local("look")] }))]));
     body["inputs"] = json!({ "long": "x".repeat(30_000) });
@@ -163,7 +163,7 @@ async fn what_waits_shows_what_it_asked(world: Arc<World>) {
     assert_eq!((&done["status"], &done["resolvedPrompt"]), (&json!("completed"), &json!(prompt)));
 }
 
-async fn an_agent_shows_what_it_asked(world: Arc<World>) {
+async fn an_agent_shows_its_prompt(world: Arc<World>) {
     let node = world.node();
     let agent = json!({ "name": "Clerk", "model": "local/echo", "systemPrompt": "Be {{manner}}." });
     let body = json!({ "agent": agent, "inputs": { "manner": "brief" }, "messages": [{ "role": "user", "content": "say hello" }] });
@@ -196,7 +196,7 @@ async fn lists_are_filtered(world: Arc<World>) {
     assert_eq!(of_record["data"], json!([]));
 }
 
-async fn filters_that_are_none_are_refused(world: Arc<World>) {
+async fn invalid_filters_are_refused(world: Arc<World>) {
     let node = world.node();
     let agent = node.post("/v1/agents").json(&json!({ "name": "Clerk", "config": { "model": "local/echo" } })).ok().await["id"].clone();
     let agent = format!("/v1/agents/{}/executions", agent.as_str().unwrap());

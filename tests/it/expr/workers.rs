@@ -1,4 +1,4 @@
-//! Scripts and schemas in processes that are killed: the same as in this one, and with an end.
+//! Scripts and schemas in workers: the same results as in this process, and enforced limits.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ fn in_workers(limits: Limits) -> Sandbox {
     Sandbox::new(limits, Clock::system()).with_workers(env!("CARGO_BIN_EXE_dispatch").into())
 }
 
-/// It walks a length that is only said, without ever looking at the time.
+/// Iterates over a length that is only claimed, without ever checking for interrupts.
 const NATIVE: &str = "return Array.prototype.reverse.call({ length: 2 ** 53 - 1 })";
 
 #[tokio::test]
-async fn workers_say_the_same_as_this_process() {
+async fn workers_and_this_process_agree() {
     let limits = Limits { memory: 8 << 20, output: 1_000, ..Limits::default() };
     let (here, there) = (Sandbox::new(limits, Clock::system()), in_workers(limits));
     let scope = map(json!({ "id": 9_007_199_254_740_993_u64, "list": [1, null, { "a": 0.1 }], "text": "grüße 🦀 \u{0}\"\\" }));
@@ -54,7 +54,7 @@ async fn workers_say_the_same_as_this_process() {
 }
 
 #[tokio::test]
-async fn what_never_looks_at_the_time_is_ended_and_the_next_one_runs() {
+async fn a_script_that_ignores_interrupts_is_killed_and_the_next_one_runs() {
     let limits = Limits { time: Duration::from_secs(1), concurrent: 1, ..Limits::default() };
     let sandbox = in_workers(limits);
     for code in [NATIVE, "return [].slice.call({ length: 4294967294 })", "while (true) {}"] {
@@ -66,23 +66,23 @@ async fn what_never_looks_at_the_time_is_ended_and_the_next_one_runs() {
 }
 
 #[tokio::test]
-async fn who_no_longer_waits_keeps_no_turn() {
+async fn an_abandoned_request_frees_its_slot() {
     let sandbox = in_workers(Limits { concurrent: 1, ..Limits::default() });
     let (given_up, turn) = (sandbox.clone(), sandbox.clone());
     let task = tokio::spawn(async move { given_up.run(NATIVE, Map::new()).await });
-    // It has the turn once another one waits for it.
+    // It has the slot once another request waits for it.
     let next = tokio::spawn(async move { turn.run("return 3", Map::new()).await });
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
     task.abort();
-    // Long before the first one would have been ended.
+    // Long before the first one would have timed out.
     let told = tokio::time::timeout(Duration::from_secs(4), next).await.unwrap();
     assert_eq!(told.unwrap(), Ok(json!(3)));
 }
 
 #[tokio::test]
-async fn a_flood_of_one_party_leaves_the_others_their_turns() {
+async fn a_flood_of_one_party_does_not_block_others() {
     let sandbox = in_workers(Limits { time: Duration::from_millis(300), concurrent: 1, ..Limits::default() });
     let flood: Vec<_> = (0..20)
         .map(|_| {
@@ -98,7 +98,7 @@ async fn a_flood_of_one_party_leaves_the_others_their_turns() {
 }
 
 #[tokio::test]
-async fn the_texts_of_a_document_are_read_together() {
+async fn the_scripts_of_a_document_are_parsed_together() {
     let sandbox = in_workers(Limits { sources: 1_000, ..Limits::default() });
     let compile = |codes: Vec<String>| {
         let sandbox = &sandbox;
@@ -111,19 +111,19 @@ async fn the_texts_of_a_document_are_read_together() {
     assert_eq!(read[1], validate_script("const a = 1;\nreturn ("), "the fault is the same, and at its line");
     assert!(read[2].as_ref().unwrap_err().message.contains("modules"), "{read:?}");
     let refused = compile(vec![format!("return 1 // {}", "x".repeat(1_000))]).await.unwrap_err();
-    assert!(refused.code() == "validation_failed" && refused.message().contains("1000 are possible"), "{refused:?}");
+    assert!(refused.code() == "validation_failed" && refused.message().contains("the maximum is 1000"), "{refused:?}");
 }
 
 #[tokio::test]
-async fn reading_has_a_time() {
-    // Less than a process needs to begin.
+async fn parsing_has_a_time_limit() {
+    // Less than a worker needs to start.
     let sandbox = in_workers(Limits { time: Duration::from_millis(1), ..Limits::default() });
     let refused = sandbox.compile(|| validate_script("return 1")).await.unwrap_err();
     assert!(refused.code() == "validation_failed" && refused.message().contains("take longer"), "{refused:?}");
 }
 
 #[tokio::test]
-async fn a_schema_that_doubles_its_work_with_each_reference_is_ended() {
+async fn an_exponential_schema_is_killed() {
     let sandbox = in_workers(Limits { time: Duration::from_secs(2), concurrent: 1, ..Limits::default() });
     let mut defs: Map<String, Value> = (0..60)
         .map(|level| {

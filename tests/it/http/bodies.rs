@@ -134,7 +134,7 @@ async fn a_body_that_trickles_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn what_pages_send_compressed_is_no_larger_than_what_they_send_plain() {
+async fn compressed_page_bodies_have_the_limit_of_plain_ones() {
     let app = TestApp::start().await;
     let body = |size: usize| {
         let empty = json!({ "token": "ct_live_x", "padding": "" }).to_string();

@@ -26,7 +26,7 @@ async fn unknown_routes_say_the_agreed_words() {
 }
 
 #[tokio::test]
-async fn the_bare_address_says_where_to_go() {
+async fn the_root_path_links_to_the_guide() {
     let app = TestApp::start().await;
     let links = app.bare(Method::GET, "/").ok().await;
     assert_eq!((&links["openapi"], &links["guide"]), (&"/v1/openapi.json".into(), &"/llms.txt".into()), "{links}");

@@ -111,7 +111,7 @@ async fn connections_above_the_cap_are_told_and_closed() {
 }
 
 #[tokio::test]
-async fn silent_connections_make_room_for_those_that_ask() {
+async fn idle_connections_make_room_for_active_ones() {
     let server = server(ServeOptions { max_connections: 3, ..ServeOptions::default() }).await;
     let mut at_work = send(server.address, STREAM).await;
     read_until(&mut at_work, "first").await;
@@ -129,7 +129,7 @@ async fn silent_connections_make_room_for_those_that_ask() {
 }
 
 #[test]
-fn fewer_connections_are_held_where_few_files_may_be_open() {
+fn connections_are_limited_by_open_files() {
     let fitted = |files| ServeOptions::default().fitted_to(files).max_connections;
     assert_eq!((fitted(1_024), fitted(64), fitted(1_048_576)), (768, 16, 20_000));
 }

@@ -1,4 +1,4 @@
-//! What is said of a database that somebody has set up, right or wrong.
+//! The diagnosis of databases that are set up right or wrong.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ async fn of_file(path: &Path) -> Vec<Finding> {
     findings(&format!("sqlite://{}", path.display())).await
 }
 
-/// The names of the checks that ended so.
+/// Returns the names of the checks with this verdict.
 fn checks(findings: &[Finding], verdict: Verdict) -> Vec<&str> {
     findings.iter().filter(|finding| finding.verdict == verdict).map(|finding| finding.check).collect()
 }
@@ -27,7 +27,7 @@ fn message<'f>(findings: &'f [Finding], check: &str) -> &'f str {
 }
 
 #[tokio::test]
-async fn a_file_that_is_well_is_told_so() {
+async fn an_intact_file_passes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dispatch.db");
     let store = SqliteStore::open_alone(&path).await.unwrap();
@@ -40,7 +40,7 @@ async fn a_file_that_is_well_is_told_so() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_file_is_told() {
+async fn faults_of_a_file_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dispatch.db");
     let found = of_file(&path).await;
@@ -52,7 +52,7 @@ async fn what_is_wrong_with_a_file_is_told() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_not_shown() {
+async fn an_invalid_address_is_not_shown() {
     for wrong in ["mysql://root:secret@host/db", "postgres://u:secret@[broken", "dispatch.db"] {
         let found = findings(wrong).await;
         assert_eq!(checks(&found, Verdict::Bad), ["address"], "{wrong}");
@@ -64,7 +64,7 @@ async fn an_address_that_is_none_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_well_is_told_so() {
+async fn a_healthy_server_passes() {
     let schema = Schema::create().await;
     let empty = findings(&schema.url()).await;
     schema.open().await.close().await;
@@ -78,7 +78,7 @@ async fn a_server_that_is_well_is_told_so() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_server_is_told() {
+async fn faults_of_a_server_are_reported() {
     let schema = Schema::create().await;
     let pooler = Pooler::start(schema.host()).await;
     let found = findings(&schema.url_through(pooler.port())).await;

@@ -1,5 +1,5 @@
-//! A connection pooler in transaction mode, as far as the store gets with one: each transaction goes to the server session that was
-//! used last. It knows simple queries only, and closes a connection that prepares statements.
+//! A connection pooler in transaction mode, as far as the store uses it: each transaction goes to the most recently used server
+//! session. It supports only simple queries and closes a connection that prepares statements.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ struct State {
     idle: Mutex<Vec<Session>>,
 }
 
-/// A session of the server, and what the server said when it began.
+/// A session of the server, and the server's greeting.
 struct Session {
     stream: TcpStream,
     greeting: Vec<u8>,
@@ -42,7 +42,7 @@ impl Pooler {
     }
 }
 
-/// One client, until it goes away or asks for more than simple queries. `None` ends it.
+/// Serves one client until it disconnects or needs more than simple queries, which returns `None`.
 async fn serve(mut client: TcpStream, state: Arc<State>) -> Option<()> {
     let startup = packet(&mut client, Vec::new()).await?;
     let first = state.session(&startup).await?;
@@ -55,7 +55,7 @@ async fn serve(mut client: TcpStream, state: Arc<State>) -> Option<()> {
             return None;
         }
         let mut session = state.session(&startup).await?;
-        // Until the transaction is over the session stays with this client.
+        // The session stays with this client until the transaction ends.
         let mut next = Some(query);
         loop {
             let query = match next.take() {
@@ -89,7 +89,7 @@ impl State {
     }
 }
 
-/// The rest of a packet: its length, which counts itself, and what it holds.
+/// Reads the rest of a packet: its length, which includes itself, and its contents.
 async fn packet(stream: &mut TcpStream, mut packet: Vec<u8>) -> Option<Vec<u8>> {
     let length = stream.read_u32().await.ok()?;
     packet.extend(length.to_be_bytes());
@@ -99,7 +99,7 @@ async fn packet(stream: &mut TcpStream, mut packet: Vec<u8>) -> Option<Vec<u8>> 
     Some(packet)
 }
 
-/// What the server says until it is ready for a query; whether it is outside of a transaction then.
+/// Returns the server's messages until it is ready for a query, and whether it is outside a transaction then.
 async fn until_ready(stream: &mut TcpStream) -> Option<(Vec<u8>, bool)> {
     let mut all = Vec::new();
     loop {

@@ -25,7 +25,7 @@ async fn in_schema<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(Ar
     }
 }
 
-/// Runs a test in a database of its own and drops it afterwards, also when the test fails.
+/// Runs a test in its own database and drops it afterwards, also if the test fails.
 async fn in_database<F: Future<Output = ()> + Send + 'static>(options: &str, test: impl FnOnce(Arc<Database>) -> F) {
     let database = Arc::new(Database::create(options).await);
     let result = tokio::spawn(test(database.clone())).await;
@@ -88,7 +88,7 @@ async fn writes_survive_lost_connections() {
     .await;
 }
 
-/// Writes over several pooled connections at once, and by the group writer; how many were refused.
+/// Writes over several pooled connections concurrently, and with the group writer; returns how many writes were refused.
 async fn refused_writes(world: &World, store: &SharedStore) -> usize {
     let pooled = join_all((0..8).map(|_| store.delete_credential(world.tenant, "nobody"))).await;
     let refused = |refused: bool| usize::from(refused);
@@ -96,11 +96,11 @@ async fn refused_writes(world: &World, store: &SharedStore) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_go_on_when_a_primary_is_back() {
+async fn writes_resume_after_a_fail_over() {
     in_database("", |database| async move {
         let (world, store) = (world(), database.open().await);
         assert_eq!(refused_writes(&world, &store).await, 0);
-        // As on a demoted primary: sessions that begin now only read, and stay so.
+        // As on a demoted primary: new sessions are read-only, and stay so.
         database.alter("set default_transaction_read_only = on").await;
         database.cut().await;
         let down = async { while refused_writes(&world, &store).await < 9 {} };
@@ -145,7 +145,7 @@ async fn a_stricter_isolation_makes_no_write_fail() {
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_keep_every_text_is_refused() {
+async fn a_database_that_is_not_utf8_is_refused() {
     in_database("encoding 'LATIN1' locale 'C' template template0", |database| async move {
         let error = PostgresStore::open(&database.url(), 2, Clock::system()).await.err().unwrap();
         assert!(matches!(&error, StoreError::Encoding(found) if found == "LATIN1"), "{error}");

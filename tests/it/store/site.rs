@@ -169,14 +169,14 @@ impl Schema {
     }
 }
 
-/// A database of its own on the server, for what is set for a whole database.
+/// A database of its own on the server, for settings of a whole database.
 pub struct Database {
     server: String,
     name: String,
 }
 
 impl Database {
-    /// Makes one with these options of `create database`.
+    /// Creates one with these options of `create database`.
     pub async fn create(options: &str) -> Self {
         let server = std::env::var("DISPATCH_TEST_POSTGRES_URL").unwrap_or_else(|_| SERVER.into());
         let name = format!("d_{}", NodeId::new(&Clock::system()).suffix());
@@ -200,7 +200,7 @@ impl Database {
         self.execute(format!("alter database {} {change}", self.name)).await;
     }
 
-    /// Cuts every connection to it.
+    /// Terminates every connection to it.
     pub async fn cut(&self) {
         self.execute(format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'", self.name)).await;
     }
@@ -216,7 +216,7 @@ impl Database {
     }
 }
 
-/// The signals that a run keeps, with their payloads.
+/// Returns the signals of a run with their payloads.
 pub async fn kept_signals(store: &(impl Waits + ?Sized), tenant: TenantId, run: RunId) -> Vec<Signal> {
     let mut signals = Vec::new();
     for key in store.list_signals(tenant, run).await.unwrap() {

@@ -263,7 +263,7 @@ fn queue(name: &str) -> Queue {
 }
 
 #[tokio::test]
-async fn one_file_has_one_server_whichever_way_leads_there() {
+async fn one_file_has_one_server_under_every_name() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir(at("elsewhere")).unwrap();
@@ -285,7 +285,7 @@ async fn one_file_has_one_server_whichever_way_leads_there() {
 }
 
 #[tokio::test]
-async fn the_files_are_their_owner_s_alone() {
+async fn the_files_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dispatch.db");
@@ -304,7 +304,7 @@ async fn the_files_are_their_owner_s_alone() {
     assert_eq!(modes(), [0o600; 4], "what was open to others is not any more");
 }
 
-/// Overwrites every third page of a file that is at rest, but not the first one.
+/// Overwrites every third page of a closed file, except the first one.
 fn damage(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     for page in bytes.chunks_mut(4_096).skip(1).step_by(3) {

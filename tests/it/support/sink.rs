@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 pub enum Reply {
     /// An answer: status, headers, body.
     Answer(u16, Vec<(&'static str, String)>, String),
-    /// The same with a body that is no text.
+    /// The same with a binary body.
     Bytes(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// Says back what came: method, headers, body.
     Mirror,

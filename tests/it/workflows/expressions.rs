@@ -12,7 +12,7 @@ use crate::support::world::World;
 on_both!(
     conditions_in_three_languages,
     values_in_three_languages,
-    lua_loses_nothing_in_silence,
+    lua_loses_nothing_silently,
     scripts_have_limits,
     values_that_read_secrets_are_stored_nowhere,
 );
@@ -84,7 +84,7 @@ async fn values_in_three_languages(world: Arc<World>) {
     assert_eq!(world.sink.seen("/values")[0].json(), wanted);
 }
 
-async fn lua_loses_nothing_in_silence(world: Arc<World>) {
+async fn lua_loses_nothing_silently(world: Arc<World>) {
     let node = world.node();
     let lua = |code: &str| json!({ "expr": code, "lang": "lua" });
     let none =

@@ -17,7 +17,7 @@ on_both!(
     the_published_order_runs_as_printed,
     a_failed_attempt_is_made_again_under_the_same_key,
     a_run_is_waited_for_or_not,
-    an_answer_has_what_its_status_and_its_origin_allow,
+    responses_respect_status_and_reserved_headers,
     the_same_key_is_the_same_run,
     a_crash_does_not_repeat_what_is_done,
     services_steer_the_run,
@@ -137,7 +137,7 @@ async fn a_run_is_waited_for_or_not(world: Arc<World>) {
     call(&node, Method::POST, "/workflows/answers").body("application/json", "{").refused(400, "invalid_json").await;
 }
 
-async fn an_answer_has_what_its_status_and_its_origin_allow(world: Arc<World>) {
+async fn responses_respect_status_and_reserved_headers(world: Arc<World>) {
     let node = world.node();
     let document = json!({
         "name": "empty", "version": 1, "steps": { "a": get(&world, "/a") },

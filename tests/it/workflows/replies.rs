@@ -1,4 +1,4 @@
-//! How replies of services are read, and where calls go whose values are missing.
+//! How replies of services are read, and how calls with missing values are refused.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::support::world::World;
 
 on_both!(
     json_is_read_as_services_write_it,
-    what_says_json_and_is_not_fails_its_step,
-    an_undo_may_answer_anything,
+    invalid_json_fails_its_step,
+    replies_to_undo_calls_are_not_checked,
     a_number_that_is_a_secret_leaves_the_rest_of_its_reply,
-    every_line_of_a_header_counts,
+    repeated_headers_all_count,
     gzip_is_read_whole_or_fails,
     a_missing_value_calls_no_collection,
     values_are_written_alike_in_every_part_of_a_call
@@ -27,7 +27,7 @@ fn said(content_type: &str, body: &[u8]) -> Reply {
     Reply::Bytes(200, vec![("content-type", content_type.into())], body.to_vec())
 }
 
-/// Runs a step that gets this reply, and one that sends on what it read. The answer, and what was sent on.
+/// Runs a step that gets this reply and one that forwards what it read. Returns the answer and the forwarded value.
 async fn sent_on(world: &World, name: &str, reply: Reply) -> (Value, Option<Value>) {
     let node = world.node();
     let (path, next) = (format!("/{name}"), format!("/{name}-next"));
@@ -60,7 +60,7 @@ async fn json_is_read_as_services_write_it(world: Arc<World>) {
     }
 }
 
-async fn what_says_json_and_is_not_fails_its_step(world: Arc<World>) {
+async fn invalid_json_fails_its_step(world: Arc<World>) {
     let deep = format!("{{\"id\":\"o-7\",\"d\":{}{}}}", "[".repeat(65), "]".repeat(65));
     let deepest = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
     let cases: [(&str, &[u8], &str); 11] = [
@@ -83,12 +83,12 @@ async fn what_says_json_and_is_not_fails_its_step(world: Arc<World>) {
         let message = failed["error"].as_str().unwrap();
         assert!(message.contains(why) && message.contains("status 200"), "{name}: {message}");
     }
-    // Levels that the run's own values leave no room for fail alike.
+    // JSON within the limit that exceeds it within the run's values fails, too.
     let high = format!("{}{}", "[".repeat(64), "]".repeat(64));
     assert_eq!(sent_on(&world, "wrong-high", said("application/json", high.as_bytes())).await.0["code"], "value_too_deep");
 }
 
-async fn an_undo_may_answer_anything(world: Arc<World>) {
+async fn replies_to_undo_calls_are_not_checked(world: Arc<World>) {
     let node = world.node();
     let mut first = post(&world, "/made", &json!({}), &[]);
     first["compensate"] = json!({ "method": "POST", "url": world.sink.url("/unmade") });
@@ -121,7 +121,7 @@ async fn a_number_that_is_a_secret_leaves_the_rest_of_its_reply(world: Arc<World
     assert!(!events.contains("4812345\""), "{events}");
 }
 
-async fn every_line_of_a_header_counts(world: Arc<World>) {
+async fn repeated_headers_all_count(world: Arc<World>) {
     let node = world.node();
     let lines = [
         ("dispatched-skip", "b"),

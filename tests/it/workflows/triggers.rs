@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{call, post, register_whole, run};
 use crate::support::world::{World, until};
 
-on_both!(a_body_keeps_to_its_schema, events_begin_runs, times_begin_runs, an_entry_that_was_deleted_by_hand_hides_no_others);
+on_both!(a_body_keeps_to_its_schema, events_begin_runs, times_begin_runs, all_cron_entries_of_a_workflow_are_deleted);
 
 async fn a_body_keeps_to_its_schema(world: Arc<World>) {
     let node = world.node();
@@ -102,7 +102,7 @@ async fn times_begin_runs(world: Arc<World>) {
     assert_eq!(node.get("/v1/crons").ok().await, json!([]));
 }
 
-async fn an_entry_that_was_deleted_by_hand_hides_no_others(world: Arc<World>) {
+async fn all_cron_entries_of_a_workflow_are_deleted(world: Arc<World>) {
     let node = world.node();
     let document = |version: u32, times: usize| {
         let trigger = json!({ "type": "cron", "schedule": "0 0 1 1 *" });

@@ -224,7 +224,7 @@ struct Booked<'c, 'a> {
     /// The call itself is booked already.
     counted: bool,
     ended: bool,
-    /// The model that is asked now, as metrics name it.
+    /// The label of the model that is asked now.
     asked: Asked,
     begun: Instant,
 }
@@ -252,13 +252,13 @@ impl Booked<'_, '_> {
         self.book(self.stream.cost(), &usage);
     }
 
-    /// Tells of an attempt that failed. The words are the vendor's, so they are kept from repeating what they were sent.
+    /// Logs and counts a failed attempt. The vendor's message may repeat what it was sent, so it is redacted.
     fn refused(&self, class: Class, message: &str) {
         meter::refused(&self.asked, class.name());
         let context = self.context;
         tracing::info!(
             run = %context.run.run, step = context.step_id(), provider = self.asked.provider, model = self.asked.model,
-            class = class.name(), error = context.run.redactor.text(message), "a call of a model failed"
+            class = class.name(), error = context.run.redactor.text(message), "an attempt of a model call failed"
         );
     }
 
@@ -284,7 +284,7 @@ struct Shown<'c, 'a> {
     turn: u32,
     text: Option<(String, String)>,
     reasoning: Option<(String, String)>,
-    /// Blocks of this attempt that ended; a failure makes them void too.
+    /// Finished blocks of this attempt; a failure voids them too.
     ended: Vec<String>,
     /// Told when the answer is whole.
     cited: Vec<Citation>,
@@ -420,7 +420,7 @@ impl Shown<'_, '_> {
         }
     }
 
-    /// Ends the open blocks of an answer that came to its end: nothing makes them void any more.
+    /// Ends the open blocks of a complete answer, which can no longer be voided.
     fn keep(&mut self) {
         self.close();
         self.ended.clear();
@@ -449,7 +449,7 @@ impl Shown<'_, '_> {
         }
     }
 
-    /// Says that all blocks of this attempt are void. Open ones never end as if they were whole.
+    /// Declares all blocks of this attempt void. Open ones are not ended as if they were complete.
     fn void(&mut self, reason: &str) {
         self.cited.clear();
         let open = [self.reasoning.take(), self.text.take()].into_iter().flatten().map(|(id, _)| id);

@@ -300,7 +300,7 @@ impl Prompt {
             .then(|| ToolOutcome::failed(format!("the limit of {most} calls of `{}` is reached; this call was not made", call.name)))
     }
 
-    /// The call with its arguments completed and, where they depend on variables, kept; and what its tool's schema judges.
+    /// The call with completed arguments, stored if they depend on variables, and validated against the tool's schema.
     fn invocation<'t>(
         &'t self,
         context: &StepContext<'_>,
@@ -375,12 +375,12 @@ impl Prompt {
         }
     }
 
-    /// Why the text of an answer is not the JSON that was asked for, if it is not.
+    /// Returns why the text of an answer is not the requested JSON, if it is not.
     async fn judge_json(&self, context: &StepContext<'_>, text: &str) -> StepResult<Option<StepFailure>> {
         let value = match parse_json(text) {
             Ok(value) => value,
             Err(error) => {
-                let message = format!("the model's answer is not the JSON that was asked for: {error}");
+                let message = format!("the model's answer is not the requested JSON: {error}");
                 return Ok(Some(StepFailure::transient("invalid_json", message)));
             }
         };
@@ -391,7 +391,7 @@ impl Prompt {
         }))
     }
 
-    /// Whether one more call may mend an answer, and what is wrong with it: it is JSON that is broken, and neither cut nor withheld.
+    /// Whether one more call may repair an answer, and its fault: it is broken JSON that was neither truncated nor withheld.
     async fn mends(&self, context: &StepContext<'_>, completion: &Completion) -> StepResult<Option<StepFailure>> {
         let is_whole = matches!(completion.finish, Finish::EndTurn | Finish::Unknown) && !completion.text.trim().is_empty();
         if matches!(self.format, ResponseFormat::Text) || !is_whole {
@@ -429,7 +429,7 @@ impl Prompt {
     }
 }
 
-/// Notes what is asked first, for whoever looks at the step: the system prompt and what the user said last.
+/// Records the first request of the step: the system prompt and the last user message.
 fn note_opening(context: &StepContext<'_>, model: Option<&String>, conversation: &[Message]) {
     let system = conversation.iter().find(|message| message.role == Role::System).map(Message::text);
     let user = conversation.iter().rfind(|message| message.role == Role::User).map(Message::text);
@@ -554,7 +554,7 @@ fn client_tools(context: &StepContext<'_>) -> StepResult<Vec<Tool>> {
     for definition in definitions {
         let definition: Definition =
             serde_json::from_value(definition.clone()).map_err(|error| StepFailure::new("invalid_client_tool", error.to_string()))?;
-        // Whoever took the request has read their schemas.
+        // The schemas were parsed when the request was accepted.
         let tool = accepted(|| Tool::compile(Definition { tool_type: "local".into(), ..definition }));
         tools.push(tool.map_err(|problems| StepFailure::from(crate::error::Error::from(problems)))?);
     }

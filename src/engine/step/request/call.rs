@@ -62,7 +62,7 @@ pub(super) enum Rest<'p> {
     Pause,
     /// None does.
     InHand,
-    /// The call suspends, and this tells the strategy that made it when its next attempt is due.
+    /// The call suspends; this tells the strategy when the next attempt is due.
     Told(&'p Mutex<Option<Timestamp>>),
 }
 
@@ -118,7 +118,7 @@ impl Call {
             attempts += 1;
             let at = format!("{}/attempt/{attempts}", place.at);
             let made = self.attempt(context, place, &at, attempts).await?;
-            // Nobody reads what an undo is answered.
+            // The reply to an undo call is not used.
             let is_read = !matches!(place.rest, Rest::InHand);
             let (verdict, mut directives) = self.judge(&made, is_read);
             if !matches!(verdict, Verdict::Good(_)) {

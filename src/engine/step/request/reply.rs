@@ -1,4 +1,4 @@
-//! How a service's reply is read: its body, and what its headers say of the run.
+//! Interprets a service's reply: its body, and the directives in its headers.
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ pub(super) struct Directives {
 }
 
 impl Directives {
-    /// Reads every line of every header. Steps to skip, texts to log and reasons to fail add up, the longest wait before another attempt counts, and
-    /// the first signal to wait for.
+    /// Reads all lines of all headers. Steps to skip, log texts and failure reasons are combined; the longest retry delay and the
+    /// first wait count.
     pub fn read(answer: &HttpAnswer) -> Self {
         let mut found = Self::default();
         for (name, value) in &answer.headers {
@@ -45,11 +45,11 @@ impl Directives {
         found
     }
 
-    /// Whether the line means something here.
+    /// Returns whether the line is a known directive that counts.
     fn add(&mut self, directive: &str, text: &str) -> bool {
         match directive {
             "retry" => {
-                // A proxy may have joined the lines.
+                // A proxy may have joined several lines.
                 let seconds: Result<Vec<u32>, _> = text.split(',').map(|seconds| seconds.trim().parse()).collect();
                 let Ok(Some(longest)) = seconds.map(|seconds| seconds.into_iter().max()) else { return false };
                 self.retry = self.retry.max(Some(Duration::from_secs(u64::from(longest)).min(LATEST)));
@@ -128,7 +128,7 @@ fn wait(text: &str) -> Option<(String, Duration)> {
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     pub answer: HttpAnswer,
-    /// The answer's body, as it was read.
+    /// The body of the answer as it was read.
     pub body: Value,
     pub attempts: u32,
     pub directives: Directives,
@@ -141,13 +141,13 @@ impl Reply {
     }
 }
 
-/// A good reply's body: JSON when it is, null when there is none, else text, or base64 of what is no text. Error `reply_not_json`: its content type
-/// says JSON, and it is not; later steps would read nothing but nulls from it.
+/// The body of a successful reply: JSON, null if there is none, text, or base64 of a body that is not text. Error `reply_not_json`: the content
+/// type says JSON and the body is not; later steps would read only nulls from it.
 pub(super) fn body(answer: &HttpAnswer) -> Result<Value> {
     if answer.is_empty() { Ok(Value::Null) } else { answer.read() }
 }
 
-/// The same, with text in the place of JSON that cannot be read: for replies whose body does not matter.
+/// The same, with the text in the place of invalid JSON: for replies whose body is not used.
 pub(super) fn lenient_body(answer: &HttpAnswer) -> Value {
     if answer.is_empty() { Value::Null } else { answer.value() }
 }

@@ -223,16 +223,16 @@ fn requests(fields: &mut Fields, make: &Maker, several: Several, least: usize) -
     Some(requests)
 }
 
-/// How one of a strategy's calls left off.
+/// How one of a strategy's calls stopped.
 enum CallOutcome<T> {
     Ended(Result<T, StepFailure>),
-    /// Its next attempt is due then. Until then it takes up no room.
+    /// Its next attempt is due at this time. Until then it does not count towards the concurrency.
     RetryAt(Timestamp),
-    /// Somebody has to say first what became of an attempt.
+    /// The outcome of an attempt is unknown and must be settled first.
     Suspended,
 }
 
-/// The calls whose next attempt is still to come, by the time at which it is due.
+/// The calls that wait for their next attempt, by the time at which it is due.
 #[derive(Default)]
 struct CallQueue(BTreeSet<(Timestamp, usize)>);
 
@@ -245,19 +245,19 @@ impl CallQueue {
         self.0.is_empty()
     }
 
-    /// Returns when the first of them is due.
+    /// Waits until the first of them is due.
     fn next_due(&self) -> Option<Timestamp> {
         self.0.first().map(|(due, _)| *due)
     }
 
-    /// Removes the first one whose time has come.
+    /// Removes the first one that is due.
     fn take_due(&mut self, now: Timestamp) -> Option<usize> {
         self.next_due().filter(|due| *due <= now)?;
         self.0.pop_first().map(|(_, index)| index)
     }
 }
 
-/// Waits until a time; without one, for ever.
+/// Waits until a time, or for ever without one.
 async fn until(context: &StepContext<'_>, time: Option<Timestamp>) {
     match time {
         Some(time) => context.parts().clock.sleep_until(time).await,
@@ -299,7 +299,7 @@ impl Strategy {
                 Err(Interrupt::Suspend) => {}
                 ended => return ended.map(|()| orders.into_inner()),
             }
-            // Nothing is in hand any more. The first call that is due wakes the step; however many wait, it is one wait.
+            // No call is in progress. The first due call wakes the step; however many calls wait, there is one wait.
             let Some(first) = due.lock().take() else { return Err(Interrupt::Suspend) };
             context.sleep_until(&context.key(&format!("due/{}", first.as_millis())), first).await?;
         }
@@ -361,7 +361,7 @@ struct Sharing<'s> {
     context: &'s StepContext<'s>,
     /// What their texts see besides what everybody sees.
     own: &'s Map<String, Value>,
-    /// When the step goes on by itself, once it has suspended.
+    /// The time at which a suspended step resumes by itself.
     due: &'s Mutex<Option<Timestamp>>,
     /// What services said of the rest of the run.
     orders: &'s Mutex<Orders>,
@@ -375,7 +375,7 @@ impl Sharing<'_> {
         orders.end = orders.end.max(said.end);
     }
 
-    /// Makes one of the step's calls, as far as it goes without a rest.
+    /// Runs one of the step's calls until it ends or waits for its next attempt.
     async fn make(&self, call: &Call, index: usize, name: &str, own: &Map<String, Value>, told: bool) -> CallOutcome<Reply> {
         let step = self.context.step_id();
         let due = Mutex::new(None);
@@ -390,7 +390,7 @@ impl Sharing<'_> {
         }
     }
 
-    /// Suspends the step until that time, or until somebody wakes it.
+    /// Suspends the step until that time, or until it is woken.
     fn suspend(&self, due: Option<Timestamp>) -> Interrupt {
         *self.due.lock() = due;
         Interrupt::Suspend
@@ -405,12 +405,12 @@ async fn elements(context: &StepContext<'_>, over: &TemplateTree) -> StepResult<
     }
     let items = match over.fill(&context.scope(), &context.sandbox()).await?.value {
         Value::Array(items) => items,
-        // There is nothing in it either.
+        // Also without elements.
         Value::Object(map) if map.is_empty() => Vec::new(),
         _ => return Err(StepFailure::new("over_not_a_list", "`strategy.over` came to something else than a list").into()),
     };
     if items.len() > MOST_ELEMENTS {
-        let message = format!("`strategy.over` came to {} elements; {MOST_ELEMENTS} are possible", items.len());
+        let message = format!("`strategy.over` evaluated to {} elements; the maximum is {MOST_ELEMENTS}", items.len());
         return Err(StepFailure::new("too_many_elements", message).into());
     }
     context.record_done(&key, &items);
@@ -441,9 +441,9 @@ async fn element(sharing: &Sharing<'_>, call: &Call, index: usize, name: &str, o
     CallOutcome::Ended(made.map(|reply| json!({ "status": reply.answer.status, "response": reply.value() })))
 }
 
-/// Makes a call for each item, at most `at_once` at the same time, and returns their results in the order of the items. A call that rests before its
-/// next attempt leaves its room to others, and has the first room that is free once it is due. When a call fails and that matters, no more begin,
-/// and those under way come to their end.
+/// Runs a call for each item, at most `at_once` concurrently, and returns the results in the order of the items. A call that waits for its next
+/// attempt releases its slot, and gets the next free slot once the attempt is due. When a call fails and the failure counts, no more calls begin,
+/// and those in progress run to their end.
 async fn many<F: Future<Output = CallOutcome<Value>>>(
     sharing: &Sharing<'_>,
     items: &[Value],
@@ -469,7 +469,7 @@ async fn many<F: Future<Output = CallOutcome<Value>>>(
         }
         let next_retry = retries.next_due().filter(|_| failed.is_none() && calling.len() < at_once);
         let (index, outcome) = tokio::select! {
-            // In this order, so that a run on virtual time replays from its seed.
+            // The branches are polled in this order, so that a simulated run can be replayed from its seed.
             biased;
             Some(came) = calling.next() => came,
             () = until(context, next_retry) => continue,
@@ -524,7 +524,7 @@ async fn race(sharing: &Sharing<'_>, requests: &Requests, cancel_losers: bool, v
         }
         let next_retry = queue.next_due().filter(|_| winner.is_none());
         let (index, name, outcome) = tokio::select! {
-            // In this order, so that a run on virtual time replays from its seed.
+            // The branches are polled in this order, so that a simulated run can be replayed from its seed.
             biased;
             Some(came) = calling.next() => came,
             () = until(context, next_retry) => continue,

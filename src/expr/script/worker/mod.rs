@@ -1,9 +1,9 @@
-//! Scripts, JSONPath and JSON Schemas: what only killing is sure to stop.
+//! Workers for scripts, JSONPath and JSON Schemas, which can only be stopped for certain by killing their process.
 //!
-//! None of them can be bounded by counting: natives of QuickJS never look at the time, a pattern of Lua may search for ever, a `..` of JSONPath doubles
-//! its work with each repetition, a schema may refer to the same definitions without end. So they run in processes of this very program
-//! (`dispatch script-worker`), which know nothing but what they are asked, have an empty environment and bounded memory, and are killed when a request takes
-//! too long. Between two requests a process forgets everything; a few wait for the next one.
+//! None of them can be bounded by counting: built-in functions of QuickJS never check the time limit, a Lua pattern may search for ever, `..` in JSONPath
+//! doubles the work with each repetition, and a schema may refer to the same definitions exponentially often. So they run in subprocesses of this program
+//! (`dispatch script-worker`), with an empty environment and limited memory, which are killed when a request exceeds its time
+//! limit. A worker keeps no state between requests, and idle workers are reused.
 //!
 //! Must not know: what a script is for.
 
@@ -31,15 +31,15 @@ use crate::process::{Pool, PoolOptions, Unanswered};
 
 /// The command that makes a worker of this program.
 pub const COMMAND: &str = "script-worker";
-/// Requests after which a process makes room for a fresh one.
+/// Requests after which a worker is replaced by a fresh one.
 const USES: u32 = 500;
-/// A script that looks at the time stops itself; waiting a little longer leaves its process alive.
+/// A script that checks its time limit stops itself; this grace keeps its worker alive.
 #[cfg(feature = "js")]
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// What an answer may have besides a result, in bytes: lines of a console, messages.
+/// Maximum size of an answer besides the result: console lines and messages.
 const BESIDES: usize = 1 << 20;
 
-/// What a worker can read.
+/// The languages of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lang {
@@ -50,16 +50,18 @@ pub enum Lang {
     Schema,
 }
 
-/// Checks a text without running it.
+/// Parses a text without running it.
 pub fn check(lang: Lang, source: &str) -> Result<(), ParseError> {
-    // The parser takes twice as long with each filter inside a filter, and goes as deep as the brackets do.
+    // The parser's work doubles with each nested filter, and it recurses as deep as the brackets nest.
     if lang == Lang::JsonPath && (source.len() > LONGEST_PATH || deepest(source) > DEEPEST_PATH) {
-        return Err(ParseError::new(format!("a JSONPath has {LONGEST_PATH} bytes at most, and brackets {DEEPEST_PATH} deep")));
+        return Err(ParseError::new(format!(
+            "the JSONPath is too long or nested too deep: at most {LONGEST_PATH} bytes and {DEEPEST_PATH} levels of brackets"
+        )));
     }
     reading::check(lang, source, false, || read(lang, source))
 }
 
-/// Reads a text without running it, for as long as that takes.
+/// Parses a text without running it, without a time limit.
 fn read(lang: Lang, source: &str) -> Result<(), ParseError> {
     match lang {
         #[cfg(feature = "js")]
@@ -96,26 +98,26 @@ fn deepest(source: &str) -> usize {
     deepest
 }
 
-/// What a worker is asked. It answers with a `Result` of what is wanted.
+/// A request to a worker. The answer is a `Result` of the requested value.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Job {
-    /// Gives what the script made.
+    /// Runs JavaScript and returns its result.
     #[cfg(feature = "js")]
     Script(super::engine::Job),
-    /// Lua or JSONPath; gives a value.
+    /// Evaluates Lua or JSONPath and returns the value.
     Evaluate {
         lang: Lang,
         code: String,
-        /// What the script sees.
+        /// The data that the script sees.
         context: Map<String, Value>,
-        /// Bytes.
+        /// Memory limit in bytes.
         memory: usize,
         output: usize,
     },
-    /// Gives the [`Faults`] of a value.
+    /// Returns the [`Faults`] of a value.
     Judge { schema: Box<RawValue>, value: Box<RawValue> },
-    /// Gives, for each text, what is wrong with it.
+    /// Returns the fault of each text, if it has one.
     Read(Vec<Foreign>),
 }
 
@@ -139,19 +141,19 @@ impl Workers {
         self.ask(party, Job::Script(job), self.limits.time + PATIENCE).await
     }
 
-    /// Runs Lua or JSONPath over `context` and gives its value.
+    /// Evaluates Lua or JSONPath over `context` and returns the value.
     pub(super) async fn evaluate(&self, party: Party, lang: Lang, code: &str, context: Map<String, Value>) -> Result<Value, ScriptError> {
         let Limits { time, memory, output, .. } = self.limits;
         self.ask(party, Job::Evaluate { lang, code: code.to_owned(), context, memory, output }, time).await
     }
 
-    /// What is wrong with a value by a schema.
+    /// Validates a value against a schema.
     pub(super) async fn judge(&self, party: Party, schema: &Value, value: &Value) -> Result<Faults, ScriptError> {
         let (Ok(schema), Ok(value)) = (to_raw_value(schema), to_raw_value(value)) else { return Err(ScriptError::Engine) };
         self.ask(party, Job::Judge { schema, value }, self.limits.time).await
     }
 
-    /// What is wrong with each text.
+    /// Parses texts and returns the fault of each, if it has one.
     pub(super) async fn read(&self, party: Party, texts: &[Foreign]) -> Result<Vec<Option<ParseError>>, ScriptError> {
         let faults: Vec<Option<ParseError>> = self.ask(party, Job::Read(texts.to_vec()), self.limits.time).await?;
         if faults.len() == texts.len() { Ok(faults) } else { Err(ScriptError::Engine) }
@@ -160,12 +162,12 @@ impl Workers {
     async fn ask<T: DeserializeOwned>(&self, party: Party, job: Job, time: Duration) -> Result<T, ScriptError> {
         let request = serde_json::to_vec(&job).map_err(|_| ScriptError::Engine)?;
         drop(job);
-        // A result stands in its answer as a text, in which marks and breaks take two bytes.
+        // The result is a JSON string within the answer, where quotes and line breaks take two bytes.
         let most = self.limits.output.saturating_mul(2).saturating_add(BESIDES);
         match self.pool.ask(party, &request, time, most).await {
             Ok(answer) => serde_json::from_slice::<Result<T, ScriptError>>(&answer).map_err(|_| ScriptError::Engine)?,
             Err(Unanswered::Late) => Err(ScriptError::Timeout(self.limits.time)),
-            // It took its process with it: there is no more memory than that for a script.
+            // The process died: the script needed more memory than its limit.
             Err(Unanswered::Gone) => Err(ScriptError::Memory(self.limits.memory)),
             Err(Unanswered::Crowded) => Err(ScriptError::Crowded),
             Err(Unanswered::Unstartable) => Err(ScriptError::Engine),

@@ -1,4 +1,4 @@
-//! The worker's side.
+//! The worker process's side.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::expr::ParseError;
 use crate::expr::script::schema::{self, Faults};
 use crate::process;
 
-/// Memory of one worker, in bytes: beyond a script's own limit there is what is read and written. Where there is no such limit the script's own must do.
+/// Memory limit of a worker process, in bytes: more than a script's own limit, for requests and answers. Platforms without process limits rely on the script's.
 const MEMORY: u64 = 512 << 20;
 
 /// Answers what comes on the standard input. Blocks.

@@ -83,7 +83,7 @@ enum SubmitMode {
 }
 
 impl ChatRequest {
-    /// Refuses ids that no page makes: they are kept with the conversation.
+    /// Refuses ids that are too long: they are stored with the conversation.
     fn check(&self) -> Result<()> {
         let mut problems = Problems::default();
         check_length(&mut problems, "/assistantMessageId", self.assistant_message_id.as_deref(), MAX_ID_BYTES);
@@ -202,7 +202,7 @@ async fn remember(
 ) -> Result<()> {
     let run = turn.run;
     turns::append(&door, guest.tenant, kept, turn).await?;
-    // Tools without a name cannot be asked for again.
+    // Tools without a fingerprint cannot be asked for again.
     let tools = if fingerprint.is_some() { tools } else { Vec::new() };
     door.change(&mut guest, |session| {
         session.running = Some(run);
@@ -219,7 +219,7 @@ fn tools_of(guest: &Guest, sent: Option<Vec<Value>>, fingerprint: Option<&str>) 
     check_length(&mut problems, "/clientToolsFingerprint", fingerprint, MAX_FINGERPRINT_BYTES);
     let tools = sent.as_deref().unwrap_or_default();
     if tools.len() > MAX_CLIENT_TOOLS {
-        problems.add("/clientTools", format!("{} tools are more than {MAX_CLIENT_TOOLS}", tools.len()));
+        problems.add("/clientTools", format!("expected at most {MAX_CLIENT_TOOLS} tools, got {}", tools.len()));
     } else if json_len(tools) > MAX_CLIENT_TOOLS_BYTES {
         problems.add("/clientTools", format!("expected at most {MAX_CLIENT_TOOLS_BYTES} bytes of JSON; shorten descriptions and schemas"));
     }

@@ -1,7 +1,7 @@
 //! Conversations: what was asked in a session, and which execution answered it.
 //!
 //! An answer is not copied here: it is the execution's output, read when the conversation is. So nothing has to be written when an
-//! execution ends, on whichever server that is. What was said stands in rows of its own (`turns`).
+//! execution ends, on whichever server that is. The turns have rows of their own (`turns`).
 
 use std::time::Duration;
 
@@ -62,26 +62,26 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
 }
 
-/// A conversation as it is kept: all but its turns.
+/// A stored conversation, without its turns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Conversation {
     token: ClientTokenId,
     target: String,
     visitor: Option<VisitorId>,
-    /// How its first message begins.
+    /// The beginning of its first message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     title: Option<String>,
     /// The number of the next turn.
     #[serde(default)]
     next: u32,
-    /// The bytes of each turn that it keeps, oldest first; 0 for a number under which nothing was written yet.
+    /// The sizes in bytes of the stored turns, oldest first; 0 for a number that has not been written yet.
     #[serde(default)]
     sizes: Vec<u32>,
-    /// When it is deleted; absent in conversations of before, until something is said in them.
+    /// When it is deleted. Absent in conversations of earlier versions until their next message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forget_at: Option<Timestamp>,
-    /// The turns of a conversation that was begun when they stood in this row. The next turn moves them to rows of their own.
+    /// The turns of a conversation from an earlier version, which stored them in this row. The next turn moves them to rows of their own.
     #[serde(rename = "turns", default, skip_serializing_if = "Vec::is_empty")]
     old: Vec<Turn>,
 }
@@ -99,14 +99,14 @@ impl Document for Conversation {
     }
 }
 
-/// Turns that a conversation keeps, and their bytes; the oldest are let go.
+/// Maximum number and total size of the stored turns; the oldest are deleted.
 const MAX_TURNS: usize = 200;
 const MAX_BYTES: u64 = 2 * 1024 * 1024;
-/// How long a conversation in which nothing was said is kept: longer than any session lives without a message.
+/// How long a conversation without messages is stored: longer than any session lives without a message.
 const EMPTY_TTL: Duration = Duration::from_secs(31 * 24 * 3_600);
-/// How long a conversation is kept after its last message.
+/// How long a conversation is stored after its last message.
 const CONVERSATION_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// Conversations that one sweep deletes at most.
+/// Maximum number of conversations that one sweep deletes.
 const SWEEP: u32 = 500;
 
 impl Conversation {
@@ -115,29 +115,29 @@ impl Conversation {
         Self { token, target, visitor, title: None, next: 0, sizes: Vec::new(), forget_at, old: Vec::new() }
     }
 
-    /// The turns that stand in this row.
+    /// Returns the turns in this row.
     pub fn old(&self) -> &[Turn] {
         &self.old
     }
 
-    /// The number of the oldest turn that it keeps.
+    /// Returns the number of the oldest stored turn.
     pub fn first(&self) -> u32 {
         self.next.saturating_sub(u32::try_from(self.sizes.len()).unwrap_or(u32::MAX))
     }
 
-    /// The number behind its last turn.
+    /// Returns the number after its last turn.
     pub fn end(&self) -> u32 {
         if self.old.is_empty() { self.next } else { u32::try_from(self.old.len()).unwrap_or(u32::MAX) }
     }
 
-    /// Notes the size of a turn that was written, and lets the oldest go when it keeps too much.
+    /// Records the size of a written turn, and removes the oldest turns beyond the limits.
     pub fn note(&mut self, number: u32, bytes: u32) {
         while self.next <= number {
             self.sizes.push(0);
             self.next += 1;
         }
         let first = self.first();
-        // One that was let go meanwhile counts no more.
+        // A turn that was deleted in the meantime does not count.
         if number >= first
             && let Some(size) = self.sizes.get_mut((number - first) as usize)
         {
@@ -152,7 +152,7 @@ impl Conversation {
         self.sizes.iter().map(|size| u64::from(*size)).sum()
     }
 
-    /// Its old turns stand in rows of their own now: numbers and sizes.
+    /// Records that its old turns now have rows of their own, with these numbers and sizes.
     pub fn forget_old(&mut self, moved: &[(u32, u32)]) {
         if !self.old.is_empty() {
             self.old.clear();
@@ -160,14 +160,14 @@ impl Conversation {
         }
     }
 
-    /// The first title is its title.
+    /// Sets the title, unless it has one.
     pub fn begin_with(&mut self, title: Option<&String>) {
         if self.title.is_none() {
             self.title = title.cloned();
         }
     }
 
-    /// Something was said in it now.
+    /// Records a message at this time.
     pub fn keep_from(&mut self, now: Timestamp) {
         self.forget_at = Some(now.after(CONVERSATION_TTL));
     }
@@ -181,7 +181,7 @@ impl Conversation {
     }
 }
 
-/// Deletes conversations in which nothing was said for long; returns how many.
+/// Deletes conversations whose time has come; returns how many.
 pub(super) async fn forget(store: &SharedStore, now: Timestamp) -> StoreResult<u64> {
     let mut forgotten = 0;
     for (tenant, row) in store.due_documents(Conversation::KIND, now, &[], SWEEP).await? {
@@ -199,7 +199,7 @@ pub(super) async fn forget(store: &SharedStore, now: Timestamp) -> StoreResult<u
 pub(super) struct Summary {
     id: ConversationId,
     target_id: String,
-    /// How its first message begins.
+    /// The beginning of its first message.
     title: Option<String>,
     turn_count: usize,
     created_at: Timestamp,
@@ -304,7 +304,7 @@ struct Projection {
 
 const LONGEST_PROJECTION: usize = 32_768;
 const LONGEST_BATCH: usize = 49_152;
-/// Messages in the place of which one call shows something.
+/// Maximum number of messages in one call.
 const MAX_PROJECTIONS: usize = 100;
 
 /// The conversation was there.

@@ -45,7 +45,7 @@ pub(super) struct Session {
     pub fingerprint: Option<String>,
     /// The execution that answers the last message.
     pub running: Option<RunId>,
-    /// How often it said something of an answer.
+    /// Number of feedback calls.
     #[serde(default)]
     pub feedback: u32,
 }
@@ -175,7 +175,7 @@ impl Door {
         key.expose().starts_with(SESSION)
     }
 
-    /// Counts a session or a visitor that a page begins. Errors: `rate_limited` (429).
+    /// Counts a new session or visitor. Errors: `rate_limited` (429).
     pub(super) fn count_new_session(&self, token: ClientTokenId) -> Result<()> {
         self.limits.count_new_session(token)
     }

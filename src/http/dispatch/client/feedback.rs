@@ -120,7 +120,7 @@ struct Taken {
 }
 
 const LONGEST_COMMENT: usize = 5_000;
-/// How long feedback is kept.
+/// How long feedback is stored.
 const FEEDBACK_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 async fn send(State(door): State<Door>, headers: HeaderMap, body: Body<Request>) -> Result<Json<Taken>> {
@@ -146,7 +146,7 @@ async fn send(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
     problems.into_result()?;
     door.change(&mut guest, |session| {
         if session.feedback >= MAX_FEEDBACK {
-            let message = format!("a session gives feedback {MAX_FEEDBACK} times at most");
+            let message = format!("a session may give feedback {MAX_FEEDBACK} times");
             return Err(Error::new(Kind::Limited, "session_feedback_limit", message).next("open another session"));
         }
         session.feedback += 1;

@@ -4,7 +4,7 @@
 //! session; the session's text proves the page in every later call. What runs is always saved, never sent along; what may be answered is only
 //! what the session's own executions ask of their end user.
 //!
-//! `tokens` is the owner's side; `door` proves sessions; `bounds` says how much is kept of what pages send; `turns` keeps what was said. The other
+//! `tokens` is the owner's side; `door` authenticates sessions; `bounds` limits what pages can store; `turns` stores messages. The other
 //! files are handlers, one per noun.
 
 mod bounds;
@@ -40,7 +40,7 @@ pub(super) fn public_routes() -> ApiRouter<AppState> {
         .merge(visitors::routes())
 }
 
-/// Forgets sessions and visitors that have expired, and what pages said long ago; how many.
+/// Deletes expired sessions, visitors, conversations and feedback; returns how many.
 pub(super) async fn tidy(store: &SharedStore, now: Timestamp) -> StoreResult<u64> {
     let sessions = forget::<door::Session>(&**store, now).await?;
     let visitors = forget::<visitors::Visitor>(&**store, now).await?;

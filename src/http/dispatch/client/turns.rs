@@ -1,7 +1,7 @@
-//! Turns of conversations: what a user said at once, and which execution answers it.
+//! Turns of conversations: the messages that a user sent in one call, and the execution that answers them.
 //!
-//! A turn has a row of its own that is written once, so a message costs as much in a long conversation as in a short one. The conversation's row
-//! holds only the sizes of its turns, by which it knows when to let the oldest go.
+//! Each turn has its own row, which is written once, so that a message costs the same in a long conversation as in a short one. The conversation's row
+//! contains only the sizes of its turns, which it needs to delete the oldest.
 //!
 //! Must not know: who asks, and how messages are shown.
 
@@ -16,27 +16,27 @@ use crate::error::{Error, Result};
 use crate::id::{ConversationId, RunId, TenantId, TurnId};
 use crate::store::{Collection, Document, Kept, StoreError};
 
-/// Messages of a turn that are kept, the newest, and their bytes together.
+/// Maximum number and total size of the stored messages of a turn; the newest are kept.
 const MAX_MESSAGES: usize = 16;
 const MAX_MESSAGES_BYTES: usize = 64 * 1024;
-/// Bytes of one message that are kept, and of what is shown in its place.
+/// Maximum size of a stored message, and of the text that is shown instead of it, in bytes.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
-/// Bytes of a turn with everything that a page shows in the place of its messages.
+/// Maximum size of a turn with all texts that are shown instead of its messages, in bytes.
 const MAX_TURN_BYTES: usize = 256 * 1024;
-/// Characters of a title.
+/// Maximum length of a title, in characters.
 const TITLE: usize = 80;
-/// Turns on a page of messages.
+/// Turns per page of messages.
 const PAGE: u32 = 50;
 
-/// What the user said, and what answered.
+/// The messages of a user, and the execution that answers them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Turn {
     pub said: Vec<Said>,
     pub run: RunId,
-    /// The id that the page gave the answer.
+    /// The id that the page chose for the answer.
     pub answer: Option<String>,
-    /// What the page shows in the answer's place.
+    /// The text that the page shows instead of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shown: Option<String>,
     pub at: Timestamp,
@@ -57,7 +57,7 @@ pub(super) struct Said {
 #[serde(rename_all = "camelCase")]
 pub(super) struct TurnRow {
     conversation: ConversationId,
-    /// The turn's place in its conversation, from 0.
+    /// The turn's number in its conversation, from 0.
     number: u32,
     turn: Turn,
 }
@@ -79,14 +79,14 @@ impl TurnRow {
 }
 
 impl Said {
-    /// A message as a conversation keeps it: of one that is very long, how its text begins.
+    /// A message as it is stored; long ones are truncated.
     pub fn new(id: String, content: Value, shown: Option<String>) -> Self {
         let content = if json_len(&content) <= MAX_MESSAGE_BYTES { content } else { Value::String(short(&text_of(&content))) };
         Self { id, content, shown: shown.map(|shown| short(&shown)) }
     }
 }
 
-/// Of the messages of a turn those that are kept: the newest.
+/// Drops the oldest messages of a turn beyond the limits.
 pub(super) fn newest(said: Vec<Said>) -> Vec<Said> {
     let mut bytes = 0;
     let fits = |said: &Said| {
@@ -98,7 +98,7 @@ pub(super) fn newest(said: Vec<Said>) -> Vec<Said> {
     kept
 }
 
-/// How a text begins: as much as takes [`MAX_MESSAGE_BYTES`] in its row, where some characters take more than in the text.
+/// Truncates a text so that it takes at most [`MAX_MESSAGE_BYTES`] in its row, where JSON escapes take more bytes than in the text.
 fn short(text: &str) -> String {
     let mut bytes = 0;
     let fits = |letter: &char| {
@@ -112,7 +112,7 @@ fn short(text: &str) -> String {
     text.chars().take_while(fits).collect()
 }
 
-/// A message's text, whether it came as a text or in parts.
+/// Returns a message's text, given as a string or in parts.
 fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
@@ -122,12 +122,12 @@ fn text_of(content: &Value) -> String {
 }
 
 impl Turn {
-    /// How the first message begins.
+    /// Returns the beginning of the first message.
     pub fn title(&self) -> Option<String> {
         self.said.first().map(|said| text_of(&said.content).chars().take(TITLE).collect())
     }
 
-    /// The turn as it is kept now, of one that was kept when turns had no bounds.
+    /// Applies the present limits to a turn that was stored before there were any.
     fn within_bounds(self) -> Self {
         let id = |id: String| short(&id);
         let said = self.said.into_iter().map(|said| Said::new(id(said.id), said.content, said.shown)).collect();
@@ -138,7 +138,7 @@ impl Turn {
         self.answer.as_deref() == Some(message) || self.said.iter().any(|said| said.id == message)
     }
 
-    /// Notes what a page shows in the place of messages: pairs of a message's id and a text.
+    /// Records the texts that a page shows instead of messages: pairs of a message's id and a text.
     fn show(&mut self, texts: &[(String, String)]) {
         for (id, text) in texts {
             self.said.iter_mut().filter(|said| said.id == *id).for_each(|said| said.shown = Some(text.clone()));
@@ -153,13 +153,13 @@ fn all(door: &Door, tenant: TenantId) -> Collection<'_, TurnRow> {
     Collection::of(&*door.store, tenant)
 }
 
-/// The id of a turn: its conversation's, with the turn's number in the last 32 bits, so that the store has turns in their order. The bits before
-/// those tell conversations apart; where they do not, the number is taken, and the next one is used.
+/// Returns the id of a turn: its conversation's id, with the turn's number in the last 32 bits, so that turns sort by number. The bits before
+/// those tell conversations apart; on a collision the number counts as taken, and the next one is used.
 fn turn_id(conversation: ConversationId, number: u32) -> TurnId {
     TurnId::from_u128((conversation.as_u128() & !u128::from(u32::MAX)) | u128::from(number))
 }
 
-/// Adds a turn to a conversation, and lets the oldest turns go when it keeps too much. One that was deleted meanwhile keeps nothing.
+/// Appends a turn to a conversation and deletes the oldest turns beyond the limits. Does nothing if the conversation was deleted in the meantime.
 pub(super) async fn append(door: &Door, tenant: TenantId, kept: Kept<Conversation>, turn: Turn) -> Result<()> {
     let Some(kept) = move_old(door, tenant, kept).await? else { return Ok(()) };
     let title = turn.title();
@@ -171,20 +171,20 @@ pub(super) async fn append(door: &Door, tenant: TenantId, kept: Kept<Conversatio
     settle(door, tenant, kept, edit).await.map(drop)
 }
 
-/// Writes a turn under the first number that is free; its number and size.
+/// Writes a turn under the first free number; returns the number and the turn's size.
 async fn write(door: &Door, tenant: TenantId, kept: &Kept<Conversation>, turn: Turn) -> Result<(u32, u32)> {
     let mut row = TurnRow { conversation: kept.id, number: kept.body.end(), turn };
     loop {
         match all(door, tenant).create(turn_id(kept.id, row.number), row.clone(), door.clock.now()).await {
             Ok(_) => return Ok((row.number, row.bytes())),
-            // Another message of the conversation came at the same time.
+            // A concurrent message of the conversation took the number.
             Err(StoreError::Exists(_)) => row.number = row.number.saturating_add(1),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Changes a conversation's row and deletes the turns that it lets go. `None`: the conversation was deleted; then its turns are, too.
+/// Changes a conversation's row and deletes the turns that it no longer lists. `None`: the conversation was deleted, and its turns are deleted too.
 async fn settle(
     door: &Door,
     tenant: TenantId,
@@ -207,7 +207,7 @@ async fn settle(
     Ok(Some(settled))
 }
 
-/// Gives the turns of a conversation that was begun when turns stood in its own row rows of their own. `None`: it was deleted meanwhile.
+/// Moves the turns of a conversation from an earlier version from its own row to rows of their own. `None`: it was deleted in the meantime.
 async fn move_old(door: &Door, tenant: TenantId, kept: Kept<Conversation>) -> Result<Option<Kept<Conversation>>> {
     if kept.body.old().is_empty() {
         return Ok(Some(kept));
@@ -217,7 +217,7 @@ async fn move_old(door: &Door, tenant: TenantId, kept: Kept<Conversation>) -> Re
     for (number, turn) in (0..).zip(kept.body.old()) {
         let row = TurnRow { conversation: kept.id, number, turn: turn.clone().within_bounds() };
         sizes.push((number, row.bytes()));
-        // A move that was interrupted begins anew.
+        // An interrupted move starts again.
         all(door, tenant).create_once(turn_id(kept.id, number), row, door.clock.now()).await?;
     }
     let edit = move |conversation: &mut Conversation| {
@@ -227,7 +227,7 @@ async fn move_old(door: &Door, tenant: TenantId, kept: Kept<Conversation>) -> Re
     settle(door, tenant, kept, edit).await
 }
 
-/// A page of a conversation's turns before a number, oldest first, and the number before which the page before it ends.
+/// Returns a page of a conversation's turns before a number, oldest first, and the number before which the previous page ends.
 pub(super) async fn page(door: &Door, tenant: TenantId, kept: &Kept<Conversation>, end: u32) -> Result<(Vec<Turn>, Option<u32>)> {
     let old = kept.body.old();
     if !old.is_empty() {
@@ -250,7 +250,7 @@ async fn rows_before(door: &Door, tenant: TenantId, kept: &Kept<Conversation>, e
     Ok((rows, earlier))
 }
 
-/// Keeps what a page shows in the place of messages: pairs of a message's id and a text. `None`: the conversation was deleted meanwhile.
+/// Stores the texts that a page shows instead of messages: pairs of a message's id and a text. `None`: the conversation was deleted in the meantime.
 pub(super) async fn show(
     door: &Door,
     tenant: TenantId,
@@ -265,12 +265,15 @@ pub(super) async fn show(
         named.extend(rows.into_iter().filter(|row| texts.iter().any(|(id, _)| row.body.turn.has(id))));
         end = earlier;
     }
-    // All of them are kept, or none.
+    // All of them are stored, or none.
     for row in &named {
         let mut next = row.body.clone();
         next.turn.show(texts);
         if json_len(&next) > MAX_TURN_BYTES {
-            return Err(Error::invalid_at("/messages", format!("a turn would take more than {MAX_TURN_BYTES} bytes; send shorter texts")));
+            return Err(Error::invalid_at(
+                "/messages",
+                format!("the turn would have more than {MAX_TURN_BYTES} bytes; send shorter texts"),
+            ));
         }
     }
     let mut sizes = Vec::with_capacity(named.len());

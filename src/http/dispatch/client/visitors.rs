@@ -82,7 +82,7 @@ struct Reset {
     reset: bool,
 }
 
-/// A new visitor and the text that proves them. Errors: `rate_limited` (429).
+/// Creates a visitor and the token that proves it. Errors: `rate_limited` (429).
 pub(super) async fn create(door: &Door, tenant: TenantId, token: ClientTokenId) -> Result<(Kept<Visitor>, Secret)> {
     door.count_new_session(token)?;
     let id = VisitorId::new(&door.clock);

@@ -16,7 +16,7 @@ pub(super) struct Answer<'a> {
     pub tools: &'a [String],
 }
 
-/// Whether a value fits a schema, and why that could not be found out.
+/// The result of a validation, or why it could not be made.
 pub(super) type Fit = (bool, Option<String>);
 
 /// Characters of an answer that a judge reads.
@@ -60,7 +60,7 @@ impl Grader {
         }
     }
 
-    /// The schema that has the word, and what it judges; only of graders by schema and by pattern.
+    /// Returns the schema and the value to validate, for graders by schema and by pattern.
     pub(super) fn schema(&self, output: &Value) -> Option<(Value, Value)> {
         match self {
             Self::Regex { pattern } => Some((json!({ "pattern": pattern }), Value::String(text_of(output)))),
@@ -69,7 +69,7 @@ impl Grader {
         }
     }
 
-    /// The word on an answer; `fits` is that of [`Grader::schema`]. `None`: a model must be asked, by [`Grader::question`].
+    /// Grades an answer; `fits` is the result for [`Grader::schema`]. `None`: a model must be asked, with [`Grader::question`].
     pub(super) fn judge(&self, answer: &Answer<'_>, fits: Option<Fit>) -> Option<Grade> {
         let text = text_of(answer.output);
         let expected = |own: &Option<Value>| own.clone().unwrap_or_else(|| answer.case.expected.clone());

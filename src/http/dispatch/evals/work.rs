@@ -131,7 +131,7 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
     Ok(done)
 }
 
-/// Whether a value fits a schema. One that could not be found out for want of a turn is asked again later.
+/// Validates a value against a schema. If the queue of the sandbox is full, it is tried again later.
 async fn fits(state: &AppState, tenant: TenantId, schema: &Value, value: &Value) -> Result<Fit> {
     match state.engine.judge(tenant, schema, value).await {
         Ok(faults) => Ok((faults.is_empty(), None)),

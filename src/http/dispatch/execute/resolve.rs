@@ -546,7 +546,7 @@ fn sends_messages(flow: &Flow) -> bool {
     flow.steps.iter().any(|step| step.config.get("previousMessages").and_then(Value::as_str).is_some_and(names_messages))
 }
 
-/// The tools under their names, and what is wrong with them.
+/// Returns the tools by name, and their faults.
 fn client_tools(tools: &[Value]) -> (Vec<Value>, Problems) {
     let mut problems = Problems::default();
     let mut named = Vec::with_capacity(tools.len());

@@ -1,4 +1,4 @@
-//! Which executions a list shows.
+//! Filters of lists of executions.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,43 +11,43 @@ use crate::id::{AgentId, FlowId, RecordId, RunId};
 use crate::model::{RunState, Target};
 use crate::store::RunFilter;
 
-/// Which executions, of all.
+/// Filters of the list of all executions.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(rename = "ExecutionFilter")]
 pub(super) struct Filter {
     status: Option<RunState>,
-    /// Only executions that have ended and did well, or only those that have ended and did not: a completed one whose steps failed did not.
+    /// `true`: only successful executions. `false`: only executions that ended otherwise, including completed ones with failed steps.
     success: Option<bool>,
     flow_id: Option<String>,
     agent_id: Option<String>,
     record_id: Option<String>,
-    /// The flow's or the agent's name.
+    /// Name of the flow or agent.
     name: Option<String>,
-    /// Only executions that were created then or later.
+    /// Only executions created at or after this time.
     since: Option<Timestamp>,
-    /// Only executions that were created before then.
+    /// Only executions created before this time.
     until: Option<Timestamp>,
-    /// Rows on a page, 1 to 200; 50 when absent.
+    /// Rows per page, 1 to 200; 50 by default.
     limit: Option<u32>,
     cursor: Option<String>,
 }
 
-/// Which executions, of an agent's or of a record's.
+/// Filters of the executions of one agent or record.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(rename = "OwnExecutionFilter")]
 pub(in crate::http::dispatch) struct OwnFilter {
     status: Option<RunState>,
-    /// Only executions that have ended and did well, or only those that have ended and did not: a completed one whose steps failed did not.
+    /// `true`: only successful executions. `false`: only executions that ended otherwise, including completed ones with failed steps.
     success: Option<bool>,
-    /// The flow's or the agent's name.
+    /// Name of the flow or agent.
     name: Option<String>,
-    /// Only executions that were created then or later.
+    /// Only executions created at or after this time.
     since: Option<Timestamp>,
-    /// Only executions that were created before then.
+    /// Only executions created before this time.
     until: Option<Timestamp>,
-    /// Rows on a page, 1 to 200; 50 when absent.
+    /// Rows per page, 1 to 200; 50 by default.
     limit: Option<u32>,
     cursor: Option<String>,
 }
@@ -62,7 +62,7 @@ impl Known for OwnFilter {
 }
 
 impl Filter {
-    /// What the store is asked, and for which page.
+    /// Returns the query for the store, and the page.
     pub fn read(self) -> Result<(RunFilter, Paging)> {
         let flow = self.flow_id.map(|id| id.parse::<FlowId>().map_err(|_| FlowId::missing())).transpose()?;
         let agent = self.agent_id.map(|id| id.parse::<AgentId>().map_err(|_| AgentId::missing())).transpose()?;
@@ -86,14 +86,14 @@ impl Filter {
 }
 
 impl OwnFilter {
-    /// What the store is asked of whatever the executions are of, and for which page.
+    /// Returns the query for the store, and the page, for executions of anything.
     pub fn read(self) -> Result<(RunFilter, Paging)> {
         let mut problems = Problems::default();
         if self.limit.is_some_and(|limit| !(1..=MAX_LIMIT).contains(&limit)) {
             problems.add("/limit", format!("expected 1 to {MAX_LIMIT}; more rows are on the next page"));
         }
         if self.name.as_ref().is_some_and(|name| name.contains('\0')) {
-            problems.add("/name", "no name has a NUL character");
+            problems.add("/name", "a name cannot contain a NUL character");
         }
         if self.since.zip(self.until).is_some_and(|(since, until)| since >= until) {
             problems.add("/until", "expected a time after `since`");
@@ -105,7 +105,7 @@ impl OwnFilter {
             flow_name: self.name,
             since: self.since,
             until: self.until,
-            // Ids grow with time, so the list ends there and is not read to its end for nothing.
+            // Ids grow with time, so the list can end at this id instead of scanning all older rows.
             after: self.since.map(|since| RunId::first_of(since.before(SLACK))),
             ..RunFilter::default()
         };
@@ -113,5 +113,5 @@ impl OwnFilter {
     }
 }
 
-/// An id may be older than what it names: it was chosen before.
+/// Allows for ids that are older than the execution's creation: they may be chosen before it.
 const SLACK: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);

@@ -1,6 +1,6 @@
 //! `/v1/executions`: runs as they stand, their events, their steps, and how to stop them.
 //!
-//! `filter` says which, `rows` how one is shown, `steps` how its steps are.
+//! `filter` reads the filters, `rows` formats executions, `steps` their steps.
 
 mod filter;
 mod rows;
@@ -140,10 +140,10 @@ async fn signal(
     key: IdempotencyKey,
     body: Option<Body<SignalPayload>>,
 ) -> Result<(axum::http::StatusCode, Json<Sent>)> {
-    // Names that begin with `$` are the server's own.
+    // Names that begin with `$` are reserved for the server.
     if !is_signal_name(&name) || is_reserved_signal(&name) {
         let message =
-            format!("a signal's name has 1 to {LONGEST_SIGNAL} characters, none of them a control character, and does not begin with `$`");
+            format!("expected a signal name of 1 to {LONGEST_SIGNAL} characters without control characters that does not begin with `$`");
         return Err(Error::new(Kind::Invalid, "invalid_signal", message));
     }
     let delivery = key.0.unwrap_or_else(|| RequestId::new(&clock).to_string());

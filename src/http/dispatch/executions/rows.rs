@@ -1,4 +1,4 @@
-//! An execution as it is shown: in lists, and in full.
+//! Representations of an execution: in lists, and in full.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,23 +13,23 @@ use crate::model::wait::Wait;
 use crate::model::{Run, RunState, Target, TargetKind};
 use crate::store::{RunSummary, SharedStore};
 
-/// An execution as lists show it.
+/// An execution in a list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Execution")]
 pub(in crate::http::dispatch) struct Row {
     id: RunId,
     status: RunState,
-    /// Whether it did well, every step of it: a completed execution whose steps failed did not. `null` until it has ended.
+    /// Whether all its steps succeeded; `false` for a completed execution with failed steps, `null` until it has ended.
     success: Option<bool>,
     kind: TargetKind,
     flow_id: Option<FlowId>,
     agent_id: Option<AgentId>,
-    /// The flow's or the agent's name.
+    /// Name of the flow or agent.
     flow_name: String,
     created_at: Timestamp,
     finished_at: Option<Timestamp>,
-    /// Why it did not do well: what ended it, or the first step that failed in an execution that went on.
+    /// Why it was not successful: the error that ended it, or that of the first failed step.
     error: Option<Fault>,
     usage: Usage,
 }
@@ -44,9 +44,9 @@ struct Usage {
     input_tokens: u64,
     output_tokens: u64,
     model_calls: u64,
-    /// Milliseconds spent running; pauses are not counted.
+    /// Milliseconds spent running, without pauses.
     duration_ms: u64,
-    /// Some figure is an estimate, or a model has no known price.
+    /// Whether some figure is an estimate, or a model has no known price.
     estimated: bool,
 }
 
@@ -58,23 +58,23 @@ pub(super) struct Detail {
     #[serde(flatten)]
     row: Row,
     output: Option<Value>,
-    /// What it was given.
+    /// The inputs that it was started with.
     inputs: Map<String, Value>,
-    /// The record that it is about, as its templates see it.
+    /// The record that it is about, as templates see it.
     record: Option<Value>,
-    /// The saved record's id.
+    /// Id of the saved record.
     record_id: Option<RecordId>,
     messages: Vec<Value>,
     metadata: Option<Value>,
     context: Option<Value>,
     /// Where the flow came from: `virtual`, `existing`, ...
     source: String,
-    /// The schedule that began it.
+    /// The schedule that started it.
     schedule_id: Option<ScheduleId>,
     cancel_requested: bool,
-    /// How often it was taken over from a server that went away.
+    /// How often another server took it over after a crash.
     recoveries: u32,
-    /// When it goes on by itself, if it is paused for a time.
+    /// When it resumes by itself, if it is paused for a time.
     resumes_at: Option<Timestamp>,
     /// What it waits for now.
     waits: Vec<OpenWait>,
@@ -87,9 +87,9 @@ pub(super) struct Detail {
 struct OpenWait {
     id: WaitId,
     kind: crate::model::WaitKind,
-    /// The tool call's id, for approvals and tool outputs.
+    /// Id of the tool call, for approvals and tool outputs.
     name: String,
-    /// What the one who answers decides about.
+    /// The data to decide about.
     shown: Value,
     digest: Option<String>,
     deadline: Option<Timestamp>,
@@ -123,7 +123,7 @@ impl From<Wait> for OpenWait {
     }
 }
 
-/// What rows are made of, of a run or of a list's summary of it.
+/// The parts of a row that a run and a list's summary have in common.
 struct Facts<'r> {
     id: RunId,
     state: RunState,
@@ -169,7 +169,7 @@ impl Row {
 
     async fn of(store: &SharedStore, tenant: TenantId, run: Facts<'_>) -> Result<Self> {
         let (mut success, mut error) = (did_well(run.state, run.noted), run.failure.map(Fault::of));
-        // It ended before this was noted with it: its log knows.
+        // An earlier version ended it and did not record the success: read it from the log.
         if run.noted.is_none() && run.state == RunState::Completed {
             (success, error) = recalled(store, tenant, run.id).await?;
         }
@@ -189,7 +189,7 @@ impl Row {
     }
 }
 
-/// Whether a completed run did well, and if not why, as its log tells. A log that cannot be read here tells nothing.
+/// Reads from the log whether a completed run was successful, and if not, why. `None` if the log cannot be read.
 async fn recalled(store: &SharedStore, tenant: TenantId, id: RunId) -> Result<(Option<bool>, Option<Fault>)> {
     let log = match store.read_log(tenant, id, None, u32::MAX).await {
         Ok(log) => log,

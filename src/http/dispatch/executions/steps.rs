@@ -1,4 +1,4 @@
-//! The steps of an execution: where they stand as its log tells, what they asked of models as its journal does.
+//! The steps of an execution: their states from its log, and their prompts from its journal.
 
 use std::collections::BTreeSet;
 
@@ -22,14 +22,14 @@ use crate::store::SharedStore;
 #[schemars(rename = "ExecutionStep")]
 pub(in crate::http::dispatch) struct StepRow {
     id: String,
-    /// The same as `id`.
+    /// Same as `id`.
     step_id: String,
     name: String,
-    /// The same as `name`.
+    /// Same as `name`.
     step_name: String,
     step_type: String,
     index: u32,
-    /// The same as `index`.
+    /// Same as `index`.
     order: u32,
     status: StepState,
     started_at: Option<Timestamp>,
@@ -39,35 +39,35 @@ pub(in crate::http::dispatch) struct StepRow {
     /// The first 200 characters of the result.
     output_preview: Option<String>,
     error: Option<String>,
-    /// The same as `error`.
+    /// Same as `error`.
     error_message: Option<String>,
     code: Option<String>,
-    /// Of a step that failed: the same step may succeed later.
+    /// For a failed step: whether it may succeed if it is run again.
     retryable: bool,
-    /// The user's message as the model was first sent it, cut after 16 KiB.
+    /// The user message of the first request to the model, truncated to 16 KiB.
     resolved_prompt: Option<String>,
-    /// The system prompt as the model was first sent it, cut after 16 KiB.
+    /// The system prompt of the first request to the model, truncated to 16 KiB.
     resolved_system_prompt: Option<String>,
-    /// The model that answered, as `provider/model`; the one that was to, when none did.
+    /// The model that answered, as `provider/model`; if none did, the model that was asked.
     model_used: Option<String>,
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     total_tokens: Option<u64>,
-    /// The same as `totalTokens`.
+    /// Same as `totalTokens`.
     tokens_used: Option<u64>,
     /// US dollars.
     cost: Option<f64>,
-    /// The same as `cost`.
+    /// Same as `cost`.
     estimated_cost: Option<f64>,
-    /// Attempts after the first.
+    /// Number of attempts after the first.
     retry_count: u32,
     unresolved_variables: Vec<String>,
 }
 
-/// Characters of a result that a preview shows.
+/// Length of a preview of a result, in characters.
 const PREVIEW: usize = 200;
 
-/// The steps of an execution that stands so, folded from its log; what they asked is told by [`with_inquiries`].
+/// Returns the steps of an execution in this state, folded from its log; [`with_inquiries`] adds the prompts.
 pub(in crate::http::dispatch) async fn steps_of(
     store: &SharedStore,
     tenant: TenantId,
@@ -76,7 +76,7 @@ pub(in crate::http::dispatch) async fn steps_of(
     kind: TargetKind,
 ) -> Result<Vec<StepRow>> {
     if kind == TargetKind::Agent {
-        // An agent's log tells of its turns; that it is a flow of one step is known to its journal.
+        // An agent's log contains turns; only its journal shows it as a flow of one step.
         return Ok(of_agent(&store.read_journal(tenant, id).await?, state));
     }
     let log = store.read_log(tenant, id, None, u32::MAX).await?;
@@ -91,7 +91,7 @@ pub(in crate::http::dispatch) async fn steps_of(
     Ok(rows)
 }
 
-/// Where a step stands that has begun and is not settled, in an execution that stands so.
+/// The state of a step that has begun and is not settled, in an execution in this state.
 const fn unsettled(state: RunState) -> StepState {
     match state {
         RunState::Paused => StepState::Waiting,
@@ -101,7 +101,7 @@ const fn unsettled(state: RunState) -> StepState {
     }
 }
 
-/// Says of steps what they asked of models, how often they were tried, and how their tokens divide.
+/// Adds the prompts, attempts and token counts of the steps.
 pub(in crate::http::dispatch) async fn with_inquiries(
     store: &SharedStore,
     tenant: TenantId,
@@ -118,7 +118,7 @@ pub(in crate::http::dispatch) async fn with_inquiries(
     Ok(())
 }
 
-/// The steps of an agent's execution: all that its journal has anything of.
+/// Returns the steps of an agent's execution, from its journal.
 fn of_agent(journal: &[JournalEntry], state: RunState) -> Vec<StepRow> {
     let ids: BTreeSet<&str> = journal.iter().filter_map(|entry| entry.key.strip_prefix("steps/")?.split('/').next()).collect();
     let rows = ids.into_iter().map(|id| {
@@ -132,7 +132,7 @@ fn of_agent(journal: &[JournalEntry], state: RunState) -> Vec<StepRow> {
 }
 
 fn done<'j>(journal: &'j [JournalEntry], key: &str) -> Option<&'j JournalEntry> {
-    // The journal is in the order of its keys.
+    // The journal is sorted by key.
     journal.binary_search_by(|entry| entry.key.as_str().cmp(key)).ok().and_then(|at| journal.get(at))
 }
 
@@ -143,7 +143,7 @@ fn record_of(entry: &JournalEntry) -> Option<StepRecord> {
     }
 }
 
-/// The beginning of a result, as text.
+/// Returns the beginning of a result as text.
 fn preview(result: &Value) -> String {
     let text = match result {
         Value::String(text) => text.clone(),
@@ -153,7 +153,7 @@ fn preview(result: &Value) -> String {
 }
 
 impl StepRow {
-    /// Takes over what the journal keeps of a settled step.
+    /// Adds the journal's data of a settled step.
     fn settle(&mut self, record: StepRecord) {
         self.status = record.state;
         (self.started_at, self.completed_at) = (Some(record.started_at), Some(record.completed_at));
@@ -178,7 +178,7 @@ impl StepRow {
         (self.prompt_tokens, self.completion_tokens) = (Some(inquiry.input_tokens), Some(inquiry.output_tokens));
     }
 
-    /// A step that is not settled yet may have kept what it began with.
+    /// A step that is not settled may have stored its first prompt.
     fn open(&mut self, journal: &[JournalEntry], key: &str) {
         let Some(Outcome::Done(opening)) = done(journal, &format!("{key}/opening")).map(|entry| &entry.outcome) else { return };
         let Some(messages) = opening.get("messages").cloned().and_then(|messages| serde_json::from_value::<Vec<Message>>(messages).ok())

@@ -40,8 +40,8 @@ use crate::model::{Caller, RunState};
 const ASKS_FOR_INPUT: &str = "2026-07-28";
 /// The events that are progress.
 const PROGRESS: [&str; 3] = ["step_complete", "tool_complete", "turn_complete"];
-/// Faults of arguments that are told at once.
-const MOST_FAULTS: usize = 5;
+/// Maximum number of faults of the arguments that are reported at once.
+const MAX_FAULTS: usize = 5;
 /// The key of the one thing that a call asks for.
 const APPROVAL: &str = "approval";
 
@@ -57,7 +57,7 @@ pub(in crate::http) fn routes(state: AppState) -> Router<AppState> {
     Router::new().route_service("/mcp", service).route_layer(from_fn_with_state(state, read_body))
 }
 
-/// Reads the body within the limits of size and time that the bodies of other routes have, before the protocol sees the call.
+/// Reads the body within the usual limits on size and time, before the protocol's library reads it.
 async fn read_body(State(state): State<AppState>, request: Request, next: Next) -> std::result::Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let bytes = as_sent(&parts.headers, body, &state).await?;
@@ -144,12 +144,12 @@ impl Server {
         Ok(state.workers.start_run(start).await?.0)
     }
 
-    /// Whether arguments are what the tool says it takes.
+    /// Validates arguments against the tool's schema.
     async fn check(&self, caller: &Caller, schema: &Map<String, Value>, arguments: &Map<String, Value>) -> Result<()> {
         let (schema, arguments) = (Value::Object(schema.clone()), Value::Object(arguments.clone()));
         let faults = self.state.engine.judge(caller.tenant, &schema, &arguments).await.map_err(|error| error.under("/inputSchema"))?;
         let mut problems = crate::error::Problems::default();
-        for (pointer, message) in faults.into_iter().take(MOST_FAULTS) {
+        for (pointer, message) in faults.into_iter().take(MAX_FAULTS) {
             problems.add(format!("/arguments{pointer}"), message);
         }
         problems.into_result()

@@ -32,7 +32,7 @@ pub(super) async fn fire(state: &AppState, tenant: TenantId, schedule: &Kept<Sch
         Ok(()) => {}
         Err(error) if error.kind() == Kind::Unavailable => return Err(error),
         Err(error) => {
-            tracing::warn!(schedule = %schedule.id, code = error.code(), "a schedule fired, and could not start all that it should");
+            tracing::warn!(schedule = %schedule.id, code = error.code(), "a schedule fired, but failed to start all its executions");
             firing.error = Some(error.message().to_owned());
         }
     }

@@ -119,9 +119,9 @@ struct Stats {
     failed_runs: u64,
     /// Executions that they started.
     executions: u64,
-    /// Of the latest thousand of these, those that did well.
+    /// How many of the latest thousand succeeded.
     completed: u64,
-    /// Those that did not: they failed, or they came to their end and steps of theirs failed.
+    /// How many failed, or completed with failed steps.
     failed: u64,
     cancelled: u64,
     running: u64,
@@ -390,7 +390,7 @@ async fn stats(caller: Scoped<SchedulesRead>, State(store): State<SharedStore>, 
     for run in firings.iter().flat_map(|firing| &firing.body.execution_ids).take(LOOKED_AT) {
         let Some(run) = store.find_run(caller.tenant, *run).await? else { continue };
         let count = match run.state {
-            // It came to its end, but steps of it failed.
+            // It completed, but some steps failed.
             RunState::Completed if run.did_well() == Some(false) => &mut stats.failed,
             RunState::Completed => &mut stats.completed,
             RunState::Failed => &mut stats.failed,

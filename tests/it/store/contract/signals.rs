@@ -94,7 +94,7 @@ pub async fn a_run_keeps_so_many_signals_and_no_more(site: Site) {
     let refused = store.send_signal(world.tenant, run, signal("paid", "one more"), world.now).await;
     assert!(matches!(refused, Err(StoreError::TooManySignals)), "{refused:?}");
     assert_eq!(world.find(store, run).await.nudges, nudges, "nothing is changed");
-    // What it keeps already is the same signal, and what the server itself says is heard.
+    // A repeated signal is accepted, and so are the server's own signals.
     assert!(store.send_signal(world.tenant, run, signal("paid", "7"), world.now).await.unwrap());
     assert!(store.send_signal(world.tenant, run, signal("$own", "1"), world.now).await.unwrap());
     assert_eq!(store.list_signals(world.tenant, run).await.unwrap().len(), MAX_SIGNALS + 1);

@@ -175,7 +175,7 @@ fn read_image_url(map: &Map<String, Value>) -> Result<ContentItem, Problem> {
     }
 }
 
-/// How closely a picture is to be looked at, as OpenAI's formats say it.
+/// How closely the model should look at a picture, in OpenAI's terms.
 fn image_detail(map: &Map<String, Value>) -> Result<Option<ImageDetail>, Problem> {
     match map.get("detail") {
         None | Some(Value::Null) => Ok(None),
@@ -193,14 +193,14 @@ fn with_detail(item: ContentItem, wanted: Option<ImageDetail>) -> ContentItem {
     }
 }
 
-/// Reads `document_url` (Mistral) and `video_url` (OpenRouter, vLLM): the URL itself, or an object with a `url`.
+/// Reads `document_url` (Mistral) and `video_url` (OpenRouter, vLLM): a URL, or an object with a `url`.
 fn read_addressed_file(map: &Map<String, Value>, kind: &str) -> Result<ContentItem, Problem> {
     let name = text(map, &["document_name"]);
     let (url, pointer) = match map.get(kind) {
         Some(Value::Object(file)) => (required(file, "url").map_err(|problem| problem.under(&format!("/{kind}")))?, format!("/{kind}/url")),
         _ => (required(map, kind)?, format!("/{kind}")),
     };
-    // The part's type tells what an address without an ending does not.
+    // The type of the part gives the media type of a URL without a file extension.
     let mime = if media_type_of_name(url).is_some() {
         None
     } else if kind == "video_url" {

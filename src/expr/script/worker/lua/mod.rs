@@ -1,7 +1,7 @@
 //! Lua 5.4 without a host: a fresh state for each script, with the context's names as globals and a few helpers.
 //!
 //! There is no io, os, package or debug, and no way to load code at run time. `math.random` begins anew for each script, so that the same script
-//! over the same data says the same. What a table is in JSON, [`value`] says.
+//! over the same data gives the same result. [`value`] defines the conversion between tables and JSON.
 
 mod value;
 

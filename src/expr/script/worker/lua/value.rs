@@ -1,20 +1,20 @@
-//! Values of JSON as Lua has them, and back, without a loss that nobody is told of.
+//! Converts JSON values to Lua and back without silent loss.
 //!
-//! A null that is a member of an object reads as nil, as what is missing does, and is there again when the object comes out whole. In a list it keeps
-//! its place: it is `json.null`, for a nil would end the list. A table of the positions from one on without a gap, also one without anything, is a list;
-//! every other one is an object, whose positions become names. A list that came in stays one, with nulls for what was taken out of its middle.
+//! A null member of an object reads as nil, like a missing one, and becomes null again when the object is returned. In a list a null keeps its position as
+//! `json.null`, because nil would end the list. A table whose keys are the positions from one on without a gap, or that is empty, is a list; every
+//! other table is an object, whose positions become names. A list from the input stays a list, with nulls in the place of removed elements.
 
 use mlua::{Lua, LuaSerdeExt, LuaString, Table};
 use serde_json::{Map, Number, Value};
 
-/// Tables within tables; also what ends one that contains itself.
-const DEEPEST: usize = 120;
-/// Under which name an object's metatable holds the names of its nulls.
+/// Maximum nesting of tables; also stops at a table that contains itself.
+const MAX_DEPTH: usize = 120;
+/// The key in an object's metatable of the names of its null members.
 const NULLS: &str = "__nulls";
-/// Nulls that a list may get beyond as many again as it has elements.
+/// Maximum number of nulls that fill the gaps of a list, beyond its number of elements.
 const SPARSE: usize = 64;
 
-/// A value of JSON for a script.
+/// Converts a JSON value for a script.
 pub fn to_lua(lua: &Lua, value: &Value) -> mlua::Result<mlua::Value> {
     Ok(match value {
         Value::Null => mlua::Value::Nil,
@@ -43,7 +43,7 @@ pub fn to_lua(lua: &Lua, value: &Value) -> mlua::Result<mlua::Value> {
                     object.raw_set(name.as_str(), to_lua(lua, member)?)?;
                 }
             }
-            // Others are seen to be objects by what they hold.
+            // Other objects are recognised by their keys.
             if members.is_empty() || !nulls.is_empty() {
                 as_object(lua, &object, &nulls)?;
             }
@@ -52,31 +52,31 @@ pub fn to_lua(lua: &Lua, value: &Value) -> mlua::Result<mlua::Value> {
     })
 }
 
-/// Makes a table one that comes out as an object whatever it holds, with nulls of these names.
+/// Marks a table as an object, whatever its keys are, with nulls under these names.
 pub fn as_object(lua: &Lua, table: &Table, nulls: &[&str]) -> mlua::Result<()> {
     let mark = lua.create_table()?;
-    // A script that put another in its place would lose the nulls.
+    // If the script could replace the metatable, the nulls would be lost.
     mark.raw_set("__metatable", false)?;
     mark.raw_set(NULLS, lua.create_sequence_from(nulls.iter().copied())?)?;
     table.set_metatable(Some(mark))
 }
 
-/// The names of the nulls of a table that is an object whatever it holds.
+/// Returns the names of the null members of a table that is marked as an object.
 pub fn nulls_of(table: &Table) -> Option<Vec<String>> {
     table.metatable()?.raw_get::<Option<Vec<String>>>(NULLS).ok()?
 }
 
-/// What a script gave, as JSON.
+/// Converts the result of a script to JSON.
 pub fn to_json(lua: &Lua, value: &mlua::Value) -> mlua::Result<Value> {
     read(value, &lua.array_metatable(), 0)
 }
 
 fn refused(what: impl std::fmt::Display) -> mlua::Error {
-    mlua::Error::runtime(format!("the result cannot be written as JSON: it holds {what}"))
+    mlua::Error::runtime(format!("the result cannot be converted to JSON: it contains {what}"))
 }
 
 fn text_of(text: &LuaString) -> mlua::Result<String> {
-    let refused = |_| refused("a text that is not UTF-8; `base64.encode` makes one that is");
+    let refused = |_| refused("a string that is not UTF-8; encode it with `base64.encode`");
     text.to_str().map(|text| String::from(&*text)).map_err(refused)
 }
 
@@ -88,14 +88,14 @@ fn read(value: &mlua::Value, lists: &Table, depth: usize) -> mlua::Result<Value>
         mlua::Value::Integer(integer) => Ok((*integer).into()),
         mlua::Value::Number(number) => Number::from_f64(*number)
             .map(Value::Number)
-            .ok_or_else(|| refused(format_args!("the number {number}, which JSON does not know"))),
+            .ok_or_else(|| refused(format_args!("the number {number}, which JSON cannot represent"))),
         mlua::Value::String(text) => text_of(text).map(Value::String),
         mlua::Value::Table(table) => read_table(table, lists, depth),
         other => Err(refused(format_args!("a {}", other.type_name()))),
     }
 }
 
-/// What a table holds, and the names of its nulls.
+/// The entries of a table, and the names of its null members.
 struct Members {
     positions: Vec<(i64, Value)>,
     names: Vec<(String, Value)>,
@@ -103,8 +103,8 @@ struct Members {
 }
 
 fn read_table(table: &Table, lists: &Table, depth: usize) -> mlua::Result<Value> {
-    if depth == DEEPEST {
-        return Err(refused(format_args!("tables more than {DEEPEST} deep, or one that contains itself")));
+    if depth == MAX_DEPTH {
+        return Err(refused(format_args!("tables nested more than {MAX_DEPTH} deep, or a table that contains itself")));
     }
     let is_list = table.metatable().is_some_and(|mark| mark.to_pointer() == lists.to_pointer());
     let mut members = Members { positions: Vec::new(), names: Vec::new(), nulls: nulls_of(table) };
@@ -115,7 +115,7 @@ fn read_table(table: &Table, lists: &Table, depth: usize) -> mlua::Result<Value>
             mlua::Value::Integer(position) => members.positions.push((position, member)),
             mlua::Value::String(name) => members.names.push((text_of(&name)?, member)),
             mlua::Value::Number(number) => members.names.push((number.to_string(), member)),
-            other => return Err(refused(format_args!("a table with a {} for a name", other.type_name()))),
+            other => return Err(refused(format_args!("a table with a key of type {}", other.type_name()))),
         }
     }
     members.positions.sort_by_key(|(position, _)| *position);
@@ -126,7 +126,7 @@ fn read_table(table: &Table, lists: &Table, depth: usize) -> mlua::Result<Value>
 }
 
 impl Members {
-    /// How long the list is that the table is, if it is one.
+    /// Returns the length of the list that the table is, if it is one.
     fn length(&self, was_list: bool) -> Option<usize> {
         if !self.names.is_empty() || self.nulls.is_some() {
             return None;
@@ -150,7 +150,7 @@ impl Members {
         Value::Array(items)
     }
 
-    /// In the order of positions, then of names: the tables of Lua have none.
+    /// Sorted by position, then by name, because Lua tables have no order.
     fn object(self) -> mlua::Result<Value> {
         let mut names = self.names;
         for null in self.nulls.into_iter().flatten() {
@@ -163,7 +163,7 @@ impl Members {
         let mut object = Map::new();
         for (name, member) in positions.chain(names) {
             if object.insert(name.clone(), member).is_some() {
-                return Err(refused(format_args!("a table with `{name}` both as a position and as a name")));
+                return Err(refused(format_args!("a table with the key `{name}` both as a number and as a string")));
             }
         }
         Ok(Value::Object(object))
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_cannot_hold_says_so() {
+    fn values_that_json_cannot_represent_are_refused() {
         for (code, says) in [
             ("return base64.decode('/w==')", "not UTF-8"),
             ("return {[base64.decode('/w==')] = 1}", "not UTF-8"),
