@@ -48,7 +48,7 @@ proof *names:
 simulate seeds='20000':
     DISPATCH_SIM_SEEDS={{ seeds }} cargo nextest run --no-capture every_world_keeps_its_promises
 
-# Load a server and measure it: `just bench speed`, `overload` or `soak`
+# Load a server and measure it: `just bench speed`, `overload`, `fair` or `soak`
 bench *flags='speed':
     cargo build --release --bin dispatch
     cargo run --release --package dispatch-load -- {{ flags }}

@@ -1,7 +1,8 @@
 //! A fair semaphore for scarce resources.
 //!
-//! Each party has its own queue, and a free permit goes to the next waiting party in turn (round robin). So a new request waits for at most one
-//! permit of each waiting party, however many requests the others have queued.
+//! Each party has a waiting line of its own, and a turn that becomes free goes to the next party in turn. Besides, there is one turn more than was asked
+//! for, which only a party gets that holds none. So whoever comes while one other party has all it may have waits for nobody; beside several such
+//! parties it waits for one turn of each, however many requests they have sent before.
 //!
 //! Must not know: who the parties are, and what a permit is for.
 
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// Someone who acquires permits, as an opaque number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Party(u128);
 
 impl Party {
@@ -30,9 +31,12 @@ impl Party {
 #[error("the queue of this party is full")]
 pub struct Crowded;
 
+/// Turns that are kept for parties that hold none.
+const RESERVED: usize = 1;
+
 /// A semaphore whose permits go from party to party. Cheap to clone.
 ///
-/// While others wait, a party holds at most all permits but one.
+/// The last free permit is for a party that holds none.
 #[derive(Clone)]
 pub struct FairSemaphore(Arc<Inner>);
 
@@ -43,7 +47,7 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// Invariant: nobody waits while a permit is free.
+/// Whoever waits may not have a turn now.
 #[derive(Default)]
 struct State {
     free: usize,
@@ -73,10 +77,10 @@ impl fmt::Debug for Permit {
 }
 
 impl FairSemaphore {
-    /// Creates a semaphore with this number of permits (at least one) and this maximum length of each party's queue.
+    /// So many turns at once for one party (at least one), one more for others, and so many requests of each party that may wait for one.
     pub fn new(turns: usize, waiting: usize) -> Self {
         let turns = turns.max(1);
-        let state = State { free: turns, ..State::default() };
+        let state = State { free: turns.saturating_add(RESERVED), ..State::default() };
         Self(Arc::new(Inner { turns, waiting, state: Mutex::new(state) }))
     }
 
@@ -84,7 +88,8 @@ impl FairSemaphore {
     pub async fn acquire(&self, party: Party) -> Result<Permit, Crowded> {
         let turn = {
             let mut state = self.0.state.lock();
-            if state.free > 0 {
+            // Nobody is passed by: of those that wait none may take this one.
+            if state.may_take(party) {
                 state.take(party);
                 return Ok(Permit::new(&self.0, party));
             }
@@ -95,6 +100,10 @@ impl FairSemaphore {
 }
 
 impl State {
+    fn may_take(&self, party: Party) -> bool {
+        self.free > RESERVED || self.free > 0 && !self.held.contains_key(&party)
+    }
+
     fn take(&mut self, party: Party) {
         self.free -= 1;
         *self.held.entry(party).or_default() += 1;
@@ -129,11 +138,10 @@ impl State {
         Ok(told)
     }
 
-    /// Removes the next request that may have a free permit.
-    fn next(&mut self, turns: usize) -> Option<(Party, oneshot::Sender<Permit>)> {
+    /// Takes a free turn for the next party that may have one.
+    fn next(&mut self) -> Option<(Party, oneshot::Sender<Permit>)> {
         while self.free > 0 {
-            let most = if self.order.len() > 1 { turns.saturating_sub(1).max(1) } else { turns };
-            let place = self.order.iter().position(|party| self.held.get(party).copied().unwrap_or(0) < most)?;
+            let place = self.order.iter().position(|party| self.may_take(*party))?;
             let party = self.order.remove(place)?;
             let line = self.lines.get_mut(&party)?;
             let next = std::iter::from_fn(|| line.pop_front()).find(|turn| !turn.is_closed());
@@ -153,18 +161,14 @@ impl State {
 
 impl Inner {
     fn release(self: &Arc<Self>, party: Party) {
-        let mut freed = party;
-        loop {
-            let next = {
-                let mut state = self.state.lock();
-                state.give_back(freed);
-                state.next(self.turns)
-            };
-            let Some((party, turn)) = next else { return };
-            let Err(mut permit) = turn.send(Permit::new(self, party)) else { return };
-            // The waiter is gone, so pass the permit on here; dropping it would recurse into this function.
+        let mut state = self.state.lock();
+        state.give_back(party);
+        // One turn that ends may be for two: its party, which holds none now, may have the reserved one.
+        while let Some((party, turn)) = state.next() {
+            let Err(mut permit) = turn.send(Permit::new(self, party)) else { continue };
+            // Nobody waits for it any more: it goes on to the next one, and not by the permit's own end, which would come back here.
             permit.inner = None;
-            freed = party;
+            state.give_back(party);
         }
     }
 }
@@ -241,32 +245,54 @@ mod tests {
                 for _ in 0..7 {
                     scene.end_one().await;
                 }
+                let before = scene.granted.lock().len();
                 drop(scene.ask(late));
                 settle().await;
-                let before = scene.granted.lock().len();
                 while !scene.granted.lock().contains(&late) {
                     scene.end_one().await;
                 }
                 let waited = scene.granted.lock().len() - before - 1;
-                assert!(waited <= usize::try_from(parties).unwrap(), "{turns} turns, {parties} parties: it waited for {waited}");
+                let most = if parties == 1 { 0 } else { usize::try_from(parties).unwrap() };
+                assert!(waited <= most, "{turns} turns, {parties} parties: it waited for {waited}");
             }
         }
     }
 
     #[tokio::test]
-    async fn a_party_leaves_a_permit_to_waiting_others() {
-        let (many, few) = (Party::new(1), Party::new(2));
+    async fn the_last_turn_is_for_who_holds_none() {
+        let (many, few, third) = (Party::new(1), Party::new(2), Party::new(3));
         let scene = Scene::new(4, 1_000);
         (0..50).for_each(|_| drop(scene.ask(many)));
         settle().await;
         assert_eq!(scene.holds(many), 4, "nobody else wants one");
         (0..50).for_each(|_| drop(scene.ask(few)));
         settle().await;
+        assert_eq!((scene.holds(many), scene.holds(few)), (4, 1), "who comes waits for nobody");
         for _ in 0..40 {
             scene.end_one().await;
-            assert_eq!(scene.held.lock().len(), 4, "no turn is idle while somebody waits");
-            assert!(scene.holds(many) <= 3 && scene.holds(few) <= 3);
+            assert!(scene.held.lock().len() >= 4, "no turn but the last one is idle while somebody waits");
+            assert!(scene.holds(many) >= 1 && scene.holds(few) >= 1);
         }
+        drop(scene.ask(third));
+        settle().await;
+        if scene.holds(third) == 0 {
+            scene.end_one().await;
+            scene.end_one().await;
+        }
+        assert!(scene.granted.lock().contains(&third));
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_ends_may_be_for_two() {
+        let (one, two) = (Party::new(1), Party::new(2));
+        let scene = Scene::new(2, 10);
+        for party in [one, two, two, one] {
+            drop(scene.ask(party));
+            settle().await;
+        }
+        assert_eq!((scene.holds(one), scene.holds(two)), (1, 1), "the last turn is for a third");
+        scene.end_one().await;
+        assert_eq!((scene.holds(one), scene.holds(two)), (1, 2), "the next one has its turn, and who holds none the last one");
     }
 
     #[tokio::test]
@@ -274,6 +300,7 @@ mod tests {
         let scene = Scene::new(1, 2);
         let (one, two) = (Party::new(1), Party::new(2));
         scene.ask(one).await.unwrap().unwrap();
+        scene.ask(two).await.unwrap().unwrap();
         let waiting: Vec<_> = (0..2).map(|_| scene.ask(one)).collect();
         settle().await;
         assert_eq!(scene.ask(one).await.unwrap(), Err(Crowded));
@@ -287,7 +314,8 @@ mod tests {
         scene.end_one().await;
         assert!(other.is_finished());
         scene.end_one().await;
+        scene.end_one().await;
         let state = scene.semaphore.0.state.lock();
-        assert_eq!((state.free, state.held.len(), state.lines.len(), state.order.len()), (1, 0, 0, 0));
+        assert_eq!((state.free, state.held.len(), state.lines.len(), state.order.len()), (2, 0, 0, 0));
     }
 }

@@ -85,7 +85,7 @@ pub struct ServerOptions {
     /// Time limit in seconds for printing one document.
     #[arg(long, env = "DISPATCH_PRINT_SECONDS", default_value_t = 30)]
     pub print_seconds: u64,
-    /// Jobs that this server does at once.
+    /// Jobs that this server does at once for one tenant; a tenth more is left to tenants that have none in its hands.
     #[arg(long, env = "DISPATCH_JOBS_AT_ONCE", default_value_t = 100)]
     pub jobs_at_once: usize,
     /// Seconds that runs may take to end when the server stops.

@@ -16,7 +16,7 @@ use super::meter::Meter;
 use super::node_lease::RunLease;
 use super::plan::Plan;
 use super::step::SIGNING_SECRET;
-use super::{Engine, KEYS_FOR, recover, traced};
+use super::{Engine, KEYS_FOR, party, recover, traced};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::failpoint;
@@ -208,7 +208,7 @@ impl Engine {
         known_secrets.extend(secrets.clone());
         // From here on nothing may fail: whoever has the context closes the ring.
         let ring = parts.feed.open(log.run, log.next_seq);
-        let redactor = Redactor::new(known_secrets.values().cloned());
+        let redactor = Redactor::new(known_secrets.values().cloned()).on_behalf_of(party(log.tenant));
         Ok(RunContext {
             engine: self.0.clone(),
             run: log.run,

@@ -69,7 +69,7 @@ pub(super) async fn claim_due(workers: Workers) {
             Ok(count) if count > 0 => Duration::ZERO,
             // Whatever is due must wait until a run leaves this node's hands, which is told, or the lease holds again.
             Ok(_) if workers.room() == 0 || inner.lease.is_over() => inner.options.poll,
-            Ok(_) => match parts.store.next_wake(&[]).await {
+            Ok(_) => match parts.store.next_wake(&workers.full_tenants()).await {
                 Ok(Some(due)) => due.since(parts.clock.now()).min(inner.options.poll),
                 Ok(None) | Err(_) => inner.options.poll,
             },

@@ -11,6 +11,7 @@ pub mod crons;
 pub mod events;
 pub mod jobs;
 mod keeper;
+mod loads;
 mod pulse;
 pub mod webhooks;
 mod workers;

@@ -1,8 +1,7 @@
 //! Runs in this node's hands.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +10,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::loads::TenantLoads;
 use super::pulse::Pulse;
 use crate::clock::Timestamp;
 use crate::engine::{Active, Departure, Engine, Lost, NodeLease, RunContext, StartRun, Started};
@@ -56,19 +56,26 @@ pub struct Workers(Arc<Inner>);
 pub(super) struct Inner {
     pub engine: Engine,
     pub options: Options,
-    active: Mutex<HashMap<RunId, Held>>,
+    active: Mutex<Hands>,
     pub lease: Arc<NodeLease>,
     /// Held by whoever renews because the lease is over; when that was tried last.
     renewing: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     pub pulse: Pulse,
     /// Rings when there may be something to claim.
     pub look: Notify,
-    /// Attempts of jobs among the runs in hand, and what rings when one leaves.
-    jobs: AtomicUsize,
+    /// Attempts of jobs among the runs in hand, by tenant, and what rings when one leaves.
+    jobs: Mutex<BTreeMap<TenantId, u32>>,
     job_left: Notify,
     leave: CancellationToken,
     pub stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// The runs in hand.
+#[derive(Default)]
+struct Hands {
+    runs: HashMap<RunId, Held>,
+    loads: TenantLoads,
 }
 
 struct Held {
@@ -92,7 +99,7 @@ impl Workers {
             renewing: tokio::sync::Mutex::default(),
             pulse: Pulse::default(),
             look: Notify::new(),
-            jobs: AtomicUsize::new(0),
+            jobs: Mutex::default(),
             job_left: Notify::new(),
             leave: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -123,9 +130,9 @@ impl Workers {
         self.0.options.lease
     }
 
-    /// How many attempts of jobs are in this node's hands.
-    pub(super) fn jobs_in_hand(&self) -> usize {
-        self.0.jobs.load(Ordering::Relaxed)
+    /// How many attempts of each tenant's jobs are in this node's hands.
+    pub(super) fn jobs_in_hand(&self) -> BTreeMap<TenantId, u32> {
+        self.0.jobs.lock().clone()
     }
 
     /// Rings when one of them leaves.
@@ -146,22 +153,39 @@ impl Workers {
         Err(refusal.retry_after(Duration::from_secs(1)))
     }
 
-    /// Returns whether this node accepts one more new run of a tenant. One tenant alone may occupy nine tenths of the capacity, and half of it when
-    /// others have runs. Refusal: 503 `at_capacity`.
-    fn admits_of(&self, tenant: TenantId) -> Result<()> {
-        let most = self.0.options.max_active;
-        let active = self.0.active.lock();
-        // No need to count while less than half of the capacity is used.
-        if active.len() < most / 2 {
-            return Ok(());
+    /// Whether this node takes one more new run of a tenant. One tenant leaves others a part of the room, and is not refused because another one overloads
+    /// the node. Refusals: 503 `at_capacity`, `overloaded`.
+    pub fn admits_run_of(&self, tenant: TenantId) -> Result<()> {
+        let refusal = {
+            let hands = self.0.active.lock();
+            let most = self.0.options.max_active;
+            if hands.runs.len() >= most || self.0.pulse.is_late() && !hands.loads.is_light(tenant) {
+                None
+            } else if hands.loads.has_room(tenant, most) {
+                return Ok(());
+            } else {
+                Some(format!("the server advances {} runs of yours, your share of its limit of {most}", hands.loads.of(tenant)))
+            }
+        };
+        match refusal {
+            Some(message) => Err(Error::new(Kind::Unavailable, "at_capacity", message).retry_after(Duration::from_secs(1))),
+            None => self.admits(),
         }
-        let own = active.values().filter(|held| held.tenant == tenant).count();
-        let share = if own == active.len() { most - most / 10 } else { most.div_ceil(2) };
-        if own < share {
-            return Ok(());
-        }
-        let message = format!("the server runs {own} of your executions, your share of its limit of {most}");
-        Err(Error::new(Kind::Unavailable, "at_capacity", message).retry_after(Duration::from_secs(1)))
+    }
+
+    /// Tenants with runs in hand of which no new one is admitted now.
+    pub(super) fn refused_tenants(&self) -> Vec<TenantId> {
+        let (hands, is_late) = (self.0.active.lock(), self.0.pulse.is_late());
+        let loads = &hands.loads;
+        let admits = |tenant| loads.has_room(tenant, self.0.options.max_active) && (!is_late || loads.is_light(tenant));
+        loads.tenants().filter(|tenant| !admits(*tenant)).collect()
+    }
+
+    /// Tenants that leave the others no room when more of their runs are taken up.
+    pub(super) fn full_tenants(&self) -> Vec<TenantId> {
+        let (hands, most) = (self.0.active.lock(), self.0.options.max_active);
+        let loads = &hands.loads;
+        loads.tenants().filter(|tenant| !loads.leaves_room(*tenant, most)).collect()
     }
 
     /// Starts a run here. Returns once it is durable, or known as a repetition of an earlier one.
@@ -170,8 +194,7 @@ impl Workers {
         if inner.stop.is_cancelled() {
             return Err(Error::new(Kind::Unavailable, "shutting_down", "the server is shutting down").retry_after(Duration::from_secs(1)));
         }
-        self.admits()?;
-        self.admits_of(start.tenant)?;
+        self.admits_run_of(start.tenant)?;
         if !self.is_awake().await {
             return Err(Error::new(Kind::Unavailable, "store_unavailable", "the database cannot serve now; nothing was changed")
                 .retry_after(Duration::from_secs(1)));
@@ -188,8 +211,13 @@ impl Workers {
         let run = active.context.run;
         let held = Held { epoch, tenant: active.context.tenant, task: None, context: active.context.clone(), nudges };
         let (displaced, count) = {
-            let mut active = self.0.active.lock();
-            (active.insert(run, held), active.len())
+            let mut hands = self.0.active.lock();
+            hands.loads.add(held.tenant);
+            let displaced = hands.runs.insert(run, held);
+            if let Some(displaced) = &displaced {
+                hands.loads.remove(displaced.tenant);
+            }
+            (displaced, hands.runs.len())
         };
         self.0.pulse.hold(count);
         if let Some(task) = displaced.and_then(|displaced| displaced.task) {
@@ -199,8 +227,11 @@ impl Workers {
         metrics::gauge!("dispatch_runs_active").increment(1);
         // Made here, so that a task that is aborted before its first poll leaves too.
         let is_job = active.context.input.job.is_some();
-        self.0.jobs.fetch_add(usize::from(is_job), Ordering::Relaxed);
-        let (leaving, tenant) = (Leaving { workers: self.clone(), run, epoch, is_job }, active.context.tenant);
+        let tenant = active.context.tenant;
+        if is_job {
+            *self.0.jobs.lock().entry(tenant).or_default() += 1;
+        }
+        let leaving = Leaving { workers: self.clone(), run, tenant, epoch, is_job };
         let task = self.0.tasks.spawn(async move {
             let departure = active.drive(leaving.workers.0.leave.clone()).await;
             match departure {
@@ -209,7 +240,7 @@ impl Workers {
                 other => tracing::debug!(%run, departure = ?other, "the run left this node's hands"),
             }
         });
-        if let Some(held) = self.0.active.lock().get_mut(&run).filter(|held| held.epoch == epoch) {
+        if let Some(held) = self.0.active.lock().runs.get_mut(&run).filter(|held| held.epoch == epoch) {
             held.task = Some(task.abort_handle());
         }
     }
@@ -226,7 +257,9 @@ impl Workers {
         }
         let parts = inner.engine.parts();
         let now = parts.clock.now();
-        let claim = Claim { node: parts.node, now, until: inner.lease.promised(now), max, only, except: Vec::new() };
+        // Whoever asks for one run waits for it; what is due of tenants that have their share waits until one of theirs leaves.
+        let except = if only.is_some() { Vec::new() } else { self.full_tenants() };
+        let claim = Claim { node: parts.node, now, until: inner.lease.promised(now), max, only, except };
         let leases = parts.store.claim_runs(claim).await?;
         let count = leases.len();
         for lease in leases {
@@ -304,7 +337,7 @@ impl Workers {
 
     /// Something was done to a run from outside: its owner looks again, or it is taken up if it is due.
     pub async fn nudge(&self, run: RunId) {
-        if let Some(held) = self.0.active.lock().get(&run) {
+        if let Some(held) = self.0.active.lock().runs.get(&run) {
             held.context.poke.notify_one();
             return;
         }
@@ -326,7 +359,7 @@ impl Workers {
 
     /// Stops a run that this node advances; elsewhere its owner reads the request.
     fn cancel_here(&self, run: RunId) {
-        if let Some(held) = self.0.active.lock().get(&run) {
+        if let Some(held) = self.0.active.lock().runs.get(&run) {
             held.context.cancel.cancel();
         }
     }
@@ -350,14 +383,15 @@ impl Workers {
 
     /// How many runs are in this node's hands.
     pub fn active(&self) -> usize {
-        self.0.active.lock().len()
+        self.0.active.lock().runs.len()
     }
 
     /// The runs that this node has a lease on, in a fixed order; one that is being created has none yet.
     pub(super) fn held(&self) -> Vec<(RunId, Epoch)> {
-        let active = self.0.active.lock();
-        let mut held: Vec<_> = active.iter().filter(|(_, held)| held.context.log.is_born()).map(|(run, held)| (*run, held.epoch)).collect();
-        drop(active);
+        let hands = self.0.active.lock();
+        let mut held: Vec<_> =
+            hands.runs.iter().filter(|(_, held)| held.context.log.is_born()).map(|(run, held)| (*run, held.epoch)).collect();
+        drop(hands);
         held.sort_unstable();
         held
     }
@@ -367,7 +401,7 @@ impl Workers {
         if renewed.cancel_requested {
             self.cancel_here(renewed.run);
         }
-        if let Some(held) = self.0.active.lock().get_mut(&renewed.run) {
+        if let Some(held) = self.0.active.lock().runs.get_mut(&renewed.run) {
             held.context.log.lease().cover();
             if held.nudges != renewed.nudges {
                 held.nudges = renewed.nudges;
@@ -379,7 +413,7 @@ impl Workers {
     /// Drops runs that the store no longer counts among this node's.
     pub(super) fn drop_runs(&self, lost: &[(RunId, Epoch)]) {
         for (run, epoch) in lost {
-            let task = self.0.active.lock().get(run).filter(|held| held.epoch == *epoch).and_then(|held| held.task.clone());
+            let task = self.0.active.lock().runs.get(run).filter(|held| held.epoch == *epoch).and_then(|held| held.task.clone());
             if let Some(task) = task {
                 tracing::debug!(%run, "the run has ended, or is in other hands; it is let go");
                 task.abort();
@@ -403,7 +437,7 @@ impl Workers {
             () = self.0.tasks.wait() => {}
             () = clock.sleep(HAND_BACK) => {
                 tracing::warn!(left = self.active(), "some runs could not be handed back; their leases end by themselves");
-                let left: Vec<AbortHandle> = self.0.active.lock().values().filter_map(|held| held.task.clone()).collect();
+                let left: Vec<AbortHandle> = self.0.active.lock().runs.values().filter_map(|held| held.task.clone()).collect();
                 left.iter().for_each(AbortHandle::abort);
             }
         }
@@ -433,20 +467,34 @@ fn unborn(run: RunId, error: StoreError) -> Error {
 struct Leaving {
     workers: Workers,
     run: RunId,
+    tenant: TenantId,
     epoch: Epoch,
     is_job: bool,
 }
 
+impl Leaving {
+    fn forget_job(&self) {
+        let mut jobs = self.workers.0.jobs.lock();
+        if let Some(count) = jobs.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                jobs.remove(&self.tenant);
+            }
+        }
+    }
+}
+
 impl Drop for Leaving {
     fn drop(&mut self) {
-        let mut active = self.workers.0.active.lock();
-        if active.get(&self.run).is_some_and(|held| held.epoch == self.epoch) {
-            active.remove(&self.run);
+        let mut hands = self.workers.0.active.lock();
+        if hands.runs.get(&self.run).is_some_and(|held| held.epoch == self.epoch) {
+            hands.runs.remove(&self.run);
+            hands.loads.remove(self.tenant);
         }
-        drop(active);
+        drop(hands);
         metrics::gauge!("dispatch_runs_active").decrement(1);
         if self.is_job {
-            self.workers.0.jobs.fetch_sub(1, Ordering::Relaxed);
+            self.forget_job();
             self.workers.0.job_left.notify_one();
         }
         // It may be due again already: somebody answered while it was pausing.

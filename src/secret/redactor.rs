@@ -1,26 +1,37 @@
 //! Removes known secrets from texts and JSON values on their way out.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::Semaphore;
 
 use super::matcher::{Matcher, Numbers};
 use super::{MIN_REDACTED, REDACTED, Secret};
+use crate::fair::{FairSemaphore, Party};
 
 /// Size in bytes above which a text is searched on another thread.
 const LARGE: usize = 256 * 1024;
 
-/// Maximum number of large texts that are searched concurrently, each on its own thread.
-static TURNS: Semaphore = Semaphore::const_new(4);
+/// Large texts of one party that are searched at a time, at most. Each keeps a core busy.
+const MAX_TURNS: usize = 4;
+
+/// Turns at the threads on which large texts are searched; half of the cores are left to everything else.
+static TURNS: LazyLock<FairSemaphore> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    FairSemaphore::new((cores / 2).clamp(1, MAX_TURNS), usize::MAX)
+});
 
 /// Removes a set of secrets from texts and JSON values, in every form that `spellings` lists. Cheap to clone: clones share the prepared search.
 #[derive(Clone, Default)]
-pub struct Redactor(Option<Arc<Known>>);
+pub struct Redactor {
+    known: Option<Arc<Known>>,
+    /// Whose turns a large text takes.
+    party: Party,
+}
 
 struct Known {
     secrets: Vec<Secret>,
@@ -40,32 +51,38 @@ impl Redactor {
         secrets.sort_by(|one, other| one.expose().cmp(other.expose()));
         secrets.dedup_by(|one, other| one.expose() == other.expose());
         let known = Known { secrets, matcher: OnceLock::new() };
-        Self((!known.secrets.is_empty()).then(|| Arc::new(known)))
+        Self { known: (!known.secrets.is_empty()).then(|| Arc::new(known)), party: Party::NOBODY }
+    }
+
+    /// The same redactor, in the turns of a party.
+    #[must_use]
+    pub fn on_behalf_of(self, party: Party) -> Self {
+        Self { party, ..self }
     }
 
     pub const fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.known.is_none()
     }
 
     /// Returns a redactor of these secrets and the given ones.
     pub fn with(&self, more: impl IntoIterator<Item = Secret>) -> Self {
-        Self::new(self.secrets().iter().cloned().chain(more))
+        Self::new(self.secrets().iter().cloned().chain(more)).on_behalf_of(self.party)
     }
 
     /// Returns `text` without the secrets. JSON stays valid JSON: strings are redacted inside, and a number is replaced only if it is a secret as a whole.
     pub fn text(&self, text: &str) -> String {
-        let clean = self.0.as_ref().and_then(|known| give_way(text.len(), || known.matcher().text(text)));
+        let clean = self.known.as_ref().and_then(|known| give_way(text.len(), || known.matcher().text(text)));
         clean.unwrap_or_else(|| text.to_owned())
     }
 
     /// Like [`Redactor::text`], on another thread if the text is large.
     pub async fn redact_text(&self, text: String) -> String {
-        match &self.0 {
+        match &self.known {
             None => text,
             Some(_) if text.len() <= LARGE => self.text(&text),
             Some(known) => {
                 let known = known.clone();
-                aside(move || known.matcher().text(&text).unwrap_or(text)).await.unwrap_or_else(|| REDACTED.to_owned())
+                aside(self.party, move || known.matcher().text(&text).unwrap_or(text)).await.unwrap_or_else(|| REDACTED.to_owned())
             }
         }
     }
@@ -77,7 +94,7 @@ impl Redactor {
 
     /// Like [`Redactor::value`], on another thread if the value is large.
     pub async fn redact_value(&self, mut value: Value) -> Value {
-        let Some(known) = &self.0 else { return value };
+        let Some(known) = &self.known else { return value };
         if size(&value) <= LARGE {
             self.value(&mut value);
             return value;
@@ -87,7 +104,7 @@ impl Redactor {
             known.matcher().value(&mut value, Numbers::Replace);
             value
         };
-        aside(clean).await.unwrap_or_else(|| Value::String(REDACTED.to_owned()))
+        aside(self.party, clean).await.unwrap_or_else(|| Value::String(REDACTED.to_owned()))
     }
 
     /// Removes the secrets from every string of a value that will be deserialized into a type of our own. Its numbers stay, because the type may require them.
@@ -109,14 +126,14 @@ impl Redactor {
 
     /// Like [`Redactor::typed`], on another thread if the value is large.
     pub async fn redact_typed<T: Serialize + DeserializeOwned>(&self, typed: T) -> T {
-        let Some(known) = &self.0 else { return typed };
+        let Some(known) = &self.known else { return typed };
         let Ok(mut value) = serde_json::to_value(&typed) else { return typed };
         if size(&value) <= LARGE {
             return self.typed(typed);
         }
         let known = known.clone();
         let clean = move || known.matcher().value(&mut value, Numbers::Keep).then_some(value);
-        match aside(clean).await {
+        match aside(self.party, clean).await {
             Some(None) => typed,
             Some(Some(value)) => serde_json::from_value(value).unwrap_or_else(|_| self.typed_by_members(typed)),
             None => self.typed(typed),
@@ -146,11 +163,11 @@ impl Redactor {
     }
 
     fn clean(&self, value: &mut Value, numbers: Numbers) -> bool {
-        self.0.as_ref().is_some_and(|known| give_way(size(value), || known.matcher().value(value, numbers)))
+        self.known.as_ref().is_some_and(|known| give_way(size(value), || known.matcher().value(value, numbers)))
     }
 
     fn secrets(&self) -> &[Secret] {
-        match &self.0 {
+        match &self.known {
             Some(known) => &known.secrets,
             None => &[],
         }
@@ -182,9 +199,9 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Runs work on a blocking thread; `None` if that failed.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let turn = TURNS.acquire().await.ok()?;
+/// Does work on a thread of its own, in the party's turn; `None` when it could not be done.
+async fn aside<T: Send + 'static>(party: Party, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let turn = TURNS.acquire(party).await.ok()?;
     let work = move || {
         // Held to the end, also when the caller has dropped its future.
         let _turn = turn;

@@ -49,7 +49,7 @@ pub use collection::{Collection, Document, Kept, due, forget};
 pub use documents::{DocumentQuery, DocumentRow, Documents};
 pub use flows::{FlowVersion, Flows, SavedFlow};
 pub use idempotency::{Answer, Begun, Idempotency, Receipt};
-pub use jobs::{Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, Jobs, MOST_CLAIMED, NewJob, Queue};
+pub use jobs::{Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, JobTurns, Jobs, MOST_CLAIMED, NewJob, Queue};
 pub use logs::{Logs, SmallLog};
 pub use notices::{NOTICE, Notices};
 pub use records::{RecordPage, RecordQuery, Records};

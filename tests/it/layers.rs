@@ -19,7 +19,7 @@ const TABLE: &[(&str, &str)] = &[
     ("number", ""),
     ("process", "clock fair"),
     ("id", "clock"),
-    ("secret", "clock error"),
+    ("secret", "clock error fair"),
     // Matter.
     ("model", "clock error id number"),
     ("expr", "clock error fair number process secret"),

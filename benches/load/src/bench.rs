@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::process::Command;
 
 use crate::http::{self, Connection};
 use crate::process::Server;
@@ -69,6 +70,18 @@ impl Bench {
         connection.finish().await?;
         let made: serde_json::Value = serde_json::from_slice(connection.body()).with_context(|| format!("status {status}"))?;
         Ok(made["key"].as_str().context("no key")?.to_owned())
+    }
+
+    /// Another tenant in the server's database; its first key.
+    pub async fn new_tenant(&self, subject: &Subject, name: &str) -> Result<String> {
+        let mut command = Command::new(&subject.binary);
+        command.args(["tenants", "create", "--json", "--name", name, "--data"]).arg(self.data.path());
+        if subject.store != "sqlite" {
+            command.env("DISPATCH_DATABASE_URL", &subject.store);
+        }
+        let output = command.output().await.context("dispatch tenants create")?;
+        let made: serde_json::Value = serde_json::from_slice(&output.stdout).context("the answer of `dispatch tenants create`")?;
+        Ok(made["key"].as_str().with_context(|| format!("no tenant was made: {made}"))?.to_owned())
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cuts;
+mod fair;
 mod http;
 mod jobs;
 mod overload;
@@ -38,6 +39,8 @@ enum Scenario {
     Jobs(jobs::Arguments),
     /// From a signal to the next call of the run that it wakes.
     Wakes(wakes::Arguments),
+    /// One tenant's latencies alone, and beside another tenant at full load.
+    Fair(fair::Arguments),
     /// A mixed load for long: tasks, files, memory and the write-ahead log.
     Soak(soak::Arguments),
 }
@@ -52,6 +55,7 @@ async fn main() -> Result<()> {
         Scenario::Readers(arguments) => readers::run(&subject, arguments).await,
         Scenario::Jobs(arguments) => jobs::run(&subject, arguments).await,
         Scenario::Wakes(arguments) => wakes::run(&subject, arguments).await,
+        Scenario::Fair(arguments) => fair::run(&subject, arguments).await,
         Scenario::Soak(arguments) => soak::run(&subject, arguments).await,
     }
 }

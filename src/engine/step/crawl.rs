@@ -4,13 +4,13 @@
 //! effect of its own: after a crash those that came are recalled.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use texting_robots::Robot;
-use tokio::sync::Semaphore;
 use url::Url;
 
 use super::http::net_failure;
@@ -18,6 +18,7 @@ use super::{Fields, StepBody, StepOutput, StepType, config, text};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::Template;
+use crate::fair::FairSemaphore;
 use crate::html;
 use crate::model::Step;
 use crate::net::{Deadlines, Request, Trust};
@@ -35,8 +36,8 @@ const DEEPEST: u32 = 10;
 /// Largest page, in bytes.
 const MAX_PAGE: u64 = 2 * 1024 * 1024;
 const MAX_ROBOTS: u64 = 512 * 1024;
-/// Pages that are read at once: it is work for the processor.
-static READING: Semaphore = Semaphore::const_new(2);
+/// Pages of one tenant that are read at once: it is work for the processor.
+static READING: LazyLock<FairSemaphore> = LazyLock::new(|| FairSemaphore::new(2, usize::MAX));
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two pages: what a site may ask for, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -138,7 +139,7 @@ impl Body {
                 };
                 let read = if kind.contains("html") {
                     // A page may take a second to read: not where other executions wait for their turn.
-                    let turn = READING.acquire().await;
+                    let turn = READING.acquire(context.run.party()).await;
                     let (text, at) = (text.clone(), at.clone());
                     let read = move || {
                         // Held to the end, also when nobody waits for it any more.

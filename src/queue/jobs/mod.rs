@@ -39,7 +39,7 @@ const REFUSALS: [&str; 3] = ["at_capacity", "overloaded", "shutting_down"];
 /// How jobs are taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Jobs in this node's hands at once.
+    /// Jobs of one tenant in this node's hands at once.
     pub at_once: usize,
     /// How often it is looked for jobs without a reason to.
     pub poll: Duration,

@@ -1,11 +1,14 @@
 //! Jobs: put in queues, claimed within the queues' limits, ended by their runs, buried and dug up again.
 
 pub(super) mod sql;
+mod turns;
 
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 
+pub use self::turns::JobTurns;
+pub(super) use self::turns::{Place, Turns};
 use super::StoreResult;
 use crate::clock::Timestamp;
 use crate::id::{DeadLetterId, JobId, NodeId, TenantId};
@@ -45,6 +48,8 @@ pub struct JobClaim {
     pub max: u32,
     /// New attempts of these tenants' jobs do not begin.
     pub except: Vec<TenantId>,
+    /// Whose jobs are taken first.
+    pub turns: JobTurns,
 }
 
 /// What a claim took.
@@ -124,8 +129,8 @@ pub trait Jobs {
     /// Puts a job in its queue.
     async fn enqueue_job(&self, new: NewJob) -> StoreResult<Enqueued>;
 
-    /// Takes jobs of every tenant whose time has come, within the limits of their queues: the higher priority first, then the longer due one.
-    /// Besides, attempts that nobody said to be alive for a while.
+    /// Takes jobs whose time has come, within the limits of their queues: of each tenant in its turn, in the order of the turns; a tenant's
+    /// job of higher priority first, then the longer due one. Besides, before them, attempts that nobody said to be alive for a while.
     async fn claim_jobs(&self, claim: JobClaim) -> StoreResult<Claimed>;
 
     /// Ends an attempt from outside its run; `false`: it is not the job's present one, or it has ended.
@@ -236,9 +241,12 @@ impl Gates {
         true
     }
 
-    /// The organisations that were refused.
-    pub fn full(&self) -> impl Iterator<Item = &String> {
-        self.full.iter()
+    /// What of a tenant's takes nothing more now, by tenant and queue, and the organisation in a line below.
+    pub fn closed(&mut self, tenant: TenantId, now: Timestamp) -> Vec<String> {
+        let prefix = format!("{} ", tenant.suffix());
+        let shut = self.shut(now).into_iter().filter(|(owner, _)| *owner == tenant).map(|(_, name)| format!("{prefix}{name}"));
+        let full = self.full.iter().filter(|full| full.starts_with(&prefix)).cloned();
+        shut.chain(full).collect()
     }
 
     /// The queues that take nothing more now, whichever organisation's it is.

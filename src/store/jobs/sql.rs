@@ -34,40 +34,59 @@ macro_rules! in_sql {
             .filter_map(readable)
             .map(|job| ClaimedJob { job, begun_before: true })
             .collect();
-            let whole = claimed.len() + max as usize;
+            let ready: Vec<String> = sqlx::query_scalar(
+                "with recursive line (tenant) as (select min(tenant) from jobs where ready = 1 union all \
+                    select (select min(j.tenant) from jobs j where j.ready = 1 and j.tenant > line.tenant) from line where line.tenant is not null) \
+                 select tenant from line where tenant is not null",
+            )
+            .fetch_all(&mut *open)
+            .await
+            .map_err(failed)?;
+            let mut turns = Turns::new(claim, ready.iter().filter_map(|tenant| TenantId::from_suffix(tenant).ok()));
             let mut gates = gates(open).await?;
-            // Queues and organisations that take nothing more, and jobs that were read before: none of them is read again.
+            let mut taken: Vec<(Place, Job)> = Vec::new();
+            // Jobs that were read before: none of them is read again.
             let mut done: Vec<String> = Vec::new();
-            for _ in 0..MOST_LOOKS {
-                let room = whole.saturating_sub(claimed.len());
-                let shut = gates.shut(claim.now).into_iter().map(|(tenant, name)| format!("{} {name}", tenant.suffix()));
-                let left_out = claim.except.iter().map(|tenant| tenant.suffix());
-                let closed: Vec<String> = shut.chain(gates.full().cloned()).chain(done.iter().cloned()).chain(left_out).collect();
-                let rows = sqlx::query(concat!(
-                    "select * from jobs where ready = 1 and tenant || ' ' || queue not in ", $list,
-                    " and tenant || ' ' || queue || '\n' || org not in ", $list, " and id not in ", $list, " and tenant not in ", $list,
-                    " order by priority desc, run_at, id limit $2"
-                ))
-                .bind(json(&closed))
-                .bind(i64::from(max))
-                .fetch_all(&mut *open)
-                .await
-                .map_err(failed)?;
-                for row in &rows {
-                    match readable(row) {
-                        Some(job) if claimed.len() < whole && gates.admit(job.tenant, &job.queue, &job.order.scope.org, claim.now) => {
-                            done.push(job.id.suffix());
-                            claimed.push(ClaimedJob { job, begun_before: false });
-                        }
-                        Some(_) => {}
-                        None => done.push(row::job_id(row)?.suffix()),
-                    }
-                }
-                let nothing_new = closed.len() == gates.shut(claim.now).len() + gates.full().count() + done.len() + claim.except.len();
-                if rows.len() < max as usize || nothing_new || claimed.len() == whole || room == 0 {
+            let mut looks = 0;
+            while looks < MOST_LOOKS {
+                let dealt = turns.deal((max as usize).saturating_sub(taken.len()));
+                if dealt.is_empty() {
                     break;
                 }
+                for (tenant, count) in dealt {
+                    looks += 1;
+                    let closed = gates.closed(tenant, claim.now);
+                    let left_out: Vec<String> = closed.iter().chain(&done).cloned().collect();
+                    let rows = sqlx::query(concat!(
+                        "select * from jobs where ready = 1 and tenant = $3 and tenant || ' ' || queue not in ", $list,
+                        " and tenant || ' ' || queue || '\n' || org not in ", $list, " and id not in ", $list,
+                        " order by priority desc, run_at, id limit $2"
+                    ))
+                    .bind(json(&left_out))
+                    .bind(i64::try_from(count).unwrap_or(i64::MAX))
+                    .bind(tenant.suffix())
+                    .fetch_all(&mut *open)
+                    .await
+                    .map_err(failed)?;
+                    let before = done.len();
+                    for row in &rows {
+                        match readable(row) {
+                            Some(job) if gates.admit(tenant, &job.queue, &job.order.scope.org, claim.now) => {
+                                done.push(job.id.suffix());
+                                taken.push((turns.take(tenant), job));
+                            }
+                            Some(_) => {}
+                            None => done.push(row::job_id(row)?.suffix()),
+                        }
+                    }
+                    let nothing_new = done.len() == before && gates.closed(tenant, claim.now).len() == closed.len();
+                    if rows.len() < count || nothing_new {
+                        turns.leave(tenant);
+                    }
+                }
             }
+            taken.sort_by_key(|(place, _)| *place);
+            claimed.extend(taken.into_iter().map(|(_, job)| ClaimedJob { job, begun_before: false }));
             let ids: Vec<String> = claimed.iter().map(|claimed| claimed.job.id.suffix()).collect();
             if !ids.is_empty() {
                 // Of what was read, an attempt may have ended meanwhile: then it is no more to be had.

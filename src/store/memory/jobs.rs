@@ -1,6 +1,6 @@
 //! Jobs in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use async_trait::async_trait;
 
@@ -8,7 +8,7 @@ use super::{MemoryStore, Tables};
 use crate::clock::Timestamp;
 use crate::id::{DeadLetterId, JobId, TenantId};
 use crate::model::job::{Bucket, DeadLetter, Job, JobEnd, JobState, QueueRules};
-use crate::store::jobs::{Gate, Gates, MOST_CLAIMED};
+use crate::store::jobs::{Gate, Gates, MOST_CLAIMED, Turns};
 use crate::store::text::Fit;
 use crate::store::{
     Census, Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, NewJob, Queue, StoreError, StoreResult,
@@ -146,20 +146,35 @@ impl crate::store::Jobs for MemoryStore {
             .map(|row| ClaimedJob { job: row.job.clone(), begun_before: true })
             .take(max)
             .collect();
-        let whole = claimed.len() + max;
         let mut gates = jobs.gates();
-        let mut ready: Vec<&Job> = jobs
-            .rows
-            .values()
-            .map(|row| &row.job)
-            .filter(|job| WAITING.contains(&job.state) && job.run_at <= claim.now && !claim.except.contains(&job.tenant))
-            .collect();
+        let mut ready: Vec<&Job> =
+            jobs.rows.values().map(|row| &row.job).filter(|job| WAITING.contains(&job.state) && job.run_at <= claim.now).collect();
         ready.sort_by_key(|job| (std::cmp::Reverse(job.priority), job.run_at, job.id));
-        for job in ready {
-            if claimed.len() < whole && gates.admit(job.tenant, &job.queue, &job.order.scope.org, claim.now) {
-                claimed.push(ClaimedJob { job: job.clone(), begun_before: false });
+        let mut lines: BTreeMap<TenantId, VecDeque<&Job>> = BTreeMap::new();
+        ready.into_iter().for_each(|job| lines.entry(job.tenant).or_default().push_back(job));
+        let mut turns = Turns::new(&claim, lines.keys().copied());
+        let mut taken = Vec::new();
+        loop {
+            let dealt = turns.deal(max.saturating_sub(taken.len()));
+            if dealt.is_empty() {
+                break;
+            }
+            for (tenant, count) in dealt {
+                let line = lines.entry(tenant).or_default();
+                let admitted = std::iter::from_fn(|| line.pop_front())
+                    .filter(|job| gates.admit(tenant, &job.queue, &job.order.scope.org, claim.now))
+                    .take(count);
+                let before = taken.len();
+                for job in admitted {
+                    taken.push((turns.take(tenant), ClaimedJob { job: job.clone(), begun_before: false }));
+                }
+                if taken.len() < before + count {
+                    turns.leave(tenant);
+                }
             }
         }
+        taken.sort_by_key(|(place, _)| *place);
+        claimed.extend(taken.into_iter().map(|(_, job)| job));
         for one in &mut claimed {
             one.note(&claim);
             let elapsed = claim.now.since(one.job.started_at.unwrap_or(claim.now));

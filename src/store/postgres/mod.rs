@@ -68,6 +68,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (10, "untold_jobs", include_str!("../../../migrations/postgres/0010_untold_jobs.sql")),
     (11, "write_probe", include_str!("../../../migrations/postgres/0011_write_probe.sql")),
     (12, "success", include_str!("../../../migrations/postgres/0012_success.sql")),
+    (13, "turns_of_jobs", include_str!("../../../migrations/postgres/0013_turns_of_jobs.sql")),
 ];
 
 /// See the module.

@@ -11,7 +11,8 @@ use crate::model::job::{DeadLetter, Job, JobEnd, JobState};
 use crate::store::batch::{JobRow, json};
 use crate::store::jobs::sql::{dead_where, explain, in_sql, readable};
 use crate::store::jobs::{
-    Claimed, ClaimedJob, DeadFilter, Enqueued, Gates, JobClaim, JobCount, JobFilter, Jobs, MOST_CLAIMED, MOST_LOOKS, NewJob, Queue,
+    Claimed, ClaimedJob, DeadFilter, Enqueued, Gates, JobClaim, JobCount, JobFilter, Jobs, MOST_CLAIMED, MOST_LOOKS, NewJob, Place, Queue,
+    Turns,
 };
 use crate::store::text::{Fit, is_plain};
 use crate::store::{StoreError, StoreResult, row};

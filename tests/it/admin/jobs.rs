@@ -28,6 +28,7 @@ on_both!(
     jobs_are_listed_in_windows,
     wrong_jobs_are_refused,
     the_same_call_is_the_same_job,
+    a_tenant_that_fills_a_server_with_jobs_leaves_room_for_others,
 );
 
 async fn a_flow_does_a_job(world: Arc<World>) {
@@ -314,4 +315,20 @@ async fn the_same_call_is_the_same_job(world: Arc<World>) {
         let again = other.post("/v1/jobs").header("idempotency-key", "one").json(&body).ok().await;
         assert_eq!(again["id"], made[0]);
     }
+}
+
+async fn a_tenant_that_fills_a_server_with_jobs_leaves_room_for_others(world: Arc<World>) {
+    world.configure(|config| config.jobs.at_once = 2);
+    let node = world.crash().await;
+    world.sink.on("/held", [Reply::Gate(Arc::new(Notify::new()))]);
+    for _ in 0..6 {
+        let mut body = called(world.sink.url("/held"));
+        body["priority"] = 1_000.into();
+        enqueue(&node, body).await;
+    }
+    world.sink.reached("/held", 2).await;
+    let stranger = world.strangers_key().await;
+    node.bare(Method::POST, "/v1/jobs").bearer(&stranger).json(&called(world.sink.url("/other"))).ok().await;
+    world.sink.reached("/other", 1).await;
+    assert_eq!(world.sink.seen("/held").len(), 2, "one tenant has no more at once than it may");
 }

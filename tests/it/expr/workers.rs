@@ -83,7 +83,7 @@ async fn an_abandoned_request_frees_its_slot() {
 
 #[tokio::test]
 async fn a_flood_of_one_party_does_not_block_others() {
-    let sandbox = in_workers(Limits { time: Duration::from_millis(300), concurrent: 1, ..Limits::default() });
+    let sandbox = in_workers(Limits { time: Duration::from_secs(20), concurrent: 1, ..Limits::default() });
     let flood: Vec<_> = (0..20)
         .map(|_| {
             let sandbox = sandbox.on_behalf_of(ONE);
@@ -93,7 +93,7 @@ async fn a_flood_of_one_party_does_not_block_others() {
     tokio::task::yield_now().await;
     assert_eq!(sandbox.on_behalf_of(OTHER).run("return 2", Map::new()).await, Ok(json!(2)));
     let served = flood.iter().filter(|task| task.is_finished()).count();
-    assert!(served <= 3, "{served} of the flood came first");
+    assert_eq!(served, 0, "a turn is kept for whoever has none");
     flood.iter().for_each(tokio::task::JoinHandle::abort);
 }
 

@@ -9,7 +9,7 @@ use dispatch::id::JobId;
 use dispatch::model::RunState;
 use dispatch::model::job::{Job, Placed};
 use dispatch::store::sqlite::{MIGRATIONS, SqliteStore};
-use dispatch::store::{Commit, JobClaim, NewJob, Options, Queue, SharedStore, StoreError};
+use dispatch::store::{Commit, JobClaim, JobTurns, NewJob, Options, Queue, SharedStore, StoreError};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
@@ -121,7 +121,8 @@ async fn a_job_that_cannot_be_read_does_not_stop_the_others() {
     }
     let mut outsider = outsider(&path).await;
     sqlx::query("update jobs set body = '{' where id = $1").bind(ids[0].suffix()).execute(&mut outsider).await.unwrap();
-    let claim = JobClaim { node: world.node, now: world.now, check_at: world.at(30), max: 10, except: Vec::new() };
+    let claim =
+        JobClaim { node: world.node, now: world.now, check_at: world.at(30), max: 10, except: Vec::new(), turns: JobTurns::default() };
     let claimed = store.claim_jobs(claim).await.unwrap();
     assert_eq!(claimed.jobs.iter().map(|claimed| claimed.job.id).collect::<Vec<_>>(), ids[1..]);
 }

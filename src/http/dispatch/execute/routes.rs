@@ -176,7 +176,7 @@ impl Desk {
     /// Starts an execution, or finds the one that an earlier call with the same key started.
     pub async fn begin(&self, caller: &Caller, posted: Posted<'_>) -> Result<Begun> {
         // Before any work: refusing must stay cheap when there is too much to do.
-        self.workers.admits()?;
+        self.workers.admits_run_of(caller.tenant)?;
         let Posted { route, key, headers, hash: request_hash, request, session } = posted;
         let tenant = caller.tenant;
         let known = match &key.0 {

@@ -7,7 +7,9 @@ use dispatch::clock::Timestamp;
 use dispatch::id::{DeadLetterId, JobId, TenantId};
 use dispatch::model::job::{Job, JobEnd, JobScope, JobState, Limits, Order, QueueRules};
 use dispatch::model::{Epoch, RunState};
-use dispatch::store::{ClaimedJob, Commit, Committed, DeadFilter, Enqueued, JobClaim, JobFilter, NewJob, Queue, SharedStore, StoreError};
+use dispatch::store::{
+    ClaimedJob, Commit, Committed, DeadFilter, Enqueued, JobClaim, JobFilter, JobTurns, NewJob, Queue, SharedStore, StoreError,
+};
 use serde_json::json;
 
 use super::Site;
@@ -50,7 +52,7 @@ async fn enqueue(store: &SharedStore, job: Job) -> Job {
 }
 
 fn claim(world: &World, now: Timestamp, max: u32) -> JobClaim {
-    JobClaim { node: world.node, now, check_at: now.after(Duration::from_secs(30)), max, except: Vec::new() }
+    JobClaim { node: world.node, now, check_at: now.after(Duration::from_secs(30)), max, except: Vec::new(), turns: JobTurns::default() }
 }
 
 async fn claimed(store: &SharedStore, claim: JobClaim) -> Vec<JobId> {
@@ -128,6 +130,58 @@ pub async fn the_higher_priority_goes_first_then_the_longer_due(site: Site) {
     assert_eq!(claimed(store, claim(&world, world.at(10), 2)).await, ids[..2]);
     assert_eq!(claimed(store, claim(&world, world.at(10), 10)).await, ids[2..]);
     assert_eq!(claimed(store, claim(&world, world.at(1_000), 10)).await, [later.id]);
+}
+
+/// A job of each of a tenant's priorities.
+async fn enqueue_many(world: &World, store: &SharedStore, tenant: TenantId, priorities: impl IntoIterator<Item = i32>) -> Vec<JobId> {
+    let jobs = priorities.into_iter().map(|priority| enqueue(store, Job { tenant, priority, ..job(world) }));
+    futures_util::future::join_all(jobs).await.into_iter().map(|job| job.id).collect()
+}
+
+pub async fn each_tenant_has_its_turn_whatever_the_priorities(site: Site) {
+    let (world, store) = (world(), &site.store);
+    // The others' jobs come last, and are of the lowest priority.
+    let many = enqueue_many(&world, store, world.tenant, [1_000; 300]).await;
+    let few = enqueue_many(&world, store, world.stranger, [-5, 5]).await;
+    let third = enqueue_many(&world, store, world.third(), [0]).await;
+    let taken = claimed(store, claim(&world, world.at(1), 6)).await;
+    assert_eq!(taken, [many[0], few[1], third[0], many[1], few[0], many[2]], "one of each in turn, a tenant's own by its priorities");
+    assert_eq!(claimed(store, claim(&world, world.at(1), 2)).await, many[3..5], "nobody else has any left");
+}
+
+pub async fn who_has_more_in_hand_comes_later(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let (one, other) = (world.tenant, world.stranger);
+    let many = enqueue_many(&world, store, one, [9; 40]).await;
+    let few = enqueue_many(&world, store, other, [0; 5]).await;
+    let with = |turns: JobTurns, max: u32| JobClaim { turns, ..claim(&world, world.at(1), max) };
+    let held = |counts: [(TenantId, u32); 2]| -> BTreeMap<TenantId, u32> { counts.into_iter().collect() };
+    let turns = JobTurns { held: held([(one, 7), (other, 5)]), ..JobTurns::default() };
+    assert_eq!(claimed(store, with(turns, 3)).await, [few[0], few[1], many[0]]);
+    let turns = JobTurns { held: held([(one, 7), (other, 1)]), reserved: 2, after: None };
+    assert_eq!(claimed(store, with(turns.clone(), 3)).await, [few[2]], "what is reserved is for those who have none in hand");
+    assert!(claimed(store, with(turns, 2)).await.is_empty());
+    let none = JobTurns { reserved: 1, ..JobTurns::default() };
+    assert_eq!(claimed(store, with(none, 1)).await, many[1..2]);
+    // A place that becomes free again and again goes to each in turn.
+    let mut last = Some(one);
+    for (wanted, tenant) in [(few[3], other), (many[2], one), (few[4], other), (many[3], one), (many[4], one)] {
+        let turns = JobTurns { after: last, ..JobTurns::default() };
+        assert_eq!(claimed(store, with(turns, 1)).await, [wanted]);
+        last = Some(tenant);
+    }
+}
+
+pub async fn what_one_tenants_queues_hold_back_is_nobody_elses_turn(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let limits = Limits { max_concurrency: 1, ..Limits::default() };
+    let rules = QueueRules { limits, ..QueueRules::default() };
+    store.put_queue(world.tenant, Queue { name: "default".into(), rules }).await.unwrap();
+    let held_back = enqueue_many(&world, store, world.tenant, [9; 50]).await;
+    let free = enqueue_many(&world, store, world.stranger, [0; 10]).await;
+    let taken = claimed(store, claim(&world, world.at(1), 8)).await;
+    assert_eq!((taken.len(), taken[0]), (8, held_back[0]), "the room that one cannot use is the others'");
+    assert_eq!(taken[1..], free[..7]);
 }
 
 pub async fn two_nodes_never_take_one_job_nor_more_than_a_queue_allows(site: Site) {

@@ -40,6 +40,11 @@ pub fn done(key: &str, value: Value) -> JournalEntry {
 }
 
 impl World {
+    /// One more tenant, whose id is greater than those of the two.
+    pub fn third(&self) -> TenantId {
+        TenantId::from_u128(self.first + 1_000_000)
+    }
+
     /// The next id: greater than those before, however quickly it is asked for.
     pub fn next(&self) -> u128 {
         self.first + u128::from(self.last.fetch_add(1, Ordering::Relaxed)) + 1
