@@ -32,6 +32,7 @@ pub const UNDO_WHEN_CANCELLED: &str = "$compensate";
 /// What became of undoing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "CompensationOutcome")]
 pub enum Compensation {
     /// Everything that can be undone was.
     Completed,

@@ -1,11 +1,16 @@
 //! The API document (OpenAPI 3.1), made from the handlers' types.
 //!
 //! aide reads the signatures; what it cannot know is added here: JSON Schema draft 2020-12, how callers
-//! prove themselves, and the error envelope on every operation. `openapi/dispatch.json` is a snapshot of it.
+//! prove themselves, the error envelope and a description on every operation (`operations`), and examples (`examples`). Generators of
+//! clients read it, so its schemas are brought into the form that they understand (`plain`). `openapi/dispatch.json` is a snapshot of it.
+
+mod examples;
+mod operations;
+mod plain;
 
 use aide::axum::ApiRouter;
 use aide::generate::in_context;
-use aide::openapi::{ApiKeyLocation, Info, OpenApi, SecurityScheme};
+use aide::openapi::{ApiKeyLocation, Info, OpenApi, SecurityScheme, Server, Tag};
 use axum::Router;
 use axum::http::StatusCode;
 use schemars::SchemaGenerator;
@@ -38,7 +43,7 @@ pub fn surfaces(guard: impl FnOnce(ApiRouter<AppState>) -> ApiRouter<AppState>) 
         .merge(workflows::public_routes())
         .merge(docs::routes());
     in_context(|context| context.schema.subschema_for::<Envelope<'static>>());
-    let mut api = OpenApi { info: info(), ..OpenApi::default() };
+    let mut api = OpenApi { info: info(), servers: servers(), tags: tags(), ..OpenApi::default() };
     let router = routes.finish_api_with(&mut api, |api| {
         api.security_scheme(BEARER, bearer()).security_scheme(API_KEY, api_key()).security_scheme(SESSION, session())
     });
@@ -66,6 +71,19 @@ fn info() -> Info {
         ),
         ..Info::default()
     }
+}
+
+/// Read relative to the document's own address, the first one is the server that handed it out.
+fn servers() -> Vec<Server> {
+    let server = |url: &str, text: &str| Server { url: url.into(), description: Some(text.into()), ..Server::default() };
+    vec![
+        server("/", "The server that hands out this document"),
+        server("http://127.0.0.1:8080", "A server on this machine, as `dispatch serve` begins it"),
+    ]
+}
+
+fn tags() -> Vec<Tag> {
+    operations::TAGS.iter().map(|(name, text)| Tag { name: (*name).into(), description: Some((*text).into()), ..Tag::default() }).collect()
 }
 
 fn bearer() -> SecurityScheme {
@@ -119,16 +137,13 @@ const WITH_BODY: &[(u16, &str)] = &[
     (Kind::Invalid.status(), "The body or the query is invalid; details.problems points at every fault"),
 ];
 
-/// Adds the error answers to every operation.
+/// Adds the error answers to every operation, and what is said of it; then brings all schemas into the form of generators.
 fn complete(mut document: Value) -> Value {
     let all = [ALWAYS, GUARDED, OF_PAGES, OF_OTHERS, OF_FILES, WITH_BODY].concat();
     let mut answers: Map<String, Value> = all.iter().map(|(status, text)| (name(*status), error_answer(text))).collect();
     answers.sort_keys();
     if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
         components.insert("responses".into(), Value::Object(answers));
-        if let Some(schemas) = components.get_mut("schemas").and_then(Value::as_object_mut) {
-            schemas.sort_keys();
-        }
     }
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
     let operations =
@@ -153,6 +168,11 @@ fn complete(mut document: Value) -> Value {
                 responses.entry(status.to_string()).or_insert(reference);
             }
         }
+        operations::complete(operation);
+    }
+    plain::simplify(&mut document);
+    if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        schemas.sort_keys();
     }
     document
 }

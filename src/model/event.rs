@@ -318,6 +318,7 @@ pub enum Event {
 
 /// Tokens in and out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "TokenCounts")]
 pub struct Tokens {
     pub input: u64,
     pub output: u64,

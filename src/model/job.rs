@@ -279,6 +279,7 @@ pub struct DeadLetter {
 /// How much of a queue may happen at once, and how fast. Nothing is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default)]
+#[schemars(rename = "QueueLimits")]
 pub struct Limits {
     /// Jobs that run at once, on all nodes together; 0 is no limit.
     pub max_concurrency: u32,

@@ -35,6 +35,7 @@ pub const MOST_SLOTS: u32 = 1_000;
 /// What happens to times that passed while no server was running. Times that pass while an entry is disabled are skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "CronCatchUp")]
 pub enum CatchUp {
     /// They are passed over.
     Skip,
@@ -48,6 +49,7 @@ pub enum CatchUp {
 /// What happens when the job of the slot before is not over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "CronOverlap")]
 pub enum Overlap {
     #[default]
     Allow,

@@ -70,6 +70,7 @@ pub struct Definition {
 /// What is known of an outside effect whose answer may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "EffectClass")]
 pub enum Effect {
     /// Computed here; may be repeated freely.
     Pure,

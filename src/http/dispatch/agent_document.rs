@@ -4,6 +4,7 @@
 //! under `config`; both are read here.
 
 use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::bounds::{FLOW_TIMEOUT_MS, LONGEST_FLOW_MS, NO_CONTROLS};
@@ -37,9 +38,23 @@ pub struct AgentDocument {
     temperature: Option<f64>,
     max_tokens: Option<u32>,
     /// Models to ask, in order, when the first cannot answer.
-    fallbacks: Option<Vec<Value>>,
+    fallbacks: Option<Vec<FallbackDocument>>,
     /// Milliseconds the agent may run, pauses not counted.
     timeout_ms: Option<u64>,
+}
+
+/// A model that takes over: its name, alone or in an object.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum FallbackDocument {
+    Name(String),
+    Model(FallbackModel),
+}
+
+/// A model that takes over.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+pub struct FallbackModel {
+    pub model: String,
 }
 
 /// The id of an agent's one step. It stands in no log, but in keys that callees see.

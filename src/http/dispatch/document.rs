@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::agent_document;
 use super::bounds::{FLOW_TIMEOUT_MS, LONGEST_FLOW_MS, NO_CONTROLS};
+use crate::engine::step;
 use crate::error::{Problems, Result};
 use crate::model::flow::{Backoff, FORMAT, Guard, MAX_ATTEMPTS, OnError, Retry};
 use crate::model::{Flow, Step};
@@ -50,21 +51,58 @@ pub struct StepDocument {
     /// Unique in the flow.
     pub id: Option<String>,
     pub name: Option<String>,
-    /// `prompt`, `set-variable`, `conditional`, `transform-data`, `fetch-url`, `api-call`, `template`, `send-stream`,
-    /// `wait-until`, `wait-for-signal`, `tool-call`, `run-flow`, `execute-agent`, `get-record`, `list-records`, `retrieve-record`, `upsert-record` or `update-record`.
+    /// What kind of step it is.
     #[serde(rename = "type")]
+    #[schemars(transform = name_step_types)]
     pub action: String,
     pub order: Option<i64>,
     pub enabled: Option<bool>,
-    /// What the step does; see `schemas/`.
+    /// What the step does; docs/steps.md and `schemas/` have the members of each type.
+    #[serde(default)]
     pub config: Map<String, Value>,
     /// A JavaScript expression; falsy skips the step.
     pub when: Option<String>,
     /// Steps that must be settled first, instead of the one before; `[]` starts at once.
-    pub after: Option<Vec<String>>,
+    pub after: Option<StepIds>,
+    /// The variable that later steps read the output as. It may stand in `config`, too.
     pub output_variable: Option<String>,
+    /// Whether text is streamed as it comes; it is when absent.
     pub stream_output: Option<bool>,
+    /// Milliseconds that one attempt may take, pauses not counted; five minutes when absent.
     pub timeout_ms: Option<u64>,
+    /// How often it is tried again when it fails.
+    pub retry: Option<RetryDocument>,
+    /// `continue`, or `fail` to end the flow when the step fails; the flow's `onStepError` when absent.
+    pub on_error: Option<String>,
+}
+
+/// One step's id, or a list of them.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum StepIds {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// How often a step is tried, and how long is waited in between.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryDocument {
+    /// The first attempt included.
+    #[schemars(range(min = 1, max = MAX_ATTEMPTS))]
+    pub max_attempts: Option<u32>,
+    /// Milliseconds before the second attempt.
+    pub delay_ms: Option<u64>,
+    /// `exponential` (the default), `linear` or `constant`: how the wait grows.
+    pub backoff: Option<String>,
+    /// Milliseconds of the longest wait.
+    pub max_delay_ms: Option<u64>,
+}
+
+/// Names every step type in the description of `type`.
+fn name_step_types(schema: &mut schemars::Schema) {
+    let names: Vec<String> = step::ALL.iter().map(|step| format!("`{}`", step.action)).collect();
+    schema.insert("description".into(), format!("What kind of step it is: {}.", names.join(", ")).into());
 }
 
 /// Compiles `{name, steps | flowSteps}`. Error: `validation_failed` with a pointer to every fault.
@@ -180,6 +218,7 @@ impl Compiler {
             self.problems.add(format!("{at}/order"), "expected a whole number");
         }
         if self.flag(map, "enabled", at) == Some(false) {
+            self.check_disabled(map, &id, at);
             let after = self.after(map, at).unwrap_or_else(|| before.clone());
             self.disabled.insert(id, after);
             return before;
@@ -231,6 +270,29 @@ impl Compiler {
             tails.extend(ends.into_iter().filter(|end| *end != id));
         }
         tails
+    }
+
+    /// A disabled step does nothing, but it is one that can be enabled: its members are held to the same forms.
+    fn check_disabled(&mut self, map: &Map<String, Value>, id: &str, at: &str) {
+        if map.get("type").is_none_or(Value::is_null) {
+            self.problems.add(format!("{at}/type"), format!("step `{id}` has no type"));
+        }
+        for key in ["type", "name", "when", "outputVariable"] {
+            self.text(map, key, at);
+        }
+        self.flag(map, "streamOutput", at);
+        self.number(map, "timeoutMs", at, 1, LONGEST_FLOW_MS);
+        let config = map.get("config").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        if !config.is_object() {
+            self.problems.add(format!("{at}/config"), "expected an object");
+        }
+        let handling = self.handling(&config, at);
+        for (map, at) in [(&handling, format!("{at}/config/errorHandling/retry")), (map, format!("{at}/retry"))] {
+            if let Some(retry) = map.get("retry").filter(|retry| !retry.is_null()) {
+                self.retry(retry, &at);
+            }
+        }
+        self.on_error(map, &handling, at);
     }
 
     /// What runs something of its own carries it compiled: a `run-flow` step its flow, a `loop` its steps, an `execute-agent` step its agent, tools theirs.

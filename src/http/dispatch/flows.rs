@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::document::StepDocument;
 use super::embed::Embed;
 use super::saved::{self, Current, PublishInput, Shelf, Status};
 use super::{about, body_optional, document};
@@ -92,9 +93,9 @@ struct Shape {
     name: Option<String>,
     description: Option<String>,
     /// The steps, in order. They replace all former steps.
-    steps: Option<Vec<Map<String, Value>>>,
+    steps: Option<Vec<StepDocument>>,
     /// Another name of `steps`.
-    flow_steps: Option<Vec<Map<String, Value>>>,
+    flow_steps: Option<Vec<StepDocument>>,
 }
 
 /// The steps of a flow.

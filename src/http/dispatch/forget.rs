@@ -39,6 +39,7 @@ struct WhichMemories {
 
 /// How much was there.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ForgottenCount")]
 struct Forgotten {
     deleted: u64,
 }

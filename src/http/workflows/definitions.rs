@@ -101,7 +101,7 @@ struct Registered {
     /// Whether anything is other than before.
     changed: bool,
     /// What works and should be written otherwise.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
 

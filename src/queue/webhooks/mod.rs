@@ -34,6 +34,7 @@ const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// What addresses are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "WebhookEvent")]
 pub enum Kind {
     /// A run waits for a person, or for its caller.
     #[serde(rename = "run.paused")]
@@ -125,6 +126,7 @@ pub fn context(tenant: TenantId, id: WebhookId) -> String {
 /// Where a delivery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "WebhookDeliveryState")]
 pub enum State {
     /// It is sent, or waits for the next attempt.
     Pending,

@@ -23,6 +23,7 @@ const RUN_HOLDS: Duration = Duration::from_secs(24 * 3_600);
 /// Who can read what a tenant keeps. Chosen when the tenant is made, for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "TenantEncryption")]
 pub enum Encryption {
     /// Whoever reads the database; secrets are sealed under the server's key.
     #[default]

@@ -195,6 +195,23 @@ async fn wrong_types_in_steps(world: Arc<World>) {
         let found = pointers(&node, &body).await;
         assert_eq!(found, [format!("/flow/steps/1{at}")], "{key}: {}", body["flow"]["steps"][1][key]);
     }
+    // One that is disabled is held to the same forms; what it would do is not looked at.
+    for (key, value) in [
+        ("type", json!(5)),
+        ("type", Value::Null),
+        ("when", json!(5)),
+        ("config", json!("x")),
+        ("after", json!([5])),
+        ("streamOutput", json!("no")),
+        ("timeoutMs", json!("long")),
+        ("retry", json!(3)),
+        ("onError", json!(5)),
+    ] {
+        let mut body = flow(json!([set("first", json!(1)), set("a", json!(1))]));
+        body["flow"]["steps"][1]["enabled"] = json!(false);
+        body["flow"]["steps"][1][key] = value;
+        assert_eq!(pointers(&node, &body).await, [format!("/flow/steps/1/{key}")], "{key}");
+    }
     let configs = [
         ("prompt", json!({ "model": 5 }), "/model"),
         ("prompt", json!({ "userPrompt": "x" }), "/model"),

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use dispatch::engine::step;
 use dispatch::http::openapi::{document, surfaces, text};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::app::TestApp;
+use crate::support::app::{Setup, TestApp};
 
 #[test]
 fn the_snapshot_is_up_to_date() {
@@ -37,6 +38,10 @@ fn every_operation_is_named_and_its_parts_are_documented() {
             let at = format!("{method} {path}");
             assert!(names.insert(operation["operationId"].as_str().unwrap_or_else(|| panic!("{at} has no name")).to_owned()), "{at}");
             assert!(operation["summary"].is_string(), "{at}");
+            assert!(operation["description"].as_str().is_some_and(|text| text.len() > 10), "{at} has no description");
+            let tags = document["tags"].as_array().unwrap();
+            let described = |name: &Value| tags.iter().any(|tag| tag["name"] == *name && tag["description"].is_string());
+            assert!(operation["tags"].as_array().unwrap().iter().all(described), "{at}");
             let params: BTreeSet<&str> = operation["parameters"]
                 .as_array()
                 .into_iter()
@@ -130,5 +135,148 @@ fn the_guide_names_only_routes_that_exist() {
     let named = guide.split([' ', ',', ':', ';', '\n']).map(|word| word.trim_end_matches('.')).filter(|word| word.starts_with("/v1/"));
     for path in named {
         assert!(paths.contains_key(path), "{path}");
+    }
+}
+
+/// What generators of clients stumble over: `true` for a schema, and defaults, which make a property one that must be given.
+fn stumbles(value: &Value, at: &str, found: &mut Vec<String>) {
+    let Value::Object(map) = value else {
+        for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+            stumbles(item, &format!("{at}/{index}"), found);
+        }
+        return;
+    };
+    for (key, inner) in map.iter().filter(|(key, _)| *key != "example") {
+        let place = format!("{at}/{key}");
+        let is_schema = at.ends_with("/properties") || ["items", "additionalProperties", "schema"].contains(&key.as_str());
+        let is_default = key == "default" && !at.ends_with("/properties");
+        if (is_schema && inner.as_bool() == Some(true)) || is_default {
+            found.push(place.clone());
+        }
+        stumbles(inner, &place, found);
+    }
+}
+
+#[test]
+fn generators_of_clients_can_read_every_schema() {
+    let document = document();
+    let mut found = Vec::new();
+    stumbles(&document, "", &mut found);
+    assert!(found.is_empty(), "{found:#?}");
+    assert_eq!(document["servers"][0]["url"], "/");
+}
+
+#[test]
+fn every_component_has_a_name_that_says_something_and_is_used() {
+    let document = document();
+    let mut used = Vec::new();
+    references(&document, &mut used);
+    for name in document["components"]["schemas"].as_object().unwrap().keys() {
+        assert!(!name.ends_with(|last: char| last.is_ascii_digit()), "{name} is one of several of the same name");
+        assert!(!["Query", "From", "How", "Kind", "State", "Limits", "Effect"].contains(&name.as_str()), "{name} of what?");
+        assert!(used.contains(&format!("#/components/schemas/{name}").as_str()), "nothing refers to {name}");
+    }
+}
+
+#[test]
+fn events_are_told_apart_by_their_type() {
+    let document = document();
+    let event = &document["components"]["schemas"]["DispatchEvent"];
+    assert_eq!(event["discriminator"]["propertyName"], "type");
+    let cases = event["discriminator"]["mapping"].as_object().unwrap();
+    assert!(cases.len() > 30 && cases.len() == event["oneOf"].as_array().unwrap().len(), "{event}");
+    for (kind, reference) in cases {
+        let case = document.pointer(reference.as_str().unwrap().trim_start_matches('#')).unwrap();
+        assert!(case["title"].as_str().is_some_and(|title| title.starts_with("DispatchEvent")), "{case}");
+        assert_eq!(case["properties"]["type"]["const"], *kind, "{case}");
+        let required = case["required"].as_array().unwrap();
+        assert!(["type", "executionId", "seq"].iter().all(|name| required.contains(&json!(name))), "{case}");
+    }
+}
+
+#[test]
+fn what_answers_and_requests_have_is_described() {
+    let document = document();
+    let member = |component: &str, name: &str| document["components"]["schemas"][component]["properties"][name].to_string();
+    for (component, name, said) in [
+        ("DispatchResult", "error", "ExecutionFailure"),
+        ("DispatchResult", "pausedReason", "DispatchPausedReason"),
+        ("DispatchResult", "totalTokens", "TokenCounts"),
+        ("DispatchRequest", "messages", "MessageDocument"),
+        ("DispatchRequest", "clientTools", "ToolDefinition"),
+        ("ResumeRequest", "messages", "MessageDocument"),
+        ("AgentDocument", "fallbacks", "FallbackDocument"),
+        ("FlowInput", "steps", "StepDocument"),
+        ("StepDocument", "retry", "RetryDocument"),
+        ("StepDocument", "onError", "fail"),
+    ] {
+        assert!(member(component, name).contains(said), "{component}.{name}: {}", member(component, name));
+    }
+    let types = member("StepDocument", "type");
+    for step in step::ALL {
+        assert!(types.contains(&format!("`{}`", step.action)), "{}: {types}", step.action);
+    }
+}
+
+/// Every operation's method, path and example, if it has one.
+fn examples(document: &Value) -> Vec<(&str, &str, &str, &Value)> {
+    let items = document["paths"].as_object().unwrap().iter();
+    let operations =
+        items.flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, operation)| (path, method, operation)));
+    let with_example = operations.filter_map(|(path, method, operation)| {
+        let example = operation.pointer("/requestBody/content/application~1json/example")?;
+        Some((operation["operationId"].as_str()?, method.as_str(), path.as_str(), example))
+    });
+    with_example.collect()
+}
+
+#[test]
+fn examples_fit_their_schemas() {
+    let document = document();
+    let examples = examples(&document);
+    for wanted in
+        ["dispatch", "createFlow", "createAgent", "approveDispatch", "enqueueJob", "createSchedule", "createWebhook", "startWorkflow"]
+    {
+        assert!(examples.iter().any(|(id, ..)| *id == wanted), "{wanted} has no example");
+    }
+    for (id, method, path, example) in examples {
+        let mut schema = document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"].clone();
+        schema["components"] = document["components"].clone();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let faults: Vec<String> = validator.iter_errors(example).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
+        assert!(faults.is_empty(), "{id}: {faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn examples_of_creating_calls_are_accepted() {
+    let app = TestApp::with(Setup { dev: true, ..Setup::default() }).await;
+    let document = document();
+    let mut flow = None;
+    for wanted in [
+        "dispatch",
+        "createFlow",
+        "createAgent",
+        "createRecord",
+        "createTool",
+        "createSecret",
+        "createApiKey",
+        "createSchedule",
+        "enqueueJob",
+        "createCron",
+        "createTrigger",
+        "createWebhook",
+        "createEval",
+    ] {
+        let (_, _, path, example) = examples(&document).into_iter().find(|(id, ..)| *id == wanted).unwrap();
+        let mut example = example.clone();
+        if wanted == "createSchedule" {
+            example["target"]["flowId"] = json!(flow);
+        }
+        let answer = app.post(path).json(&example).send().await;
+        assert!((200..300).contains(&answer.status), "{wanted}: {} {}", answer.status, answer.text());
+        if wanted == "createFlow" {
+            flow = answer.json()["id"].as_str().map(str::to_owned);
+        }
     }
 }

@@ -63,6 +63,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 /// Where a token may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ClientTokenEnvironment")]
 pub(super) enum Environment {
     #[default]
     Live,

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::sse::PublicEvent;
+use crate::clock::Timestamp;
 use crate::id::RunId;
-use crate::model::event::Event;
+use crate::model::event::{Event, Tokens};
+use crate::model::run::Fault;
 
 /// The answer to a dispatch that does not stream. A superset of what readers of flows and of agents look for.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -26,17 +28,68 @@ pub struct Outcome {
     pub results: Map<String, Value>,
     /// Why it did not succeed: what ended the run, or the first step that failed in a run that went on.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Fault>")]
     pub error: Option<Value>,
     /// What a paused run waits for: the first thing, and all of them under `waits`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PausedReason>")]
     pub paused_reason: Option<Value>,
+    /// US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_cost: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Tokens>")]
     pub total_tokens: Option<Value>,
     /// Every event, as it would have been streamed.
     #[schemars(with = "Vec<PublicEvent>")]
     pub events: Vec<Value>,
+}
+
+/// What a paused run waits for.
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "DispatchPausedReason")]
+#[expect(dead_code, reason = "describes `pausedReason`, which is put together from events")]
+struct PausedReason {
+    #[serde(flatten)]
+    first: PausedWait,
+    /// Everything that it waits for, oldest first.
+    waits: Option<Vec<PausedWait>>,
+    /// When it goes on by itself, of a `timer`.
+    until: Option<Timestamp>,
+    /// What it waits for, of a `signal` or an `event`: one name, or a list of them.
+    name: Option<Value>,
+}
+
+/// One thing that a paused run waits for.
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "DispatchWait")]
+#[expect(dead_code, reason = "describes one of `waits`, which is put together from events")]
+struct PausedWait {
+    /// `approval`, `local_tool`, `elicitation`, `effect_unknown`, `timer`, `signal` or `event`.
+    #[serde(rename = "type")]
+    kind: String,
+    execution_id: RunId,
+    step_id: Option<String>,
+    /// Answers a `local_tool` or an `elicitation`, as a key of `toolOutputs`.
+    tool_call_id: Option<String>,
+    tool_name: Option<String>,
+    /// What the tool was called with.
+    parameters: Option<Value>,
+    /// Answers an `approval`.
+    approval_id: Option<String>,
+    /// What a decision about it may repeat, to be refused when it is about something else.
+    digest: Option<String>,
+    /// Why the model makes the call, in its words.
+    reason: Option<String>,
+    /// What a server asks its user, of an `elicitation`.
+    elicitation: Option<Value>,
+    /// Answers an `effect_unknown`.
+    wait_id: Option<String>,
+    /// The effect whose answer was lost, of an `effect_unknown`.
+    effect: Option<String>,
+    message: Option<String>,
 }
 
 /// Folds a run's events, one by one, into its answer.

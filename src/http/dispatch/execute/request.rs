@@ -13,6 +13,7 @@ use crate::engine::Decision;
 use crate::error::{Problem, Problems};
 use crate::id::{RunId, WaitId};
 use crate::secret::Secret;
+use crate::tool::Definition;
 
 /// A part of a request that is read by itself: a fault in it hides none of the others.
 pub struct Part<T>(Result<Option<T>, Problem>);
@@ -74,10 +75,12 @@ pub struct DispatchRequest {
     /// Variables at the root of templates.
     #[schemars(with = "Option<Map<String, Value>>")]
     pub inputs: Part<Map<String, Value>>,
+    /// Anything; flows read it as `metadata`.
     pub metadata: Option<Value>,
+    /// Anything; flows read it as `context`.
     pub context: Option<Value>,
     /// Tools that run in the caller: the run pauses with `await` when one is called.
-    #[schemars(with = "Option<Vec<Value>>")]
+    #[schemars(with = "Option<Vec<Definition>>")]
     pub client_tools: Part<Vec<Value>>,
     /// Values read as `{{secrets.name}}` in HTTP steps and external tools; sealed while the run lives, never shown.
     #[schemars(with = "Option<BTreeMap<String, Secret>>")]
@@ -157,7 +160,9 @@ pub struct RecordDocument {
 pub struct MessageDocument {
     /// `system`, `developer`, `user`, `assistant` (or `model`), `tool` (or `function`).
     role: String,
-    /// A text, or a list of parts in the form of OpenAI, Anthropic, Gemini, MCP or the AI SDK; docs/agents.md lists them.
+    /// A text, or a list of parts in the form of OpenAI, Anthropic, Gemini, MCP or the AI SDK; docs/agents.md lists them. Messages that have their
+    /// parts or their tool calls elsewhere, as those forms may, need none.
+    #[serde(default)]
     content: Value,
 }
 
@@ -189,6 +194,7 @@ pub struct ResumeRequest {
     pub tool_outputs: Map<String, Value>,
     /// New user input, appended after the outputs.
     #[serde(default)]
+    #[schemars(with = "Vec<MessageDocument>")]
     pub messages: Vec<Value>,
     #[serde(default)]
     pub stream_response: Option<bool>,
@@ -208,10 +214,14 @@ pub struct ContinueRequest {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Continuation {
+    /// Outputs by `toolCallId` (or tool name); at least one.
     #[serde(default)]
     pub tool_outputs: Option<Map<String, Value>>,
+    /// New user input, appended after the outputs.
     #[serde(default)]
+    #[schemars(with = "Vec<MessageDocument>")]
     pub messages: Vec<Value>,
+    /// The approval that is decided about.
     #[serde(default)]
     pub approval_id: Option<WaitId>,
     #[serde(default)]

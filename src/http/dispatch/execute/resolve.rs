@@ -564,7 +564,10 @@ fn client_tools(tools: &[Value]) -> (Vec<Value>, Problems) {
             }
             Some(_) => problems.add(format!("{at}/origin"), "expected webmcp or sdk"),
         }
-        if let Some(map) = tool.as_object_mut() {
+        // Whatever type it names: one of a request runs in the caller. What is no name is a fault.
+        if let Some(map) = tool.as_object_mut()
+            && map.get("toolType").is_none_or(Value::is_string)
+        {
             map.insert("toolType".into(), "local".into());
         }
         match serde_path_to_error::deserialize::<_, crate::tool::Definition>(&tool) {

@@ -185,6 +185,7 @@ struct SettleRequest {
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "EffectFate")]
 enum FateWord {
     Succeeded,
     Failed,
