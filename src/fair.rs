@@ -24,6 +24,11 @@ impl Party {
     pub const fn new(number: u128) -> Self {
         Self(number)
     }
+
+    /// The same one with a queue of its own for short work, which does not wait behind the long work.
+    pub const fn for_short_work(self) -> Self {
+        Self(self.0 ^ 1)
+    }
 }
 
 /// The party's queue is full.

@@ -15,7 +15,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -53,6 +53,8 @@ pub(super) struct Connection {
 struct Activity {
     /// Requests whose responses are not sent completely.
     requests: usize,
+    /// Those of them whose bodies have not arrived completely.
+    uploads: usize,
     /// When the last response was completed; before the first one, when the connection began.
     idle_since: Instant,
 }
@@ -99,7 +101,7 @@ impl Held {
     fn add(&mut self, peer: Option<IpAddr>, clock: &Clock) -> Arc<Connection> {
         let id = self.next_id;
         self.next_id += 1;
-        let activity = Mutex::new(Activity { requests: 0, idle_since: clock.instant() });
+        let activity = Mutex::new(Activity { requests: 0, uploads: 0, idle_since: clock.instant() });
         let connection = Arc::new(Connection { id, peer, clock: clock.clone(), activity, cut: CancellationToken::new() });
         self.all.insert(id, connection.clone());
         if let Some(peer) = peer {
@@ -144,12 +146,59 @@ impl Connection {
 
     fn idle_since(&self) -> Option<Instant> {
         let activity = self.activity.lock();
-        (activity.requests == 0).then_some(activity.idle_since)
+        // A request whose body does not come is no work.
+        (activity.requests == activity.uploads).then_some(activity.idle_since)
     }
 
     fn begin(self: &Arc<Self>) -> RequestGuard {
         self.activity.lock().requests += 1;
         RequestGuard(self.clone())
+    }
+}
+
+/// A request whose body has not arrived completely.
+struct UploadGuard(Arc<Connection>);
+
+impl UploadGuard {
+    fn begin(connection: &Arc<Connection>) -> Self {
+        let now = connection.clock.instant();
+        let mut activity = connection.activity.lock();
+        activity.uploads += 1;
+        activity.idle_since = now;
+        Self(connection.clone())
+    }
+}
+
+impl Drop for UploadGuard {
+    fn drop(&mut self) {
+        self.0.activity.lock().uploads -= 1;
+    }
+}
+
+/// The body of a request. Until it has arrived, the connection counts as idle.
+pub(super) struct CountedUpload {
+    body: Incoming,
+    guard: Option<UploadGuard>,
+}
+
+impl http_body::Body for CountedUpload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if self.body.is_end_stream() || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.guard = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -190,7 +239,12 @@ impl Service<Request<Incoming>> for CountingService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (guard, answer) = (self.connection.begin(), self.inner.call(request));
+        let guard = self.connection.begin();
+        let upload = |body: Incoming| {
+            let guard = (!body.is_end_stream()).then(|| UploadGuard::begin(&self.connection));
+            CountedUpload { body, guard }
+        };
+        let answer = self.inner.call(request.map(upload));
         Box::pin(async move { Ok(answer.await?.map(|body| CountedBody { body, _guard: guard })) })
     }
 }

@@ -16,7 +16,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT}
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -157,11 +157,26 @@ fn too_large(limit: usize) -> Error {
         .details(serde_json::json!({ "limitBytes": limit }))
 }
 
+/// Maximum number of gzip members of a request body: an empty one is 20 bytes that decompress to nothing.
+const MAX_GZIP_MEMBERS: usize = 1_000;
+
 fn inflate(bytes: &[u8], limit: usize) -> Result<Bytes> {
     let mut out = Vec::with_capacity(bytes.len().saturating_mul(4).min(limit));
     let wrong = |cause: std::io::Error| Error::new(Kind::Malformed, "invalid_gzip", "the request body is not valid gzip").because(cause);
-    MultiGzDecoder::new(bytes).take(limit as u64 + 1).read_to_end(&mut out).map_err(wrong)?;
-    if out.len() > limit { Err(too_large(limit)) } else { Ok(out.into()) }
+    let mut rest = bytes;
+    for _ in 0..MAX_GZIP_MEMBERS {
+        let mut member = GzDecoder::new(rest);
+        let room = limit.saturating_add(1).saturating_sub(out.len());
+        member.by_ref().take(room as u64).read_to_end(&mut out).map_err(wrong)?;
+        if out.len() > limit {
+            return Err(too_large(limit));
+        }
+        rest = member.into_inner();
+        if rest.is_empty() {
+            return Ok(out.into());
+        }
+    }
+    Err(Error::new(Kind::Malformed, "invalid_gzip", format!("the request body has more than {MAX_GZIP_MEMBERS} gzip members")))
 }
 
 /// Like [`parse_document`], but accepts only an object: serde would accept a list for a struct.
@@ -486,6 +501,22 @@ impl OperationInput for IdempotencyKey {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn gzip_members_without_content_are_counted() {
+        use std::io::Write;
+
+        let gzip = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let members = [gzip(b"one "), gzip(b""), gzip(b"two")].concat();
+        assert_eq!(inflate(&members, 7).unwrap(), "one two");
+        assert_eq!(inflate(&members, 6).unwrap_err().code(), "body_too_large");
+        assert_eq!(inflate(&gzip(b"").repeat(MAX_GZIP_MEMBERS + 1), 100).unwrap_err().code(), "invalid_gzip");
+        assert_eq!(inflate(b"", 100).unwrap_err().code(), "invalid_gzip");
+    }
 
     #[test]
     fn depth_counts_brackets_outside_strings() {

@@ -21,7 +21,11 @@ pub(super) struct GzipReader {
     member: Option<GzDecoder<Vec<u8>>>,
     /// At least one member has ended: zeros after it are padding, which `gzip` accepts, too.
     may_be_padded: bool,
+    members: usize,
 }
+
+/// Maximum number of members of a body: an empty one is 20 bytes that decompress to nothing, so that no limit on the output ends a body of them.
+const MAX_MEMBERS: usize = 10_000;
 
 impl GzipReader {
     /// Takes the next compressed bytes, once [`GzipReader::next_part`] returns `None`.
@@ -37,6 +41,12 @@ impl GzipReader {
             if self.member.is_none() && self.may_be_padded && self.input.first() == Some(&0) {
                 self.input.advance(1);
                 continue;
+            }
+            if self.member.is_none() {
+                self.members += 1;
+                if self.members > MAX_MEMBERS {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the body has too many gzip members"));
+                }
             }
             let member = self.member.get_or_insert_with(|| GzDecoder::new(Vec::new()));
             let read = member.write(&self.input)?;
@@ -121,6 +131,14 @@ mod tests {
         assert!(inflate(&broken, 5).is_err(), "a wrong checksum");
         assert!(inflate(&[members.as_slice(), b"more"].concat(), 5).is_err(), "something else behind it");
         assert!(inflate(b"not gzip", 100).is_err());
+    }
+
+    #[test]
+    fn members_without_content_come_to_an_end() {
+        let members = gzip(b"").repeat(MAX_MEMBERS + 1);
+        assert!(inflate(&members, members.len()).is_err());
+        let members = gzip(b"a").repeat(1_000);
+        assert_eq!(inflate(&members, members.len()).unwrap().1.len(), 1_000);
     }
 
     #[test]

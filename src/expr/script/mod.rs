@@ -232,7 +232,7 @@ impl Sandbox {
             let message = format!("its scripts have {length} bytes in all; the maximum is {}", self.limits.sources);
             return Err(Error::invalid_at("", message));
         }
-        let faults = workers.read(self.party, &texts).await.map_err(ScriptError::of_reading)?;
+        let faults = workers.read(self.party.for_short_work(), &texts).await.map_err(ScriptError::of_reading)?;
         if faults.iter().all(Option::is_none) {
             return Ok(compiled);
         }

@@ -227,7 +227,12 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> StoreResult<()> {
         self.pen.health.check()?;
-        sqlx::query("select 1").fetch_one(&mut *self.reading().await?).await.map(drop).map_err(failed)?;
+        // A row of a table, so that pages are read, too.
+        let read = sqlx::query("select count(*) from write_probe").fetch_one(&mut *self.reading().await?).await;
+        if let Err(error) = &read {
+            self.pen.health.note(error);
+        }
+        read.map(drop).map_err(failed)?;
         self.writer()?.probe().await
     }
 

@@ -159,15 +159,17 @@ fn pattern(pattern: &str) -> u64 {
     if is_long || looks || goes_back {
         return UNBOUNDED;
     }
+    // A class such as `\w` has some hundreds of states, since it covers all of Unicode.
     let classes = pattern.matches(['\\', '[', '.']).count() as u64;
-    let mut states = 16 + pattern.len() as u64 + classes.saturating_mul(64);
+    let mut states = 16 + pattern.len() as u64 + classes.saturating_mul(256);
     for (at, _) in pattern.match_indices('{') {
         let inside = pattern.get(at + 1..).and_then(|rest| rest.split('}').next()).unwrap_or_default();
         let times = inside.split(',').filter_map(|times| times.trim().parse::<u64>().ok()).max();
-        let of_group = pattern.get(..at).is_some_and(|before| before.ends_with(')'));
+        // `{9}{9}` repeats the repetition.
+        let of_group = pattern.get(..at).is_some_and(|before| before.ends_with([')', '}']));
         states = match times {
             Some(times) if of_group => states.saturating_mul(times.max(1)),
-            Some(times) => states.saturating_add(times.saturating_mul(64)),
+            Some(times) => states.saturating_add(times.saturating_mul(256)),
             // A named character class.
             None => states.saturating_add(1_024),
         };

@@ -29,7 +29,7 @@ const MAX_PROBED_BYTES: usize = 32 * 1024;
 pub struct Schema {
     value: Value,
     cost: u64,
-    /// Compiled on first use; `None`: it is not valid.
+    /// Compiled on first use; `None`: a pattern of it backtracks, so a worker validates.
     validator: OnceLock<Option<Validator>>,
 }
 
@@ -53,7 +53,7 @@ impl Schema {
     pub async fn judge(&self, value: &Value, sandbox: &Sandbox) -> Result<Faults> {
         if self.cost <= MAX_COST
             && self.cost.saturating_mul(cost::size(value)) <= MAX_WORK
-            && let Some(validator) = self.validator.get_or_init(|| schema::compile(&self.value).ok())
+            && let Some(validator) = self.validator.get_or_init(|| schema::compile_linear(&self.value))
         {
             return Ok(schema::faults(validator, value));
         }
