@@ -141,7 +141,7 @@ impl Job {
 
     /// Whether the code could throw a null of its own: one that was met while memory was short is often gone again with the heap.
     fn throws(&self) -> bool {
-        ["throw", "reject", "Promise", "eval", "Function", "constructor"].iter().any(|word| self.code.contains(word))
+        ["throw", "reject", "new Promise", "eval", "Function", "constructor"].iter().any(|word| self.code.contains(word))
     }
 
     fn evaluate(&self, runtime: &Runtime, context: &Context, deadline: Deadline) -> Result<Made, Stop> {

@@ -1,10 +1,9 @@
 //! Takes jobs whose turn has come, as long as there is room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
+use tokio::task::{self, JoinError, JoinSet};
 
 use super::Jobs;
 use crate::error::Result;
@@ -18,14 +17,15 @@ pub(super) async fn take(jobs: Jobs) {
     let inner = &jobs.0;
     let clock = jobs.clock();
     let mut claims = Claims::default();
-    // One that is slow to begin, whosever it is, holds up no other.
-    let mut beginning = FuturesUnordered::new();
+    // One that is slow to begin, whosever it is, holds up no other. Each has a task of its own: one that is not polled while the next
+    // claim is made could hold what that claim waits for, such as the writer of the database.
+    let mut beginning = Beginning::default();
     while !inner.stop.is_cancelled() {
         // A job that leaves this node's hands makes room; one that comes may have a turn.
         let left = inner.workers.job_left().notified();
         let wait = match claims.claim(&jobs).await {
             Ok(Claim::Taken(taken)) => {
-                beginning.extend(taken.into_iter().map(|job| begin(&jobs, job)));
+                taken.into_iter().for_each(|job| beginning.start(&jobs, job));
                 continue;
             }
             Ok(Claim::Nothing(wait)) => wait,
@@ -40,7 +40,7 @@ pub(super) async fn take(jobs: Jobs) {
             Some(tenant) = beginning.next() => {
                 claims.has_begun(tenant);
                 // Those that became durable together are one reason to look.
-                while let Some(Some(tenant)) = beginning.next().now_or_never() {
+                while let Some(tenant) = beginning.try_next() {
                     claims.has_begun(tenant);
                 }
             }
@@ -53,13 +53,40 @@ pub(super) async fn take(jobs: Jobs) {
     while beginning.next().await.is_some() {}
 }
 
-/// Begins an attempt; whose it is.
-async fn begin(jobs: &Jobs, job: Job) -> TenantId {
-    let (tenant, id) = (job.tenant, job.id);
-    if let Err(error) = jobs.begin(job).await {
-        tracing::warn!(job = %id, ?error, "a job's attempt could not begin; it is looked after later");
+/// Attempts that are about to begin. They end with this.
+#[derive(Default)]
+struct Beginning {
+    tasks: JoinSet<()>,
+    tenants: HashMap<task::Id, TenantId>,
+}
+
+impl Beginning {
+    fn start(&mut self, jobs: &Jobs, job: Job) {
+        let (jobs, tenant, id) = (jobs.clone(), job.tenant, job.id);
+        let task = self.tasks.spawn(async move {
+            if let Err(error) = jobs.begin(job).await {
+                tracing::warn!(job = %id, ?error, "a job's attempt could not begin; it is looked after later");
+            }
+        });
+        self.tenants.insert(task.id(), tenant);
     }
-    tenant
+
+    /// The tenant of the next attempt that has begun, or failed to; `None`: none is about to.
+    async fn next(&mut self) -> Option<TenantId> {
+        let ended = self.tasks.join_next_with_id().await?;
+        self.tenant_of(ended)
+    }
+
+    /// [`next`](Self::next), if there is one by now.
+    fn try_next(&mut self) -> Option<TenantId> {
+        let ended = self.tasks.try_join_next_with_id()?;
+        self.tenant_of(ended)
+    }
+
+    fn tenant_of(&mut self, ended: std::result::Result<(task::Id, ()), JoinError>) -> Option<TenantId> {
+        let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+        self.tenants.remove(&id)
+    }
 }
 
 /// What a claim came to.
