@@ -34,7 +34,7 @@ impl Party {
 /// The party's queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the queue of this party is full")]
-pub struct Crowded;
+pub struct QueueFull;
 
 /// Turns that are kept for parties that hold none.
 const RESERVED: usize = 1;
@@ -90,7 +90,7 @@ impl FairSemaphore {
     }
 
     /// Waits for a permit. A caller that drops the future loses its permit to the next one.
-    pub async fn acquire(&self, party: Party) -> Result<Permit, Crowded> {
+    pub async fn acquire(&self, party: Party) -> Result<Permit, QueueFull> {
         let turn = {
             let mut state = self.0.state.lock();
             // Nobody is passed by: of those that wait none may take this one.
@@ -100,7 +100,7 @@ impl FairSemaphore {
             }
             state.wait(party, self.0.waiting)?
         };
-        turn.await.map_err(|_| Crowded)
+        turn.await.map_err(|_| QueueFull)
     }
 }
 
@@ -124,7 +124,7 @@ impl State {
         }
     }
 
-    fn wait(&mut self, party: Party, most: usize) -> Result<oneshot::Receiver<Permit>, Crowded> {
+    fn wait(&mut self, party: Party, most: usize) -> Result<oneshot::Receiver<Permit>, QueueFull> {
         let line = self.lines.entry(party).or_default();
         if line.len() >= most {
             // Requests whose futures were dropped need no place.
@@ -133,7 +133,7 @@ impl State {
         // `order` lists only parties with a queue that is not empty, so a party whose queue has just been emptied is missing too.
         let is_new = !self.order.contains(&party);
         if line.len() >= most {
-            return Err(Crowded);
+            return Err(QueueFull);
         }
         let (turn, told) = oneshot::channel();
         line.push_back(turn);
@@ -208,7 +208,7 @@ mod tests {
             Self { semaphore: FairSemaphore::new(turns, waiting), granted: Arc::default(), held: Arc::default() }
         }
 
-        fn ask(&self, party: Party) -> tokio::task::JoinHandle<Result<(), Crowded>> {
+        fn ask(&self, party: Party) -> tokio::task::JoinHandle<Result<(), QueueFull>> {
             let (semaphore, granted, held) = (self.semaphore.clone(), self.granted.clone(), self.held.clone());
             tokio::spawn(async move {
                 let permit = semaphore.acquire(party).await?;
@@ -308,7 +308,7 @@ mod tests {
         scene.ask(two).await.unwrap().unwrap();
         let waiting: Vec<_> = (0..2).map(|_| scene.ask(one)).collect();
         settle().await;
-        assert_eq!(scene.ask(one).await.unwrap(), Err(Crowded));
+        assert_eq!(scene.ask(one).await.unwrap(), Err(QueueFull));
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
         settle().await;
         let last = scene.ask(one);

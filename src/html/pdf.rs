@@ -70,7 +70,7 @@ pub enum Unprintable {
     #[error("printing the document took longer than {0:?}; make it shorter or simpler")]
     Late(Duration),
     #[error("too many documents are queued for printing; try again later")]
-    Crowded,
+    QueueFull,
 }
 
 /// Prints HTML. Takes the time that it takes: not for a thread that others wait for.

@@ -13,7 +13,7 @@ use super::Layout;
 use super::pdf::{self, LARGEST, LONGEST, Unprintable};
 use crate::clock::Clock;
 use crate::fair::Party;
-use crate::process::{self, Pool, PoolOptions, Unanswered};
+use crate::process::{self, Pool, PoolError, PoolOptions};
 
 /// The command that makes a printing process of this program.
 pub const COMMAND: &str = "print-worker";
@@ -67,10 +67,10 @@ impl Printer {
         let pool = self.pool.as_ref().ok_or(Unprintable::Unavailable)?;
         let job = serde_json::to_vec(&Job { markup, document, layout }).map_err(|error| Unprintable::Broken(error.to_string()))?;
         let printed = pool.ask(party, &job, self.longest, LARGEST + MAX_MESSAGE_BYTES).await.map_err(|why| match why {
-            Unanswered::Crowded => Unprintable::Crowded,
-            Unanswered::Late => Unprintable::Late(self.longest),
-            Unanswered::Gone => Unprintable::Unlaid,
-            Unanswered::Unstartable => Unprintable::Unavailable,
+            PoolError::QueueFull => Unprintable::QueueFull,
+            PoolError::Late => Unprintable::Late(self.longest),
+            PoolError::Gone => Unprintable::Unlaid,
+            PoolError::Unstartable => Unprintable::Unavailable,
         })?;
         match printed.starts_with(MAGIC) {
             true if printed.len() > LARGEST => Err(Unprintable::TooLarge(printed.len())),

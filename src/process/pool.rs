@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Process;
 use crate::clock::Clock;
-use crate::fair::{Crowded, FairSemaphore, Party};
+use crate::fair::{FairSemaphore, Party, QueueFull};
 
 /// Maximum length of one party's queue.
 const MAX_QUEUED: usize = 4_096;
@@ -28,9 +28,9 @@ pub struct PoolOptions {
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unanswered {
+pub enum PoolError {
     /// The party's queue is full.
-    Crowded,
+    QueueFull,
     /// The worker exceeded the time limit and was killed.
     Late,
     /// The worker died during the request: it ran out of memory or stack.
@@ -66,9 +66,9 @@ impl Pool {
 
     /// Waits for the party's turn and sends the request to a worker, which is killed when it exceeds `time`, or when the future is dropped.
     /// An answer has at most `most` bytes.
-    pub async fn ask(&self, party: Party, request: &[u8], time: Duration, most: usize) -> Result<Vec<u8>, Unanswered> {
+    pub async fn ask(&self, party: Party, request: &[u8], time: Duration, most: usize) -> Result<Vec<u8>, PoolError> {
         let inner = &*self.0;
-        let _turn = inner.turns.acquire(party).await.map_err(|Crowded| Unanswered::Crowded)?;
+        let _turn = inner.turns.acquire(party).await.map_err(|QueueFull| PoolError::QueueFull)?;
         let idle = inner.idle.lock().pop();
         // An idle worker may have died in the meantime; a fresh one has not.
         if let Some(worker) = idle
@@ -76,22 +76,22 @@ impl Pool {
         {
             return Ok(answer);
         }
-        inner.exchange(inner.start()?, request, time, most).await?.ok_or(Unanswered::Gone)
+        inner.exchange(inner.start()?, request, time, most).await?.ok_or(PoolError::Gone)
     }
 }
 
 impl Inner {
-    fn start(&self) -> Result<Worker, Unanswered> {
-        let process = Process::start(&self.options.program, self.options.command).map_err(|_| Unanswered::Unstartable)?;
+    fn start(&self) -> Result<Worker, PoolError> {
+        let process = Process::start(&self.options.program, self.options.command).map_err(|_| PoolError::Unstartable)?;
         Ok(Worker { process, uses: 0 })
     }
 
     /// Sends the request to one worker, which becomes idle afterwards. `None`: it had died before it received the request.
-    async fn exchange(&self, mut worker: Worker, request: &[u8], time: Duration, most: usize) -> Result<Option<Vec<u8>>, Unanswered> {
+    async fn exchange(&self, mut worker: Worker, request: &[u8], time: Duration, most: usize) -> Result<Option<Vec<u8>>, PoolError> {
         let answer = tokio::select! {
             answer = worker.exchange(request, time, most) => answer?,
             // Dropping the worker kills it.
-            () = self.clock.sleep(time) => return Err(Unanswered::Late),
+            () = self.clock.sleep(time) => return Err(PoolError::Late),
         };
         worker.uses += 1;
         if answer.is_some() && worker.uses < self.options.uses {
@@ -102,20 +102,20 @@ impl Inner {
 }
 
 impl Worker {
-    async fn exchange(&mut self, request: &[u8], time: Duration, most: usize) -> Result<Option<Vec<u8>>, Unanswered> {
-        let length = u32::try_from(request.len()).map_err(|_| Unanswered::Gone)?;
+    async fn exchange(&mut self, request: &[u8], time: Duration, most: usize) -> Result<Option<Vec<u8>>, PoolError> {
+        let length = u32::try_from(request.len()).map_err(|_| PoolError::Gone)?;
         let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         if self.send(&[length.to_le_bytes(), millis.to_le_bytes()].concat(), request).await.is_err() {
             return Ok(None);
         }
         let output = &mut self.process.output;
-        let length = output.read_u32_le().await.map_err(|_| Unanswered::Gone)? as usize;
+        let length = output.read_u32_le().await.map_err(|_| PoolError::Gone)? as usize;
         // Workers keep to this limit themselves, but the server does not trust them.
         if length > most {
-            return Err(Unanswered::Gone);
+            return Err(PoolError::Gone);
         }
         let mut answer = vec![0; length];
-        output.read_exact(&mut answer).await.map_err(|_| Unanswered::Gone)?;
+        output.read_exact(&mut answer).await.map_err(|_| PoolError::Gone)?;
         Ok(Some(answer))
     }
 

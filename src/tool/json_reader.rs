@@ -57,12 +57,12 @@ fn depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0);
     for token in Tokens::of(text) {
         match token {
-            Token::Open => {
+            JsonToken::Open => {
                 depth += 1;
                 deepest = deepest.max(depth);
             }
-            Token::Close => depth = depth.saturating_sub(1),
-            Token::Number { .. } => {}
+            JsonToken::Close => depth = depth.saturating_sub(1),
+            JsonToken::Number { .. } => {}
         }
     }
     deepest
@@ -72,7 +72,7 @@ fn depth(text: &str) -> usize {
 fn quote_inexact_numbers(text: &str) -> Cow<'_, str> {
     let (mut out, mut copied) = (String::new(), 0);
     for token in Tokens::of(text) {
-        let Token::Number { start, end } = token else { continue };
+        let JsonToken::Number { start, end } = token else { continue };
         let (Some(number), Some(after)) = (text.get(start..end), text.get(end..)) else { continue };
         if number.len() < MIN_INEXACT || !is_json_number(number) || is_exact(number) || after.trim_ascii_start().starts_with(':') {
             continue;
@@ -161,7 +161,7 @@ fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// The relevant tokens of a JSON text, outside its strings.
-enum Token {
+enum JsonToken {
     Open,
     Close,
     /// Something that looks like a number: its range.
@@ -197,21 +197,21 @@ impl<'t> Tokens<'t> {
 }
 
 impl Iterator for Tokens<'_> {
-    type Item = Token;
+    type Item = JsonToken;
 
-    fn next(&mut self) -> Option<Token> {
+    fn next(&mut self) -> Option<JsonToken> {
         loop {
             let start = self.at;
             let byte = *self.bytes.get(start)?;
             self.at += 1;
             match byte {
                 b'"' => self.skip_string(),
-                b'[' | b'{' => return Some(Token::Open),
-                b']' | b'}' => return Some(Token::Close),
+                b'[' | b'{' => return Some(JsonToken::Open),
+                b']' | b'}' => return Some(JsonToken::Close),
                 b'-' | b'0'..=b'9' => {
                     let more = self.bytes.get(self.at..)?.iter();
                     self.at += more.take_while(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')).count();
-                    return Some(Token::Number { start, end: self.at });
+                    return Some(JsonToken::Number { start, end: self.at });
                 }
                 _ => {}
             }

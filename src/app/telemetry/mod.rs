@@ -73,7 +73,7 @@ pub fn install(options: &LogOptions) -> Result<Telemetry> {
     // Only this program's own spans and events: the exporter's connections are not traced. Detailed spans have the level `DEBUG`.
     let told = |about: &Metadata<'_>| about.target().starts_with("dispatch") && (about.is_span() || *about.level() <= Level::INFO);
     let own = filter_fn(told).with_max_level_hint(Level::DEBUG);
-    // Where in the code a span was made, and on which thread, tells nobody anything: most are made in one file, and futures move between threads.
+    // Source locations and thread ids add nothing: most spans are created in one file, and futures move between threads.
     let traces = provider.as_ref().map(|provider| {
         let spans = tracing_opentelemetry::layer().with_location(false).with_threads(false).with_target(false);
         spans.with_tracer(RequestTracer(provider.tracer("dispatch"))).with_filter(own)

@@ -5,7 +5,7 @@
 use opentelemetry::trace::{SpanBuilder, SpanKind, Tracer};
 use opentelemetry::{Context, Key};
 
-/// The span's name in the code, and what its route is called when there is none.
+/// The span's name in the code, kept for a request that matched no route.
 const REQUEST: &str = "request";
 const UNMATCHED: &str = "unmatched";
 

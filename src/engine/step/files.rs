@@ -330,7 +330,7 @@ pub async fn print(
     let printed = context.parts().printer.print(context.run.party(), markup, document, layout).await;
     let pdf = printed.map_err(|why| match why {
         Unprintable::Late(_) => StepFailure::new("print_timeout", why.to_string()),
-        Unprintable::Crowded => StepFailure::transient("printer_busy", why.to_string()),
+        Unprintable::QueueFull => StepFailure::transient("printer_busy", why.to_string()),
         _ => StepFailure::new("cannot_print", why.to_string()),
     })?;
     let mut filename = plain_name(&name)?;

@@ -116,7 +116,7 @@ impl Invocation<'_> {
         if let Some(outcome) = context.recall_as::<ToolOutcome>(&outcome_key) {
             return Ok(outcome);
         }
-        // What nobody approved yet is not made: there is nothing to trace.
+        // A call that waits for approval is not made yet, so it has no span.
         if let Some(refusal) = self.approve(context, key).await? {
             self.finish(context, &outcome_key, &refusal, 0);
             return Ok(refusal);

@@ -54,7 +54,7 @@ pub struct Job {
 
 /// The result of a script.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Made {
+pub struct ScriptOutput {
     /// Its value as JSON, in which integers are marked; `None` for undefined.
     text: Option<String>,
     logs: Vec<String>,
@@ -113,7 +113,7 @@ impl Job {
     }
 
     /// Runs to the end or to a limit.
-    pub fn run(self, clock: &Clock) -> Result<Made, ScriptError> {
+    pub fn run(self, clock: &Clock) -> Result<ScriptOutput, ScriptError> {
         let runtime = Runtime::new().map_err(|_| ScriptError::Engine)?;
         let context = Context::custom::<Language>(&runtime).map_err(|_| ScriptError::Engine)?;
         // The engine does not survive running out of memory while it sets itself up, so limits come after.
@@ -144,7 +144,7 @@ impl Job {
         ["throw", "reject", "new Promise", "eval", "Function", "constructor"].iter().any(|word| self.code.contains(word))
     }
 
-    fn evaluate(&self, runtime: &Runtime, context: &Context, deadline: Deadline) -> Result<Made, Stop> {
+    fn evaluate(&self, runtime: &Runtime, context: &Context, deadline: Deadline) -> Result<ScriptOutput, Stop> {
         let (promise, logs) = context.with(|ctx| self.start(&ctx))?;
         self.settle(runtime, context, &promise, deadline)?;
         context.with(|ctx| self.finish(&ctx, promise, logs))
@@ -188,7 +188,7 @@ impl Job {
         Ok(())
     }
 
-    fn finish(&self, ctx: &Ctx<'_>, promise: Persistent<Promise<'static>>, logs: Persistent<Array<'static>>) -> Result<Made, Stop> {
+    fn finish(&self, ctx: &Ctx<'_>, promise: Persistent<Promise<'static>>, logs: Persistent<Array<'static>>) -> Result<ScriptOutput, Stop> {
         let caught = |_| self.explain(fault::caught(ctx));
         let promise = promise.restore(ctx).map_err(|_| ScriptError::Engine)?;
         let returned: rquickjs::Value = match promise.result() {
@@ -202,7 +202,7 @@ impl Job {
         if text.as_ref().is_some_and(|text| text.len() > self.limits.output) {
             return Err(too_large(&self.limits).into());
         }
-        Ok(Made { text, logs: logs.iter::<String>().filter_map(Result::ok).collect() })
+        Ok(ScriptOutput { text, logs: logs.iter::<String>().filter_map(Result::ok).collect() })
     }
 
     fn explain(&self, fault: Fault) -> Stop {
@@ -222,7 +222,7 @@ fn too_large(limits: &Limits) -> ScriptError {
     ScriptError::Output(format!("is larger than {} bytes", limits.output))
 }
 
-impl Made {
+impl ScriptOutput {
     /// The value itself.
     pub fn output(self, limits: &Limits) -> Result<Output, ScriptError> {
         let value = self.text.as_deref().map_or(Ok(Value::Null), |text| result(text, limits))?;

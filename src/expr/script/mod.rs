@@ -94,7 +94,7 @@ pub enum ScriptError {
     #[error("scripts are not part of this build (cargo feature `js`)")]
     Unavailable,
     #[error("too many scripts are queued; try again later")]
-    Crowded,
+    QueueFull,
     #[error("the script's engine failed")]
     Engine,
 }
@@ -111,14 +111,14 @@ impl ScriptError {
             Self::Stalled => "script_stalled",
             Self::Output(_) => "script_output",
             Self::Unavailable => "script_unavailable",
-            Self::Crowded => "script_busy",
+            Self::QueueFull => "script_busy",
             Self::Engine => "script_engine",
         }
     }
 
     /// Whether the same script may succeed later.
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Crowded | Self::Engine)
+        matches!(self, Self::QueueFull | Self::Engine)
     }
 
     /// The same error for the validation of a value against a schema.
@@ -151,7 +151,7 @@ impl From<ScriptError> for Error {
     fn from(fault: ScriptError) -> Self {
         let kind = match fault {
             ScriptError::Unavailable => Kind::Unconfigured,
-            ScriptError::Crowded => Kind::Limited,
+            ScriptError::QueueFull => Kind::Limited,
             ScriptError::Engine => Kind::Internal,
             _ => Kind::Invalid,
         };
@@ -260,7 +260,7 @@ impl Sandbox {
     }
 
     #[cfg(feature = "js")]
-    async fn run_here(&self, turns: Arc<Semaphore>, job: engine::Job) -> Result<engine::Made, ScriptError> {
+    async fn run_here(&self, turns: Arc<Semaphore>, job: engine::Job) -> Result<engine::ScriptOutput, ScriptError> {
         let turn = turns.acquire_owned().await.map_err(|_| ScriptError::Engine)?;
         let clock = self.clock.clone();
         let running = tokio::task::spawn_blocking(move || {

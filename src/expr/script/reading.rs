@@ -33,12 +33,12 @@ enum Mode {
     /// Does not parse them: they were accepted before.
     Accepted,
     /// Collects them for a worker.
-    Gathering(Gathered),
+    Gathering(CollectedTexts),
     /// Reports the worker's results.
     Told(IndexMap<Foreign, Option<ParseError>>),
 }
 
-struct Gathered {
+struct CollectedTexts {
     texts: IndexMap<Foreign, Option<ParseError>>,
     /// Bytes that may still be parsed in place.
     left: usize,
@@ -48,7 +48,7 @@ thread_local! {
     static MODE: RefCell<Mode> = const { RefCell::new(Mode::Here) };
 }
 
-impl Gathered {
+impl CollectedTexts {
     /// Collects a text, unless it may be parsed in place.
     fn takes(&mut self, lang: Lang, text: &str, harmless: bool) -> bool {
         if harmless && let Some(left) = self.left.checked_sub(text.len()) {
@@ -79,7 +79,7 @@ pub fn accepted<T>(compile: impl FnOnce() -> T) -> T {
 
 /// Compiles, and returns the texts that were not parsed.
 pub(super) fn gathering<T>(compile: impl FnOnce() -> T) -> (T, Vec<Foreign>) {
-    let (compiled, mode) = within(Mode::Gathering(Gathered { texts: IndexMap::new(), left: MAX_IN_PLACE_BYTES }), compile);
+    let (compiled, mode) = within(Mode::Gathering(CollectedTexts { texts: IndexMap::new(), left: MAX_IN_PLACE_BYTES }), compile);
     let texts = if let Mode::Gathering(gathered) = mode { gathered.texts.into_keys().collect() } else { Vec::new() };
     (compiled, texts)
 }

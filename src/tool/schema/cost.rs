@@ -35,34 +35,34 @@ pub fn size(value: &Value) -> u64 {
 
 /// The cost of one part of a schema.
 #[derive(Clone, Copy)]
-struct Cost {
+struct SchemaCost {
     /// The cost of a yes or no.
     judged: u64,
     /// The cost of error messages: each part evaluates its own parts once more.
     told: u64,
 }
 
-impl Cost {
+impl SchemaCost {
     const UNBOUNDED: Self = Self { judged: UNBOUNDED, told: UNBOUNDED };
 }
 
 struct Walk<'s> {
     root: &'s Value,
     /// Costs by address; `None` while a part is being visited.
-    known: HashMap<*const Value, Option<Cost>>,
+    known: HashMap<*const Value, Option<SchemaCost>>,
 }
 
 impl<'s> Walk<'s> {
-    fn node(&mut self, schema: &'s Value, depth: usize) -> Cost {
-        let Value::Object(members) = schema else { return Cost { judged: 1, told: 1 } };
+    fn node(&mut self, schema: &'s Value, depth: usize) -> SchemaCost {
+        let Value::Object(members) = schema else { return SchemaCost { judged: 1, told: 1 } };
         if depth > MAX_DEPTH {
-            return Cost::UNBOUNDED;
+            return SchemaCost::UNBOUNDED;
         }
         let place = std::ptr::from_ref(schema);
         match self.known.get(&place) {
             Some(Some(cost)) => return *cost,
             // The schema refers back to itself.
-            Some(None) => return Cost::UNBOUNDED,
+            Some(None) => return SchemaCost::UNBOUNDED,
             None => {}
         }
         self.known.insert(place, None);
@@ -71,7 +71,7 @@ impl<'s> Walk<'s> {
         cost
     }
 
-    fn object(&mut self, members: &'s Map<String, Value>, depth: usize) -> Cost {
+    fn object(&mut self, members: &'s Map<String, Value>, depth: usize) -> SchemaCost {
         let mut own = 1u64;
         let mut parts: Vec<&'s Value> = Vec::new();
         for (name, value) in members {
@@ -122,7 +122,7 @@ impl<'s> Walk<'s> {
             };
             own = own.saturating_add(costs);
         }
-        let mut cost = Cost { judged: own, told: 0 };
+        let mut cost = SchemaCost { judged: own, told: 0 };
         for part in parts {
             let part = self.node(part, depth + 1);
             cost.judged = cost.judged.saturating_add(part.judged);

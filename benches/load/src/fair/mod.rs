@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::flood::Flood;
-use self::probe::{Measured, Probe};
+use self::probe::{Probe, ProbeResult};
 use self::services::Services;
 use crate::bench::{Bench, Subject};
 use crate::http::{self, Connection};
@@ -50,8 +50,8 @@ const ALL_PROBES: [Probe; 4] = [Probe::Prompt, Probe::Script, Probe::Pdf, Probe:
 struct Cell {
     flood: Flood,
     probe: Probe,
-    alone: Measured,
-    beside: Measured,
+    alone: ProbeResult,
+    beside: ProbeResult,
 }
 
 pub async fn run(subject: &Subject, arguments: Arguments) -> Result<()> {

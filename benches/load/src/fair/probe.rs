@@ -23,9 +23,9 @@ pub enum Probe {
     Job,
 }
 
-/// What one probe came to.
+/// The result of one probe.
 #[derive(Default)]
-pub struct Measured {
+pub struct ProbeResult {
     /// Sorted, in milliseconds.
     latencies: Vec<f64>,
     /// Requests that were refused, failed or did not end in time.
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The pause after a request that failed.
 const PAUSE: Duration = Duration::from_millis(20);
 
-impl Measured {
+impl ProbeResult {
     pub fn count(&self) -> usize {
         self.latencies.len()
     }
@@ -64,8 +64,8 @@ impl Probe {
     }
 
     /// Asks again and again for some time.
-    pub async fn measure(self, address: &str, arrivals: &Arrivals, time: Duration) -> Measured {
-        let mut measured = Measured::default();
+    pub async fn measure(self, address: &str, arrivals: &Arrivals, time: Duration) -> ProbeResult {
+        let mut measured = ProbeResult::default();
         let mut kept = None;
         let begun = Instant::now();
         while begun.elapsed() < time {

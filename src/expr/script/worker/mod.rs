@@ -27,7 +27,7 @@ use super::{Limits, ScriptError};
 use crate::clock::Clock;
 use crate::expr::ParseError;
 use crate::fair::Party;
-use crate::process::{Pool, PoolOptions, Unanswered};
+use crate::process::{Pool, PoolError, PoolOptions};
 
 /// The command that makes a worker of this program.
 pub const COMMAND: &str = "script-worker";
@@ -137,7 +137,7 @@ impl Workers {
 
     /// Runs JavaScript.
     #[cfg(feature = "js")]
-    pub(super) async fn script(&self, party: Party, job: super::engine::Job) -> Result<super::engine::Made, ScriptError> {
+    pub(super) async fn script(&self, party: Party, job: super::engine::Job) -> Result<super::engine::ScriptOutput, ScriptError> {
         self.ask(party, Job::Script(job), self.limits.time + PATIENCE).await
     }
 
@@ -166,11 +166,11 @@ impl Workers {
         let most = self.limits.output.saturating_mul(2).saturating_add(BESIDES);
         match self.pool.ask(party, &request, time, most).await {
             Ok(answer) => serde_json::from_slice::<Result<T, ScriptError>>(&answer).map_err(|_| ScriptError::Engine)?,
-            Err(Unanswered::Late) => Err(ScriptError::Timeout(self.limits.time)),
+            Err(PoolError::Late) => Err(ScriptError::Timeout(self.limits.time)),
             // The process died: the script needed more memory than its limit.
-            Err(Unanswered::Gone) => Err(ScriptError::Memory(self.limits.memory)),
-            Err(Unanswered::Crowded) => Err(ScriptError::Crowded),
-            Err(Unanswered::Unstartable) => Err(ScriptError::Engine),
+            Err(PoolError::Gone) => Err(ScriptError::Memory(self.limits.memory)),
+            Err(PoolError::QueueFull) => Err(ScriptError::QueueFull),
+            Err(PoolError::Unstartable) => Err(ScriptError::Engine),
         }
     }
 }
