@@ -15,6 +15,8 @@ COPY --from=build /dispatch /usr/local/bin/dispatch
 USER dispatch
 VOLUME /data
 EXPOSE 8080
+# The listening address is of no use outside: name the server's own with `--env DISPATCH_PUBLIC_URL=https://dispatch.example.com`,
+# or the URLs of files that executions make lead nowhere.
 ENV DISPATCH_LISTEN=0.0.0.0:8080 DISPATCH_DATA=/data DISPATCH_LOG_JSON=true
 # Runs may end in five seconds; what is left is handed back for the next server to take up.
 STOPSIGNAL SIGTERM

@@ -2,9 +2,13 @@
 default:
     @just --list --unsorted
 
-# Install what development needs and this machine lacks
+# Check the toolchain and install what the build needs
 setup:
     scripts/setup
+
+# Install the tools of the tests
+test-tools:
+    scripts/test-tools
 
 # Format everything
 fmt:

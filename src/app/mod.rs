@@ -128,9 +128,10 @@ impl App {
             workflows: workflows::Workflows::new(engine.clone(), store.clone(), vault.clone(), clock.clone()),
         };
         let jobs = Jobs::start(workers.clone(), flows, config.jobs);
+        let saved = Arc::new(dispatch::SavedFlows::new(engine.clone(), store.clone(), clock.clone()));
         let limits = Limits::new(config.limits, clock.clone());
-        let state =
-            AppState { assets, auth, store, sealing, vault, clock, limits, readiness: Readiness::default(), engine, feed, workers, jobs };
+        let readiness = Readiness::default();
+        let state = AppState { assets, auth, store, sealing, vault, clock, limits, readiness, engine, feed, workers, jobs, saved };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
         let options = HttpOptions { cors, metrics: telemetry::metrics() };
         let models = &state.engine.parts().models;

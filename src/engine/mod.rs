@@ -20,6 +20,7 @@ mod compensate;
 mod context;
 mod decide;
 mod drive;
+mod embedding;
 mod log;
 mod memory;
 mod meter;

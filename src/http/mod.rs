@@ -12,8 +12,10 @@
 //! Must not know: how a run moves, SQL, providers' wire formats.
 
 pub mod admin;
+pub mod budget;
 mod connections;
 pub mod cors;
+mod disconnect;
 pub mod dispatch;
 pub mod docs;
 pub mod extract;
@@ -22,9 +24,11 @@ pub mod headers;
 pub mod idempotency;
 pub mod limits;
 pub mod observe;
+pub mod openai;
 pub mod openapi;
 pub mod paging;
 pub mod problem;
+pub mod saved;
 pub mod schemas;
 pub mod scope;
 pub mod serve;
@@ -66,6 +70,7 @@ pub struct AppState {
     pub feed: Feed,
     pub workers: Workers,
     pub jobs: Jobs,
+    pub saved: Arc<dyn saved::SavedTargets>,
 }
 
 impl std::fmt::Debug for AppState {
@@ -96,6 +101,7 @@ parts! {
     feed: Feed,
     workers: Workers,
     jobs: Jobs,
+    saved: Arc<dyn saved::SavedTargets>,
 }
 
 /// What the operator chooses about the front door.
@@ -123,6 +129,7 @@ pub fn router(state: AppState, options: HttpOptions) -> Router {
     router
         .nest("/dispatch", Router::from(admin::routes()).route_layer(from_fn_with_state(state.clone(), guard::guard)))
         .merge(dispatch::mcp_routes(state.clone()).route_layer(from_fn_with_state(state.clone(), guard::guard)))
+        .merge(openai::unlisted_routes(|routes| routes.route_layer(from_fn_with_state(state.clone(), guard::guard))))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(from_fn_with_state(options.cors, cors::cors))

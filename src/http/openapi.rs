@@ -18,7 +18,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::extract::STRICT;
-use super::{AppState, admin, dispatch, docs, workflows};
+use super::{AppState, admin, dispatch, docs, openai, workflows};
 use crate::error::{Envelope, Kind};
 
 const BEARER: &str = "bearer";
@@ -26,7 +26,7 @@ const API_KEY: &str = "apiKey";
 const SESSION: &str = "session";
 
 /// Every route with its documentation. `guard` wraps the routes that need a secret key.
-pub fn surfaces(guard: impl FnOnce(ApiRouter<AppState>) -> ApiRouter<AppState>) -> (Router<AppState>, Value) {
+pub fn surfaces(guard: impl Fn(ApiRouter<AppState>) -> ApiRouter<AppState>) -> (Router<AppState>, Value) {
     in_context(|context| {
         let settings = SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = "/components/schemas".into());
         context.schema = SchemaGenerator::new(settings);
@@ -36,13 +36,18 @@ pub fn surfaces(guard: impl FnOnce(ApiRouter<AppState>) -> ApiRouter<AppState>) 
         .merge(admin::routes())
         .merge(of_workflows)
         .with_path_items(|item| item.security_requirement(BEARER).security_requirement(API_KEY));
+    let of_openai = openai::routes().with_path_items(|item| item.security_requirement(BEARER).security_requirement(API_KEY));
     let routes = ApiRouter::new()
         .merge(guard(guarded))
+        .merge(openai::with_error_form(guard(of_openai)))
         .merge(dispatch::public_routes())
         .merge(admin::public_routes())
         .merge(workflows::public_routes())
         .merge(docs::routes());
-    in_context(|context| context.schema.subschema_for::<Envelope<'static>>());
+    in_context(|context| {
+        context.schema.subschema_for::<Envelope<'static>>();
+        openai::register_schemas(&mut context.schema);
+    });
     let mut api = OpenApi { info: info(), servers: servers(), tags: tags(), ..OpenApi::default() };
     let router = routes.finish_api_with(&mut api, |api| {
         api.security_scheme(BEARER, bearer()).security_scheme(API_KEY, api_key()).security_scheme(SESSION, session())
@@ -129,6 +134,11 @@ const OF_PAGES: &[(u16, &str)] = &[(StatusCode::GONE.as_u16(), "It was there, an
 const OF_OTHERS: &[(u16, &str)] = &[(StatusCode::BAD_GATEWAY.as_u16(), "What was waited for failed; details say what")];
 /// Those of files.
 const OF_FILES: &[(u16, &str)] = &[(StatusCode::RANGE_NOT_SATISFIABLE.as_u16(), "Nothing is in the range that was asked for")];
+/// Those of calls that are answered by a model, where nothing else could be answered.
+const OF_MODELS: &[(u16, &str)] = &[
+    (Kind::Unconfigured.status(), "The model's provider has no key here, or refuses it"),
+    (StatusCode::GATEWAY_TIMEOUT.as_u16(), "The model took too long"),
+];
 /// Those of operations that take a body.
 const WITH_BODY: &[(u16, &str)] = &[
     (408, "The body came too slowly"),
@@ -139,8 +149,9 @@ const WITH_BODY: &[(u16, &str)] = &[
 
 /// Adds the error answers to every operation, and what is said of it; then brings all schemas into the form of generators.
 fn complete(mut document: Value) -> Value {
-    let all = [ALWAYS, GUARDED, OF_PAGES, OF_OTHERS, OF_FILES, WITH_BODY].concat();
-    let mut answers: Map<String, Value> = all.iter().map(|(status, text)| (name(*status), error_answer(text))).collect();
+    let all = [ALWAYS, GUARDED, OF_PAGES, OF_OTHERS, OF_FILES, OF_MODELS, WITH_BODY].concat();
+    let mut answers: Map<String, Value> = all.iter().map(|(status, text)| (name(*status), error_answer(text, ENVELOPE))).collect();
+    answers.extend(all.iter().map(|(status, text)| (openai_name(*status), error_answer(text, openai::ERROR_SCHEMA))));
     answers.sort_keys();
     if let Some(components) = document.get_mut("components").and_then(Value::as_object_mut) {
         components.insert("responses".into(), Value::Object(answers));
@@ -150,10 +161,13 @@ fn complete(mut document: Value) -> Value {
         paths.into_iter().flat_map(|paths| paths.values_mut()).filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
     for operation in operations.filter_map(Value::as_object_mut).filter(|operation| operation.contains_key("responses")) {
         let guarded = operation.get("security").is_some() || is_of_pages(operation);
+        let is_of_openai = has_tag(operation, openai::TAG);
+        let name = if is_of_openai { openai_name } else { name };
         let with_body = operation.get("requestBody").is_some();
         let mut statuses: Vec<u16> = ALWAYS.iter().map(|(status, _)| *status).collect();
         statuses.extend(GUARDED.iter().filter(|_| guarded).map(|(status, _)| *status));
         statuses.extend(WITH_BODY.iter().filter(|_| with_body).map(|(status, _)| *status));
+        statuses.extend(OF_MODELS.iter().filter(|_| with_body && is_of_openai).map(|(status, _)| *status));
         statuses.extend((!with_body && operation.contains_key(STRICT)).then_some(Kind::Invalid.status()));
         statuses.extend(is_of_pages(operation).then_some(StatusCode::GONE.as_u16()));
         statuses.sort_unstable();
@@ -179,14 +193,26 @@ fn complete(mut document: Value) -> Value {
 
 /// Whether pages call it: they prove themselves in the body.
 fn is_of_pages(operation: &Map<String, Value>) -> bool {
-    operation.get("tags").and_then(Value::as_array).is_some_and(|tags| tags.iter().any(|tag| tag == dispatch::PAGES))
+    has_tag(operation, dispatch::PAGES)
+}
+
+fn has_tag(operation: &Map<String, Value>, wanted: &str) -> bool {
+    operation.get("tags").and_then(Value::as_array).is_some_and(|tags| tags.iter().any(|tag| tag == wanted))
 }
 
 fn name(status: u16) -> String {
     format!("Error{status}")
 }
 
-fn error_answer(text: &str) -> Value {
-    let schema = json!({ "$ref": "#/components/schemas/ErrorEnvelope" });
+/// The answer with this status in OpenAI's error form.
+fn openai_name(status: u16) -> String {
+    format!("OpenAiError{status}")
+}
+
+/// The schema of errors everywhere else.
+const ENVELOPE: &str = "ErrorEnvelope";
+
+fn error_answer(text: &str, schema: &str) -> Value {
+    let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
     json!({ "description": text, "content": { "application/json": { "schema": schema } } })
 }

@@ -207,6 +207,10 @@ pub struct RunOptions {
     pub source: String,
     /// Runs above this one.
     pub depth: u32,
+    /// The caller wants the model's answer as it is. Calls of the caller's tools, and an answer that was cut or withheld, end the prompt instead of
+    /// pausing or failing it, and the log reports each prompt's answer in a `dispatch.completion`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub as_completion: bool,
 }
 
 impl Default for RunOptions {
@@ -218,6 +222,7 @@ impl Default for RunOptions {
             budget: Budget::default(),
             source: "virtual".into(),
             depth: 0,
+            as_completion: false,
         }
     }
 }

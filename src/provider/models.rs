@@ -243,6 +243,11 @@ impl Models {
         })
     }
 
+    /// The names that the operator chose.
+    pub fn alias_names(&self) -> impl Iterator<Item = &str> {
+        self.0.aliases.keys().map(String::as_str)
+    }
+
     /// Makes a model callable with the tenant's key or else the server's. In development a model without a key
     /// is played by `local/echo`; otherwise the error names the variable to set.
     pub fn check(&self, wanted: &ModelRef, keys: &TenantKeys) -> Result<Resolved> {

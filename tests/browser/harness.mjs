@@ -80,7 +80,7 @@ export async function door(url) {
 /** A browser; it ends with the test. */
 export async function launch() {
   const executablePath = await findChromium();
-  assert.ok(executablePath, "no Chromium was found; scripts/setup installs one");
+  assert.ok(executablePath, "no Chromium was found; scripts/test-tools installs one");
   const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
   closers.push(() => browser.close());
   return browser;

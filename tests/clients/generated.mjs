@@ -1,5 +1,5 @@
 // Clients that the usual generators make of openapi/dispatch.json: they are generated, compiled, and call a real server.
-// TypeScript: openapi-typescript and openapi-fetch. Python: openapi-python-client, from the environment that scripts/setup makes.
+// TypeScript: openapi-typescript and openapi-fetch. Python: openapi-python-client, from the environment that scripts/test-tools makes.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promises";

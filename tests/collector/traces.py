@@ -1,6 +1,6 @@
 """The trace of one execution over two servers, as a real OpenTelemetry collector receives it.
 
-The collector is Rotel (https://github.com/streamfold/rotel), which its package for Python ships as a program; scripts/setup installs it.
+The collector is Rotel (https://github.com/streamfold/rotel), which its package for Python ships as a program; scripts/test-tools installs it.
 Two servers share a PostgreSQL database. The first takes a request and pauses at an approval, and is stopped; the second takes the approval and ends
 the execution. What the collector writes down must be one trace, whole, with each span where it belongs and from the server that did the work.
 
@@ -41,7 +41,7 @@ class Failure(Exception):
 def collector_program():
     package = importlib.util.find_spec("rotel")
     if package is None:
-        raise Failure("the collector is missing: run scripts/setup")
+        raise Failure("the collector is missing: run scripts/test-tools")
     return Path(package.origin).parent / "rotel-agent"
 
 

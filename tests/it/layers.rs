@@ -49,7 +49,7 @@ const TABLE: &[(&str, &str)] = &[
 ];
 
 /// Surfaces are strangers to each other.
-const SURFACES: &[&str] = &["admin", "console", "dispatch", "workflows", "workspace"];
+const SURFACES: &[&str] = &["admin", "console", "dispatch", "openai", "workflows", "workspace"];
 
 /// A path from the crate's root, as found in a file.
 struct Import {

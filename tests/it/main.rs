@@ -14,6 +14,7 @@ mod expr;
 mod fuzz;
 mod http;
 mod layers;
+mod openai;
 mod providers;
 mod recordings;
 mod scripted;

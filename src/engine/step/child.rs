@@ -112,6 +112,8 @@ impl Child<'_> {
         options.depth += 1;
         options.budget = budget;
         options.source = "child".into();
+        // The child answers its parent, which reads outputs.
+        options.as_completion = false;
         let input = RunInput { record: run.input.record.clone(), origin: run.input.origin.clone(), options, ..input()? };
         let start = StartRun {
             id: None,

@@ -6,18 +6,15 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tracing::Instrument;
 
 use super::{Fields, StepBody, StepOutput, StepType, config, own_name, text, text_of};
 use crate::engine::budget::Worst;
 use crate::engine::context::{StepContext, StepFailure, StepResult};
-use crate::engine::meter::{self, Asked};
-use crate::engine::traced;
+use crate::engine::embedding;
 use crate::error::Problems;
 use crate::expr::{Template, TemplateTree};
 use crate::id::VectorId;
 use crate::model::Step;
-use crate::model::run::Spent;
 use crate::model::vector::Vector;
 use crate::provider::{MOST_TEXTS, Usage, vector_value};
 use crate::store::{Nearest, Put};
@@ -231,15 +228,10 @@ async fn embed(context: &StepContext<'_>, model: &str, texts: Vec<String>, dimen
             Some(context.reserve(Worst { cost: worst.nano_usd, tokens: input, calls: 1 })?)
         }
     };
-    let asked = Asked::of(models, &resolved.provider, &resolved.model);
     let made: Vec<String> = context
         .effect(&key, Effect::Idempotent, || async {
-            let (span, begun) = (traced::model("embeddings", &resolved), context.parts().clock.instant());
-            let answer = models.embed(&resolved, texts, dimensions).instrument(span.clone()).await;
-            meter::called(&asked, if answer.is_ok() { meter::SUCCESS } else { meter::FAILURE }, begun.elapsed());
-            let (embedded, cost) = answer.map_err(|error| {
-                meter::refused(&asked, error.class.name());
-                traced::failed(&span, error.class.name());
+            let answer = embedding::request(context.parts(), &resolved, texts, dimensions).await;
+            let (embedded, spent) = answer.map_err(|error| {
                 let named = crate::error::Error::from(error.clone());
                 StepFailure {
                     retryable: error.class.remedy().retry,
@@ -247,11 +239,6 @@ async fn embed(context: &StepContext<'_>, model: &str, texts: Vec<String>, dimen
                     ..StepFailure::new(named.code().to_owned(), error.message.clone())
                 }
             })?;
-            let usage = embedded.usage;
-            traced::answered(&span, &resolved.model, &usage);
-            let estimated = cost.estimated || cost.unpriced || usage.estimated;
-            let spent = Spent { cost: cost.nano_usd, input_tokens: usage.input, output_tokens: 0, calls: 1, duration_ms: 0, estimated };
-            meter::spent(&asked, &spent);
             context.spend(&spent);
             Ok(embedded.vectors.iter().map(|vector| pack(vector)).collect())
         })

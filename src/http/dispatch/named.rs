@@ -1,4 +1,4 @@
-//! Saved flows by their names, for the queues.
+//! Saved flows and agents by their names, for the queues and for other surfaces.
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -7,11 +7,12 @@ use super::execute::{DispatchRequest, Lookup};
 use crate::clock::Clock;
 use crate::engine::{Engine, StartRun};
 use crate::error::Result;
-use crate::id::TenantId;
+use crate::http::saved::{SavedTarget, SavedTargets};
+use crate::id::{AgentId, FlowId, TenantId};
 use crate::model::TargetKind;
 use crate::model::flow::OnError;
 use crate::queue::jobs::NamedFlows;
-use crate::store::SharedStore;
+use crate::store::{SavedFlow, SharedStore};
 
 /// See the module.
 pub struct SavedFlows {
@@ -23,6 +24,20 @@ pub struct SavedFlows {
 impl SavedFlows {
     pub fn new(engine: Engine, store: SharedStore, clock: Clock) -> Self {
         Self { engine, store, clock }
+    }
+
+    /// Finds a flow or an agent by its id, else by its name.
+    async fn find(&self, tenant: TenantId, kind: TargetKind, name: &str) -> Result<Option<SavedFlow>> {
+        let id = match kind {
+            TargetKind::Flow => name.parse::<FlowId>().ok(),
+            TargetKind::Agent => name.parse().ok().map(AgentId::as_flow),
+        };
+        if let Some(id) = id
+            && let Some(found) = self.store.find_flow(tenant, kind, id).await?
+        {
+            return Ok(Some(found));
+        }
+        Ok(self.store.find_flow_by_name(tenant, kind, name).await?)
     }
 }
 
@@ -37,5 +52,21 @@ impl NamedFlows for SavedFlows {
         flow.on_step_error = OnError::Stop;
         start.plan = self.engine.check(&flow)?;
         Ok(Some(start))
+    }
+}
+
+#[async_trait]
+impl SavedTargets for SavedFlows {
+    async fn start_of(&self, tenant: TenantId, target: SavedTarget) -> Result<Option<StartRun>> {
+        let SavedTarget { kind, name, messages, client_tools } = target;
+        let Some(saved) = self.find(tenant, kind, &name).await? else { return Ok(None) };
+        let mut request =
+            DispatchRequest { messages: Some(messages.into()), client_tools: Some(client_tools).into(), ..DispatchRequest::default() };
+        match kind {
+            TargetKind::Flow => request.flow = Some(json!({ "id": saved.id })),
+            TargetKind::Agent => request.agent = Some(json!({ "agentId": AgentId::of_flow(saved.id) })),
+        }
+        let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, seed: None };
+        Ok(Some(lookup.resolve(request).await?.start(tenant, None)))
     }
 }

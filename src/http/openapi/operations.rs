@@ -10,6 +10,7 @@ use super::examples::example_of;
 pub const TAGS: &[(&str, &str)] = &[
     ("Dispatch", "Execute a flow or an agent now, and go on with what is paused."),
     ("Executions", "What was executed: where it stands, what its steps did, its events."),
+    ("OpenAI", "Chat completions, embeddings and models in the form of OpenAI's API."),
     ("Agents", "Saved agents, their versions and releases."),
     ("Flows", "Saved flows and their versions."),
     ("Records", "Named data that flows read and write."),

@@ -63,6 +63,7 @@ fn anywhere(path: &str) -> String {
         .replace("{signal}", "go")
         .replace("{alias}", "next")
         .replace("{provider}", "openai")
+        .replace("{modelId}", "agent:nobody")
 }
 
 #[tokio::test]
@@ -303,6 +304,7 @@ impl Property {
             .replace("{signal}", "go")
             .replace("{alias}", "preview")
             .replace("{provider}", "openai")
+            .replace("{modelId}", "agent:a")
     }
 
     /// A body that the operation accepts from the owner.
@@ -474,7 +476,8 @@ async fn what_belongs_to_another_tenant_is_not_there() {
             if let Some(body) = property.body(&name) {
                 call = call.json(&body);
             }
-            learned(&call.refused(404, "not_found").await, &[])
+            let code = if path.contains("/v1/models/") { "model_not_found" } else { "not_found" };
+            learned(&call.refused(404, code).await, &[])
         };
         for accept in ["application/json", "text/event-stream"] {
             let foreign = ask(&property.real(&name, path), accept).await;

@@ -88,13 +88,20 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// Checks status, code and the whole shape of the error envelope.
+    /// Checks status, code and the whole shape of the error envelope, or of OpenAI's on its routes.
     pub fn refused(self, status: u16, code: &str) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         assert_eq!(self.header("content-type"), Some("application/json"));
         let body = self.json();
-        assert_eq!(body["code"], code, "{body}");
-        assert!(body["error"].as_str().is_some_and(|text| !text.is_empty()), "{body}");
+        let (text, found) = match &body["error"] {
+            Value::Object(error) => (&error["message"], &error["code"]),
+            text => (text, &body["code"]),
+        };
+        assert_eq!(*found, code, "{body}");
+        assert!(text.as_str().is_some_and(|text| !text.is_empty()), "{body}");
+        if let Value::Object(error) = &body["error"] {
+            assert!(error["type"].is_string() && (error["param"].is_string() || error["param"].is_null()) && error.len() == 4, "{body}");
+        }
         assert_eq!(body["error"] == "Not Found", code == "route_not_found", "{body}");
         assert!(body["retryable"].is_boolean(), "{body}");
         assert_eq!(body.get("retryAfter").map(ToString::to_string).as_deref(), self.header("retry-after"), "{body}");

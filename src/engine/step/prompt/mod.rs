@@ -2,7 +2,7 @@
 //!
 //! [`config`](self::config) compiles the configuration, `messages` makes the conversation, `call` streams one model call into the log, `turns` is
 //! the loop, `rounds` counts it, `reflect` looks back on it, `remember` knows what was said before, `own_tools` are those that a prompt brings
-//! along. Each turn and each tool call is journaled under its own key.
+//! along, `report` tells what the answer came to. Each turn and each tool call is journaled under its own key.
 
 mod cache;
 mod call;
@@ -11,11 +11,13 @@ pub(super) mod messages;
 mod own_tools;
 mod reflect;
 mod remember;
+mod report;
 mod rounds;
 mod turns;
 
 pub use cache::CachedAnswer;
 pub use call::unpriced_message;
+pub use report::{COMPLETION, CompletionReport};
 
 use super::StepType;
 

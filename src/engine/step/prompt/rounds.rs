@@ -38,6 +38,8 @@ pub struct Rounds<'c, 'a> {
     fresh: bool,
     /// Why the loop ends although the model would go on.
     stopped: Option<&'static str>,
+    /// The last tool calls are the caller's to make.
+    leaves_calls: bool,
 }
 
 impl<'c, 'a> Rounds<'c, 'a> {
@@ -55,6 +57,7 @@ impl<'c, 'a> Rounds<'c, 'a> {
             spent: 0,
             fresh: false,
             stopped: None,
+            leaves_calls: false,
         }
     }
 
@@ -136,9 +139,15 @@ impl<'c, 'a> Rounds<'c, 'a> {
         }
     }
 
+    /// The loop ends with tool calls that the caller makes.
+    pub fn leave_calls(&mut self) {
+        self.leaves_calls = true;
+    }
+
     /// The last turn ends with the model's last word; why the loop is over.
     pub fn finish(mut self, completion: &Completion) -> (&'static str, u32) {
         let why = self.stopped.unwrap_or(match completion.finish {
+            _ if self.leaves_calls => "tool_calls",
             Finish::ToolCalls => "max_tool_calls",
             Finish::EndTurn => "end_turn",
             Finish::Length => "length",

@@ -12,7 +12,7 @@ use super::config::Prompt;
 use super::reflect::reflect;
 use super::remember::question;
 use super::rounds::Rounds;
-use super::{cache, call, messages};
+use super::{cache, call, messages, report};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::step::mcp;
 use crate::engine::step::tool_run::{Invocation, ToolOutcome};
@@ -21,7 +21,9 @@ use crate::expr::bounds::Misfit;
 use crate::expr::script::accepted;
 use crate::model::Flow;
 use crate::model::event::Event;
-use crate::provider::{ChatRequest, Completion, Finish, Message, Part, Resolved, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec};
+use crate::provider::{
+    ChatRequest, Completion, Finish, Message, Part, Resolved, ResponseFormat, Role, ToolCall, ToolChoice, ToolSpec, Usage,
+};
 use crate::tool::{Body, Definition, OwnTool, REASON_PARAMETER, Tool, read_exact_integers};
 
 /// What the first turn was asked, kept because a later one must continue the very same conversation.
@@ -49,16 +51,23 @@ impl StepBody for Prompt {
         let mut calls_made = Vec::new();
         let mut rounds = Rounds::new(self, context);
         let mut turn = 1;
-        let completion = loop {
+        let mut used = Usage::default();
+        let (completion, leaves_calls) = loop {
             let may_call = rounds.may_call();
             if let Some(turns) = rounds.reflects() {
                 conversation.push(Box::pin(reflect(self, context, &conversation, turns)).await?);
             }
-            let completion = self.turn(context, &conversation, &tools, turn, may_call, &rounds).await?;
+            let mut completion = self.turn(context, &conversation, &tools, turn, may_call, &rounds).await?;
             rounds.answered(&completion);
+            used = used.plus(&completion.total_usage());
             context.asks_model(format!("{}/{}", completion.provider, completion.model));
             if completion.tool_calls.is_empty() || !may_call {
-                break completion;
+                break (completion, false);
+            }
+            if self.leaves_calls(context, &tools, &completion.tool_calls) {
+                rounds.leave_calls();
+                completion.tool_calls.retain(|call| !call.cut && called_tool(&tools, call).is_some_and(runs_in_caller));
+                break (completion, true);
             }
             conversation.push(completion.message());
             let outcomes = self.calls(context, &tools, &completion.tool_calls, turn, &rounds, &calls_made).await?;
@@ -73,10 +82,17 @@ impl StepBody for Prompt {
             conversation.extend(messages::read_all(&Value::Array(said), "messages")?);
             turn += 1;
         };
-        if let Some(remember) = &self.remember {
+        if let Some(remember) = self.remember.as_ref().filter(|_| !leaves_calls) {
             Box::pin(remember.end(context, &asked, &completion.text)).await?;
         }
-        self.output(&completion, rounds, turn, calls_made.len())
+        let as_completion = answers_as_completion(context);
+        if as_completion {
+            let calls = if leaves_calls { &completion.tool_calls[..] } else { &[] };
+            let reads_json = !matches!(self.format, ResponseFormat::Text);
+            report::tell(context, &completion, calls, used, reads_json);
+        }
+        let as_written = leaves_calls || as_completion && !is_whole(completion.finish);
+        self.output(&completion, rounds, turn, calls_made.len(), as_written)
     }
 
     fn max_turns(&self) -> Option<u32> {
@@ -185,7 +201,8 @@ impl Prompt {
         if completion.tool_calls.is_empty() {
             // The answer itself: it is committed with the step that it ends.
             self.check(context, &completion).await?;
-            if let Some((place, ttl)) = &cached {
+            // What a completion ends with although it is not whole was not checked; a later prompt would take it for an answer.
+            if let Some((place, ttl)) = cached.as_ref().filter(|_| !answers_as_completion(context) || is_whole(completion.finish)) {
                 Box::pin(cache::keep(context, place, *ttl, &completion)).await;
             }
         }
@@ -218,6 +235,13 @@ impl Prompt {
         let with_reason = self.approval.with_reason && self.approval.covers(tool, None);
         let name = tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()).to_owned();
         ToolSpec { name, description: tool.definition.description.clone(), parameters: tool.shown_schema(with_reason) }
+    }
+
+    /// Whether the caller makes the calls of this turn and sends the whole conversation again. Calls of other tools beside them are not made: their
+    /// results would be lost. A call that needs a person's word is asked about here, as ever.
+    fn leaves_calls(&self, context: &StepContext<'_>, tools: &[&Tool], calls: &[ToolCall]) -> bool {
+        let mut left = calls.iter().filter_map(|call| called_tool(tools, call)).filter(|tool| runs_in_caller(tool)).peekable();
+        answers_as_completion(context) && left.peek().is_some() && !left.any(|tool| self.approval.covers(tool, None))
     }
 
     /// Makes the calls of one turn, side by side. Suspends when any of them waits; the others are done by then.
@@ -309,8 +333,7 @@ impl Prompt {
         turn: u32,
         key: &str,
     ) -> Result<(Invocation<'t>, Value), String> {
-        let tool = tools.iter().find(|tool| tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()) == call.name);
-        let tool = *tool.ok_or_else(|| format!("there is no tool `{}`", call.name))?;
+        let tool = called_tool(tools, call).ok_or_else(|| format!("there is no tool `{}`", call.name))?;
         let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
         let given: Value = serde_json::from_str(text).map_err(|error| format!("the arguments are not JSON: {error}"))?;
         if let Some(misfit) = Misfit::of(&given) {
@@ -351,6 +374,9 @@ impl Prompt {
     /// Whether an answer is what the prompt asked for.
     async fn check(&self, context: &StepContext<'_>, completion: &Completion) -> StepResult<()> {
         let wants_json = !matches!(self.format, ResponseFormat::Text);
+        if answers_as_completion(context) && !is_whole(completion.finish) {
+            return Ok(());
+        }
         match completion.finish {
             Finish::Refusal => {
                 let refusal: String = completion.text.chars().take(MAX_REFUSAL).collect();
@@ -400,12 +426,22 @@ impl Prompt {
         self.judge_json(context, &completion.text).await
     }
 
-    fn output(&self, completion: &Completion, rounds: Rounds<'_, '_>, asked: u32, calls: usize) -> StepResult<StepOutput> {
+    /// `as_written`: a text that is not the JSON that was asked for is the output.
+    fn output(
+        &self,
+        completion: &Completion,
+        rounds: Rounds<'_, '_>,
+        asked: u32,
+        calls: usize,
+        as_written: bool,
+    ) -> StepResult<StepOutput> {
         let value = match self.format {
             ResponseFormat::Text => Value::String(completion.text.clone()),
-            ResponseFormat::Json | ResponseFormat::JsonSchema { .. } => {
-                parse_json(&completion.text).map_err(|error| StepFailure::new("invalid_json", error.to_string()))?
-            }
+            ResponseFormat::Json | ResponseFormat::JsonSchema { .. } => match parse_json(&completion.text) {
+                Ok(value) => value,
+                Err(_) if as_written => Value::String(completion.text.clone()),
+                Err(error) => return Err(StepFailure::new("invalid_json", error.to_string()).into()),
+            },
         };
         let mut shown = json!({ "response": completion.text, "model": format!("{}/{}", completion.provider, completion.model) });
         if let Some(map) = shown.as_object_mut() {
@@ -427,6 +463,25 @@ impl Prompt {
             ..StepOutput::of(value)
         })
     }
+}
+
+/// Whether the caller wants the model's answer as it is.
+fn answers_as_completion(context: &StepContext<'_>) -> bool {
+    context.run.input.options.as_completion
+}
+
+/// Whether a model said all that it had to say.
+const fn is_whole(finish: Finish) -> bool {
+    !matches!(finish, Finish::Length | Finish::ContentFilter | Finish::Refusal)
+}
+
+/// The tool that a model calls; models see the tools of a page without the prefix of their namespace.
+fn called_tool<'t>(tools: &[&'t Tool], call: &ToolCall) -> Option<&'t Tool> {
+    tools.iter().copied().find(|tool| tool.name().strip_prefix("webmcp:").unwrap_or(tool.name()) == call.name)
+}
+
+const fn runs_in_caller(tool: &Tool) -> bool {
+    matches!(tool.body, Body::Local)
 }
 
 /// Records the first request of the step: the system prompt and the last user message.

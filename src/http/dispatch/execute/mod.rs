@@ -1,10 +1,9 @@
 //! `/v1/dispatch` and what continues it: resume, approve, continue.
 //!
-//! `request` reads the caller's words, `resolve` turns them into a run's beginnings, `disconnect` ends it with its caller if that
-//! is wanted, `answer` and `sse` follow it and answer as one JSON or as a stream.
+//! `request` reads the caller's words, `resolve` turns them into a run's beginnings, `answer` and `sse` follow it and answer as one JSON
+//! or as a stream.
 
 mod answer;
-mod disconnect;
 mod outcome;
 mod request;
 mod resolve;

@@ -11,6 +11,7 @@ use super::super::agent_document::AgentDocument;
 use super::super::document::FlowDocument;
 use crate::engine::Decision;
 use crate::error::{Problem, Problems};
+use crate::http::budget::BudgetDocument;
 use crate::id::{RunId, WaitId};
 use crate::secret::Secret;
 use crate::tool::Definition;
@@ -126,20 +127,6 @@ pub struct OptionsDocument {
     /// `continue` (the default): the run goes on when the caller hangs up; `cancel`: it is cancelled.
     pub on_disconnect: Option<String>,
     pub budget: Option<BudgetDocument>,
-}
-
-/// Hard limits, reserved before each model call.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct BudgetDocument {
-    /// US dollars.
-    pub max_cost: Option<f64>,
-    /// Input and output tokens together.
-    pub max_tokens: Option<u64>,
-    /// Model calls.
-    pub max_calls: Option<u64>,
-    /// Milliseconds of running; pauses are free.
-    pub max_duration_ms: Option<u64>,
 }
 
 /// A record, inline or by id.

@@ -11,7 +11,7 @@ use super::super::bounds::NO_CONTROLS;
 use super::super::document;
 use super::super::embed::Embed;
 use super::super::releases::released;
-use super::request::{BudgetDocument, DispatchRequest, OptionsDocument, RecordDocument};
+use super::request::{DispatchRequest, OptionsDocument, RecordDocument};
 use crate::clock::Clock;
 use crate::engine::plan::Plan;
 use crate::engine::step::check_messages;
@@ -19,7 +19,7 @@ use crate::engine::{Engine, StartRun};
 use crate::error::{Error, Kind, Problem, Problems, Result};
 use crate::http::AppState;
 use crate::id::{AgentId, FlowId, FlowVersionId, RecordId, TenantId};
-use crate::model::run::{Budget, RunInput, RunOptions};
+use crate::model::run::{RunInput, RunOptions};
 use crate::model::{Flow, Record, Target, TargetKind};
 use crate::secret::Secret;
 use crate::store::{FlowVersion, RunKey, SavedFlow, SharedStore, StoreError};
@@ -599,28 +599,9 @@ fn run_options(options: &OptionsDocument, problems: &mut Problems) -> RunOptions
         auto_append_metadata: options.auto_append_metadata.unwrap_or(false),
         debug: options.debug_mode.unwrap_or(false),
         cancel_on_disconnect,
-        budget: options.budget.map(|budget| budget_of(&budget, problems)).unwrap_or_default(),
+        budget: options.budget.map(|budget| budget.read("/options/budget", problems)).unwrap_or_default(),
         source: String::new(),
         depth: 0,
-    }
-}
-
-/// Largest sum in US dollars that a budget may name.
-const MOST_DOLLARS: f64 = 1e9;
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
-fn budget_of(budget: &BudgetDocument, problems: &mut Problems) -> Budget {
-    let cost = budget.max_cost.filter(|cost| {
-        let fits = (0.0..=MOST_DOLLARS).contains(cost);
-        if !fits {
-            problems.add("/options/budget/maxCost", "expected US dollars, 0 or more");
-        }
-        fits
-    });
-    Budget {
-        cost: cost.map(|dollars| (dollars * 1e9).round() as u64),
-        tokens: budget.max_tokens,
-        calls: budget.max_calls,
-        duration_ms: budget.max_duration_ms,
+        as_completion: false,
     }
 }

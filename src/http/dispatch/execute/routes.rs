@@ -16,7 +16,6 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::answer::{Follow, follow};
-use super::disconnect::{self, OnDisconnect};
 use super::outcome::Outcome;
 use super::request::{ApproveRequest, ContinueRequest, DispatchRequest, ResumeRequest};
 use super::resolve::Lookup;
@@ -28,6 +27,7 @@ use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::feed::Feed;
 use crate::http::AppState;
+use crate::http::disconnect::{self, OnDisconnect};
 use crate::http::dispatch::about;
 use crate::http::extract::{Body, IdempotencyKey};
 use crate::http::idempotency::fingerprint;

@@ -12,10 +12,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::disconnect::OnDisconnect;
 use crate::clock::Clock;
 use crate::failpoint;
 use crate::feed::Follower;
+use crate::http::disconnect::OnDisconnect;
 use crate::http::headers::event_stream;
 use crate::http::limits::StreamSlot;
 use crate::id::RunId;

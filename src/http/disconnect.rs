@@ -1,4 +1,4 @@
-//! A run that ends with its caller's connection, because the caller asked for that.
+//! A run that ends with its caller's connection, where the caller or the surface wants that.
 //!
 //! Must not know: in which form the caller is answered.
 
