@@ -1,6 +1,6 @@
 //! The front door: one router for every surface, and what all of them share.
 //!
-//! A request meets, from the outside in: request id and safe headers ([`headers`]), the trace span and
+//! A request meets, from the outside in: the reader of unread bodies ([`unread`]), request id and safe headers ([`headers`]), the trace span and
 //! metrics ([`observe`]), the catch for panics, CORS ([`cors`]), then its route. Routes of secret keys stand
 //! behind [`guard`], which proves who calls and counts the call; everything after it reads the proven
 //! [`crate::model::Caller`]. Pages have no key: their routes ([`dispatch`], `client`) prove a client token or a session themselves. Every refusal
@@ -33,6 +33,7 @@ pub mod schemas;
 pub mod scope;
 pub mod serve;
 mod unique;
+mod unread;
 pub mod workflows;
 
 use std::sync::Arc;
@@ -41,7 +42,7 @@ use aide::openapi::{MediaType, ReferenceOr, RequestBody, SchemaObject, StatusCod
 use aide::transform::TransformOperation;
 use axum::Router;
 use axum::extract::FromRef;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -136,6 +137,7 @@ pub fn router(state: AppState, options: HttpOptions) -> Router {
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(from_fn_with_state(state.clock.clone(), observe::observe))
         .layer(from_fn_with_state(state.clock.clone(), headers::stamp))
+        .layer(from_fn(unread::drain))
         .with_state(state)
 }
 

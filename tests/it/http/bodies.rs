@@ -103,6 +103,40 @@ async fn who_writes_all_before_reading_learns_why_it_was_refused() {
 }
 
 #[tokio::test]
+async fn a_connection_survives_a_refusal_that_read_no_body() {
+    let app = TestApp::start().await;
+    for (path, key, status) in [("/v1/dispatch", "wrong", "401"), ("/v1/agents/x", &*app.key, "405"), ("/nowhere", &*app.key, "404")] {
+        let mut stream = tokio::net::TcpStream::connect(app.address).await.unwrap();
+        // Head and body in two writes, as many clients send them: the refusal is decided before the body is there.
+        let second = "GET /livez HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        let head = format!("POST {path} HTTP/1.1\r\nhost: test\r\nauthorization: {key}\r\ncontent-length: 40\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+        stream.write_all(&[b'x'; 40]).await.unwrap();
+        stream.write_all(second.as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        within(stream.read_to_string(&mut answers)).await.unwrap();
+        assert!(answers.starts_with(&format!("HTTP/1.1 {status}")), "{answers}");
+        assert!(answers.contains("HTTP/1.1 200"), "{path}: {answers}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_leaves_a_long_body_unread_ends_the_connection_openly() {
+    let app = TestApp::start().await;
+    for (length, expect) in [(5 * MIB, ""), (40, "expect: 100-continue\r\n")] {
+        let mut stream = tokio::net::TcpStream::connect(app.address).await.unwrap();
+        let head = format!("POST /nowhere HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n{expect}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 2_048];
+        let read = within(stream.read(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
+        assert!(answer.starts_with("http/1.1 404"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn gzip_is_read_and_bombs_are_refused() {
     let app = TestApp::start().await;
     let post = |body: Vec<u8>| app.post("/v1/records").header("content-encoding", "gzip").body(JSON, body);
