@@ -22,7 +22,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::notice::Listeners;
-use crate::engine::{self, Engine, Mailing, Parts, StartRun};
+use crate::engine::{self, Engine, Mailing, Parts, SharedLimits, StartRun};
 use crate::error::{Error, Result};
 use crate::expr::script::{Limits as ScriptLimits, Sandbox};
 use crate::feed::Feed;
@@ -77,7 +77,7 @@ impl NamedFlows for Flows {
     }
 }
 
-/// Maximum number of concurrent scripts, regardless of the number of cores.
+/// Maximum number of concurrent scripts unless the operator sets one, regardless of the number of cores.
 const MAX_SCRIPTS: usize = 16;
 /// How often forgotten things are tidied away, and how often at most.
 const TIDY: Duration = Duration::from_secs(60);
@@ -87,7 +87,9 @@ impl App {
     /// Opens the database, builds the parts and takes up what an earlier server left.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self> {
         std::fs::create_dir_all(&config.data).map_err(|error| unusable(&config.data, &error))?;
-        let store = store::open(&database(config), store::Options::new(clock.clone()).advancing()).await?;
+        let connections = config.limits.database_connections;
+        let options = store::Options { connections, ..store::Options::new(clock.clone()).advancing() };
+        let store = store::open(&database(config), options).await?;
         Self::with_store(config, clock, store).await
     }
 
@@ -112,24 +114,25 @@ impl App {
             services: Services::load(config.providers.as_deref(), &config.env)?,
             mail: mailing(config)?,
             assets: assets.clone(),
-            mcp: Clients::new(egress.clone(), config.mcp_commands.clone()),
+            mcp: Clients::new(egress.clone(), config.mcp_commands.clone()).with_max_programs(config.limits.mcp_programs),
             egress,
             sandbox: sandbox(config, &clock),
-            printer: Printer::new(config.own_program.clone(), config.print_within, clock.clone()),
+            printer: Printer::new(config.own_program.clone(), config.limits.printing, clock.clone()),
+            limits: SharedLimits::new(config.limits.runs),
             listeners: Listeners::default(),
             vault: vault.clone(),
             clock: clock.clone(),
             node: NodeId::new(&clock),
         });
         webhooks::listen(engine.parts()).await?;
-        let workers = Workers::start(engine.clone(), config.workers);
+        let workers = Workers::start(engine.clone(), config.limits.workers);
         let flows = Flows {
             saved: dispatch::SavedFlows::new(engine.clone(), store.clone(), clock.clone()),
             workflows: workflows::Workflows::new(engine.clone(), store.clone(), vault.clone(), clock.clone()),
         };
-        let jobs = Jobs::start(workers.clone(), flows, config.jobs);
+        let jobs = Jobs::start(workers.clone(), flows, config.limits.jobs);
         let saved = Arc::new(dispatch::SavedFlows::new(engine.clone(), store.clone(), clock.clone()));
-        let limits = Limits::new(config.limits, clock.clone());
+        let limits = Limits::new(config.limits.http, clock.clone());
         let readiness = Readiness::default();
         let state = AppState { assets, auth, store, sealing, vault, clock, limits, readiness, engine, feed, workers, jobs, saved };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
@@ -142,7 +145,7 @@ impl App {
             new_master_key: master_key.made,
             providers: models.with_keys().into_iter().map(str::to_owned).collect(),
         };
-        let connections = config.connections;
+        let connections = config.limits.connections;
         Ok(Self { state, new_key, about, options, connections, grace: config.grace, compact_after: config.compact_after })
     }
 
@@ -204,6 +207,22 @@ async fn tidy(state: AppState, compact_after: Option<Duration>, metrics: Option<
     }
 }
 
+/// Checks the parts of the options that refer to something else: models, origins, services, the mail server. Opens and changes nothing.
+pub fn check(config: &Config) -> Result<()> {
+    let clock = Clock::system();
+    let egress = Egress::new(policy(config), clock.clone())?;
+    models(config, &egress, &clock)?;
+    Origins::parse(config.cors.iter().map(String::as_str))?;
+    Services::load(config.providers.as_deref(), &config.env)?;
+    mailing(config).map(drop)
+}
+
+/// Takes over the limits that a running server can change.
+pub fn reload(state: &AppState, config: &Config) {
+    state.limits.set(config.limits.http);
+    state.engine.parts().limits.set(config.limits.runs);
+}
+
 /// The embedded database's file, when no address names another.
 pub fn database_file(config: &Config) -> PathBuf {
     config.data.join("dispatch.db")
@@ -242,9 +261,10 @@ pub fn database(config: &Config) -> String {
 
 /// Scripts run only in workers. If the path of this program is unknown, none can be started.
 fn sandbox(config: &Config, clock: &Clock) -> Sandbox {
-    let limits = ScriptLimits::default();
+    let limits = config.limits.scripts;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let limits = ScriptLimits { concurrent: cores.clamp(limits.concurrent, MAX_SCRIPTS), ..limits };
+    let concurrent = config.limits.script_workers.unwrap_or(cores.clamp(limits.concurrent, MAX_SCRIPTS));
+    let limits = ScriptLimits { concurrent, ..limits };
     Sandbox::new(limits, clock.clone()).with_workers(config.own_program.clone().unwrap_or_default())
 }
 
@@ -285,7 +305,7 @@ fn models(config: &Config, egress: &Egress, clock: &Clock) -> Result<Models> {
         env: config.env.clone(),
         egress: egress.clone(),
         clock: clock.clone(),
-        deadlines: config.model_deadlines,
+        deadlines: config.limits.models,
         dev: config.dev,
         default_provider: config.default_provider.clone(),
         aliases: config.model_aliases.clone(),

@@ -28,8 +28,8 @@ use crate::net::Egress;
 use crate::secret::Vault;
 use crate::store::{Collection, Document, Kept, SharedStore, StoreError};
 
-/// Largest file, in bytes.
-pub const LARGEST: u64 = 25 * 1024 * 1024;
+/// Largest file that any limit allows, in bytes: files are held in memory.
+pub const LARGEST: u64 = 100 * 1024 * 1024;
 /// How long a URL of a private file opens it, unless said otherwise, and at most.
 pub const OPENS: Duration = Duration::from_secs(7 * 24 * 3_600);
 pub const OPENS_LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);

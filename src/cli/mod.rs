@@ -4,6 +4,7 @@
 //! 1 internal, 2 usage (do not retry), 3 transient (retry), 4 not found.
 
 mod completion;
+pub mod config;
 mod database;
 mod demo;
 mod doctor;
@@ -13,13 +14,14 @@ mod follow;
 mod keys;
 mod openapi;
 mod output;
+mod reload;
 mod request;
 mod run;
 mod runs;
 mod schema;
 mod selftest;
 mod serve;
-mod server_options;
+mod settings;
 mod signals;
 mod tenants;
 mod worker;
@@ -46,6 +48,8 @@ pub struct Cli {
 enum Command {
     /// Run the server.
     Serve(Box<serve::Arguments>),
+    /// Show, check and list the settings of a server.
+    Config(config::Arguments),
     /// Show what it does in a few seconds: no key, no network, nothing left behind.
     Demo(demo::Arguments),
     /// Run a dispatch request from a file and stream it.
@@ -86,6 +90,7 @@ pub async fn main() -> ExitCode {
     let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match cli.command {
         Command::Serve(arguments) => done(serve::run(*arguments, &output).await),
+        Command::Config(arguments) => done(config::run(&arguments, &output)),
         Command::Demo(arguments) => demo::run(arguments, &output).await,
         Command::Run(arguments) => run::run(arguments, &output).await,
         Command::Keys(arguments) => done(keys::run(arguments, &output).await),

@@ -1,8 +1,8 @@
 //! `dispatch serve`: the server.
 
-use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::output::Output;
-use super::server_options::ServerOptions;
+use super::reload::ReloadContext;
+use super::settings::{self, LoadedSettings, ServerOptions};
 use super::signals::{self, Request, Requests, Signals};
 use crate::app::App;
 use crate::app::about::keep_first_key;
@@ -24,34 +25,59 @@ use crate::{failpoint, process};
 /// See the module.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// A TOML file with settings. Flags and environment variables take precedence over it.
+    #[arg(long, env = "DISPATCH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     server: ServerOptions,
-    /// What to log, as in `info,dispatch=debug`.
-    #[arg(long, env = "DISPATCH_LOG", default_value = "info")]
+    /// What to log, as in `info,dispatch=debug`. The libraries for HTTP, TLS, DNS, SQL, SMTP, object storage and MCP log only warnings and errors
+    /// at any setting, also in the traces of --otlp-endpoint: their lower levels contain hosts and messages, which may contain secrets.
+    #[arg(long, env = "DISPATCH_LOG", default_value = "info", help_heading = "logs")]
     log: String,
     /// Log one JSON object a line.
-    #[arg(long, env = "DISPATCH_LOG_JSON")]
+    #[arg(long, env = "DISPATCH_LOG_JSON", help_heading = "logs")]
     log_json: bool,
-    /// Send traces to this OTLP collector (HTTP).
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    /// Base address of an OTLP collector (HTTP) that traces are sent to, for example `http://127.0.0.1:4318`. An invalid address is refused at
+    /// the start.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", help_heading = "logs")]
     otlp_endpoint: Option<String>,
     /// For `dispatch selftest crash`: die when the named point is reached for the n-th time, as `name:n`.
     #[arg(env = "DISPATCH_FAILPOINT", long, hide = true)]
     failpoint: Option<String>,
 }
 
+impl Arguments {
+    /// Returns the configuration file, if one is given.
+    pub fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// Returns the log filter.
+    pub fn log(&self) -> &str {
+        &self.log
+    }
+
+    /// Returns the server's configuration, with provider keys and addresses from the environment.
+    pub fn config(self) -> Config {
+        self.server.config(std::env::vars().collect())
+    }
+}
+
 /// Time limit for everything that follows the grace period: handing runs back, closing connections and the database.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
+    let file = arguments.config;
+    let LoadedSettings { arguments, settings } = settings::load(file.as_deref())?;
     failpoint::arm(arguments.failpoint.as_deref()).map_err(|why| Error::new(Kind::Invalid, "failpoint_invalid", why))?;
-    let _telemetry =
-        telemetry::install(&LogOptions { filter: Some(arguments.log), json: arguments.log_json, otlp: arguments.otlp_endpoint })?;
+    let log = LogOptions { filter: Some(arguments.log.clone()), json: arguments.log_json, otlp: arguments.otlp_endpoint.clone() };
+    let telemetry = telemetry::install(&log)?;
     let wanted = arguments.server.listen.clone();
-    let mut config = arguments.server.config(std::env::vars().collect::<HashMap<_, _>>());
+    let mut config = arguments.config();
     if let Some(files) = process::raise_open_files() {
-        config.connections = config.connections.fitted_to(files);
-        tracing::info!(files, connections = config.connections.max_connections, "raised the limit on open files");
+        let connections = &mut config.limits.connections;
+        *connections = connections.fitted_to(files);
+        tracing::info!(files, connections = connections.max_connections, "raised the limit on open files");
     }
     let listener = listen(&wanted).await.map_err(|error| {
         Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {wanted}: {error}"))
@@ -73,7 +99,8 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let shutdown = CancellationToken::new();
     signals::end_in_any_case(config.grace.saturating_add(STOP_TIMEOUT))?;
     let stopping = tokio::spawn(stop_on_signal(Signals::listen()?, shutdown.clone()));
-    let answering = tokio::spawn(answer_requests(Requests::listen()?, app.state.clone()));
+    let reload = ReloadContext { file, settings, log: telemetry.log_filter() };
+    let answering = tokio::spawn(answer_requests(Requests::listen()?, app.state.clone(), reload));
     app.serve(listener, shutdown).await;
     stopping.abort();
     answering.abort();
@@ -135,12 +162,10 @@ async fn stop_on_signal(mut signals: Signals, shutdown: CancellationToken) {
 }
 
 /// Handles the signals that do not stop the server.
-async fn answer_requests(mut requests: Requests, state: AppState) {
+async fn answer_requests(mut requests: Requests, state: AppState, mut reload: ReloadContext) {
     loop {
         match requests.next().await {
-            Request::Reload => {
-                tracing::info!("SIGHUP ignored: logs go to stderr, and options, environment and provider files are read only at the start")
-            }
+            Request::Reload => reload.reload(&state),
             Request::Status => {
                 let database = state.store.ping().await.map_or_else(|error| error.to_string(), |()| "accepts writes".to_owned());
                 let takes_work = state.workers.admits().is_ok() && !state.readiness.is_draining();

@@ -4,24 +4,16 @@
 //!
 //! Must not know: which step waits, who published, what else an event begins.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Parts;
+use super::{EventLimits, Parts};
 use crate::clock::Timestamp;
 use crate::failpoint;
 use crate::id::{EventId, RunId, TenantId, WaiterId};
 use crate::store::{Collection, Document, Kept, StoreError, StoreResult};
 
-/// How long an event waits for somebody to take it.
-const KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// Maximum number and total size of the events that are stored for a tenant. The oldest are deleted first: refusing new ones would fail
-/// the runs that publish them.
-const MAX_EVENTS: u32 = 50_000;
-const MAX_EVENT_BYTES: u64 = 64 * 1024 * 1024;
-/// The limits are checked after one of this many published events, chosen at random.
+/// The limits on stored events are checked after one of this many published events, chosen at random.
 const TRIM_INTERVAL: u64 = 64;
 /// Events, or waiters, that are read at once.
 const PAGE: u32 = 200;
@@ -125,15 +117,18 @@ impl<'a> Bus<'a> {
     }
 
     /// Publishes an event, whose name [`is_event_name`]; durable when it returns, and runs that wait for it look. The same id again is the same event.
+    ///
+    /// Beyond the limits the oldest events are deleted first: refusing new ones would fail the runs that publish them.
     pub async fn publish(&self, id: EventId, name: &str, payload: Value) -> StoreResult<Kept<Published>> {
+        let EventLimits { max_number, max_bytes, ttl } = self.parts.limits.get().events;
         let now = self.now();
-        let event = Published { name: name.to_owned(), payload, taken_by: None, told: false, forget_at: now.after(KEPT) };
+        let event = Published { name: name.to_owned(), payload, taken_by: None, told: false, forget_at: now.after(ttl) };
         failpoint::hit("event.publish.before");
         let kept = self.events().create_once(id, event, now).await?;
         failpoint::hit("event.publish.after");
         self.wake(name).await?;
         if self.parts.clock.below(TRIM_INTERVAL) == 0
-            && let Err(error) = self.trim(MAX_EVENTS, MAX_EVENT_BYTES).await
+            && let Err(error) = self.trim(max_number, max_bytes).await
         {
             tracing::warn!(tenant = %self.tenant, %error, "failed to delete the oldest events; retrying with a later event");
         }

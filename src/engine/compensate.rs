@@ -67,7 +67,7 @@ impl RunContext {
         let variables = self.memory.lock().variables.clone();
         let scope = Scope::new([&self.base, &*variables]);
         let rendered = tree.fill(&scope, &self.sandbox()).await.map_err(|error| error.message().to_owned())?;
-        match crate::expr::bounds::Misfit::of(&rendered.value) {
+        match crate::expr::bounds::Misfit::of(&rendered.value, self.parts().limits.get().max_result_bytes) {
             Some(misfit) => Err(misfit.to_string()),
             None => Ok(rendered.value),
         }

@@ -21,7 +21,7 @@ use super::log::RunLog;
 use super::memory::{Inquiry, Memory, weight};
 use super::meter::Meter;
 use super::plan::{Plan, PlannedStep};
-use super::{Inner, Parts};
+use super::{Inner, Parts, RunLimits};
 use crate::clock::Timestamp;
 use crate::expr::bounds::Misfit;
 use crate::expr::script::Sandbox;
@@ -40,8 +40,6 @@ use crate::tool::Effect;
 
 /// How long a wait lasts that nobody gave a deadline.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// Open waits of one run.
-pub const MAX_WAITS: usize = 100;
 
 /// Why a step did not give a result. A pause is no failure and can never be counted or retried as one.
 #[derive(Debug, Clone, PartialEq)]
@@ -256,6 +254,11 @@ impl<'a> StepContext<'a> {
 
     pub fn parts(&self) -> &'a Parts {
         self.run.parts()
+    }
+
+    /// Returns the limits in force.
+    pub fn limits(&self) -> RunLimits {
+        self.parts().limits.get()
     }
 
     /// The sandbox that runs the run's scripts.
@@ -526,10 +529,10 @@ impl<'a> StepContext<'a> {
         if ask.name.contains('\0') || key.contains('\0') {
             return Err(StepFailure::new("invalid_name", "a name that holds a NUL character cannot be waited for").into());
         }
-        let now = self.now();
+        let (now, max_waits) = (self.now(), self.limits().max_waits);
         let mut memory = self.run.memory.lock();
-        if memory.waits.values().filter(|wait| wait.resolution.is_none()).count() >= MAX_WAITS {
-            return Err(StepFailure::new("too_many_waits", format!("a run may wait for {MAX_WAITS} things at once")).into());
+        if memory.waits.values().filter(|wait| wait.resolution.is_none()).count() >= max_waits {
+            return Err(StepFailure::new("too_many_waits", format!("a run may wait for {max_waits} things at once")).into());
         }
         // The waits of a run sort by their ids in the order in which they were opened, also within one millisecond.
         let latest = memory.waits.values().map(|wait| wait.id).max();

@@ -7,16 +7,16 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 
+use super::RunLimits;
 use super::compensate::Early;
 use super::context::RunContext;
 use super::decide::{self, Ready};
-use super::log::{Lost, MAX_EVENTS, Move};
+use super::log::{Lost, Move};
 use super::memory::{Standing, StepRecord};
 use super::meter;
 use super::plan::Plan;
 use super::run_step::{Ended, dollars, run_step};
 use crate::clock::Timestamp;
-use crate::expr::bounds::MAX_RUN_WEIGHT;
 use crate::failpoint;
 use crate::id::RunId;
 use crate::model::event::{Event, Rest, Tokens};
@@ -159,12 +159,12 @@ impl RunContext {
     }
 
     fn is_too_large(&self) -> Option<Failure> {
-        if self.log.next_seq() > MAX_EVENTS {
-            return Some(failure("too_many_events", format!("a run may have {MAX_EVENTS} events")));
+        let RunLimits { max_events, max_run_bytes, .. } = self.parts().limits.get();
+        if self.log.next_seq() > max_events {
+            return Some(failure("too_many_events", format!("a run may have {max_events} events")));
         }
-        let most = MAX_RUN_WEIGHT / 1024 / 1024;
-        let too_much = self.memory.lock().weight > MAX_RUN_WEIGHT;
-        too_much.then(|| failure("too_much_data", format!("the results of a run's steps may take {most} MiB of memory")))
+        let too_much = self.memory.lock().weight > max_run_bytes;
+        too_much.then(|| failure("too_much_data", format!("the results of a run's steps may take {} MiB of memory", max_run_bytes >> 20)))
     }
 
     fn time_limit(&self) -> u64 {

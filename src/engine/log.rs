@@ -36,8 +36,6 @@ const LINGER: Duration = Duration::from_millis(250);
 const CROWD: usize = 200;
 /// How long a creation is tried before its caller is told that the store cannot serve.
 const BIRTH: Duration = Duration::from_secs(3);
-/// Events after which a run is stopped.
-pub const MAX_EVENTS: u64 = 50_000;
 
 /// Why a run must be let go at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,6 +21,7 @@ mod context;
 mod decide;
 mod drive;
 mod embedding;
+mod limits;
 mod log;
 mod memory;
 mod meter;
@@ -46,6 +47,7 @@ pub use begin::{Active, StartRun, Started, secret_context};
 pub use compensate::{Compensation, UNDO_WHEN_CANCELLED};
 pub use context::{Interrupt, RunContext, StepContext, StepFailure, StepResult};
 pub use drive::Departure;
+pub use limits::{EventLimits, RunLimits, SharedLimits};
 pub use log::Lost;
 pub use memory::{COMPENSATION, Inquiry, StepRecord};
 pub use meter::{describe, register};
@@ -92,6 +94,7 @@ pub struct Parts {
     pub assets: Assets,
     pub sandbox: Sandbox,
     pub printer: Printer,
+    pub limits: SharedLimits,
     pub listeners: Listeners,
     pub vault: Vault,
     pub clock: Clock,

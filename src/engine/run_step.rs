@@ -62,7 +62,8 @@ pub async fn run_step(run: &RunContext, index: usize) -> Ended {
         traced::ended(&span, &result);
         drop(span);
         failpoint::hit("step.end");
-        let failure = match result.and_then(judged) {
+        let max_bytes = context.limits().max_result_bytes;
+        let failure = match result.and_then(|output| judged(output, max_bytes)) {
             Ok(output) => return Ended::Settled(complete(&context, output, started_at, made).await),
             Err(Interrupt::Suspend) => return Ended::Suspended,
             Err(Interrupt::Fail(failure)) => failure,
@@ -103,8 +104,8 @@ fn begun_at(mark: Outcome) -> Option<Timestamp> {
 }
 
 /// What a step made, if the run can keep it.
-fn judged(output: StepOutput) -> Result<StepOutput, Interrupt> {
-    let misfit = std::iter::once(&output.value).chain(output.variables.values()).find_map(Misfit::of);
+fn judged(output: StepOutput, max_bytes: usize) -> Result<StepOutput, Interrupt> {
+    let misfit = std::iter::once(&output.value).chain(output.variables.values()).find_map(|value| Misfit::of(value, max_bytes));
     misfit.map_or(Ok(output), |misfit| Err(StepFailure::from(misfit).into()))
 }
 

@@ -19,7 +19,7 @@ use markup5ever_rcdom::{NodeData, RcDom};
 use url::Url;
 
 pub use pdf::{Layout, PaperSize, Unprintable};
-pub use printer::{Markup, Printer};
+pub use printer::{Markup, PrintLimits, Printer};
 
 /// Elements within elements; what is deeper is read as its text alone, and not printed.
 pub const DEEPEST: usize = 200;

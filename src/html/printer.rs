@@ -13,13 +13,13 @@ use super::Layout;
 use super::pdf::{self, LARGEST, LONGEST, Unprintable};
 use crate::clock::Clock;
 use crate::fair::Party;
-use crate::process::{self, Pool, PoolError, PoolOptions};
+use crate::process::{self, MAX_QUEUED, Pool, PoolError, PoolOptions};
 
 /// The command that makes a printing process of this program.
 pub const COMMAND: &str = "print-worker";
 /// Memory of one process in bytes, its stack among it.
 const MEMORY: u64 = 2 << 30;
-/// Maximum number of documents that are printed at once: each keeps a core busy.
+/// Maximum number of documents that are printed at once unless the operator sets one: each keeps a core busy.
 const MAX_CONCURRENT: usize = 4;
 /// Maximum length of the message that explains why there is no PDF, in bytes.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -42,6 +42,23 @@ struct Job {
     layout: Layout,
 }
 
+/// How much may be printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrintLimits {
+    /// Time limit for one document.
+    pub time: Duration,
+    /// Documents that are printed at once; one for each core and at most 4 when absent.
+    pub workers: Option<usize>,
+    /// Maximum number of one tenant's documents that wait to be printed.
+    pub queue: usize,
+}
+
+impl Default for PrintLimits {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(30), workers: None, queue: MAX_QUEUED }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Printer {
@@ -51,12 +68,13 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// Returns a printer whose subprocesses run `program`, with a time limit for each document.
-    pub fn new(program: Option<PathBuf>, longest: Duration, clock: Clock) -> Self {
+    /// Returns a printer whose subprocesses run `program`.
+    pub fn new(program: Option<PathBuf>, limits: PrintLimits, clock: Clock) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         // A fresh process for each document: nothing of one document can affect the next.
-        let options = |program| PoolOptions { program, command: COMMAND, turns: cores.min(MAX_CONCURRENT), uses: 1 };
-        Self { pool: program.map(|program| Pool::new(options(program), clock)), longest }
+        let turns = limits.workers.unwrap_or(cores.min(MAX_CONCURRENT));
+        let options = |program| PoolOptions { program, command: COMMAND, turns, queue: limits.queue, uses: 1 };
+        Self { pool: program.map(|program| Pool::new(options(program), clock)), longest: limits.time }
     }
 
     /// Prints a document when the party's turn comes. Dropping the future kills the subprocess.

@@ -26,6 +26,7 @@ use tracing::Instrument;
 
 use super::AppState;
 use super::extract::IdempotencyKey;
+use super::limits::Limits;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
@@ -35,8 +36,6 @@ use crate::model::wait::{canonical, hex};
 use crate::secret::Vault;
 use crate::store::{Answer, Begun, Receipt, SharedStore};
 
-/// How long a key is remembered.
-const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a claim is left alone before another call may take over.
 const LEASE: Duration = Duration::from_secs(10);
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -96,11 +95,12 @@ pub struct Receipts {
     store: SharedStore,
     vault: Vault,
     clock: Clock,
+    limits: Limits,
 }
 
 impl FromRef<AppState> for Receipts {
     fn from_ref(state: &AppState) -> Self {
-        Self { store: state.store.clone(), vault: state.vault.clone(), clock: state.clock.clone() }
+        Self { store: state.store.clone(), vault: state.vault.clone(), clock: state.clock.clone(), limits: state.limits.clone() }
     }
 }
 
@@ -139,7 +139,7 @@ impl Receipts {
             request_hash: call.request.clone(),
             seed,
             lease_until: now.after(LEASE),
-            expires_at: now.after(LIFE),
+            expires_at: now.after(self.limits.options().idempotency_ttl),
         };
         match self.store.begin_receipt(call.tenant, receipt, now).await? {
             Begun::Mine { seed } => Ok(Some(Claim::Mine(seed))),

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota as Pace, RateLimiter};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -20,19 +20,43 @@ use crate::id::ClientTokenId;
 use crate::model::Who;
 
 /// The limits' figures.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitOptions {
     pub body: BodyLimits,
     /// Calls per second and key; `None` is no limit.
     pub rate: Option<Rate>,
     /// Streams that one key may hold open.
     pub streams_per_key: usize,
+    /// How long a stream of an execution's events stays open before its reader has to reconnect.
+    pub stream_time: Duration,
+    /// How long a stream is silent before it carries a comment, so that proxies do not close it.
+    pub keep_alive: Duration,
+    /// How long a call's `Idempotency-Key` is known.
+    pub idempotency_ttl: Duration,
     /// New sessions and visitors per second and client token; `None` is no limit.
     pub new_sessions: Option<Rate>,
+    pub conversations: ConversationLimits,
+}
+
+/// What is stored of a page's conversations. The oldest is deleted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConversationLimits {
+    /// Maximum number of a conversation's turns.
+    pub max_turns: usize,
+    /// Maximum size of a conversation's turns, in bytes.
+    pub max_bytes: u64,
+    /// Maximum number of a visitor's conversations.
+    pub max_per_visitor: usize,
+}
+
+impl Default for ConversationLimits {
+    fn default() -> Self {
+        Self { max_turns: 200, max_bytes: 2 * 1024 * 1024, max_per_visitor: 200 }
+    }
 }
 
 /// What a request body may be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyLimits {
     /// Bytes on the wire.
     pub raw: usize,
@@ -45,7 +69,7 @@ pub struct BodyLimits {
 }
 
 /// How often a key may call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     pub per_second: NonZeroU32,
     /// How many calls may come at once after a quiet time.
@@ -61,7 +85,16 @@ impl Default for LimitOptions {
     fn default() -> Self {
         let body = BodyLimits { raw: 2 * 1024 * 1024, inflated: 8 * 1024 * 1024, depth: 64, time: Duration::from_secs(30) };
         let rate = Some(Rate { per_second: PER_SECOND, burst: BURST });
-        Self { body, rate, streams_per_key: 100, new_sessions: Some(Rate { per_second: SESSIONS_PER_SECOND, burst: SESSIONS_BURST }) }
+        Self {
+            body,
+            rate,
+            streams_per_key: 1_000,
+            stream_time: Duration::from_secs(3_600),
+            keep_alive: Duration::from_secs(15),
+            idempotency_ttl: Duration::from_secs(24 * 3_600),
+            new_sessions: Some(Rate { per_second: SESSIONS_PER_SECOND, burst: SESSIONS_BURST }),
+            conversations: ConversationLimits::default(),
+        }
     }
 }
 
@@ -87,38 +120,69 @@ type Limiter = RateLimiter<Who, DashMapStateStore<Who>, Elapsed, StateInformatio
 pub struct Limits(Arc<Inner>);
 
 struct Inner {
-    options: LimitOptions,
     elapsed: Elapsed,
-    limiter: Option<Limiter>,
-    sessions: Option<Limiter>,
+    current: RwLock<ActiveLimits>,
     streams: Mutex<HashMap<Who, usize>>,
+}
+
+/// The figures in force and what counts by them.
+#[derive(Clone)]
+struct ActiveLimits {
+    options: LimitOptions,
+    calls: Option<Arc<Limiter>>,
+    sessions: Option<Arc<Limiter>>,
 }
 
 impl std::fmt::Debug for Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.options.fmt(f)
+        std::fmt::Debug::fmt(&self.options(), f)
     }
+}
+
+fn limiter(rate: Option<Rate>, elapsed: &Elapsed) -> Option<Arc<Limiter>> {
+    rate.map(|rate| {
+        let pace = Pace::per_second(rate.per_second).allow_burst(rate.burst);
+        Arc::new(Limiter::new(pace, DashMapStateStore::default(), elapsed.clone()))
+    })
 }
 
 impl Limits {
     pub fn new(options: LimitOptions, clock: Clock) -> Self {
         let elapsed = Elapsed { start: clock.instant(), clock };
-        let limiter = |rate: Rate| {
-            let pace = Pace::per_second(rate.per_second).allow_burst(rate.burst);
-            Limiter::new(pace, DashMapStateStore::default(), elapsed.clone())
-        };
-        let (calls, sessions) = (options.rate.map(limiter), options.new_sessions.map(limiter));
-        Self(Arc::new(Inner { options, elapsed, limiter: calls, sessions, streams: Mutex::default() }))
+        let (calls, sessions) = (limiter(options.rate, &elapsed), limiter(options.new_sessions, &elapsed));
+        Self(Arc::new(Inner { elapsed, current: RwLock::new(ActiveLimits { options, calls, sessions }), streams: Mutex::default() }))
+    }
+
+    /// Replaces the figures. Open streams and accepted calls are not affected; a rate that does not change keeps its counts.
+    pub fn set(&self, options: LimitOptions) {
+        let mut current = self.0.current.write();
+        if options.rate != current.options.rate {
+            current.calls = limiter(options.rate, &self.0.elapsed);
+        }
+        if options.new_sessions != current.options.new_sessions {
+            current.sessions = limiter(options.new_sessions, &self.0.elapsed);
+        }
+        current.options = options;
+    }
+
+    /// Returns the figures in force.
+    pub fn options(&self) -> LimitOptions {
+        self.0.current.read().options
     }
 
     /// What a request body may be.
     pub fn body(&self) -> BodyLimits {
-        self.0.options.body
+        self.options().body
+    }
+
+    fn current(&self) -> ActiveLimits {
+        self.0.current.read().clone()
     }
 
     /// Counts one call of a key; refuses when its rate is used up.
     pub fn count(&self, who: Who) -> std::result::Result<Option<Quota>, Limited> {
-        let (Some(limiter), Some(rate)) = (&self.0.limiter, self.0.options.rate) else { return Ok(None) };
+        let ActiveLimits { options, calls, .. } = self.current();
+        let (Some(limiter), Some(rate)) = (calls, options.rate) else { return Ok(None) };
         let limit = rate.burst.get();
         match limiter.check_key(&who) {
             Ok(state) => {
@@ -132,7 +196,7 @@ impl Limits {
 
     /// Counts a new session or visitor of a client token. Refusal: 429 `rate_limited`.
     pub fn count_new_session(&self, token: ClientTokenId) -> Result<()> {
-        let Some(limiter) = &self.0.sessions else { return Ok(()) };
+        let Some(limiter) = self.current().sessions else { return Ok(()) };
         limiter.check_key(&Who::ClientToken(token)).map(drop).map_err(|wait| {
             let wait = wait.wait_time_from(governor::clock::Clock::now(&self.0.elapsed));
             Error::new(Kind::Limited, "rate_limited", "too many new sessions for this client token")
@@ -143,14 +207,15 @@ impl Limits {
 
     /// Forgets keys that have not called for long. To be called now and then.
     pub fn sweep(&self) {
-        for limiter in [&self.0.limiter, &self.0.sessions].into_iter().flatten() {
+        let ActiveLimits { calls, sessions, .. } = self.current();
+        for limiter in [calls, sessions].into_iter().flatten() {
             limiter.retain_recent();
         }
     }
 
     /// A place for one more open stream of a key, held until the slot is dropped. Refusal: 429 `too_many_streams`.
     pub fn open_stream(&self, who: Who) -> Result<StreamSlot> {
-        let cap = self.0.options.streams_per_key;
+        let cap = self.options().streams_per_key;
         let mut streams = self.0.streams.lock();
         let open = streams.entry(who).or_default();
         if *open >= cap {
@@ -173,6 +238,18 @@ impl Limits {
 pub struct StreamSlot {
     limits: Limits,
     who: Who,
+}
+
+impl StreamSlot {
+    /// How long the stream may be silent.
+    pub fn keep_alive(&self) -> Duration {
+        self.limits.options().keep_alive
+    }
+
+    /// How long the stream may stay open.
+    pub fn stream_time(&self) -> Duration {
+        self.limits.options().stream_time
+    }
 }
 
 impl Drop for StreamSlot {
@@ -262,6 +339,19 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(limits.count(key).is_ok());
         assert!(limits.count(key).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changed_figures_are_in_force_at_once() {
+        let (limits, key) = (limits(1, 1), key(1));
+        assert!(limits.count(key).is_ok() && limits.count(key).is_err());
+        let (first, same_rate) = (limits.open_stream(key).ok(), limits.options().rate);
+        assert!(first.is_some() && limits.open_stream(key).is_err());
+        limits.set(LimitOptions { rate: same_rate, streams_per_key: 2, ..LimitOptions::default() });
+        assert!(limits.open_stream(key).is_ok());
+        assert!(limits.count(key).is_err(), "a rate that stays keeps its counts");
+        limits.set(LimitOptions { rate: None, ..LimitOptions::default() });
+        assert!(limits.count(key).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

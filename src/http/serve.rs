@@ -31,6 +31,10 @@ pub struct ServeOptions {
     pub max_connections: usize,
     /// Maximum number of connections from one address; a quarter of all when absent, 0 for no limit.
     pub max_per_peer: Option<usize>,
+    /// Maximum size of a request's head, and of what is read ahead of a body, in bytes; 8 KiB or more.
+    pub max_header_bytes: usize,
+    /// Maximum number of concurrent streams on one HTTP/2 connection.
+    pub max_http2_streams: u32,
     /// From the connection's start, or the end of the request before, until a request's head is complete.
     pub header_timeout: Duration,
     /// From the shutdown signal until open connections are cut.
@@ -40,7 +44,14 @@ pub struct ServeOptions {
 impl Default for ServeOptions {
     fn default() -> Self {
         let (header_timeout, shutdown_timeout) = (Duration::from_secs(15), Duration::from_secs(30));
-        Self { max_connections: 20_000, max_per_peer: None, header_timeout, shutdown_timeout }
+        Self {
+            max_connections: 20_000,
+            max_per_peer: None,
+            max_header_bytes: 32 * 1024,
+            max_http2_streams: 200,
+            header_timeout,
+            shutdown_timeout,
+        }
     }
 }
 
@@ -68,12 +79,8 @@ const MAX_RESERVED_FILES: u64 = 8_192;
 /// Minimum number of connections, however low the limit on open files is.
 const MIN_CONNECTIONS: usize = 16;
 
-/// Most bytes of a request's head, and of what is read ahead of a body.
-const READ_BUFFER: usize = 32 * 1024;
 /// Most bytes that wait for a slow HTTP/2 reader, per stream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams at once on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 200;
 /// HTTP/2 peers that do not answer a ping are gone.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -164,13 +171,13 @@ struct AcceptFailures {
 
 fn builder(options: ServeOptions) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(READ_BUFFER);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(options.max_header_bytes);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(options.max_http2_streams)
         .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(READ_BUFFER as u32)
+        .max_header_list_size(u32::try_from(options.max_header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder

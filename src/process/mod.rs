@@ -14,7 +14,7 @@ use std::process::Stdio;
 
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-pub use pool::{Pool, PoolError, PoolOptions};
+pub use pool::{MAX_QUEUED, Pool, PoolError, PoolOptions};
 pub use serve::serve;
 
 /// A process, and its ends. It is killed when it is dropped.

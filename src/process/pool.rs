@@ -11,8 +11,8 @@ use super::Process;
 use crate::clock::Clock;
 use crate::fair::{FairSemaphore, Party, QueueFull};
 
-/// Maximum length of one party's queue.
-const MAX_QUEUED: usize = 4_096;
+/// Maximum length of one party's queue unless the operator sets one.
+pub const MAX_QUEUED: usize = 4_096;
 
 /// The workers of a pool.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct PoolOptions {
     pub command: &'static str,
     /// Maximum number of concurrent requests.
     pub turns: usize,
+    /// Maximum length of one party's queue.
+    pub queue: usize,
     /// Requests after which a worker is replaced by a fresh one.
     pub uses: u32,
 }
@@ -60,7 +62,7 @@ struct Worker {
 
 impl Pool {
     pub fn new(options: PoolOptions, clock: Clock) -> Self {
-        let turns = FairSemaphore::new(options.turns, MAX_QUEUED);
+        let turns = FairSemaphore::new(options.turns, options.queue);
         Self(Arc::new(Inner { options, clock, turns, idle: Mutex::default() }))
     }
 

@@ -245,9 +245,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: ten connections, for looking and administrating beside a server.
+    /// The defaults, for looking and administrating beside a server.
     pub const fn new(clock: Clock) -> Self {
-        Self { connections: 10, clock, advances: false }
+        Self { connections: POOL_CONNECTIONS, clock, advances: false }
     }
 
     /// For the process that advances runs.
@@ -270,5 +270,7 @@ pub async fn open(url: &str, options: Options) -> StoreResult<SharedStore> {
     }
 }
 
+/// Most pooled connections to PostgreSQL unless the operator sets another number.
+pub const POOL_CONNECTIONS: u32 = 10;
 /// How many runs one claim takes at most.
 pub const MAX_CLAIM: u32 = 64;

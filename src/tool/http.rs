@@ -21,7 +21,7 @@ pub use crate::tool::answer::HttpAnswer;
 use crate::tool::answer::kept_headers;
 use crate::tool::url::{Joined, join};
 
-/// Largest answer, in bytes after inflation.
+/// Largest answer unless the caller sets another limit, in bytes after inflation.
 pub const MAX_ANSWER: u64 = 10 * 1024 * 1024;
 /// Largest answer to a workflow.
 pub const MAX_REPLY: u64 = 5 * 1024 * 1024;
@@ -374,6 +374,13 @@ pub struct Head {
 }
 
 impl HttpCall {
+    /// Limits the size of the response, in bytes.
+    #[must_use]
+    pub fn with_max_response(mut self, bytes: u64) -> Self {
+        self.request.max_bytes = bytes;
+        self
+    }
+
     /// The address is the operator's own.
     pub(super) const fn of_operator(&mut self) {
         self.request.trust = Trust::Operator;

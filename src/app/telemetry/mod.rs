@@ -13,7 +13,7 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{FilterExt, FilterFn, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use self::requests::RequestTracer;
 use crate::error::{Error, Kind, Result};
@@ -51,11 +51,32 @@ pub struct LogOptions {
 }
 
 /// Flushes traces when it is dropped.
-pub struct Telemetry(Option<SdkTracerProvider>);
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+    filter: LogFilter,
+}
+
+impl Telemetry {
+    /// Returns the filter of the log, to change it.
+    pub fn log_filter(&self) -> LogFilter {
+        self.filter.clone()
+    }
+}
+
+/// The filter of the log of a running process.
+#[derive(Clone)]
+pub struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    /// Replaces the filter. Error: `log_filter_invalid`.
+    pub fn set(&self, wanted: &str) -> Result<()> {
+        self.0.reload(filter(wanted)?).map_err(Error::internal)
+    }
+}
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(provider) = &self.0
+        if let Some(provider) = &self.traces
             && let Err(error) = provider.shutdown()
         {
             tracing::warn!(%error, "failed to send the last traces");
@@ -65,7 +86,8 @@ impl Drop for Telemetry {
 
 /// Installs logging and, if an endpoint is given, tracing. Call once.
 pub fn install(options: &LogOptions) -> Result<Telemetry> {
-    let filter = filter(options.filter.as_deref().unwrap_or("info"))?.and(without_addresses());
+    let (filter, handle) = reload::Layer::new(filter(options.filter.as_deref().unwrap_or("info"))?);
+    let filter = filter.and(without_addresses());
     let writer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(use_colours());
     let logs = if options.json { writer.json().boxed() } else { writer.compact().boxed() };
     // An empty variable counts as not set.
@@ -79,7 +101,7 @@ pub fn install(options: &LogOptions) -> Result<Telemetry> {
         spans.with_tracer(RequestTracer(provider.tracer("dispatch"))).with_filter(own)
     });
     let _ = tracing_subscriber::registry().with(logs.with_filter(filter)).with(traces).try_init();
-    Ok(Telemetry(provider))
+    Ok(Telemetry { traces: provider, filter: LogFilter(handle) })
 }
 
 /// Colour codes are for terminals only.
@@ -112,6 +134,11 @@ fn without_addresses() -> FilterFn {
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let library = metadata.target().split("::").next().unwrap_or_default();
     *metadata.level() <= Level::WARN || !NETWORK_LIBRARIES.contains(&library)
+}
+
+/// Checks that a text is a log filter. Error: `log_filter_invalid`.
+pub fn check_filter(wanted: &str) -> Result<()> {
+    filter(wanted).map(drop)
 }
 
 /// Parses the requested filter. The MCP library logs tenants' mistakes as its own errors, with the content of their messages,

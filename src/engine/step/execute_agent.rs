@@ -76,7 +76,7 @@ impl StepBody for Body {
         let flow = self.agent.as_ref().ok_or_else(|| StepFailure::new("agent_not_found", "the agent to ask was not found"))?;
         let input = || {
             let (message, inputs) = (text(context, &self.message)?, context.fill_tree(&self.inputs)?);
-            if let Some(misfit) = Misfit::of(&inputs) {
+            if let Some(misfit) = Misfit::of(&inputs, context.limits().max_result_bytes) {
                 return Err(StepFailure::new(misfit.code(), format!("`inputs`: {misfit}")).into());
             }
             Ok(RunInput {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::http::net_failure;
 use super::{Fields, StepBody, StepOutput, StepType, config, text};
-use crate::asset::{Asset, LARGEST, OPENS, OPENS_LONGEST, Visibility};
+use crate::asset::{Asset, OPENS, OPENS_LONGEST, Visibility};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::Template;
@@ -264,8 +264,9 @@ impl StepBody for Store {
                 }
                 Source::Url(url) => fetch(context, text(context, url)?.trim()).await?,
             };
-            if bytes.len() as u64 > LARGEST {
-                return Err(StepFailure::new("file_too_large", format!("the file has more than {LARGEST} bytes")).into());
+            let max_bytes = context.limits().max_file_bytes;
+            if bytes.len() as u64 > max_bytes {
+                return Err(StepFailure::new("file_too_large", format!("the file has more than {max_bytes} bytes")).into());
             }
             let typed = kind.filter(|kind| !kind.trim().is_empty()).unwrap_or(typed);
             let content_type = if is_media_type(&typed) { typed } else { "application/octet-stream".into() };
@@ -287,7 +288,7 @@ async fn fetch(context: &StepContext<'_>, url: &str) -> StepResult<(Bytes, Strin
     let budget = Duration::from_millis(context.planned.step.timeout_ms);
     let mut request = Request::new(http::Method::GET, url, Trust::Judged);
     request.deadlines = Deadlines { first_byte: budget, total: budget, ..Deadlines::default() };
-    request.max_bytes = LARGEST;
+    request.max_bytes = context.limits().max_file_bytes;
     let answer = context.parts().egress.send(request).await.map_err(failed)?;
     let status = answer.status;
     if !status.is_success() {

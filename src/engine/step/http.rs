@@ -120,6 +120,7 @@ pub(super) async fn send(
         .effect(&context.key(key), effect, || async {
             let call = make()?;
             failpoint::hit("tool.before");
+            let call = call.with_max_response(context.limits().max_response_bytes);
             let answer = call.send(&context.parts().egress, &context.parts().clock, &context.run.redactor).await;
             failpoint::hit("tool.after");
             let answer = answer.map_err(|error| Interrupt::Fail(net_failure(&error)))?;

@@ -314,7 +314,7 @@ fn compile_update(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
 impl StepBody for Update {
     async fn run(&self, context: &StepContext<'_>) -> StepResult<StepOutput> {
         let updates = context.fill_tree(&self.updates)?;
-        if let Some(misfit) = Misfit::of(&updates) {
+        if let Some(misfit) = Misfit::of(&updates, context.limits().max_result_bytes) {
             return Err(StepFailure::new(misfit.code(), format!("`updates`: {misfit}")).into());
         }
         let Value::Object(updates) = updates else {

@@ -68,7 +68,7 @@ impl StepBody for Body {
         let flow = self.flow.as_ref().ok_or_else(|| StepFailure::new("flow_not_found", "the flow to run was not found"))?;
         let input = || {
             let inputs = context.fill_tree(&self.inputs)?;
-            if let Some(misfit) = Misfit::of(&inputs) {
+            if let Some(misfit) = Misfit::of(&inputs, context.limits().max_result_bytes) {
                 return Err(StepFailure::new(misfit.code(), format!("`inputs`: {misfit}")).into());
             }
             Ok(RunInput { inputs: inputs.as_object().cloned().unwrap_or_default(), ..RunInput::default() })

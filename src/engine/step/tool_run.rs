@@ -328,6 +328,7 @@ impl Invocation<'_> {
             .effect(&context.key(&path), call.effect(), || async {
                 let call = call.render(&scope.within(own), &idempotency, timeout)?;
                 failpoint::hit("tool.before");
+                let call = call.with_max_response(context.limits().max_response_bytes);
                 let answer = call.send(&context.parts().egress, &context.parts().clock, &context.run.redactor).await;
                 failpoint::hit("tool.after");
                 answer.map_err(|error| Interrupt::Fail(net_failure(&error)))

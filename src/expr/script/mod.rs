@@ -28,6 +28,7 @@ use super::ParseError;
 use crate::clock::Clock;
 use crate::error::{Error, Kind};
 use crate::fair::Party;
+use crate::process::MAX_QUEUED;
 use schema::Faults;
 use worker::{Lang, Workers};
 
@@ -48,6 +49,8 @@ pub struct Limits {
     pub sources: usize,
     /// Scripts that run at once; more wait for their turn.
     pub concurrent: usize,
+    /// Maximum number of one tenant's scripts that wait for their turn.
+    pub queue: usize,
 }
 
 impl Default for Limits {
@@ -60,6 +63,7 @@ impl Default for Limits {
             source: 256 << 10,
             sources: 1 << 20,
             concurrent: 4,
+            queue: MAX_QUEUED,
         }
     }
 }

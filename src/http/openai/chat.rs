@@ -1,7 +1,5 @@
 //! `POST /v1/chat/completions`.
 
-use std::time::Duration;
-
 use aide::axum::ApiRouter;
 use aide::axum::routing::post_with;
 use aide::openapi::{MediaType, ReferenceOr, SchemaObject, StatusCode as OpenApiStatus};
@@ -30,8 +28,6 @@ use crate::model::Caller;
 use crate::store::{Created, RunKey};
 
 const ROUTE: &str = "POST /v1/chat/completions";
-/// How long an `Idempotency-Key` is remembered.
-const KEY_TTL: Duration = Duration::from_secs(24 * 3_600);
 const EXECUTION_ID: HeaderName = HeaderName::from_static("x-execution-id");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
@@ -91,7 +87,7 @@ async fn create(
             let (workers, tenant) = (state.workers.clone(), caller.tenant);
             let include_usage = request.wants_usage();
             let clock = state.clock.clone();
-            stream::answer(ChunkStream { reader, follower, clock, include_usage, workers, tenant, guard, _slot: slot }).await
+            stream::answer(ChunkStream { reader, follower, clock, include_usage, workers, tenant, guard, slot }).await
         }
         None => whole(&state, &caller, begun).await?,
     };
@@ -128,7 +124,7 @@ async fn begin(
     let last = start.plan.flow.steps.last().filter(|step| step.action == "prompt");
     let step = last.map(|step| step.id.clone());
     let is_keyed = key.0.is_some();
-    let expires_at = state.clock.now().after(KEY_TTL);
+    let expires_at = state.clock.now().after(state.limits.options().idempotency_ttl);
     start.key = key.0.map(|key| RunKey { route: ROUTE.into(), key, request_hash: request_hash.clone(), expires_at });
     // Who repeats a call under its key wants the first one to come to its end.
     start.input.options.cancel_on_disconnect = !is_keyed;

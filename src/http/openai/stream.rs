@@ -3,8 +3,6 @@
 //! The head of the answer waits for the first piece, so that a failure before it has the status of a failure. One that comes later is an `error`
 //! object in the last chunk, without `[DONE]`.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -24,8 +22,6 @@ use crate::http::limits::StreamSlot;
 use crate::id::TenantId;
 use crate::queue::Workers;
 
-/// How long the head of the answer waits for the first piece; also, a comment this often keeps proxies from closing a quiet stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const COMMENT: &str = ": keep-alive\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
@@ -39,7 +35,7 @@ pub struct ChunkStream {
     pub workers: Workers,
     pub tenant: TenantId,
     pub guard: Option<OnDisconnect>,
-    pub _slot: StreamSlot,
+    pub slot: StreamSlot,
 }
 
 /// A stream under way.
@@ -74,9 +70,9 @@ pub async fn answer(mut stream: ChunkStream) -> Response {
 }
 
 impl ChunkStream {
-    /// The first stretch of the log that holds something of the answer, unless it takes long.
+    /// The first stretch of the log that holds something of the answer, unless the stream would be silent for too long.
     async fn first(&mut self) -> Option<Result<Progress>> {
-        let (clock, until) = (self.clock.clone(), self.clock.instant() + KEEP_ALIVE);
+        let (clock, until) = (self.clock.clone(), self.clock.instant() + self.slot.keep_alive());
         loop {
             let left = until.saturating_duration_since(clock.instant());
             tokio::select! {
@@ -117,10 +113,10 @@ impl Writer {
             let read = match self.read.take() {
                 Some(read) => read,
                 None => {
-                    let clock = self.stream.clock.clone();
+                    let (clock, keep_alive) = (self.stream.clock.clone(), self.stream.slot.keep_alive());
                     tokio::select! {
                         read = self.stream.read() => read,
-                        () = clock.sleep(KEEP_ALIVE) => return Some(Bytes::from_static(COMMENT.as_bytes())),
+                        () = clock.sleep(keep_alive) => return Some(Bytes::from_static(COMMENT.as_bytes())),
                     }
                 }
             };

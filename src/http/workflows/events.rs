@@ -35,7 +35,6 @@ const MOST: usize = 500;
 const SEGMENTS: u32 = 64;
 /// The longest wait for something to come.
 const LONGEST_WAIT: u64 = 30;
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const LAST_EVENT_ID: &str = "last-event-id";
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -123,11 +122,11 @@ struct Streaming {
     follower: Follower,
     clock: Clock,
     done: bool,
-    _slot: StreamSlot,
+    slot: StreamSlot,
 }
 
 fn stream_of(follower: Follower, clock: Clock, slot: StreamSlot) -> Response {
-    let state = Streaming { follower, clock, done: false, _slot: slot };
+    let state = Streaming { follower, clock, done: false, slot };
     let body = Body::from_stream(stream::unfold(state, |mut state| async move {
         let part = state.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(part), state))
@@ -142,7 +141,7 @@ impl Streaming {
         }
         let stretch = tokio::select! {
             stretch = self.follower.next() => stretch,
-            () = self.clock.sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b": keep-alive\n\n")),
+            () = self.clock.sleep(self.slot.keep_alive()) => return Some(Bytes::from_static(b": keep-alive\n\n")),
         };
         let Ok(stretch) = stretch else {
             // The cursor is the client's: it comes back and misses nothing.

@@ -43,8 +43,6 @@ const TAG: &str = "HTTP workflows";
 /// What the name of a job that runs a workflow begins with.
 pub const JOB_PREFIX: &str = "workflow:";
 const ROUTE: &str = "POST /workflows/{workflow}";
-/// How long an `Idempotency-Key` is remembered.
-const KEY_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// How long a call waits for its run when it does not say, and at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(120);
@@ -188,7 +186,7 @@ async fn trigger(
         route: ROUTE.into(),
         key: format!("{}/{key}", name.0),
         request_hash: request_hash.clone(),
-        expires_at: state.clock.now().after(KEY_LIFE),
+        expires_at: state.clock.now().after(state.limits.options().idempotency_ttl),
     });
     let plan = start.plan.clone();
     let (run, replayed) = match state.workers.start_run(start).await? {

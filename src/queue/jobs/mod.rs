@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::callback::Callback;
 use super::Workers;
+use super::webhooks::DeliveryLimits;
 use crate::clock::{Clock, Timestamp};
 use crate::engine::{Parts, StartRun};
 use crate::error::{Error, Kind, Result};
@@ -43,11 +44,13 @@ pub struct Options {
     pub at_once: usize,
     /// How often it is looked for jobs without a reason to.
     pub poll: Duration,
+    /// How much is sent to webhooks.
+    pub deliveries: DeliveryLimits,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { at_once: 100, poll: Duration::from_millis(500) }
+        Self { at_once: 100, poll: Duration::from_millis(500), deliveries: DeliveryLimits::default() }
     }
 }
 
@@ -187,6 +190,10 @@ impl Jobs {
         }
         self.0.look.notify_one();
         Ok(job)
+    }
+
+    pub(super) fn delivery_limits(&self) -> DeliveryLimits {
+        self.0.options.deliveries
     }
 
     pub(super) fn flows(&self) -> &dyn NamedFlows {

@@ -23,7 +23,7 @@ use crate::id::{DeliveryId, TenantId, WebhookId};
 use crate::secret::Vault;
 use crate::store::{Collection, Document, SharedStore, StoreResult, due};
 
-pub use send::{ATTEMPTS, MOST_ATTEMPTS, OUTCOMES, secret};
+pub use send::{ATTEMPTS, DeliveryLimits, MOST_ATTEMPTS, OUTCOMES, secret};
 
 /// How often it is looked for what is to be told.
 const PAUSE: Duration = Duration::from_millis(500);

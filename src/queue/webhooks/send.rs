@@ -27,16 +27,29 @@ use crate::queue::Jobs;
 use crate::secret::{Secret, Vault};
 use crate::store::{Kept, due};
 
-/// Deliveries that one node sends at once: in all, of a tenant, and to an address. A slow one keeps nobody else waiting.
-const AT_ONCE: usize = 256;
-const OF_A_TENANT: usize = 32;
-const TO_AN_ADDRESS: usize = 4;
+/// How much one node sends. The limits of tenants and addresses keep a slow one from delaying the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryLimits {
+    /// Maximum number of deliveries that are sent at the same time.
+    pub concurrent: usize,
+    /// The maximum of one tenant.
+    pub per_tenant: usize,
+    /// The maximum to one address.
+    pub per_address: usize,
+    /// Time limit of one attempt.
+    pub timeout: Duration,
+}
+
+impl Default for DeliveryLimits {
+    fn default() -> Self {
+        Self { concurrent: 256, per_tenant: 32, per_address: 4, timeout: Duration::from_secs(10) }
+    }
+}
+
 /// What an address cannot be told now waits so long, so that others of its tenant come before.
 const LATER: Duration = Duration::from_secs(1);
-/// How long an address may take.
-const LIMIT: Duration = Duration::from_secs(10);
-/// How long nobody else takes a delivery up that is being sent.
-const HOLD: Duration = Duration::from_secs(15);
+/// How much longer than an attempt may take nobody else takes up its delivery.
+const HOLD_MARGIN: Duration = Duration::from_secs(5);
 /// The waits after attempts that failed, in seconds.
 const WAITS: [u64; 7] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400];
 /// How often a delivery is tried.
@@ -56,8 +69,8 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    fn begin(&mut self, tenant: TenantId, address: WebhookId) -> bool {
-        if self.addresses.get(&address).is_some_and(|count| *count >= TO_AN_ADDRESS) {
+    fn begin(&mut self, tenant: TenantId, address: WebhookId, per_address: usize) -> bool {
+        if self.addresses.get(&address).is_some_and(|count| *count >= per_address) {
             return false;
         }
         self.all += 1;
@@ -73,8 +86,8 @@ impl Sending {
     }
 
     /// Tenants that may send no more now.
-    fn busy(&self) -> Vec<TenantId> {
-        self.tenants.iter().filter(|(_, count)| **count >= OF_A_TENANT).map(|(tenant, _)| *tenant).collect()
+    fn busy(&self, per_tenant: usize) -> Vec<TenantId> {
+        self.tenants.iter().filter(|(_, count)| **count >= per_tenant).map(|(tenant, _)| *tenant).collect()
     }
 }
 
@@ -89,10 +102,11 @@ fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
 
 /// Sends what is due, each delivery in a task of its own, and waits for none.
 pub(super) async fn look(jobs: &Jobs, vault: &Vault, sending: &Arc<Mutex<Sending>>) -> Result<()> {
+    let DeliveryLimits { concurrent, per_tenant, per_address, .. } = jobs.delivery_limits();
     loop {
         let (busy, room) = {
             let now = sending.lock();
-            (now.busy(), AT_ONCE.saturating_sub(now.all).min(OF_A_TENANT))
+            (now.busy(per_tenant), concurrent.saturating_sub(now.all).min(per_tenant))
         };
         let now = jobs.clock().now();
         let limit = u32::try_from(room).unwrap_or(u32::MAX);
@@ -100,7 +114,7 @@ pub(super) async fn look(jobs: &Jobs, vault: &Vault, sending: &Arc<Mutex<Sending
         let more = room > 0 && found.len() == room;
         for (tenant, delivery) in found {
             let address = delivery.body.webhook;
-            if !sending.lock().begin(tenant, address) {
+            if !sending.lock().begin(tenant, address, per_address) {
                 let later = Delivery { next_at: now.after(LATER), ..delivery.body.clone() };
                 deliveries(jobs.store(), tenant).change(&delivery, later, now).await?;
                 continue;
@@ -136,7 +150,7 @@ async fn hold(jobs: &Jobs, tenant: TenantId, delivery: &Kept<Delivery>) -> Resul
         all.delete(delivery.id).await?;
         return Ok(None);
     }
-    let held = Delivery { next_at: now.after(HOLD), ..delivery.body.clone() };
+    let held = Delivery { next_at: now.after(jobs.delivery_limits().timeout.saturating_add(HOLD_MARGIN)), ..delivery.body.clone() };
     Ok(all.change(delivery, held, now).await?)
 }
 
@@ -210,8 +224,9 @@ fn came(delivery: &Delivery, attempt: Attempt, gone: bool, now: Timestamp, draw:
 
 async fn attempt(jobs: &Jobs, vault: &Vault, tenant: TenantId, webhook: &Kept<Webhook>, delivery: &Kept<Delivery>) -> Attempt {
     let at = jobs.clock().now();
+    let limit = jobs.delivery_limits().timeout;
     let request = match request(vault, tenant, webhook, delivery, at) {
-        Ok(request) => request,
+        Ok(request) => Request { deadlines: Deadlines { first_byte: limit, between_chunks: limit, total: limit }, ..request },
         Err(error) => return Attempt { at, status: None, error: Some(error.message().to_owned()) },
     };
     match jobs.parts().egress.send(request).await {
@@ -254,7 +269,6 @@ fn request(vault: &Vault, tenant: TenantId, webhook: &Kept<Webhook>, delivery: &
         .header("x-dispatch-signature", plain)
         .header("x-dispatch-signature-v2", stamped)
         .body(body);
-    request.deadlines = Deadlines { first_byte: LIMIT, total: LIMIT, ..Deadlines::default() };
     request.max_redirects = 0;
     Ok(request)
 }

@@ -24,8 +24,8 @@ use crate::tool::Effect;
 /// Conversations at once, and how long one stays after its last use.
 const MOST: u64 = 1_000;
 const STAYS: Duration = Duration::from_secs(300);
-/// The same of programs.
-const MOST_PROGRAMS: u64 = 32;
+/// The same of programs, unless the operator sets another number.
+pub const MAX_PROGRAMS: u64 = 32;
 const PROGRAM_STAYS: Duration = Duration::from_secs(30);
 /// How long a server's list of tools is believed.
 const BELIEVED: Duration = Duration::from_secs(300);
@@ -80,9 +80,15 @@ impl Clients {
             egress,
             commands: Arc::new(commands),
             open: Cache::builder().max_capacity(MOST).time_to_idle(STAYS).build(),
-            programs: Cache::builder().max_capacity(MOST_PROGRAMS).time_to_idle(PROGRAM_STAYS).build(),
+            programs: Cache::builder().max_capacity(MAX_PROGRAMS).time_to_idle(PROGRAM_STAYS).build(),
             lists: Cache::builder().max_capacity(MOST).time_to_live(BELIEVED).build(),
         }
+    }
+
+    /// Returns the same clients with another maximum number of running programs.
+    #[must_use]
+    pub fn with_max_programs(self, programs: u64) -> Self {
+        Self { programs: Cache::builder().max_capacity(programs).time_to_idle(PROGRAM_STAYS).build(), ..self }
     }
 
     /// Lets go of connections and programs that nobody has used for a while. A cache does that by itself only when somebody asks it for something.

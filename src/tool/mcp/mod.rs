@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-pub use clients::{Answer, Clients, Commands, Failure};
+pub use clients::{Answer, Clients, Commands, Failure, MAX_PROGRAMS};
 
 use super::http::{AuthConfig, HttpConfig, HttpTemplate, Mode};
 use super::{Effect, check_name};

@@ -318,7 +318,7 @@ async fn the_same_call_is_the_same_job(world: Arc<World>) {
 }
 
 async fn a_tenant_that_fills_a_server_with_jobs_leaves_room_for_others(world: Arc<World>) {
-    world.configure(|config| config.jobs.at_once = 2);
+    world.configure(|config| config.limits.jobs.at_once = 2);
     let node = world.crash().await;
     world.sink.on("/held", [Reply::Gate(Arc::new(Notify::new()))]);
     for _ in 0..6 {

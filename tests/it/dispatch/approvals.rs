@@ -104,7 +104,7 @@ async fn a_decision_outlives_the_server_that_took_it(world: Arc<World>) {
     let (run, approval, _) = pause(&world.node(), &refund(&world)).await;
     let asked = world.node().log(&run).await.last().id;
     // This server takes the decision and gets no further: it may advance nothing.
-    world.configure(|config| config.workers.max_active = 0);
+    world.configure(|config| config.limits.workers.max_active = 0);
     let node = world.crash().await;
     let body = json!({ "executionId": run, "approvalId": approval, "decision": "approved" });
     let reader = node.reader(node.post("/v1/dispatch/approve").json(&body)).await;

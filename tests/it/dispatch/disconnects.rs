@@ -177,7 +177,7 @@ async fn a_sleeping_run_ends_with_its_caller(world: Arc<World>) {
 }
 
 async fn streams_give_their_place_back(world: Arc<World>) {
-    world.configure(|config| config.limits.streams_per_key = 2);
+    world.configure(|config| config.limits.http.streams_per_key = 2);
     let node = world.crash().await;
     let body = flow(json!([endless()]));
     let (mut one, mut two) = (node.open(&body).await, node.open(&body).await);

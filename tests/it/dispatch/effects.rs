@@ -24,7 +24,7 @@ on_both!(
 );
 
 async fn a_run_that_loses_every_server_is_given_up(world: Arc<World>) {
-    world.configure(|config| config.workers.max_recoveries = 2);
+    world.configure(|config| config.limits.workers.max_recoveries = 2);
     let mut node = world.crash().await;
     let talk = json!({ "id": "talk", "type": "prompt", "config": { "model": "openai/fake-chunks-1000-slow-20", "userPrompt": "talk" } });
     let mut reader = node.open(&flow(json!([talk]))).await;

@@ -82,12 +82,12 @@ fn is_silent(model: &str) -> bool {
 /// Deadlines that no fault reaches, however busy the machine is.
 fn patient(config: &mut dispatch::config::Config) {
     let long = Duration::from_secs(60);
-    config.model_deadlines = Deadlines { first_byte: long, between_chunks: long, total: long };
+    config.limits.models = Deadlines { first_byte: long, between_chunks: long, total: long };
 }
 
 fn impatient(config: &mut dispatch::config::Config) {
     let short = Duration::from_secs(1);
-    config.model_deadlines = Deadlines { first_byte: short, between_chunks: short, total: Duration::from_secs(20) };
+    config.limits.models = Deadlines { first_byte: short, between_chunks: short, total: Duration::from_secs(20) };
 }
 
 fn readdress(config: &mut dispatch::config::Config, change: impl Fn(&str) -> String) {

@@ -105,7 +105,7 @@ async fn a_printing_ends_with_its_step(world: Arc<World>) {
 }
 
 async fn printing_has_a_time_limit(world: Arc<World>) {
-    world.configure(|config| config.print_within = std::time::Duration::from_secs(2));
+    world.configure(|config| config.limits.printing.time = std::time::Duration::from_secs(2));
     let node = world.crash().await;
     let long = "<table><tr><td>word <b>word</b></td></tr></table>".repeat(8_000);
     let told = made(&node, "generate-pdf", json!({ "html": long })).await;

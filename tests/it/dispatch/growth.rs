@@ -308,7 +308,7 @@ async fn feedback_of_a_session_is_limited(world: Arc<World>) {
 }
 
 fn few_sessions(config: &mut Config) {
-    config.limits.new_sessions = Some(Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::new(3).unwrap() });
+    config.limits.http.new_sessions = Some(Rate { per_second: NonZeroU32::MIN, burst: NonZeroU32::new(3).unwrap() });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -114,7 +114,7 @@ async fn it_holds_over_a_crash(world: Arc<World>) {
 }
 
 async fn of_a_thousand_over_a_crash_one_runs(world: Arc<World>) {
-    world.configure(|config| config.limits.streams_per_key = 2_000);
+    world.configure(|config| config.limits.http.streams_per_key = 2_000);
     let node = world.crash().await;
     let gate = Arc::new(tokio::sync::Notify::new());
     world.sink.on("/hit", [Reply::Gate(gate.clone()), Reply::json(json!({ "n": 2 }))]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{flow, set, step};
+use super::{ask_with, flow, local, set, step};
 use crate::support::app::within;
 use crate::support::sink::Reply;
 use crate::support::world::{Node, World};
@@ -16,6 +16,7 @@ on_one!(
     an_exponential_schema_times_out,
     a_script_that_ignores_interrupts_times_out,
     the_total_size_of_scripts_is_limited,
+    the_operator_changes_limits,
 );
 
 fn nested(levels: usize, inner: Value) -> Value {
@@ -67,6 +68,22 @@ async fn a_large_answer_is_a_failure(world: Arc<World>) {
     let step = json!({ "id": "many", "type": "fetch-url", "config": { "http": { "url": world.sink.url("/many") } } });
     let end = node.dispatch(&flow(json!([step]))).await;
     assert_eq!(end.step("many")["code"], "value_too_large");
+}
+
+async fn the_operator_changes_limits(world: Arc<World>) {
+    world.configure(|config| {
+        let runs = &mut config.limits.runs;
+        (runs.max_result_bytes, runs.max_response_bytes, runs.max_waits) = (64 * 1024, 100_000, 2);
+    });
+    let node = world.node();
+    world.sink.on("/many", [Reply::json(json!(vec![1; 3_000]))]);
+    world.sink.on("/long", [Reply::text(&"x".repeat(100_001))]);
+    let fetch = |id: &str| json!({ "id": id, "type": "fetch-url", "config": { "http": { "url": world.sink.url(&format!("/{id}")) } } });
+    let end = node.dispatch(&flow(json!([fetch("many"), fetch("long")]))).await;
+    assert_eq!((&end.step("many")["code"], &end.step("long")["code"]), (&json!("value_too_large"), &json!("response_too_large")));
+    let tools = json!({ "runtimeTools": [local("act")], "maxToolCalls": 200 });
+    let end = node.dispatch(&flow(json!([ask_with("p", &"call act {}\n".repeat(3), tools)]))).await;
+    assert_eq!(end.step("p")["code"], "too_many_waits");
 }
 
 async fn a_name_that_no_database_keeps_fails_its_step(world: Arc<World>) {

@@ -323,7 +323,7 @@ async fn lose_waits(world: &World, run: &str) {
 }
 
 async fn a_run_that_nothing_can_wake_is_entered_again(world: Arc<World>) {
-    world.configure(|config| config.workers.sweep = std::time::Duration::from_millis(100));
+    world.configure(|config| config.limits.workers.sweep = std::time::Duration::from_millis(100));
     let node = world.crash().await;
     let paused = node.dispatch(&flow(json!([ask_with("w", "call look {}", json!({ "runtimeTools": [local("look")] }))]))).await;
     let run = paused.run();

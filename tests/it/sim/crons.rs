@@ -64,7 +64,7 @@ async fn schedule(store: SharedStore, clock: Clock, folder: std::path::PathBuf) 
     let mut config = Config::new(folder);
     // What else a server does would take most of the time.
     let rarely = Duration::from_secs(600);
-    (config.jobs.poll, config.workers.poll, config.workers.lease) = (rarely, rarely, rarely);
+    (config.limits.jobs.poll, config.limits.workers.poll, config.limits.workers.lease) = (rarely, rarely, rarely);
     let node = async || {
         let app = loop {
             match App::with_store(&config, clock.clone(), store.clone()).await {

@@ -55,7 +55,7 @@ impl TestApp {
         let clock = Clock::system();
         let mut config = Config::new(folder.path().to_owned());
         config.own_program = Some(env!("CARGO_BIN_EXE_dispatch").into());
-        config.limits = setup.limits;
+        config.limits.http = setup.limits;
         config.api_key = setup.preset.clone();
         config.dev = setup.dev;
         config.env = setup.env;

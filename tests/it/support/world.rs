@@ -138,8 +138,8 @@ impl World {
         config.database_url = self.schema.as_ref().map(Schema::url);
         config.api_key = Some(Secret::new(KEY));
         config.allow_private = vec!["127.0.0.1/32".parse().unwrap()];
-        config.workers.lease = Duration::from_secs(2);
-        config.limits.rate = None;
+        config.limits.workers.lease = Duration::from_secs(2);
+        config.limits.http.rate = None;
         config.own_program = Some(env!("CARGO_BIN_EXE_dispatch").into());
         let urls = [("OPENAI", "/v1"), ("ANTHROPIC", ""), ("GEMINI", "")];
         for (name, path) in urls {

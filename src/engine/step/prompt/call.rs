@@ -19,8 +19,6 @@ use crate::provider::{
     Adjustment, Call, ChatRequest, Citation, Class, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage,
 };
 
-/// Bytes of text, reasoning and arguments of tool calls in one answer: some million tokens.
-const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// Sources of one answer that are told.
 const MOST_SOURCES: usize = 100;
 /// Output tokens that a capped call may use at a model that names no limit.
@@ -79,7 +77,7 @@ async fn converse(
     let begun = context.parts().clock.instant();
     let mut stream = Booked { stream: models.stream(call), context, booked: Spent::default(), counted: false, ended: false, asked, begun };
     let mut show = Shown::new(context, turn, visible);
-    let mut heard = 0;
+    let (mut heard, max_bytes) = (0, context.limits().max_model_answer_bytes);
     while let Some(piece) = context.outside(stream.stream.next()).await {
         match piece {
             Ok(Piece::Done(completion)) => {
@@ -110,11 +108,11 @@ async fn converse(
                     continue;
                 }
                 heard += length(&piece);
-                if heard > MAX_ANSWER {
+                if heard > max_bytes {
                     show.void("too_large");
                     stream.book_partial();
                     stream.end(meter::FAILURE);
-                    let most = MAX_ANSWER / 1024 / 1024;
+                    let most = max_bytes >> 20;
                     return Err(StepFailure::new("answer_too_large", format!("the model's answer is larger than {most} MiB")).into());
                 }
                 show.piece(piece);

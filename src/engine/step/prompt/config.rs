@@ -194,8 +194,6 @@ impl Default for Require {
 
 /// Turns of an agent, unless it says otherwise, and at most.
 const MAX_TURNS: u32 = 100;
-/// Tool calls of one step, unless it says otherwise.
-const MAX_TOOL_CALLS: u32 = 10;
 /// Tool calls that no step may exceed.
 const MOST_TOOL_CALLS: u32 = 200;
 
@@ -214,7 +212,8 @@ pub struct Prompt {
     pub servers: Vec<Arc<Server>>,
     /// What tools run, by their place among the tools.
     pub children: Vec<(usize, Flow)>,
-    pub max_tool_calls: u32,
+    /// The server's default when absent.
+    pub max_tool_calls: Option<u32>,
     pub remember: Option<Remember>,
     /// How agents are spawned, if they may be.
     pub spawn: Option<Spawn>,
@@ -361,7 +360,7 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         remember: config.memory.as_ref().and_then(|memory| Remember::compile(memory, &mut fields)),
         tools: compiled,
         servers,
-        max_tool_calls: tools.max_tool_calls.unwrap_or(MAX_TOOL_CALLS),
+        max_tool_calls: tools.max_tool_calls,
         turns,
         choice,
         limits,

@@ -47,7 +47,7 @@ impl<'c, 'a> Rounds<'c, 'a> {
         Self {
             context,
             bounds: prompt.turns,
-            each: prompt.max_tool_calls,
+            each: prompt.max_tool_calls.unwrap_or(context.limits().default_tool_calls),
             iteration: 1,
             turns: 1,
             asked: 0,
@@ -64,6 +64,11 @@ impl<'c, 'a> Rounds<'c, 'a> {
     /// The turn's number as the log tells it.
     pub const fn iteration(&self) -> u32 {
         self.iteration
+    }
+
+    /// Tool calls that one turn may have.
+    pub const fn max_calls(&self) -> u32 {
+        self.each
     }
 
     /// Tool calls of this turn.

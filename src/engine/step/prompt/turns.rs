@@ -260,7 +260,7 @@ impl Prompt {
             let key = format!("turn/{turn}/tool/{}", call.id);
             let earlier = calls.iter().take(number).filter(|other| other.name == call.name).count();
             let refusal = call.cut.then(|| ToolOutcome::failed(CUT_CALL));
-            let prepared = match refusal.or_else(|| self.over_limit(call, rounds.calls(), made, earlier, number)) {
+            let prepared = match refusal.or_else(|| self.over_limit(call, rounds, made, earlier, number)) {
                 Some(refusal) => Err(refusal),
                 None => self.invocation(context, tools, call, iteration, &key).map_err(ToolOutcome::failed),
             };
@@ -309,14 +309,12 @@ impl Prompt {
         interrupt.map_or(Ok(outcomes), Err)
     }
 
-    /// `in_turn`: calls of this turn, `made`: names of all earlier calls, `earlier`: calls of the same tool beside this one.
-    fn over_limit(&self, call: &ToolCall, in_turn: u32, made: &[String], earlier: usize, number: usize) -> Option<ToolOutcome> {
-        let all = usize::try_from(in_turn).unwrap_or(usize::MAX).saturating_add(number);
-        if all >= usize::try_from(self.max_tool_calls).unwrap_or(usize::MAX) {
-            return Some(ToolOutcome::failed(format!(
-                "the limit of {} tool calls is reached; this call was not made",
-                self.max_tool_calls
-            )));
+    /// `made`: names of all earlier calls, `earlier`: calls of the same tool beside this one.
+    fn over_limit(&self, call: &ToolCall, rounds: &Rounds<'_, '_>, made: &[String], earlier: usize, number: usize) -> Option<ToolOutcome> {
+        let max_tool_calls = rounds.max_calls();
+        let all = usize::try_from(rounds.calls()).unwrap_or(usize::MAX).saturating_add(number);
+        if all >= usize::try_from(max_tool_calls).unwrap_or(usize::MAX) {
+            return Some(ToolOutcome::failed(format!("the limit of {max_tool_calls} tool calls is reached; this call was not made")));
         }
         let (_, most) = self.limits.iter().find(|(name, _)| *name == call.name)?;
         let of_this = made.iter().filter(|name| **name == call.name).count() + earlier;
@@ -336,7 +334,7 @@ impl Prompt {
         let tool = called_tool(tools, call).ok_or_else(|| format!("there is no tool `{}`", call.name))?;
         let text = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
         let given: Value = serde_json::from_str(text).map_err(|error| format!("the arguments are not JSON: {error}"))?;
-        if let Some(misfit) = Misfit::of(&given) {
+        if let Some(misfit) = Misfit::of(&given, context.limits().max_result_bytes) {
             return Err(format!("the arguments cannot be used: {misfit}"));
         }
         let Value::Object(mut given) = given else { return Err("the arguments are not a JSON object".into()) };

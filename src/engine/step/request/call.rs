@@ -171,6 +171,7 @@ impl Call {
                     context.emit(Event::Custom { name: "dispatch.request".into(), value });
                 }
                 failpoint::hit("tool.before");
+                let call = call.with_max_response(context.limits().max_workflow_response_bytes);
                 let answer = call.send(&context.parts().egress, &context.parts().clock, &context.run.redactor).await;
                 failpoint::hit("tool.after");
                 match answer {

@@ -579,7 +579,7 @@ async fn reduce(sharing: &Sharing<'_>, items: Vec<Value>, initial: &TemplateTree
             seen.insert("result".into(), result.get("response").cloned().unwrap_or_default());
         }
         acc = next.eval(&scope.within(&seen), &context.sandbox()).await?;
-        if let Some(misfit) = crate::expr::bounds::Misfit::of(&acc) {
+        if let Some(misfit) = crate::expr::bounds::Misfit::of(&acc, context.limits().max_result_bytes) {
             return Err(StepFailure::from(misfit).into());
         }
         context.record(&key, Outcome::Done(acc.clone()));

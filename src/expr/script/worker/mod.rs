@@ -131,7 +131,7 @@ pub struct Workers {
 impl Workers {
     /// Workers that are processes of `program`.
     pub fn new(program: PathBuf, limits: Limits, clock: Clock) -> Self {
-        let options = PoolOptions { program, command: COMMAND, turns: limits.concurrent, uses: USES };
+        let options = PoolOptions { program, command: COMMAND, turns: limits.concurrent, queue: limits.queue, uses: USES };
         Self { pool: Pool::new(options, clock), limits }
     }
 

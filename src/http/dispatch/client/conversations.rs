@@ -27,6 +27,7 @@ use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::http::extract::{Body, Id, InPath, Params};
+use crate::http::limits::ConversationLimits;
 use crate::http::problem::Problem;
 use crate::id::{ClientTokenId, ConversationId, TenantId, VisitorId};
 use crate::model::RunState;
@@ -99,9 +100,6 @@ impl Document for Conversation {
     }
 }
 
-/// Maximum number and total size of the stored turns; the oldest are deleted.
-const MAX_TURNS: usize = 200;
-const MAX_BYTES: u64 = 2 * 1024 * 1024;
 /// How long a conversation without messages is stored: longer than any session lives without a message.
 const EMPTY_TTL: Duration = Duration::from_secs(31 * 24 * 3_600);
 /// How long a conversation is stored after its last message.
@@ -131,7 +129,7 @@ impl Conversation {
     }
 
     /// Records the size of a written turn, and removes the oldest turns beyond the limits.
-    pub fn note(&mut self, number: u32, bytes: u32) {
+    pub fn note(&mut self, number: u32, bytes: u32, limits: &ConversationLimits) {
         while self.next <= number {
             self.sizes.push(0);
             self.next += 1;
@@ -143,7 +141,7 @@ impl Conversation {
         {
             *size = bytes;
         }
-        while self.sizes.len() > 1 && (self.sizes.len() > MAX_TURNS || self.bytes() > MAX_BYTES) {
+        while self.sizes.len() > 1 && (self.sizes.len() > limits.max_turns || self.bytes() > limits.max_bytes) {
             self.sizes.remove(0);
         }
     }
@@ -153,10 +151,10 @@ impl Conversation {
     }
 
     /// Records that its old turns now have rows of their own, with these numbers and sizes.
-    pub fn forget_old(&mut self, moved: &[(u32, u32)]) {
+    pub fn forget_old(&mut self, moved: &[(u32, u32)], limits: &ConversationLimits) {
         if !self.old.is_empty() {
             self.old.clear();
-            moved.iter().for_each(|(number, bytes)| self.note(*number, *bytes));
+            moved.iter().for_each(|(number, bytes)| self.note(*number, *bytes, limits));
         }
     }
 

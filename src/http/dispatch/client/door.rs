@@ -90,7 +90,7 @@ pub(in crate::http) struct Door {
     pub(super) store: SharedStore,
     pub(super) clock: Clock,
     pub(super) vault: Vault,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 impl FromRef<AppState> for Door {

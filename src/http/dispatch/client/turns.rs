@@ -164,8 +164,9 @@ pub(super) async fn append(door: &Door, tenant: TenantId, kept: Kept<Conversatio
     let Some(kept) = move_old(door, tenant, kept).await? else { return Ok(()) };
     let title = turn.title();
     let (number, bytes) = write(door, tenant, &kept, turn).await?;
+    let limits = door.limits.options().conversations;
     let edit = move |conversation: &mut Conversation| {
-        conversation.note(number, bytes);
+        conversation.note(number, bytes, &limits);
         conversation.begin_with(title.as_ref());
     };
     settle(door, tenant, kept, edit).await.map(drop)
@@ -220,8 +221,9 @@ async fn move_old(door: &Door, tenant: TenantId, kept: Kept<Conversation>) -> Re
         // An interrupted move starts again.
         all(door, tenant).create_once(turn_id(kept.id, number), row, door.clock.now()).await?;
     }
+    let limits = door.limits.options().conversations;
     let edit = move |conversation: &mut Conversation| {
-        conversation.forget_old(&sizes);
+        conversation.forget_old(&sizes, &limits);
         conversation.begin_with(title.as_ref());
     };
     settle(door, tenant, kept, edit).await
@@ -286,7 +288,10 @@ pub(super) async fn show(
             sizes.push((row.body.number, row.body.bytes()));
         }
     }
-    let edit = move |conversation: &mut Conversation| sizes.iter().for_each(|(number, bytes)| conversation.note(*number, *bytes));
+    let limits = door.limits.options().conversations;
+    let edit = move |conversation: &mut Conversation| {
+        sizes.iter().for_each(|(number, bytes)| conversation.note(*number, *bytes, &limits));
+    };
     settle(door, tenant, kept, edit).await
 }
 

@@ -35,8 +35,6 @@ const PREFIX: &str = "vt_";
 const HEADER: &str = "x-visitor-token";
 /// A visitor who has not been here for so long is a new one.
 const LIFE: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// Conversations that a visitor can come back to; older ones are left to their owner.
-const REMEMBERED: usize = 200;
 
 /// Somebody who comes back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,9 +137,10 @@ fn required() -> Error {
 
 /// Lets a visitor come back to a conversation.
 pub(super) async fn remember(door: &Door, tenant: TenantId, visitor: &Kept<Visitor>, id: ConversationId) -> Result<()> {
+    let max_conversations = door.limits.options().conversations.max_per_visitor;
     change(door, tenant, visitor, |conversations| {
         conversations.push(id);
-        let surplus = conversations.len().saturating_sub(REMEMBERED);
+        let surplus = conversations.len().saturating_sub(max_conversations);
         conversations.drain(..surplus);
     })
     .await

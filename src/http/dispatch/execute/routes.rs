@@ -63,8 +63,6 @@ impl axum::extract::FromRef<AppState> for Desk {
     }
 }
 
-/// How long an `Idempotency-Key` is remembered.
-const KEY_LIFE: Duration = Duration::from_secs(24 * 3_600);
 const ROUTE: &str = "POST /v1/dispatch";
 const EXECUTION_ID: HeaderName = HeaderName::from_static("x-execution-id");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -196,8 +194,8 @@ impl Desk {
         let cancel = resolved.input.options.cancel_on_disconnect;
         let hand_over = resolved.respond_async || prefers_async(headers);
         let slot = if wants.stream() && !hand_over { Some(self.limits.open_stream(caller.who)?) } else { None };
-        let run_key =
-            key.0.map(|key| RunKey { route, key, request_hash: request_hash.clone(), expires_at: self.clock.now().after(KEY_LIFE) });
+        let expires_at = self.clock.now().after(self.limits.options().idempotency_ttl);
+        let run_key = key.0.map(|key| RunKey { route, key, request_hash: request_hash.clone(), expires_at });
         let mut start = resolved.start(tenant, run_key);
         start.input.session = session;
         let (run, created, guard) = if cancel && !hand_over {

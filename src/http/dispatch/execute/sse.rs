@@ -1,7 +1,5 @@
 //! A run's events as server-sent events: LF frames, `id:` is the event's number, no `[DONE]`.
 
-use std::time::Duration;
-
 use aide::openapi::{MediaType, ReferenceOr, SchemaObject, StatusCode};
 use aide::transform::TransformOperation;
 use axum::body::Body;
@@ -22,10 +20,6 @@ use crate::id::RunId;
 use crate::model::EventRecord;
 use crate::model::event::{Event, Rest};
 
-/// A comment this often keeps proxies from closing a quiet stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// A stream is ended after this long, with the hint to come back.
-const LIFE: Duration = Duration::from_secs(3_600);
 const COMMENT: &str = ": keep-alive\n\n";
 /// Where the client goes on, and how soon.
 const RETRY: &str = "retry: 1000\n\n";
@@ -93,13 +87,13 @@ struct Streaming {
     done: bool,
     first: bool,
     guard: Option<OnDisconnect>,
-    _slot: StreamSlot,
+    slot: StreamSlot,
 }
 
 /// Streams a run until it ends or waits for its caller.
 pub fn stream_response(run: RunId, follower: Follower, clock: Clock, slot: StreamSlot, guard: Option<OnDisconnect>) -> Response {
-    let ends_at = clock.instant() + LIFE;
-    let state = Streaming { follower, run, clock, ends_at, done: false, first: true, guard, _slot: slot };
+    let ends_at = clock.instant() + slot.stream_time();
+    let state = Streaming { follower, run, clock, ends_at, done: false, first: true, guard, slot };
     event_stream(Body::from_stream(stream::unfold(state, |mut state| async move {
         let part = state.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(part), state))
@@ -119,7 +113,7 @@ impl Streaming {
         }
         let stretch = tokio::select! {
             stretch = self.follower.next() => stretch,
-            () = self.clock.sleep(KEEP_ALIVE) => {
+            () = self.clock.sleep(self.slot.keep_alive()) => {
                 if self.clock.instant() < self.ends_at {
                     return Some(Bytes::from_static(COMMENT.as_bytes()));
                 }

@@ -1,15 +1,17 @@
 //! What the operator chooses, gathered for the parts; each part owns its own options.
 //!
-//! Must not know: how the parts are put together.
+//! Must not know: how the parts are put together, where a value comes from.
+
+mod limits;
+pub mod number;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::http::limits::{LimitOptions, Rate};
-use crate::http::serve::ServeOptions;
-use crate::net::{AllowRule, Deadlines};
-use crate::queue;
+pub use limits::ServerLimits;
+
+use crate::net::AllowRule;
 use crate::secret::Secret;
 use crate::tool::mcp::Commands;
 
@@ -38,8 +40,6 @@ pub struct Config {
     pub model_aliases: BTreeMap<String, String>,
     /// Provider keys and addresses, by the names of environment variables.
     pub env: HashMap<String, String>,
-    /// Of each call of a model.
-    pub model_deadlines: Deadlines,
     /// The operator's mail server, as `smtps://user:password@host`.
     pub smtp_url: Option<Secret>,
     /// The address that mail comes from.
@@ -52,12 +52,7 @@ pub struct Config {
     pub mcp_commands: Commands,
     /// The program whose processes do what must be killed to be stopped, scripts and printing: this one.
     pub own_program: Option<PathBuf>,
-    /// Time limit for printing one document.
-    pub print_within: std::time::Duration,
-    pub workers: queue::Options,
-    pub jobs: queue::jobs::Options,
-    pub limits: LimitOptions,
-    pub connections: ServeOptions,
+    pub limits: ServerLimits,
     /// How long runs may take to end when the server shuts down.
     pub grace: std::time::Duration,
     /// How long after a run's end its log stays as it was told; `None`: for ever.
@@ -80,27 +75,16 @@ impl Config {
             default_provider: None,
             model_aliases: BTreeMap::new(),
             env: HashMap::new(),
-            model_deadlines: Deadlines::default(),
             smtp_url: None,
             mail_from: None,
             assets: None,
             public_url: None,
             mcp_commands: Commands::new(),
             own_program: own_program(),
-            print_within: std::time::Duration::from_secs(30),
-            workers: queue::Options::default(),
-            jobs: queue::jobs::Options::default(),
-            limits: LimitOptions::default(),
-            connections: ServeOptions::default(),
+            limits: ServerLimits::default(),
             grace: std::time::Duration::from_secs(5),
             compact_after: Some(std::time::Duration::from_secs(24 * 3_600)),
         }
-    }
-
-    /// Calls per second and key; `None` lifts the limit.
-    pub fn rate(mut self, rate: Option<Rate>) -> Self {
-        self.limits.rate = rate;
-        self
     }
 }
 
