@@ -192,6 +192,11 @@ impl Error {
         Self::new(Kind::Missing, "not_found", format!("no such {what}"))
     }
 
+    /// The same in the words of xraph/dispatch's API.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(Kind::Missing, "not_found", format!("{what} not found"))
+    }
+
     /// One fault at one place of a document.
     pub fn invalid_at(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         let mut problems = Problems::default();

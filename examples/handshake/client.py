@@ -78,7 +78,6 @@ def open_session(server, tenant, api_key, private):
     sealed = AESGCM(session_key).encrypt(seal_nonce, wrapping_key, begun["handshake_id"].encode())
     status, started = call("POST", f"{server}/api/session/confirm", {
         "handshake_id": begun["handshake_id"],
-        "tenant_id": tenant,
         "sealed_key": {"nonce": b64(seal_nonce), "ciphertext": b64(sealed)},
     })
     if status != 200:

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::compensate::workflow_started;
 use super::context::RunContext;
 use super::drive::{Departure, start_event};
 use super::log::{Before, Birth, RESERVE, RunLog, Start};
@@ -124,6 +125,11 @@ impl Engine {
         let beginning = Beginning { target: start.target, plan: start.plan, input: start.input, secrets: start.secrets };
         let context = self.context(log, beginning, memory).await?;
         context.emit(start_event(context.target, &context.plan, &context.input.options.source, now));
+        let trigger = context.input.inputs.get("trigger");
+        if let Some(started) = workflow_started(&context.plan, trigger_type(trigger), trigger.and_then(|trigger| trigger.get("body")), now)
+        {
+            context.emit(started);
+        }
         let context = Arc::new(context);
         let closing = Closing(context.clone());
         let active = Active { context, birth: Some(Box::new(Birth { new, told })), number: 0, wait_for_birth, postponed: None, closing };
@@ -140,7 +146,10 @@ impl Engine {
     /// A run that nobody holds yet; its log begins like any other.
     pub(super) fn queued(&self, run: RunId, start: &StartRun) -> Result<NewRun> {
         let now = self.parts().clock.now();
-        let first = EventRecord::new(0, &start_event(start.target, &start.plan, &start.input.options.source, now));
+        let mut events = vec![EventRecord::new(0, &start_event(start.target, &start.plan, &start.input.options.source, now))];
+        // Nothing is removed from these events, so they do not show what the run was triggered with.
+        let started = workflow_started(&start.plan, trigger_type(start.input.inputs.get("trigger")), None, now);
+        events.extend(started.map(|started| EventRecord::new(1, &started)));
         Ok(NewRun {
             id: run,
             tenant: start.tenant,
@@ -153,9 +162,9 @@ impl Engine {
             key: start.key.clone(),
             lease: None,
             created_at: now,
-            reserved: first.seq + 1,
+            reserved: events.last().map_or(0, |last| last.seq) + 1,
             journal: Vec::new(),
-            segment: Some(Segment { events: vec![first], rest: Rest::None }),
+            segment: Some(Segment { events, rest: Rest::None }),
         })
     }
 
@@ -282,6 +291,11 @@ impl Engine {
         self.0.keys.insert(tenant, (now, keys.clone()));
         Ok(keys)
     }
+}
+
+/// How a workflow's run was triggered.
+fn trigger_type(trigger: Option<&Value>) -> &str {
+    trigger.and_then(|trigger| trigger.get("type")).and_then(Value::as_str).unwrap_or("http")
 }
 
 /// The variables that every step sees: the inputs at the root, the record, the conversation.

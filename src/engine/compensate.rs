@@ -14,8 +14,9 @@ use super::context::{Entry, Interrupt, RunContext, StepContext};
 use super::decide::Ready;
 use super::drive::{Walk, failure};
 use super::memory::{CALLED, COMPENSATION, EndOrder, FAILURE, Failing, StepRecord, VARS};
-use super::plan::PlannedStep;
+use super::plan::{Plan, PlannedStep};
 use super::{Engine, StartRun};
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::expr::{Scope, TemplateTree};
 use crate::failpoint;
@@ -46,6 +47,19 @@ pub enum Compensation {
 struct Undone {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     failure: Option<(String, String)>,
+}
+
+/// Larger inputs, in bytes of JSON, are left out of the event that a workflow's run starts with.
+const MAX_SHOWN_INPUT: usize = 64 * 1024;
+
+/// The event that a workflow's run starts with, after the one that every run starts with. `input`: what it was triggered with, if that may be shown.
+pub(super) fn workflow_started(plan: &Plan, trigger: &str, input: Option<&Value>, at: Timestamp) -> Option<Event> {
+    plan.workflow.as_ref()?;
+    let mut value = json!({ "at": at, "trigger": trigger });
+    if let Some(input) = input.filter(|input| !input.is_null() && input.to_string().len() <= MAX_SHOWN_INPUT) {
+        value["input"] = input.clone();
+    }
+    Some(Event::Custom { name: "dispatch.started".into(), value })
 }
 
 impl RunContext {
@@ -228,7 +242,7 @@ impl RunContext {
     }
 
     fn tell(&self, what: &str, step: Option<&str>, more: Value) {
-        let mut value = json!({ "what": what, "stepId": step });
+        let mut value = json!({ "what": what, "stepId": step, "at": self.parts().clock.now() });
         if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
             value.extend(more);
         }
@@ -265,7 +279,7 @@ impl Engine {
         let input = RunInput { job: None, origin: None, ..run.input.clone() };
         let start = StartRun { id: Some(new), tenant, plan, target: run.target, input, secrets, key: Some(key), parent: None };
         let queued = self.queued(new, &start)?;
-        let told = Event::Custom { name: "dispatch.compensates".into(), value: json!({ "of": id }) };
+        let told = Event::Custom { name: "dispatch.compensates".into(), value: json!({ "of": id, "at": self.parts().clock.now() }) };
         let mut events: Vec<EventRecord> = queued.segment.into_iter().flat_map(|segment| segment.events).collect();
         events.push(EventRecord::new(queued.reserved, &told));
         let segment = Some(Segment { events, rest: Rest::None });

@@ -490,7 +490,7 @@ impl<'a> StepContext<'a> {
             Asked::Open { wait } => {
                 failpoint::hit("effect.unknown");
                 let value = serde_json::json!({
-                    "waitId": wait, "stepId": self.step_id(), "effect": key,
+                    "waitId": wait, "stepId": self.step_id(), "effect": key, "at": self.now(),
                     "message": "this effect went out and its answer was lost; say what became of it",
                 });
                 self.emit(Event::Custom { name: "dispatch.effect_unknown".into(), value });

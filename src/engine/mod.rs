@@ -42,7 +42,7 @@ use std::sync::Arc;
 use moka::sync::Cache;
 use serde_json::Value;
 
-pub use crate::expr::RUN_SESSION;
+pub use crate::expr::{RUN_SESSION, is_lua};
 pub use begin::{Active, StartRun, Started, secret_context};
 pub use compensate::{Compensation, UNDO_WHEN_CANCELLED};
 pub use context::{Interrupt, RunContext, StepContext, StepFailure, StepResult};

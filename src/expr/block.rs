@@ -30,11 +30,16 @@ enum Body {
 }
 
 impl Block {
-    /// The block that a value of a document is: an object `{expr, lang}` and nothing else.
+    /// The block that a value of a document is: an object `{expr}` or `{expr, lang}` and nothing else.
     pub fn of(value: &Value) -> Option<Result<Self, ParseError>> {
-        let map = value.as_object().filter(|map| map.len() == 2)?;
-        let (expr, lang) = (map.get("expr")?.as_str()?, map.get("lang")?.as_str()?);
-        Some(Self::parse(expr, Some(lang)))
+        let map = value.as_object()?;
+        let expr = map.get("expr")?.as_str()?;
+        let lang = match map.get("lang") {
+            Some(lang) => Some(lang.as_str()?),
+            None => None,
+        };
+        let members = 1 + usize::from(lang.is_some());
+        (map.len() == members).then(|| Self::parse(expr, lang))
     }
 
     /// Compiles an expression in a language; a path when none is said.
@@ -95,6 +100,11 @@ impl Block {
     }
 }
 
+/// Returns whether an expression without a language is Lua: its first word is `return`.
+pub fn is_lua(source: &str) -> bool {
+    source.trim_start().strip_prefix("return").is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+}
+
 /// The secrets that a script names: `secrets.NAME` and `secrets["NAME"]`.
 fn secrets_in(source: &str) -> impl Iterator<Item = String> {
     source.split(scope::SECRETS).skip(1).filter_map(|after| {
@@ -117,12 +127,20 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_of_exactly_two_members_is_a_block() {
+    fn an_expression_that_begins_with_return_is_lua() {
+        assert!(is_lua("return x") && is_lua(" return(x)") && !is_lua("returned == 1") && !is_lua("x"));
+    }
+
+    #[test]
+    fn only_an_object_of_an_expression_and_its_language_is_a_block() {
         let of = |value: serde_json::Value| Block::of(&value).map(|block| block.is_ok());
         assert_eq!(of(serde_json::json!({ "expr": "a.b", "lang": "path" })), Some(true));
         assert_eq!(of(serde_json::json!({ "expr": "a +", "lang": "path" })), Some(false));
         assert_eq!(of(serde_json::json!({ "expr": "a", "lang": "perl" })), Some(false));
-        assert_eq!(of(serde_json::json!({ "expr": "a.b" })), None);
+        assert_eq!(of(serde_json::json!({ "expr": "a.b" })), Some(true));
+        assert_eq!(of(serde_json::json!({ "expr": "a.b", "more": 1 })), None);
+        assert_eq!(of(serde_json::json!({ "expr": "a.b", "lang": 1 })), None);
         assert_eq!(of(serde_json::json!({ "expr": "a.b", "lang": "path", "more": 1 })), None);
+        assert_eq!(of(serde_json::json!({ "expr": 1 })), None);
     }
 }

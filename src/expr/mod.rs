@@ -27,7 +27,7 @@ mod value;
 
 use crate::error::{Error, Kind};
 
-pub use block::Block;
+pub use block::{Block, is_lua};
 pub use condition::Condition;
 pub use document::{Document, Escape};
 pub use native::Reads;

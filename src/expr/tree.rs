@@ -35,7 +35,7 @@ impl TemplateTree {
         Self::parse_in(value, Language::Fields)
     }
 
-    /// [`TemplateTree::parse`] in a language. In that of workflows, objects `{expr, lang}` are blocks.
+    /// [`TemplateTree::parse`] in a language. In that of workflows, objects `{expr}` and `{expr, lang}` are blocks.
     pub fn parse_in(value: &Value, language: Language) -> Result<Self, Problems> {
         let mut compiler =
             Compiler { language, problems: Problems::default(), reads: Reads::default(), blocks: Vec::new(), pointer: String::new() };

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 pub use follow::{Follower, Stretch};
@@ -24,6 +24,9 @@ pub use ring::Ring;
 use crate::clock::Clock;
 use crate::id::{RunId, TenantId};
 use crate::store::SharedStore;
+
+/// Commits that a receiver of [`Feed::activity`] may lie behind.
+const MAX_ACTIVITY: usize = 4_096;
 
 /// The rings of the runs that this node advances, and the way to follow any run.
 #[derive(Clone)]
@@ -34,18 +37,21 @@ struct Inner {
     clock: Clock,
     rings: RwLock<HashMap<RunId, Arc<Ring>>>,
     opened: Notify,
+    activity: broadcast::Sender<RunId>,
     /// Raised when this node takes its leave.
     stop: CancellationToken,
 }
 
 impl Feed {
     pub fn new(store: SharedStore, clock: Clock) -> Self {
-        Self(Arc::new(Inner { store, clock, rings: RwLock::default(), opened: Notify::new(), stop: CancellationToken::new() }))
+        let (activity, _) = broadcast::channel(MAX_ACTIVITY);
+        let (opened, stop) = (Notify::new(), CancellationToken::new());
+        Self(Arc::new(Inner { store, clock, rings: RwLock::default(), opened, activity, stop }))
     }
 
     /// Opens the ring of a run that this node advances from now on; its first event will have number `start`.
     pub fn open(&self, run: RunId, start: u64) -> Arc<Ring> {
-        let ring = Arc::new(Ring::new(start));
+        let ring = Arc::new(Ring::new(run, start, self.0.activity.clone()));
         let before = self.0.rings.write().insert(run, ring.clone());
         if let Some(before) = before {
             // An owner that lost the run may not have noticed yet; its readers are not left with it.
@@ -68,6 +74,16 @@ impl Feed {
     /// Follows a run from after `cursor`, or from its first event.
     pub fn follow(&self, tenant: TenantId, run: RunId, cursor: Option<u64>) -> Follower {
         Follower::new(self.clone(), tenant, run, cursor)
+    }
+
+    /// Names each run that this node advances when more of its log is in the store. A receiver that is too slow misses some.
+    pub fn activity(&self) -> broadcast::Receiver<RunId> {
+        self.0.activity.subscribe()
+    }
+
+    /// Completes when this node lets its readers go.
+    pub async fn stopped(&self) {
+        self.0.stop.cancelled().await;
     }
 
     /// Lets readers go: each is given what is there, and then told that the server stops instead of being kept waiting.

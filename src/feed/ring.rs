@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, broadcast};
 
+use crate::id::RunId;
 use crate::model::EventRecord;
 use crate::model::event::Rest;
 
@@ -14,6 +15,9 @@ const KEEP_BYTES: usize = 256 * 1024;
 
 /// See the module.
 pub struct Ring {
+    run: RunId,
+    /// Told of each commit, whoever the run's readers are.
+    activity: broadcast::Sender<RunId>,
     state: Mutex<State>,
     /// Wakes readers in the order they came, so that virtual time replays; a watch channel would wake them by chance.
     changed: Notify,
@@ -45,9 +49,9 @@ pub(super) enum Look {
 }
 
 impl Ring {
-    pub(super) fn new(start: u64) -> Self {
+    pub(super) fn new(run: RunId, start: u64, activity: broadcast::Sender<RunId>) -> Self {
         let state = State { start, events: VecDeque::new(), bytes: 0, shown: start, committed: start, rest: Rest::None, closed: false };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { run, activity, state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Appends events and shows everything below `shown`.
@@ -79,6 +83,10 @@ impl Ring {
         }
         drop(state);
         self.changed.notify_waiters();
+        if self.activity.receiver_count() > 0 {
+            // Fails only if the last receiver has gone meanwhile.
+            let _ = self.activity.send(self.run);
+        }
     }
 
     pub(super) fn close(&self) {

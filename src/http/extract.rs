@@ -14,7 +14,7 @@ use aide::operation::{ParamLocation, add_parameters, parameters_from_schema, set
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, OptionalFromRequest, Query, RawPathParams, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use bytes::Bytes;
 use flate2::bufread::GzDecoder;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -52,6 +52,32 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
         let raw = receive(request, state).await?;
         Ok(Self { value: parse_object(&raw, state.limits.body().depth)?, raw })
     }
+}
+
+/// A [`Body`] that may also come without a content type, or with the one that curl gives to `--data`: it is JSON all the same.
+#[derive(Debug, Clone)]
+pub struct UntypedBody<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for UntypedBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, state: &AppState) -> std::result::Result<Self, Problem> {
+        if is_untyped(request.headers()) {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        <Body<T> as FromRequest<AppState>>::from_request(request, state).await.map(|body| Self(body.value))
+    }
+}
+
+/// Whether the content type is absent, or the one that curl gives to `--data` whatever it is.
+pub fn is_untyped(headers: &HeaderMap) -> bool {
+    matches!(media_type(headers).as_str(), "" | "application/x-www-form-urlencoded")
+}
+
+/// The content type without its parameters, in lower case; empty when there is none.
+pub fn media_type(headers: &HeaderMap) -> String {
+    let full = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// `None` when there is no body at all.
@@ -138,8 +164,7 @@ fn coding(headers: &HeaderMap) -> std::result::Result<bool, Problem> {
 }
 
 fn require_json(headers: &HeaderMap) -> std::result::Result<(), Problem> {
-    let full = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = media_type(headers);
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
@@ -180,7 +205,7 @@ fn inflate(bytes: &[u8], limit: usize) -> Result<Bytes> {
 }
 
 /// Like [`parse_document`], but accepts only an object: serde would accept a list for a struct.
-fn parse_object<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
+pub fn parse_object<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Result<T> {
     if text.trim_ascii_start().starts_with(b"{") {
         return parse_document(text, max_depth);
     }
@@ -257,6 +282,12 @@ impl<T: JsonSchema> OperationInput for Body<T> {
         let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
         let content = [("application/json".to_owned(), MediaType { schema, ..MediaType::default() })].into_iter().collect();
         set_body(context, operation, RequestBody { content, required: true, ..RequestBody::default() });
+    }
+}
+
+impl<T: JsonSchema> OperationInput for UntypedBody<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        Body::<T>::operation_input(context, operation);
     }
 }
 
@@ -352,6 +383,10 @@ macro_rules! in_admin_path {
             const PARAM: &'static str = $param;
             const NOUN: &'static str = $noun;
 
+            fn missing() -> Error {
+                Error::not_found(Self::NOUN)
+            }
+
             fn malformed() -> Error {
                 no_id(Self::NOUN)
             }
@@ -362,7 +397,7 @@ macro_rules! in_admin_path {
 in_admin_path! {
     JobId = "jobId", "job";
     CronId = "cronId", "cron entry";
-    DeadLetterId = "entryId", "dead letter";
+    DeadLetterId = "entryId", "dlq entry";
     TriggerId = "triggerId", "trigger";
     WebhookId = "webhookId", "webhook";
     DeliveryId = "deliveryId", "delivery";

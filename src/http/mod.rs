@@ -18,6 +18,7 @@ pub mod cors;
 mod disconnect;
 pub mod dispatch;
 pub mod docs;
+pub mod dwp;
 pub mod extract;
 pub mod guard;
 pub mod headers;
@@ -127,9 +128,12 @@ pub fn router(state: AppState, options: HttpOptions) -> Router {
     if let Some(handle) = options.metrics {
         router = router.merge(docs::metrics(handle));
     }
+    for base in admin::BASES {
+        router = router.nest(base, Router::from(admin::routes()).route_layer(from_fn_with_state(state.clone(), guard::guard)));
+    }
     router
-        .nest("/dispatch", Router::from(admin::routes()).route_layer(from_fn_with_state(state.clone(), guard::guard)))
         .merge(dispatch::mcp_routes(state.clone()).route_layer(from_fn_with_state(state.clone(), guard::guard)))
+        .merge(dwp::routes())
         .merge(openai::unlisted_routes(|routes| routes.route_layer(from_fn_with_state(state.clone(), guard::guard))))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)

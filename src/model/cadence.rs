@@ -145,6 +145,23 @@ mod tests {
     }
 
     #[test]
+    fn the_descriptors_of_go_s_parser_are_known() {
+        for (word, next) in [
+            ("@yearly", "2027-01-01T00:00:00.000Z"),
+            ("@annually", "2027-01-01T00:00:00.000Z"),
+            ("@monthly", "2026-03-01T00:00:00.000Z"),
+            ("@weekly", "2026-02-15T00:00:00.000Z"),
+            ("@daily", "2026-02-12T00:00:00.000Z"),
+            ("@midnight", "2026-02-12T00:00:00.000Z"),
+            ("@hourly", "2026-02-11T11:00:00.000Z"),
+            ("@every 1h", "2026-02-11T11:00:00.000Z"),
+        ] {
+            // A Wednesday.
+            assert_eq!(following(word, "UTC", "2026-02-11T10:30:00Z", 1), [next], "{word}");
+        }
+    }
+
+    #[test]
     fn midnight_is_a_synonym_of_daily() {
         let after = "2026-01-01T00:00:00Z";
         assert_eq!(following("@midnight", "Asia/Kathmandu", after, 2), following("@daily", "Asia/Kathmandu", after, 2));

@@ -11,6 +11,7 @@ use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::Jobs;
+use super::broker::StreamEvent;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::id::{CronId, JobId, TenantId};
@@ -175,6 +176,7 @@ async fn tick(jobs: &Jobs, tenant: TenantId, entry: Kept<Cron>) -> Result<()> {
             Enqueued::Before(before) => before,
         };
         fired("cron");
+        jobs.broker().publish(tenant, StreamEvent::of_cron(&entry.body.name, job, now));
         tracing::info!(cron = %entry.id, %job, %slot, "a cron entry fired");
         (after.last, after.last_job) = (Some(slot), Some(job));
     }

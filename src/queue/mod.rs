@@ -6,6 +6,7 @@
 //!
 //! Must not know: HTTP, what a step does. Nobody else drives a run.
 
+pub mod broker;
 pub mod census;
 pub mod crons;
 pub mod events;

@@ -111,6 +111,8 @@ fn the_statuses_are_those_of_the_source() {
         ("unsupported_media_type", "415"),
         ("unsupported_content_encoding", "415"),
         ("method_not_allowed", "405"),
+        ("unknown_method", "405"),
+        ("upgrade_required", "426"),
         ("conversation_deleted", "410"),
         ("range_not_satisfiable", "416"),
         ("invalid_response", "502"),

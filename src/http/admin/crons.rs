@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::jobs::Row as JobRow;
 use super::order::{OrderInput, fit};
+use super::time::AdminTime;
 use super::{Window, about};
 use crate::clock::Timestamp;
 use crate::engine::Engine;
@@ -90,7 +91,7 @@ struct Input {
 /// A cron entry.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Cron")]
-struct Row {
+pub(in crate::http) struct Row {
     id: CronId,
     name: String,
     schedule: String,
@@ -108,22 +109,22 @@ struct Row {
     catch_up_max: u32,
     overlap: Overlap,
     jitter_ms: u64,
-    last_fired_at: Option<Timestamp>,
+    last_fired_at: Option<AdminTime>,
     /// The same.
-    last_run_at: Option<Timestamp>,
+    last_run_at: Option<AdminTime>,
     last_job_id: Option<JobId>,
-    next_run_at: Option<Timestamp>,
+    next_run_at: Option<AdminTime>,
     scope_app_id: String,
     scope_org_id: String,
-    created_at: Timestamp,
-    updated_at: Timestamp,
+    created_at: AdminTime,
+    updated_at: AdminTime,
 }
 
 /// The times to come.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "CronPreview")]
 struct Preview {
-    next: Vec<Timestamp>,
+    next: Vec<AdminTime>,
 }
 
 impl From<Kept<Cron>> for Row {
@@ -147,14 +148,14 @@ impl From<Kept<Cron>> for Row {
             catch_up_max: body.catch_up_max,
             overlap: body.overlap,
             jitter_ms: body.jitter_ms,
-            last_fired_at: body.last,
-            last_run_at: body.last,
+            last_fired_at: body.last.map(AdminTime),
+            last_run_at: body.last.map(AdminTime),
             last_job_id: body.last_job,
-            next_run_at: body.next,
+            next_run_at: body.next.map(AdminTime),
             scope_app_id: order.scope.app,
             scope_org_id: order.scope.org,
-            created_at,
-            updated_at,
+            created_at: created_at.into(),
+            updated_at: updated_at.into(),
         }
     }
 }
@@ -227,10 +228,15 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
 }
 
 async fn list(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Params(window): Params<Window>) -> Result<Json<Vec<Row>>> {
+    list_crons(&store, caller.tenant, window).await.map(Json)
+}
+
+/// Lists cron entries, oldest first.
+pub(in crate::http) async fn list_crons(store: &SharedStore, tenant: TenantId, window: Window) -> Result<Vec<Row>> {
     // Documents are listed newest first, and entries are few.
     let (mut entries, mut before) = (Vec::new(), None);
     loop {
-        let page = all(&store, caller.tenant).list(None, before, PAGE).await?;
+        let page = all(store, tenant).list(None, before, PAGE).await?;
         before = page.last().map(|entry| entry.id);
         let last = page.len() < PAGE as usize;
         entries.extend(page);
@@ -239,7 +245,7 @@ async fn list(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Params
         }
     }
     let rows = entries.into_iter().rev().skip(window.offset() as usize).take(window.limit() as usize);
-    Ok(Json(rows.map(Row::from).collect()))
+    Ok(rows.map(Row::from).collect())
 }
 
 async fn create(
@@ -334,5 +340,5 @@ async fn fire(
 async fn preview(caller: Scoped<JobsRead>, State(state): State<AppState>, Id(id): Id<CronId>) -> Result<Json<Preview>> {
     let entry = find(&state.store, caller.tenant, id).await?;
     let cadence = entry.body.cadence().map_err(|_| Error::internal("a schedule that was understood is not any more"))?;
-    Ok(Json(Preview { next: cadence.following(state.clock.now()).take(PREVIEW).collect() }))
+    Ok(Json(Preview { next: cadence.following(state.clock.now()).take(PREVIEW).map(AdminTime).collect() }))
 }

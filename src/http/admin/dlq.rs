@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::jobs::Row as JobRow;
+use super::time::AdminTime;
 use super::{Window, about, body_optional, given};
-use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::http::AppState;
 use crate::http::extract::{Body, Id, InPath, Params};
@@ -52,7 +52,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 /// A job that failed for the last time, as it was.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "DeadLetter")]
-struct Row {
+pub(in crate::http) struct Row {
     id: DeadLetterId,
     job_id: JobId,
     job_name: String,
@@ -63,14 +63,14 @@ struct Row {
     max_retries: u32,
     scope_app_id: String,
     scope_org_id: String,
-    failed_at: Timestamp,
+    failed_at: AdminTime,
     /// When it was made a job again, the last time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    replayed_at: Option<Timestamp>,
+    replayed_at: Option<AdminTime>,
     /// That job.
     #[serde(skip_serializing_if = "Option::is_none")]
     replayed_as: Option<JobId>,
-    created_at: Timestamp,
+    created_at: AdminTime,
 }
 
 impl From<DeadLetter> for Row {
@@ -87,16 +87,16 @@ impl From<DeadLetter> for Row {
             max_retries: order.max_retries,
             scope_app_id: order.scope.app,
             scope_org_id: order.scope.org,
-            failed_at: letter.failed_at,
-            replayed_at: letter.replayed_at,
+            failed_at: letter.failed_at.into(),
+            replayed_at: letter.replayed_at.map(AdminTime),
             replayed_as: letter.replayed_as,
-            created_at: letter.failed_at,
+            created_at: letter.failed_at.into(),
         }
     }
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-struct Query {
+pub(in crate::http) struct Query {
     queue: Option<String>,
     /// Only letters behind this one: the last of the page before.
     after: Option<DeadLetterId>,
@@ -185,8 +185,13 @@ async fn find(store: &SharedStore, tenant: TenantId, id: DeadLetterId) -> Result
 }
 
 async fn list(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Params(query): Params<Query>) -> Result<Json<Vec<Row>>> {
+    list_letters(&store, caller.tenant, query).await.map(Json)
+}
+
+/// Lists dead letters, the one that failed first at the head.
+pub(in crate::http) async fn list_letters(store: &SharedStore, tenant: TenantId, query: Query) -> Result<Vec<Row>> {
     let after = match query.after {
-        Some(id) => Some(find(&store, caller.tenant, id).await?),
+        Some(id) => Some(find(store, tenant, id).await?),
         None => None,
     };
     let window = Window::of(query.limit, query.offset);
@@ -197,7 +202,7 @@ async fn list(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Params
         limit: window.limit(),
         ..DeadFilter::default()
     };
-    Ok(Json(store.list_dead(caller.tenant, filter).await?.into_iter().map(Row::from).collect()))
+    Ok(store.list_dead(tenant, filter).await?.into_iter().map(Row::from).collect())
 }
 
 async fn count(caller: Scoped<JobsRead>, State(store): State<SharedStore>) -> Result<Json<Count>> {
@@ -209,9 +214,15 @@ async fn read(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Id(id)
 }
 
 async fn replay(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id): Id<DeadLetterId>) -> Result<Again> {
-    let letter = find(&state.store, caller.tenant, id).await?;
+    let (job, earlier) = replay_letter(&state, caller.tenant, id).await?;
+    Ok(Again { job, earlier })
+}
+
+/// Makes a new job of a dead letter; that job, and the one that the letter was made into before.
+pub(in crate::http) async fn replay_letter(state: &AppState, tenant: TenantId, id: DeadLetterId) -> Result<(JobRow, Option<JobId>)> {
+    let letter = find(&state.store, tenant, id).await?;
     let job = state.jobs.replay(&letter, JobId::new(&state.clock)).await?;
-    Ok(Again { job: job.into(), earlier: letter.replayed_as })
+    Ok((job.into(), letter.replayed_as))
 }
 
 async fn replay_all(caller: Scoped<JobsWrite>, State(state): State<AppState>, body: Option<Body<ReplayAll>>) -> Result<Json<Replayed>> {

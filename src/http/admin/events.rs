@@ -14,7 +14,7 @@ use crate::http::AppState;
 use crate::http::extract::{Body, IdempotencyKey};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::scope::{FlowsExecute, Scoped};
-use crate::id::{EventId, JobId};
+use crate::id::{EventId, JobId, TenantId};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route(
@@ -33,19 +33,19 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 /// An event.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "EventInput")]
-struct Input {
+pub(in crate::http) struct Input {
     /// 1 to 200 characters.
     #[schemars(length(min = 1, max = 200))]
-    name: String,
+    pub name: String,
     /// What there is to say.
     #[serde(default)]
-    payload: Value,
+    pub payload: Value,
 }
 
 /// An event that is kept until a run takes it, for thirty days.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "EventPublished")]
-struct Published {
+pub(in crate::http) struct Published {
     id: EventId,
     name: String,
     /// The jobs of the workflows that it triggers.
@@ -60,15 +60,23 @@ async fn publish(
     body: Body<Input>,
 ) -> Result<Created<Published>> {
     let (tenant, request) = (caller.tenant, fingerprint(&body.raw));
-    let Input { name, payload } = body.value;
-    if !is_event_name(&name) {
-        return Err(Error::invalid_at("/name", "expected 1 to 200 characters, none of them a control character"));
-    }
+    let input = body.value;
+    check_name(&input.name)?;
     let call = Call { tenant, route: "POST /v1/events", key, request, secret: false };
-    let work = move |seed: u128| async move {
-        let id = EventId::from_u128(seed);
-        let begun = state.jobs.publish(tenant, id, &name, payload).await?;
-        Ok(Published { id, name, jobs: begun.jobs })
-    };
-    receipts.once(call, work).await
+    receipts.once(call, move |seed| async move { publish_event(&state, tenant, EventId::from_u128(seed), input).await }).await
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if is_event_name(name) {
+        return Ok(());
+    }
+    Err(Error::invalid_at("/name", "expected 1 to 200 characters, none of them a control character"))
+}
+
+/// Publishes an event.
+pub(in crate::http) async fn publish_event(state: &AppState, tenant: TenantId, id: EventId, input: Input) -> Result<Published> {
+    let Input { name, payload } = input;
+    check_name(&name)?;
+    let begun = state.jobs.publish(tenant, id, &name, payload).await?;
+    Ok(Published { id, name, jobs: begun.jobs })
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::order::{OrderInput, fit};
+use super::time::AdminTime;
 use super::{Window, about, given, word};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
@@ -49,7 +50,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 /// A job to do.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "JobInput")]
-struct Input {
+pub(in crate::http) struct Input {
     /// What does it: the name of a saved flow; any name when there is a `callback`.
     #[schemars(length(min = 1, max = 255))]
     name: String,
@@ -63,7 +64,7 @@ struct Input {
 /// A job.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Job")]
-pub(super) struct Row {
+pub(in crate::http) struct Row {
     id: JobId,
     name: String,
     queue: String,
@@ -82,13 +83,13 @@ pub(super) struct Row {
     scope_org_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_id: Option<String>,
-    run_at: Timestamp,
+    run_at: AdminTime,
     #[serde(skip_serializing_if = "Option::is_none")]
-    started_at: Option<Timestamp>,
+    started_at: Option<AdminTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    completed_at: Option<Timestamp>,
+    completed_at: Option<AdminTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    heartbeat_at: Option<Timestamp>,
+    heartbeat_at: Option<AdminTime>,
     /// The time of one attempt, in nanoseconds.
     timeout: u64,
     /// The same in milliseconds.
@@ -104,8 +105,8 @@ pub(super) struct Row {
     /// The execution of the present or last attempt, when one job is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     execution_id: Option<RunId>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
+    created_at: AdminTime,
+    updated_at: AdminTime,
 }
 
 impl From<Job> for Row {
@@ -127,18 +128,18 @@ impl From<Job> for Row {
             scope_app_id: order.scope.app,
             scope_org_id: order.scope.org,
             worker_id: job.worker.map(|node| format!("wkr_{}", node.suffix())),
-            run_at: job.run_at,
-            started_at: job.started_at,
-            completed_at: job.completed_at,
-            heartbeat_at: job.heartbeat_at,
+            run_at: job.run_at.into(),
+            started_at: job.started_at.map(AdminTime),
+            completed_at: job.completed_at.map(AdminTime),
+            heartbeat_at: job.heartbeat_at.map(AdminTime),
             timeout: timeout_ms.saturating_mul(1_000_000),
             timeout_ms,
             callback: order.callback,
             cron_id: order.cron,
             replay_of: order.replay_of,
             execution_id: None,
-            created_at: job.created_at,
-            updated_at: job.updated_at,
+            created_at: job.created_at.into(),
+            updated_at: job.updated_at.into(),
         }
     }
 }
@@ -146,7 +147,7 @@ impl From<Job> for Row {
 /// How many jobs are in each state.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 #[schemars(rename = "JobCounts")]
-pub(super) struct Counts {
+pub(in crate::http) struct Counts {
     pending: u64,
     running: u64,
     completed: u64,
@@ -174,7 +175,7 @@ impl Counts {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-struct Query {
+pub(in crate::http) struct Query {
     /// One of pending, running, completed, failed, retrying, cancelled; all when absent.
     state: Option<String>,
     queue: Option<String>,
@@ -211,6 +212,11 @@ struct Changed {
 }
 
 async fn list(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Params(query): Params<Query>) -> Result<Json<Vec<Row>>> {
+    list_jobs(&store, caller.tenant, query).await.map(Json)
+}
+
+/// Lists jobs, oldest first.
+pub(in crate::http) async fn list_jobs(store: &SharedStore, tenant: TenantId, query: Query) -> Result<Vec<Row>> {
     let window = Window::of(query.limit, query.offset);
     let filter = JobFilter {
         state: word("state", query.state.as_deref(), JobState::parse, STATES)?,
@@ -220,7 +226,7 @@ async fn list(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Params
         offset: window.offset(),
         limit: window.limit(),
     };
-    Ok(Json(store.list_jobs(caller.tenant, filter).await?.into_iter().map(Row::from).collect()))
+    Ok(store.list_jobs(tenant, filter).await?.into_iter().map(Row::from).collect())
 }
 
 async fn create(
@@ -232,20 +238,21 @@ async fn create(
 ) -> Result<Created<Row>> {
     let tenant = caller.tenant;
     let call = Call { tenant, route: "POST /v1/jobs", key, request: fingerprint(&body.raw), secret: false };
-    let Input { name, run_at, order } = body.value;
-    receipts
-        .once(call, move |seed| async move {
-            let mut problems = Problems::default();
-            fit(&name, 1, "/name", &mut problems);
-            let placed = order.place(&state.engine, name, None, &mut problems);
-            problems.into_result()?;
-            let now = state.clock.now();
-            let job = Job::new(JobId::from_u128(seed), tenant, placed, now);
-            let job = Job { run_at: run_at.unwrap_or(now), ..job };
-            state.jobs.enqueue(job.clone(), None).await?;
-            Ok(Row::from(job))
-        })
-        .await
+    let input = body.value;
+    receipts.once(call, move |seed| async move { enqueue_job(&state, tenant, JobId::from_u128(seed), input).await }).await
+}
+
+/// Puts a job in its queue.
+pub(in crate::http) async fn enqueue_job(state: &AppState, tenant: TenantId, id: JobId, input: Input) -> Result<Row> {
+    let Input { name, run_at, order } = input;
+    let mut problems = Problems::default();
+    fit(&name, 1, "/name", &mut problems);
+    let placed = order.place(&state.engine, name, None, &mut problems);
+    problems.into_result()?;
+    let now = state.clock.now();
+    let job = Job { run_at: run_at.unwrap_or(now), ..Job::new(id, tenant, placed, now) };
+    state.jobs.enqueue(job.clone(), None).await?;
+    Ok(Row::from(job))
 }
 
 async fn counts(caller: Scoped<JobsRead>, State(store): State<SharedStore>) -> Result<Json<Counts>> {
@@ -257,9 +264,14 @@ async fn find(store: &SharedStore, tenant: TenantId, id: JobId) -> Result<Job> {
 }
 
 async fn read(caller: Scoped<JobsRead>, State(state): State<AppState>, Id(id): Id<JobId>) -> Result<Json<Row>> {
-    let job = find(&state.store, caller.tenant, id).await?;
+    read_job(&state, caller.tenant, id).await.map(Json)
+}
+
+/// Reads a job, with the execution of its present or last attempt.
+pub(in crate::http) async fn read_job(state: &AppState, tenant: TenantId, id: JobId) -> Result<Row> {
+    let job = find(&state.store, tenant, id).await?;
     let execution_id = if job.attempt > 0 { state.jobs.run_of(&job).await? } else { None };
-    Ok(Json(Row { execution_id, ..Row::from(job) }))
+    Ok(Row { execution_id, ..Row::from(job) })
 }
 
 async fn delete(caller: Scoped<JobsWrite>, State(store): State<SharedStore>, Id(id): Id<JobId>) -> Result<NoContent> {

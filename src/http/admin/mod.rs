@@ -1,19 +1,22 @@
 //! The admin surface: the shape of xraph/dispatch's API, for jobs, dead letters, crons, queues and runs of flows.
 //!
+//! What its routes do is in functions that the wire protocol ([`super::dwp`]) calls as well: one language, two ways in.
+//!
 //! Bare lists with `limit` and `offset`, names in snake case, 400 for whatever does not fit. Served under `/v1` and, for those who mounted the
-//! original there, under `/dispatch/v1`. To add a noun: a file with `routes()`, one line below.
+//! original there, under each of [`BASES`]. To add a noun: a file with `routes()`, one line below.
 
 mod answer;
-mod crons;
-mod dlq;
-mod events;
-mod jobs;
+pub(in crate::http) mod crons;
+pub(in crate::http) mod dlq;
+pub(in crate::http) mod events;
+pub(in crate::http) mod jobs;
 mod order;
 mod queues;
-mod stats;
+pub(in crate::http) mod stats;
+pub(in crate::http) mod time;
 mod triggers;
 mod webhooks;
-mod workflows;
+pub(in crate::http) mod workflows;
 
 use aide::axum::ApiRouter;
 use axum::http::StatusCode;
@@ -24,6 +27,9 @@ use serde::Deserialize;
 
 use super::{AppState, about, body_optional, may_refuse, takes_anything};
 use crate::error::{Error, Kind, Result};
+
+/// Where else this surface is served: the base paths that the original's code and its documentation mount it under.
+pub const BASES: [&str; 2] = ["/dispatch", "/api/dispatch"];
 
 /// Every route of this surface.
 pub fn routes() -> ApiRouter<AppState> {
@@ -58,8 +64,8 @@ const ROWS: i64 = 50;
 const MOST_ROWS: i64 = 1_000;
 
 /// Which part of a list.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-struct Window {
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+pub(in crate::http) struct Window {
     /// 50 when absent or below 1; 1,000 at most.
     #[serde(default)]
     limit: Option<i64>,

@@ -18,7 +18,7 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(24 * 3_600);
 /// What is to be done.
 #[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
 #[schemars(rename = "JobOrder")]
-pub(super) struct OrderInput {
+pub(in crate::http) struct OrderInput {
     /// What the flow sees: its members as variables, and the whole as `payload`.
     #[serde(default)]
     pub payload: Value,

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::jobs::Counts;
 use super::order::fit;
+use super::time::AdminTime;
 use super::{MOST_ROWS, about};
-use crate::clock::Timestamp;
 use crate::error::{Problems, Result};
 use crate::http::AppState;
 use crate::http::extract::{Body, Id, InPath};
@@ -55,6 +55,10 @@ impl std::str::FromStr for QueueName {
 impl InPath for QueueName {
     const PARAM: &'static str = "queueName";
     const NOUN: &'static str = "queue";
+
+    fn missing() -> Error {
+        Error::not_found(Self::NOUN)
+    }
 }
 
 /// A queue's rules.
@@ -91,7 +95,7 @@ struct Worker {
     queues: BTreeSet<String>,
     /// Your jobs in its hands.
     jobs: u64,
-    last_seen: Option<Timestamp>,
+    last_seen: Option<AdminTime>,
 }
 
 fn row(name: String, rules: QueueRules, counts: &[JobCount]) -> Row {
@@ -150,7 +154,7 @@ async fn workers(caller: Scoped<JobsRead>, State(store): State<SharedStore>) -> 
         let worker = workers.entry(id.clone()).or_insert_with(new);
         worker.jobs += 1;
         worker.queues.insert(job.queue);
-        worker.last_seen = worker.last_seen.max(job.heartbeat_at);
+        worker.last_seen = worker.last_seen.max(job.heartbeat_at.map(AdminTime));
     }
     Ok(Json(workers.into_values().collect()))
 }

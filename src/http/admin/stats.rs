@@ -13,6 +13,7 @@ use super::workflows::State as RunWord;
 use crate::error::Result;
 use crate::http::AppState;
 use crate::http::scope::{JobsRead, Scoped};
+use crate::id::TenantId;
 use crate::store::{DeadFilter, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -21,7 +22,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 
 /// How much there is.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Stats {
+pub(in crate::http) struct Stats {
     jobs: Counts,
     dlq_count: u64,
     workflows: Runs,
@@ -37,15 +38,20 @@ struct Runs {
 }
 
 async fn stats(caller: Scoped<JobsRead>, State(store): State<SharedStore>) -> Result<Json<Stats>> {
-    let jobs = Counts::of(store.count_jobs(caller.tenant).await?.iter());
-    let dlq_count = store.count_dead(caller.tenant, DeadFilter::default()).await?;
+    count_all(&store, caller.tenant).await.map(Json)
+}
+
+/// Counts jobs, dead letters and runs.
+pub(in crate::http) async fn count_all(store: &SharedStore, tenant: TenantId) -> Result<Stats> {
+    let jobs = Counts::of(store.count_jobs(tenant).await?.iter());
+    let dlq_count = store.count_dead(tenant, DeadFilter::default()).await?;
     let mut workflows = Runs::default();
-    for (state, count) in store.count_runs(caller.tenant).await? {
+    for (state, count) in store.count_runs(tenant).await? {
         match RunWord::of(state) {
             RunWord::Running => workflows.running += count,
             RunWord::Completed => workflows.completed += count,
             RunWord::Failed => workflows.failed += count,
         }
     }
-    Ok(Json(Stats { jobs, dlq_count, workflows }))
+    Ok(Stats { jobs, dlq_count, workflows })
 }

@@ -179,7 +179,7 @@ async fn find(store: &SharedStore, tenant: TenantId, id: WebhookId) -> Result<Ke
 async fn find_delivery(store: &SharedStore, tenant: TenantId, id: WebhookId, delivery: DeliveryId) -> Result<Kept<Delivery>> {
     find(store, tenant, id).await?;
     let found = webhooks::deliveries(store, tenant).find(delivery).await?;
-    found.filter(|found| found.body.webhook == id).ok_or_else(|| Error::missing("delivery"))
+    found.filter(|found| found.body.webhook == id).ok_or_else(|| Error::not_found("delivery"))
 }
 
 /// The webhook that an input makes of an old one, or of none.
@@ -353,5 +353,5 @@ async fn redeliver(
         Ok(())
     };
     let kept = webhooks::deliveries(&state.store, tenant).amend(old, now, again).await?;
-    kept.map(|kept| Json(kept.into())).ok_or_else(|| Error::missing("delivery"))
+    kept.map(|kept| Json(kept.into())).ok_or_else(|| Error::not_found("delivery"))
 }

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::time::AdminTime;
 use super::{Window, about, word};
-use crate::clock::Timestamp;
 use crate::engine::StepRecord;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
@@ -67,12 +67,18 @@ impl std::str::FromStr for WorkflowName {
 impl InPath for WorkflowName {
     const PARAM: &'static str = "workflowName";
     const NOUN: &'static str = "workflow";
+
+    fn missing() -> Error {
+        Error::not_found(Self::NOUN)
+    }
 }
 
 /// A run's id, under this surface's name: `wfrun_…`; `run_…` is read too.
 #[derive(Debug, Clone, Copy, JsonSchema)]
 #[schemars(inline)]
-struct WorkflowRunId(#[schemars(with = "String", regex(pattern = "^(wfrun|run|exec)_[0-7][0-9a-hjkmnp-tv-z]{25}$"))] RunId);
+pub(in crate::http) struct WorkflowRunId(
+    #[schemars(with = "String", regex(pattern = "^(wfrun|run|exec)_[0-7][0-9a-hjkmnp-tv-z]{25}$"))] RunId,
+);
 
 impl std::str::FromStr for WorkflowRunId {
     type Err = crate::id::ParseIdError;
@@ -86,6 +92,10 @@ impl InPath for WorkflowRunId {
     const PARAM: &'static str = "runId";
     const NOUN: &'static str = "run";
 
+    fn missing() -> Error {
+        Error::not_found(Self::NOUN)
+    }
+
     fn malformed() -> Error {
         crate::http::extract::no_id(Self::NOUN)
     }
@@ -95,7 +105,7 @@ impl InPath for WorkflowRunId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "WorkflowRunState")]
-pub(super) enum State {
+pub(in crate::http) enum State {
     /// Also while it waits.
     Running,
     Completed,
@@ -136,7 +146,7 @@ struct Names {
 /// A run.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WorkflowRun")]
-struct Row {
+pub(in crate::http) struct Row {
     id: String,
     name: String,
     state: State,
@@ -153,10 +163,10 @@ struct Row {
     parent_run_id: Option<String>,
     scope_app_id: String,
     scope_org_id: String,
-    started_at: Timestamp,
-    completed_at: Option<Timestamp>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
+    started_at: AdminTime,
+    completed_at: Option<AdminTime>,
+    created_at: AdminTime,
+    updated_at: AdminTime,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -189,14 +199,14 @@ struct Replay {
 /// What a step came to.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WorkflowCheckpoint")]
-struct Checkpoint {
+pub(in crate::http) struct Checkpoint {
     step_name: String,
     state: crate::model::StepState,
     data: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
-    started_at: Timestamp,
-    created_at: Timestamp,
+    started_at: AdminTime,
+    created_at: AdminTime,
 }
 
 fn printed(id: RunId) -> String {
@@ -264,10 +274,10 @@ async fn row(store: &SharedStore, run: Run) -> Result<Row> {
         output: run.output,
         error: run.failure.map(|failure| failure.message),
         parent_run_id: run.parent.map(|parent| printed(parent.run)),
-        started_at: run.created_at,
-        completed_at: run.finished_at,
-        created_at: run.created_at,
-        updated_at: run.finished_at.unwrap_or(run.created_at),
+        started_at: run.created_at.into(),
+        completed_at: run.finished_at.map(AdminTime),
+        created_at: run.created_at.into(),
+        updated_at: run.finished_at.unwrap_or(run.created_at).into(),
     })
 }
 
@@ -295,24 +305,39 @@ async fn find(store: &SharedStore, tenant: TenantId, id: WorkflowRunId) -> Resul
 }
 
 async fn read(caller: Scoped<FlowsRead>, Part(store): Part<SharedStore>, Id(id): Id<WorkflowRunId>) -> Result<Json<Row>> {
-    let run = find(&store, caller.tenant, id).await?;
-    row(&store, run).await.map(Json)
+    read_run(&store, caller.tenant, id).await.map(Json)
+}
+
+/// Reads a run.
+pub(in crate::http) async fn read_run(store: &SharedStore, tenant: TenantId, id: WorkflowRunId) -> Result<Row> {
+    let run = find(store, tenant, id).await?;
+    row(store, run).await
 }
 
 async fn cancel(caller: Scoped<FlowsExecute>, Part(jobs): Part<Jobs>, Id(id): Id<WorkflowRunId>) -> Result<NoContent> {
-    match jobs.cancel_run(caller.tenant, id.0).await? {
+    cancel_run(&jobs, caller.tenant, id).await.map(|()| NoContent)
+}
+
+/// Cancels a run that is not over.
+pub(in crate::http) async fn cancel_run(jobs: &Jobs, tenant: TenantId, id: WorkflowRunId) -> Result<()> {
+    match jobs.cancel_run(tenant, id.0).await? {
         None => Err(WorkflowRunId::missing()),
         Some(state) if state.is_terminal() => {
             let message = format!("the run is {}; it cannot be cancelled", state.as_str());
             Err(Error::new(Kind::Malformed, "run_over", message))
         }
-        Some(_) => Ok(NoContent),
+        Some(_) => Ok(()),
     }
 }
 
 async fn timeline(caller: Scoped<FlowsRead>, Part(store): Part<SharedStore>, Id(id): Id<WorkflowRunId>) -> Result<Json<Vec<Checkpoint>>> {
-    let run = find(&store, caller.tenant, id).await?;
-    let (records, _) = steps(&store, caller.tenant, run.id).await?;
+    read_timeline(&store, caller.tenant, id).await.map(Json)
+}
+
+/// Lists what a run's steps came to, in their order.
+pub(in crate::http) async fn read_timeline(store: &SharedStore, tenant: TenantId, id: WorkflowRunId) -> Result<Vec<Checkpoint>> {
+    let run = find(store, tenant, id).await?;
+    let (records, _) = steps(store, tenant, run.id).await?;
     let mut all: Vec<(String, StepRecord)> = records.into_iter().collect();
     all.sort_by_key(|(_, record)| record.order);
     let checkpoint = |(step_name, record): (String, StepRecord)| Checkpoint {
@@ -320,10 +345,10 @@ async fn timeline(caller: Scoped<FlowsRead>, Part(store): Part<SharedStore>, Id(
         state: record.state,
         data: record.output,
         error: record.error,
-        started_at: record.started_at,
-        created_at: record.completed_at,
+        started_at: record.started_at.into(),
+        created_at: record.completed_at.into(),
     };
-    Ok(Json(all.into_iter().map(checkpoint).collect()))
+    Ok(all.into_iter().map(checkpoint).collect())
 }
 
 async fn children(caller: Scoped<FlowsRead>, Part(store): Part<SharedStore>, Id(id): Id<WorkflowRunId>) -> Result<Json<Vec<Row>>> {
@@ -351,16 +376,22 @@ async fn start(
     let request = fingerprint(format!("{}\n{}", name.0, String::from_utf8_lossy(&body.raw)).as_bytes());
     let call = Call { tenant, route: "POST /v1/workflows/{workflowName}/runs", key, request, secret: false };
     let input = body.value.input;
-    receipts
-        .once(call, move |seed| async move {
-            let started =
-                state.jobs.run_now(tenant, &name.0, input, Some(key_of(&state, seed))).await?.ok_or_else(WorkflowName::missing)?;
-            let run = match started {
-                (run, Made::New) | (_, Made::Duplicate { run, .. }) => run,
-            };
-            row(&state.store, find(&state.store, tenant, WorkflowRunId(run)).await?).await
-        })
-        .await
+    receipts.once(call, move |seed| async move { start_run(&state, tenant, &name.0, input, seed).await }).await
+}
+
+/// Starts a run of a flow by its name. The same `seed` again is the same run.
+pub(in crate::http) async fn start_run(
+    state: &AppState,
+    tenant: TenantId,
+    name: &str,
+    input: Map<String, Value>,
+    seed: u128,
+) -> Result<Row> {
+    let started = state.jobs.run_now(tenant, name, input, Some(key_of(state, seed))).await?.ok_or_else(WorkflowName::missing)?;
+    let run = match started {
+        (run, Made::New) | (_, Made::Duplicate { run, .. }) => run,
+    };
+    read_run(&state.store, tenant, WorkflowRunId(run)).await
 }
 
 async fn replay(
@@ -374,12 +405,14 @@ async fn replay(
     let tenant = caller.tenant;
     let request = fingerprint(format!("{}\n{}", id.0, body.value.from_step).as_bytes());
     let call = Call { tenant, route: "POST /v1/workflows/runs/{runId}/replay", key, request, secret: false };
-    receipts
-        .once(call, move |seed| async move {
-            let run = state.jobs.replay_run(tenant, id.0, &body.value.from_step, key_of(&state, seed)).await?;
-            row(&state.store, find(&state.store, tenant, WorkflowRunId(run)).await?).await
-        })
-        .await
+    receipts.once(call, move |seed| async move { replay_run(&state, tenant, id, &body.value.from_step, seed).await }).await
+}
+
+/// Does an ended run again from a step on. The same `seed` again is the same run.
+pub(in crate::http) async fn replay_run(state: &AppState, tenant: TenantId, id: WorkflowRunId, from_step: &str, seed: u128) -> Result<Row> {
+    find(&state.store, tenant, id).await?;
+    let run = state.jobs.replay_run(tenant, id.0, from_step, key_of(state, seed)).await?;
+    read_run(&state.store, tenant, WorkflowRunId(run)).await
 }
 
 /// The key of a run that a creating call makes: tried again, it is the same run.

@@ -7,7 +7,6 @@ use aide::transform::TransformOperation;
 use axum::Json;
 use axum::body::Body as Raw;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, NoContent, Response};
 use schemars::JsonSchema;
@@ -18,7 +17,7 @@ use super::{Name, about, id_of, order};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
-use crate::http::extract::{Id, InPath, as_sent, not_deeper, parse_document};
+use crate::http::extract::{Id, InPath, as_sent, is_untyped, media_type, not_deeper, parse_document};
 use crate::http::problem::Problem;
 use crate::http::scope::{FlowsRead, FlowsWrite, Scoped};
 use crate::id::{CronId, TenantId, WorkflowId};
@@ -53,7 +52,7 @@ fn written(mut operation: TransformOperation<'_>) -> TransformOperation<'_> {
     let body = RequestBody {
         content,
         required: true,
-        description: Some("The document; with the content type `application/yaml` as YAML.".into()),
+        description: Some("The document, as JSON or YAML by its content type. Without a content type it is JSON if it begins with `{`, and YAML otherwise.".into()),
         ..RequestBody::default()
     };
     operation.inner_mut().request_body = Some(ReferenceOr::Item(body));
@@ -141,11 +140,12 @@ async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(na
     Ok(Json(find(&store, caller.tenant, &name).await?.body.document))
 }
 
-/// Whether a content type says YAML; 415 when it says neither that nor JSON.
-fn is_yaml(headers: &HeaderMap) -> Result<bool, Problem> {
-    let full = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
-    let essence = full.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
+/// Whether a document is YAML, by its content type, or by how it begins when that says nothing; 415 when the type is neither that nor JSON.
+fn is_yaml(headers: &HeaderMap, text: &[u8]) -> Result<bool, Problem> {
+    if is_untyped(headers) {
+        return Ok(!text.trim_ascii_start().starts_with(b"{"));
+    }
+    match media_type(headers).as_str() {
         "application/json" => Ok(false),
         "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(true),
         other if other.starts_with("application/") && other.ends_with("+json") => Ok(false),
@@ -157,15 +157,40 @@ fn is_yaml(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
+/// The name under which a document is registered.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(inline)]
+struct NewName(#[schemars(length(min = 1, max = 100), regex(pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$"))] String);
+
+impl std::str::FromStr for NewName {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        text.parse::<Name>().map(|name| Self(name.0))
+    }
+}
+
+impl InPath for NewName {
+    const PARAM: &'static str = Name::PARAM;
+    const NOUN: &'static str = Name::NOUN;
+
+    fn malformed() -> Error {
+        Error::invalid_at("/name", "expected lower-case words with hyphens between them, 100 characters at most")
+    }
+}
+
 async fn put(
     caller: Scoped<FlowsWrite>,
     State(state): State<AppState>,
-    Id(name): Id<Name>,
+    Id(NewName(name)): Id<NewName>,
     headers: HeaderMap,
     body: Raw,
 ) -> Result<Response, Problem> {
-    let yaml = is_yaml(&headers)?;
+    let name = Name(name);
+    // A type that is neither is refused before the body is read.
+    is_yaml(&headers, b"")?;
     let text = as_sent(&headers, body, &state).await?;
+    let yaml = is_yaml(&headers, &text)?;
     let value = if yaml { document::yaml(&text)? } else { parse_document(&text, state.limits.body().depth)? };
     not_deeper(value.to_string().as_bytes(), state.limits.body().depth)?;
     let document = document::read(value)?;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::definitions::MOST_CRONS;
 use super::is_name;
+use crate::engine::is_lua;
 use crate::error::{Error, Kind, Problem, Problems, Result, pointer_token};
 use crate::model::cadence::{Cadence, Fault, check_steps};
 use crate::model::flow::{FORMAT, Flow, OnError, Retry, Step, Workflow};
@@ -359,11 +360,6 @@ impl Document {
     }
 }
 
-/// A condition is Lua when its first word is `return`.
-fn is_lua(text: &str) -> bool {
-    text.trim_start().strip_prefix("return").is_some_and(|rest| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_'))
-}
-
 /// Hyphens are those of older documents.
 fn is_step_id(id: &str) -> bool {
     id.len() <= 100
@@ -390,7 +386,6 @@ mod tests {
             assert!(!is_name(name), "{name}");
         }
         assert!(is_step_id("charge_2") && is_step_id("old-style") && !is_step_id("_a") && !is_step_id("a/b") && !is_step_id(""));
-        assert!(is_lua("return x") && is_lua(" return(x)") && !is_lua("returned == 1") && !is_lua("x"));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::door::Reader;
-use super::runs::Status;
-use super::told::{Told, number, told};
+use super::event_encoder::{EventEncoder, RunEvent, number};
+use super::runs::{Status, flow_of};
 use super::{Run, about};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
@@ -41,7 +41,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new().api_route(
         "/api/runs/{run}/events",
         get_with(read, |op| {
-            about("listHttpRunEvents", TAG, "List what a run told, oldest first; with `Accept: text/event-stream` as it comes")(op)
+            about("listHttpRunEvents", TAG, "List the events of a run, oldest first; with `Accept: text/event-stream` as they come")(op)
                 .response::<200, Json<Page>>()
         }),
     )
@@ -51,7 +51,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "HttpRunEvents")]
 struct Page {
-    events: Vec<Told>,
+    events: Vec<RunEvent>,
     /// The cursor of the next call: `?after=`.
     last: u64,
     status: Status,
@@ -74,6 +74,7 @@ async fn read(
     headers: HeaderMap,
 ) -> Result<Response> {
     let run = reader.find(&state.store, id).await?;
+    let encoder = EventEncoder::new(&run, &flow_of(&state.store, &run).await?);
     let header = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok());
     let header = header.map(|text| text.trim().parse::<u64>().map_err(|_| wrong_cursor())).transpose()?;
     let after = query.after.or(header).unwrap_or(0);
@@ -82,7 +83,8 @@ async fn read(
     let streams = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| accept.contains("text/event-stream"));
     if streams {
         let slot = state.limits.open_stream(caller.who)?;
-        return Ok(stream_of(state.feed.follow(run.tenant, run.id, cursor), state.clock.clone(), slot));
+        let follower = state.feed.follow(run.tenant, run.id, cursor);
+        return Ok(stream_of(Streaming { follower, encoder, clock: state.clock.clone(), done: false, slot }));
     }
     let mut found = committed(&state, &run, cursor).await?;
     let wait = Duration::from_secs(query.wait.unwrap_or(0).min(LONGEST_WAIT));
@@ -95,7 +97,7 @@ async fn read(
     }
     let last = found.last().map_or(after, |event| number(event.seq));
     let status = Status::of(state.store.find_run(run.tenant, run.id).await?.map_or(run.state, |run| run.state));
-    Ok(Json(Page { events: found.iter().filter_map(told).collect(), last, status }).into_response())
+    Ok(Json(Page { events: found.iter().filter_map(|record| encoder.encode(record)).collect(), last, status }).into_response())
 }
 
 fn wrong_cursor() -> Error {
@@ -120,13 +122,13 @@ async fn committed(state: &AppState, run: &crate::model::Run, mut after: Option<
 /// What one stream carries along.
 struct Streaming {
     follower: Follower,
+    encoder: EventEncoder,
     clock: Clock,
     done: bool,
     slot: StreamSlot,
 }
 
-fn stream_of(follower: Follower, clock: Clock, slot: StreamSlot) -> Response {
-    let state = Streaming { follower, clock, done: false, slot };
+fn stream_of(state: Streaming) -> Response {
     let body = Body::from_stream(stream::unfold(state, |mut state| async move {
         let part = state.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(part), state))
@@ -149,9 +151,9 @@ impl Streaming {
             return Some(Bytes::from_static(b"retry: 1000\n\n"));
         };
         let mut text = String::new();
-        for told in stretch.events.iter().filter_map(told) {
-            let data = serde_json::to_string(&told).unwrap_or_default();
-            let _ = std::fmt::Write::write_fmt(&mut text, format_args!("id: {}\nevent: {}\ndata: {data}\n\n", told.seq, told.kind));
+        for event in stretch.events.iter().filter_map(|record| self.encoder.encode(record)) {
+            let data = serde_json::to_string(&event).unwrap_or_default();
+            let _ = std::fmt::Write::write_fmt(&mut text, format_args!("id: {}\nevent: {}\ndata: {data}\n\n", event.seq, event.kind));
         }
         self.done = stretch.rest == Rest::End;
         Some(text.into())

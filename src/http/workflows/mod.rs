@@ -8,6 +8,7 @@
 mod definitions;
 mod document;
 mod door;
+mod event_encoder;
 mod events;
 mod published;
 mod reply;
@@ -16,7 +17,6 @@ mod secrets;
 mod session;
 mod signals;
 mod start;
-mod told;
 
 use aide::axum::ApiRouter;
 use axum::http::StatusCode;
@@ -27,6 +27,7 @@ use super::{AppState, about, may_refuse, takes_anything};
 use crate::error::{Error, Kind};
 use crate::http::extract::InPath;
 use crate::id::{RunId, WorkflowId};
+use crate::model::RunInput;
 use crate::model::job::{DEFAULT_QUEUE, JobScope, Order, Placed};
 
 pub use door::{prove, session_of};
@@ -127,6 +128,11 @@ impl InPath for Run {
 /// A run's id as this surface writes it.
 fn printed(id: RunId) -> String {
     format!("run_{}", id.suffix())
+}
+
+/// How a run was triggered: `http`, `cron`, `event` or `job`.
+fn trigger_type(input: &RunInput) -> &str {
+    input.inputs.get("trigger").and_then(|trigger| trigger.get("type")).and_then(Value::as_str).unwrap_or("http")
 }
 
 /// A run that ended before what was asked of it.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::door::{Reader, run_token};
-use super::{Name, Run, about, accepted, ended, is_name, printed};
+use super::{Name, Run, about, accepted, ended, is_name, printed, trigger_type};
 use crate::clock::Timestamp;
 use crate::engine::{COMPENSATION, Compensation, StepRecord, UNDO_WHEN_CANCELLED};
 use crate::error::{Error, Result};
@@ -87,21 +87,17 @@ pub(super) struct RunView {
     status: Status,
     trigger: Triggered,
     started_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
     completed_at: Option<Timestamp>,
     /// Steps that have begun and are not settled.
     current_steps: Vec<String>,
     steps: IndexMap<String, StepView>,
-    /// What the document's `response` came to.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// What the document's `response` evaluated to; null without one, and until the run completes.
     result: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Null unless the run failed or was cancelled.
     error: Option<Failed>,
-    /// Whether everything was undone that could be; there when something was to be.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Whether every undo succeeded; null when there was nothing to undo.
     compensation: Option<Compensation>,
-    /// The number of its last event; absent while it has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The number of its last event; null until the run has ended.
     last_event: Option<u64>,
 }
 
@@ -326,14 +322,14 @@ pub(super) async fn view(store: &SharedStore, run: crate::model::Run, flow: &Flo
         steps.insert(step.id.clone(), shown);
     }
     let about = run.input.inputs.get("run");
-    let trigger = run.input.inputs.get("trigger").and_then(|trigger| trigger.get("type")).and_then(Value::as_str).unwrap_or("http");
+    let trigger = trigger_type(&run.input).to_owned();
     let has_reply = flow.workflow.as_ref().is_some_and(|workflow| workflow.output.is_some());
     Ok(RunView {
         id: printed(run.id),
         workflow: run.flow_name,
         version: about.and_then(|about| about.get("version")).and_then(Value::as_u64),
         status: Status::of(run.state),
-        trigger: Triggered { kind: trigger.to_owned() },
+        trigger: Triggered { kind: trigger },
         started_at: run.created_at,
         completed_at: run.finished_at,
         current_steps,

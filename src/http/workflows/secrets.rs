@@ -13,7 +13,7 @@ use super::about;
 use crate::engine::secret_context;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
-use crate::http::extract::{Body, Id, InPath};
+use crate::http::extract::{Id, InPath, UntypedBody};
 use crate::http::scope::{Scoped, SecretsRead, SecretsWrite};
 use crate::id::SecretId;
 use crate::secret::Secret;
@@ -87,8 +87,12 @@ async fn list(caller: Scoped<SecretsRead>, State(store): State<SharedStore>) -> 
     Ok(Json(Names { secrets }))
 }
 
-async fn put(caller: Scoped<SecretsWrite>, State(state): State<AppState>, Id(name): Id<SecretName>, body: Body<Input>) -> Result<Response> {
-    let value = body.value.value;
+async fn put(
+    caller: Scoped<SecretsWrite>,
+    State(state): State<AppState>,
+    Id(name): Id<SecretName>,
+    UntypedBody(Input { value }): UntypedBody<Input>,
+) -> Result<Response> {
     if !(1..=LONGEST_VALUE).contains(&value.expose().chars().count()) {
         return Err(Error::invalid_at("/value", format!("expected 1 to {LONGEST_VALUE} characters")));
     }

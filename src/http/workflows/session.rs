@@ -14,7 +14,9 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::extract::State;
-use axum::response::NoContent;
+use axum::http::StatusCode;
+use axum::middleware::map_response;
+use axum::response::{NoContent, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hkdf::Hkdf;
@@ -59,6 +61,18 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 }
 
 pub(super) fn public_routes() -> ApiRouter<AppState> {
+    handshake_routes().route_layer(map_response(invalid_is_bad))
+}
+
+/// The handshake has one status for input that is wrong.
+async fn invalid_is_bad(mut response: Response) -> Response {
+    if response.status() == StatusCode::UNPROCESSABLE_ENTITY {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    response
+}
+
+fn handshake_routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route(
             "/api/session",
@@ -149,11 +163,32 @@ struct Begin {
     nonce: String,
 }
 
+/// A handshake as its client names it: its id, and the tenant whose it is, so that the second half can be sought there.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+struct HandshakeName(#[schemars(regex(pattern = "^hs_[0-7][0-9a-hjkmnp-tv-z]{25}(\\.[0-7][0-9a-hjkmnp-tv-z]{25})?$"))] String);
+
+impl HandshakeName {
+    fn new(tenant: TenantId, id: HandshakeId) -> Self {
+        Self(format!("{id}.{}", tenant.suffix()))
+    }
+
+    /// The handshake, and its tenant unless an earlier version of the server gave the name.
+    fn parts(&self) -> Option<(HandshakeId, Option<TenantId>)> {
+        match self.0.split_once('.') {
+            None => Some((self.0.parse().ok()?, None)),
+            Some((id, tenant)) => Some((id.parse().ok()?, Some(TenantId::from_suffix(tenant).ok()?))),
+        }
+    }
+}
+
 /// The server's part of the handshake.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "SessionHandshake")]
 struct Begun {
-    handshake_id: HandshakeId,
+    /// To be sent back as it is; it is also the associated data of what the client seals.
+    handshake_id: HandshakeName,
     /// 32 bytes in base64.
     server_public_key: String,
     /// 16 bytes in base64.
@@ -166,8 +201,10 @@ struct Begun {
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "SessionConfirm")]
 struct Confirm {
-    handshake_id: HandshakeId,
-    tenant_id: TenantId,
+    handshake_id: HandshakeName,
+    /// The tenant, as in the first half. It may be left out.
+    #[serde(default)]
+    tenant_id: Option<TenantId>,
     sealed_key: Sealed,
     /// Another wrapping key that shall take this one's place, sealed likewise; its associated data are the handshake's id and `/next`. Takes the scope
     /// `API_KEYS:WRITE`.
@@ -251,7 +288,7 @@ async fn begin(State(state): State<AppState>, body: Body<Begin>) -> Result<Json<
     let handshake = Handshake { key, expires_at: now.after(HANDSHAKE), sealed };
     Collection::of(&*state.store, tenant_id).create(id, handshake, now).await?;
     Ok(Json(Begun {
-        handshake_id: id,
+        handshake_id: HandshakeName::new(tenant_id, id),
         server_public_key: STANDARD.encode(PublicKey::from(&ours).as_bytes()),
         nonce: STANDARD.encode(nonce),
         expires_in: HANDSHAKE.as_secs(),
@@ -265,11 +302,20 @@ fn derive(secret: &[u8], salt: &[u8], info: &[u8]) -> Result<Zeroizing<[u8; 32]>
 }
 
 async fn confirm(State(state): State<AppState>, body: Body<Confirm>) -> Result<Json<Started>> {
-    let Confirm { handshake_id, tenant_id, sealed_key, next_key } = body.value;
+    let Confirm { handshake_id: name, tenant_id: given, sealed_key, next_key } = body.value;
     let mut problems = Problems::default();
+    let parts = name.parts();
+    if parts.is_none() {
+        problems.add("/handshake_id", "expected the `handshake_id` that POST /api/session answered");
+    }
     let sealed_key = sealed_key.bytes("/sealed_key", &mut problems);
     let next_key = next_key.map(|next| next.bytes("/next_key", &mut problems));
     problems.into_result()?;
+    let (handshake_id, named) = parts.ok_or_else(refused)?;
+    let tenant_id = match (named, given) {
+        (Some(named), Some(given)) if named != given => return Err(refused()),
+        (named, given) => named.or(given).ok_or_else(refused)?,
+    };
     let handshakes: Collection<'_, Handshake> = Collection::of(&*state.store, tenant_id);
     let handshake = handshakes.find(handshake_id).await?.ok_or_else(refused)?;
     // Whoever deletes it uses it; nobody else does.
@@ -288,8 +334,8 @@ async fn confirm(State(state): State<AppState>, body: Body<Confirm>) -> Result<J
         let opened = session_key.open(&sealed, bound_to).map_err(|_| refused())?;
         Ok(Zeroizing::new(opened.as_slice().try_into().map_err(|_| refused())?))
     };
-    let mut wrapping = strong(open(sealed_key, &handshake_id.to_string())?, "/sealed_key")?;
-    let next_key = next_key.map(|next| strong(open(next, &format!("{handshake_id}/next"))?, "/next_key")).transpose()?;
+    let mut wrapping = strong(open(sealed_key, &name.0)?, "/sealed_key")?;
+    let next_key = next_key.map(|next| strong(open(next, &format!("{}/next", name.0))?, "/next_key")).transpose()?;
     let own = state.sealing.encryption(tenant_id).await? == Encryption::ZeroKnowledge;
     if !own {
         known(&state, tenant_id, &wrapping).await?;

@@ -130,6 +130,12 @@ fn body_of(headers: &HeaderMap, text: &[u8], depth: usize) -> Result<Value> {
     not_deeper(text, depth)?;
     let text = String::from_utf8_lossy(text);
     if essence == "application/x-www-form-urlencoded" {
+        // curl gives this type to whatever `--data` is.
+        if text.trim_start().starts_with(['{', '['])
+            && let Ok(value) = crate::http::extract::parse(text.as_bytes(), depth)
+        {
+            return Ok(value);
+        }
         let pairs = url::form_urlencoded::parse(text.as_bytes());
         return Ok(Value::Object(pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect()));
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::callback::Callback;
 use super::Workers;
+use super::broker::{self, Broker, StreamEvent};
 use super::webhooks::DeliveryLimits;
 use crate::clock::{Clock, Timestamp};
 use crate::engine::{Parts, StartRun};
@@ -74,6 +75,7 @@ struct Inner {
     workers: Workers,
     flows: Box<dyn NamedFlows>,
     options: Options,
+    broker: Broker,
     /// Rings when there may be something to take.
     look: Notify,
     stop: CancellationToken,
@@ -83,18 +85,33 @@ impl Jobs {
     /// Starts taking jobs; they are taken no more once the workers stop.
     pub fn start(workers: Workers, flows: impl NamedFlows, options: Options) -> Self {
         let stop = workers.inner().stop.clone();
-        let jobs = Self(Arc::new(Inner { workers, flows: Box::new(flows), options, look: Notify::new(), stop }));
+        let (broker, look) = (Broker::default(), Notify::new());
+        let jobs = Self(Arc::new(Inner { workers, flows: Box::new(flows), options, broker, look, stop }));
         drop(tokio::spawn(keeper::take(jobs.clone())));
+        drop(tokio::spawn(broker::watch(jobs.clone())));
         jobs
     }
 
     /// Puts a job in its queue; durable when it returns. With a key, the same key again is the same job.
     pub async fn enqueue(&self, job: Job, key: Option<String>) -> Result<Enqueued> {
         failpoint::hit("job.enqueue.before");
+        let event = self.0.broker.has_listeners(job.tenant).then(|| (job.tenant, self.enqueued(&job)));
         let enqueued = self.store().enqueue_job(NewJob { job, key }).await?;
         failpoint::hit("job.enqueue.after");
+        if let Some((tenant, event)) = event.filter(|_| enqueued == Enqueued::New) {
+            self.0.broker.publish(tenant, event);
+        }
         self.0.look.notify_one();
         Ok(enqueued)
+    }
+
+    /// Who listens to what becomes of jobs and runs.
+    pub fn broker(&self) -> &Broker {
+        &self.0.broker
+    }
+
+    fn enqueued(&self, job: &Job) -> StreamEvent {
+        StreamEvent::of_job("job.enqueued", job, self.now(), json!({}))
     }
 
     /// A run of a flow by its name, which no queue holds up; `None` when there is no flow of that name.
@@ -142,12 +159,20 @@ impl Jobs {
         loop {
             let waiting = [JobState::Pending, JobState::Retrying];
             match self.store().move_job(tenant, id, &waiting, JobState::Cancelled, self.now()).await? {
-                None => return Err(Error::missing("job")),
-                Some(JobState::Pending | JobState::Retrying) => return Ok(()),
+                None => return Err(Error::not_found("job")),
+                Some(JobState::Pending | JobState::Retrying) => {
+                    // It is cancelled, whether its subscribers can be told or not.
+                    if self.0.broker.has_listeners(tenant)
+                        && let Ok(Some(job)) = self.store().find_job(tenant, id).await
+                    {
+                        self.0.broker.publish(tenant, StreamEvent::of_job("job.cancelled", &job, self.now(), json!({})));
+                    }
+                    return Ok(());
+                }
                 Some(JobState::Running) => {}
                 Some(state) => return Err(over(state, "cancelled")),
             }
-            let job = self.store().find_job(tenant, id).await?.ok_or_else(|| Error::missing("job"))?;
+            let job = self.store().find_job(tenant, id).await?.ok_or_else(|| Error::not_found("job"))?;
             if job.state != JobState::Running {
                 continue;
             }
@@ -166,7 +191,7 @@ impl Jobs {
     /// Gives a failed job all its retries again, at once. Error `job_state`: it has not failed.
     pub async fn retry(&self, tenant: TenantId, id: JobId) -> Result<()> {
         match self.store().move_job(tenant, id, &[JobState::Failed], JobState::Pending, self.now()).await? {
-            None => Err(Error::missing("job")),
+            None => Err(Error::not_found("job")),
             Some(JobState::Failed) => {
                 self.0.look.notify_one();
                 Ok(())
@@ -183,17 +208,23 @@ impl Jobs {
         let job = Job::new(id, letter.tenant, placed, now);
         if !self.store().replay_dead(letter.tenant, letter, job.clone(), now).await? {
             return Err(match self.store().find_dead(letter.tenant, letter.id).await? {
-                None => Error::missing("dead letter"),
+                None => Error::not_found("dlq entry"),
                 Some(_) => Error::new(Kind::Conflict, "already_replayed", "the dead letter was made a job at the same time")
                     .next("GET /v1/dlq/{entryId} names that job in `replayed_as`"),
             });
         }
+        self.0.broker.publish(job.tenant, self.enqueued(&job));
         self.0.look.notify_one();
         Ok(job)
     }
 
     pub(super) fn delivery_limits(&self) -> DeliveryLimits {
         self.0.options.deliveries
+    }
+
+    /// Raised when the workers stop.
+    pub(super) fn stopping(&self) -> CancellationToken {
+        self.0.stop.clone()
     }
 
     pub(super) fn flows(&self) -> &dyn NamedFlows {
@@ -287,7 +318,12 @@ impl Jobs {
 
     async fn give_up(&self, job: &Job, why: String) -> Result<()> {
         let dead = DeadLetterId::new(self.clock());
-        self.store().end_job(job.attempt().give_up(job.tenant, why, self.now(), dead)).await?;
+        let more = json!({ "error": why, "attempt": job.attempt });
+        if self.store().end_job(job.attempt().give_up(job.tenant, why, self.now(), dead)).await? {
+            for kind in ["job.failed", "job.dlq"] {
+                self.0.broker.publish(job.tenant, StreamEvent::of_job(kind, job, self.now(), more.clone()));
+            }
+        }
         Ok(())
     }
 }

@@ -41,9 +41,9 @@ async fn an_entry_is_kept_changed_and_deleted(world: Arc<World>) {
     ] {
         assert_eq!(entry[field], value, "{field}: {entry}");
     }
-    assert!(entry["next_run_at"].as_str().unwrap().ends_with("T03:00:00.000Z"), "{entry}");
+    assert!(entry["next_run_at"].as_str().unwrap().ends_with("T03:00:00Z"), "{entry}");
     let midnight = create(&node, json!({ "name": "midnight", "schedule": "@midnight" })).await;
-    assert!(midnight["next_run_at"].as_str().unwrap().ends_with("T00:00:00.000Z"), "{midnight}");
+    assert!(midnight["next_run_at"].as_str().unwrap().ends_with("T00:00:00Z"), "{midnight}");
     let gone = call(&node, Method::DELETE, &at(&midnight, "")).send().await;
     assert_eq!((gone.status, gone.header("content-length")), (204, None));
     node.post("/v1/crons").json(&json!({ "name": "daily-cleanup", "schedule": "@daily" })).refused(409, "already_exists").await;
@@ -54,7 +54,7 @@ async fn an_entry_is_kept_changed_and_deleted(world: Arc<World>) {
     assert_eq!(call(&node, Method::POST, &at(&entry, "/enable")).ok().await["enabled"], true);
     let changed = call(&node, Method::PUT, &at(&entry, "")).json(&json!({ "schedule": "30 4 * * *", "timezone": "Asia/Tokyo" })).ok().await;
     assert_eq!((&changed["queue"], &changed["payload"]), (&json!("night"), &json!({ "deep": true })), "the rest stays: {changed}");
-    assert!(changed["next_run_at"].as_str().unwrap().ends_with("T19:30:00.000Z"), "{changed}");
+    assert!(changed["next_run_at"].as_str().unwrap().ends_with("T19:30:00Z"), "{changed}");
     let preview = node.get(&at(&entry, "/preview")).ok().await;
     assert_eq!((preview["next"].as_array().unwrap().len(), &preview["next"][0]), (10, &changed["next_run_at"]));
     let stranger = world.strangers_key().await;

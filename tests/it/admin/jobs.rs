@@ -24,6 +24,8 @@ on_both!(
     twenty_jobs_at_once_are_done_once_each,
     a_job_outlives_its_server,
     a_job_waits_for_its_time,
+    a_running_job_names_its_worker,
+    what_is_missing_is_named_as_in_the_original,
     many_jobs_are_cancelled_and_retried,
     jobs_are_listed_in_windows,
     wrong_jobs_are_refused,
@@ -57,7 +59,9 @@ async fn a_flow_does_a_job(world: Arc<World>) {
     assert_eq!(execution["output"], json!({ "to": "Ada", "n": 2, "queue": "mail", "org": "org_1", "attempt": 1 }), "{execution}");
     let counts = node.get("/v1/jobs/counts").ok().await;
     assert_eq!(counts, json!({ "pending": 0, "running": 0, "completed": 1, "failed": 0, "retrying": 0, "cancelled": 0 }));
-    assert_eq!(node.get("/dispatch/v1/jobs").ok().await, node.get("/v1/jobs").ok().await, "the other address");
+    for base in ["/dispatch", "/api/dispatch"] {
+        assert_eq!(node.get(&format!("{base}/v1/jobs")).ok().await, node.get("/v1/jobs").ok().await, "the other addresses");
+    }
     let stranger = world.strangers_key().await;
     assert_eq!(node.bare(Method::GET, "/v1/jobs").bearer(&stranger).ok().await, json!([]));
 }
@@ -223,11 +227,50 @@ async fn a_job_outlives_its_server(world: Arc<World>) {
 async fn a_job_waits_for_its_time(world: Arc<World>) {
     let node = world.node();
     let id = enqueue(&node, json!({ "name": "x", "callback": { "url": world.sink.url("/late") }, "run_at": "2100-01-01T00:00:00Z" })).await;
+    let waiting = node.get(&format!("/v1/jobs/{id}")).ok().await;
+    assert_eq!(waiting["run_at"], "2100-01-01T00:00:00Z", "a time comes back as it was sent");
     let now = enqueue(&node, called(world.sink.url("/now"))).await;
     job_is(&node, &now, "completed").await;
     assert_eq!(node.get(&format!("/v1/jobs/{id}")).ok().await["state"], "pending");
     world.meddle("update jobs set run_at = 0 where id = $1", &id).await;
     job_is(&node, &id, "completed").await;
+}
+
+async fn a_running_job_names_its_worker(world: Arc<World>) {
+    let node = world.node();
+    let gate = Arc::new(Notify::new());
+    world.sink.on("/gated", [Reply::Gate(gate.clone())]);
+    let id = enqueue(&node, called(world.sink.url("/gated"))).await;
+    let running = job_is(&node, &id, "running").await;
+    let worker = running["worker_id"].as_str().unwrap().to_owned();
+    assert!(worker.starts_with("wkr_") && worker.len() == "wkr_".len() + 26, "{running}");
+    let listed = node.get("/v1/jobs?state=running").ok().await;
+    assert_eq!(listed[0]["worker_id"], json!(worker), "{listed}");
+    assert_eq!(node.get("/v1/workers").ok().await[0]["id"], json!(worker));
+    within(async {
+        while world.sink.seen("/gated").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    gate.notify_one();
+    job_is(&node, &id, "completed").await;
+}
+
+async fn what_is_missing_is_named_as_in_the_original(world: Arc<World>) {
+    let node = world.node();
+    for (path, text) in [
+        ("/v1/jobs/job_01h455vb4pex5vsknk084sn02q", "job not found"),
+        ("/v1/workflows/runs/wfrun_01h455vb4pex5vsknk084sn02q", "run not found"),
+        ("/v1/crons/cron_01h455vb4pex5vsknk084sn02q", "cron entry not found"),
+        ("/v1/dlq/dlq_01h455vb4pex5vsknk084sn02q", "dlq entry not found"),
+    ] {
+        assert_eq!(node.get(path).refused(404, "not_found").await.json()["error"], text);
+    }
+    for act in ["cancel", "retry"] {
+        let missing = node.post(&format!("/v1/jobs/job_01h455vb4pex5vsknk084sn02q/{act}")).refused(404, "not_found").await;
+        assert_eq!(missing.json()["error"], "job not found");
+    }
 }
 
 async fn many_jobs_are_cancelled_and_retried(world: Arc<World>) {

@@ -1,7 +1,8 @@
-//! The admin surface: jobs, dead letters, crons, queues, runs.
+//! The admin surface: jobs, dead letters, crons, queues, runs; and the wire protocol, which does the same.
 
 mod crons;
 mod dlq;
+mod dwp;
 mod events;
 mod jobs;
 mod queues;

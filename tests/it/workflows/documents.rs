@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{call, register, register_whole};
 use crate::support::world::World;
 
-on_both!(a_document_is_registered, faults_are_pointed_at);
+on_both!(a_document_is_registered, the_calls_of_curl_are_understood, faults_are_pointed_at);
 
 async fn a_document_is_registered(world: Arc<World>) {
     let node = world.node();
@@ -44,6 +44,37 @@ async fn a_document_is_registered(world: Arc<World>) {
         call(&node, Method::PUT, "/api/workflows/kept").body("application/json", format!(r#"{{"name":"kept","version":9,{steps}}}"#));
     assert_eq!(twice.refused(422, "validation_failed").await.pointers(), ["/steps/a"]);
     call(&node, Method::GET, "/api/workflows/No").refused(404, "not_found").await;
+}
+
+/// curl gives `--data` the content type of forms; other clients give none.
+async fn the_calls_of_curl_are_understood(world: Arc<World>) {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let node = world.node();
+    for (kind, status) in [(FORM, 201), ("", 200)] {
+        let put = call(&node, Method::PUT, "/api/secrets/STRIPE_KEY").body(kind, r#"{"value": "sk"}"#).send().await;
+        assert_eq!((put.status, put.json()), (status, json!({ "name": "STRIPE_KEY" })), "{kind}");
+        call(&node, Method::PUT, "/api/secrets/STRIPE_KEY").body(kind, "value=sk").refused(400, "invalid_json").await;
+    }
+    call(&node, Method::PUT, "/api/secrets/STRIPE_KEY")
+        .body("text/plain", r#"{"value": "sk"}"#)
+        .refused(415, "unsupported_media_type")
+        .await;
+    let yaml = "name: curled\nversion: 1\nsteps:\n  a:\n    request: {method: POST, url: \"URL\", body: \"{{ trigger.body.id }}\"}\n";
+    let yaml = yaml.replace("URL", &world.sink.url("/curled"));
+    for (kind, status) in [("", 201), (FORM, 200)] {
+        let put = call(&node, Method::PUT, "/api/workflows/curled").body(kind, yaml.clone()).send().await;
+        assert_eq!(put.status, status, "{}", put.text());
+    }
+    let document = node.get("/api/workflows/curled").ok().await;
+    assert_eq!(call(&node, Method::PUT, "/api/workflows/curled").body("", document.to_string()).ok().await["changed"], false);
+    for (body, seen) in [(r#"{"id": "o-7"}"#, "o-7"), ("id=o-8", "o-8")] {
+        assert_eq!(call(&node, Method::POST, "/workflows/curled").body(FORM, body).send().await.status, 200);
+        assert_eq!(world.sink.seen("/curled").last().unwrap().body, seen);
+    }
+    for name in ["Bad_Name", "a--b"] {
+        let bad = call(&node, Method::PUT, &format!("/api/workflows/{name}")).json(&document).refused(422, "validation_failed").await;
+        assert_eq!(bad.pointers(), ["/name"]);
+    }
 }
 
 /// A schema whose references go so far before they lead anywhere.
@@ -106,8 +137,15 @@ async fn faults_are_pointed_at(world: Arc<World>) {
         ),
         (step(json!({ "wait": { "all": ["b", "b"] } })), vec!["/steps/a/wait/all/1"]),
         (
-            step(json!({ "request": request, "strategy": { "type": "fan_out", "over": "trigger.body.items" } })),
+            step(json!({ "request": request, "strategy": { "type": "fan_out", "over": "trigger.body.items ==" } })),
             vec!["/steps/a/strategy/over"],
+        ),
+        (step(json!({ "request": request, "strategy": { "type": "fan_out", "over": 7 } })), vec!["/steps/a/strategy/over"]),
+        (step(json!({ "request": request, "strategy": { "type": "fan_out", "over": "nothing.items" } })), vec!["/steps/a"]),
+        (step(json!({ "request": request, "strategy": { "type": "fan_out", "over": "secrets.X" } })), vec!["/steps/a/strategy/over"]),
+        (
+            step(json!({ "request": { "method": "POST", "url": "http://x.example", "body": { "n": { "expr": "a ==" } } } })),
+            vec!["/steps/a/request/body/n/expr"],
         ),
         (step(json!({ "request": ["POST", "http://x.example"], "retry": [[500], 1] })), vec!["/steps/a/request", "/steps/a/retry"]),
         (step(json!({ "request": request, "response": { "schema": chain(1_000) } })), vec!["/steps/a/response/schema"]),

@@ -23,6 +23,7 @@ on_both!(
     services_steer_the_run,
     calls_are_signed,
     replies_are_judged,
+    services_continue_the_caller_s_trace,
     a_run_tells_everything_in_order
 );
 
@@ -292,6 +293,18 @@ async fn replies_are_judged(world: Arc<World>) {
     );
 }
 
+async fn services_continue_the_caller_s_trace(world: Arc<World>) {
+    let node = world.node();
+    let mut own = post(&world, "/own", &json!({}), &[]);
+    own["request"]["headers"] = json!({ "traceparent": "the-document-s-own" });
+    register(&node, "traced", json!({ "a": post(&world, "/traced", &json!({}), &[]), "b": own })).await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    call(&node, Method::POST, "/workflows/traced").header("traceparent", parent).json(&json!({})).ok().await;
+    let seen = world.sink.seen("/traced")[0].header("traceparent").to_owned();
+    assert!(seen.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"), "{seen}");
+    assert_eq!(world.sink.seen("/own")[0].header("traceparent"), "the-document-s-own");
+}
+
 async fn a_run_tells_everything_in_order(world: Arc<World>) {
     let node = world.node();
     let mut flaky = post(&world, "/flaky", &json!({}), &["a"]);
@@ -299,16 +312,19 @@ async fn a_run_tells_everything_in_order(world: Arc<World>) {
     flaky["request"]["headers"] = json!({ "authorization": "Bearer plain-text-canary", "x-other": "shown" });
     register(&node, "tells", json!({ "a": get(&world, "/a"), "b": flaky })).await;
     world.sink.on("/flaky", [Reply::status(503, json!({})), Reply::json(json!({}))]);
-    let id = run(&node, "tells", &json!({})).await.json()["id"].as_str().unwrap().to_owned();
+    let view = run(&node, "tells", &json!({ "id": 7 })).await.json();
+    assert_eq!((&view["result"], &view["error"], &view["compensation"]), (&Value::Null, &Value::Null, &Value::Null), "{view}");
+    assert!(["result", "error", "compensation", "completed_at", "last_event"].iter().all(|name| view.get(name).is_some()), "{view}");
+    let id = view["id"].as_str().unwrap().to_owned();
     let wanted = [
+        "run.created",
         "run.started",
         "step.started",
-        "step.request",
         "step.completed",
         "step.started",
-        "step.request",
+        "step.failed",
         "step.retrying",
-        "step.request",
+        "step.started",
         "step.completed",
         "run.completed",
     ];
@@ -317,6 +333,19 @@ async fn a_run_tells_everything_in_order(world: Arc<World>) {
     assert!(!all.to_string().contains("canary") && all.to_string().contains("shown"), "{all}");
     let events = all["events"].as_array().unwrap();
     assert_eq!(events[0]["seq"], 1);
+    assert!(events.iter().all(|event| event["at"].is_string()), "{all}");
+    assert_eq!(events[0]["data"], json!({ "trigger": "http" }));
+    assert_eq!(events[1]["data"], json!({ "trigger": "http", "input": { "id": 7 } }));
+    let called = &events[4];
+    assert_eq!((&called["step"], &called["attempt"], &called["data"]["method"]), (&json!("b"), &json!(1), &json!("POST")), "{called}");
+    assert_eq!((&called["data"]["url"], &called["data"]["body"]), (&json!(world.sink.url("/flaky")), &json!({})), "{called}");
+    let (failed, retrying) = (&events[5], &events[6]);
+    assert_eq!((&failed["attempt"], &failed["data"]["status"], &failed["data"]["will_retry"]), (&json!(1), &json!(503), &json!(true)));
+    assert_eq!((&retrying["attempt"], &retrying["data"]["next_attempt"]), (&json!(1), &json!(2)), "{retrying}");
+    assert!(retrying["data"]["delay_ms"].is_u64() && retrying["data"].get("retryAt").is_none(), "{retrying}");
+    let completed = &events[8]["data"];
+    assert_eq!((&completed["status"], &completed["body"], &completed["attempts"]), (&json!(200), &json!({}), &json!(2)), "{completed}");
+    assert!(completed["headers"].is_object() && completed["duration_ms"].is_u64(), "{completed}");
     let view = node.get(&format!("/api/runs/{id}")).ok().await;
     assert_eq!(view["last_event"], events.last().unwrap()["seq"], "{view}");
     // Read one after the other, nothing is missing and nothing comes twice.

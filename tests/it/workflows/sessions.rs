@@ -46,6 +46,8 @@ pub(super) async fn rotate(node: &Node, tenant: &str, key: &str, private: &[u8; 
 
 async fn shake(node: &Node, tenant: &str, key: &str, private: &[u8; 32], next: Option<&[u8; 32]>) -> (Value, Answer) {
     let (ours, nonce) = (StaticSecret::from([7; 32]), [3; 16]);
+    // The handshake tells whose it is; clients that send the tenant again are served as well.
+    let names_tenant = next.is_some();
     let begun = begin(node, tenant, key, PublicKey::from(&ours).as_bytes(), &nonce).await;
     assert_eq!(begun.status, 200, "{}", begun.text());
     let begun = begun.json();
@@ -63,7 +65,10 @@ async fn shake(node: &Node, tenant: &str, key: &str, private: &[u8; 32], next: O
         let sealed = Aes256Gcm::new(&session_key.into()).encrypt(&nonce.into(), payload).unwrap();
         json!({ "nonce": STANDARD.encode(nonce), "ciphertext": STANDARD.encode(sealed) })
     };
-    let mut body = json!({ "handshake_id": id, "tenant_id": tenant, "sealed_key": seal(private, [9; 12], id) });
+    let mut body = json!({ "handshake_id": id, "sealed_key": seal(private, [9; 12], id) });
+    if names_tenant {
+        body["tenant_id"] = json!(tenant);
+    }
     if let Some(next) = next {
         body["next_key"] = seal(next, [8; 12], &format!("{id}/next"));
     }
@@ -118,10 +123,10 @@ async fn handshakes_that_prove_nothing(world: Arc<World>) {
     let stranger = world.strangers_key().await;
     begin(&node, &tenant, &stranger, &public, &[0; 16]).await.refused(401, "handshake_failed");
     // A point of small order gives a secret that everybody knows.
-    let zero = begin(&node, &tenant, KEY, &[0; 32], &[0; 16]).await.refused(422, "validation_failed");
+    let zero = begin(&node, &tenant, KEY, &[0; 32], &[0; 16]).await.refused(400, "validation_failed");
     assert_eq!(zero.pointers(), ["/client_public_key"]);
     let short = json!({ "tenant_id": tenant, "api_key": KEY, "client_public_key": "AAAA", "nonce": "!" });
-    let answer = node.bare(Method::POST, "/api/session").json(&short).refused(422, "validation_failed").await;
+    let answer = node.bare(Method::POST, "/api/session").json(&short).refused(400, "validation_failed").await;
     assert_eq!(answer.pointers(), ["/client_public_key", "/nonce"]);
     let begun = begin(&node, &tenant, KEY, &public, &[0; 16]).await.json();
     let body = json!({
@@ -130,5 +135,18 @@ async fn handshakes_that_prove_nothing(world: Arc<World>) {
     });
     node.bare(Method::POST, "/api/session/confirm").json(&body).refused(401, "handshake_failed").await;
     let zeros = handshake(&node, &tenant, KEY, &[0; 32]).await.1;
-    assert_eq!(zeros.refused(422, "validation_failed").pointers(), ["/sealed_key"]);
+    assert_eq!(zeros.refused(400, "validation_failed").pointers(), ["/sealed_key"]);
+    let without = node.bare(Method::POST, "/api/session/confirm").json(&json!({})).refused(400, "validation_failed").await;
+    assert_eq!(without.pointers(), ["/handshake_id"]);
+    let mut odd = body.clone();
+    odd["handshake_id"] = json!("nothing-like-an-id");
+    let odd = node.bare(Method::POST, "/api/session/confirm").json(&odd).refused(400, "validation_failed").await;
+    assert_eq!(odd.pointers(), ["/handshake_id"]);
+    node.bare(Method::POST, "/api/session").json(&json!({ "tenant_id": tenant })).refused(400, "validation_failed").await;
+    // Another tenant than that of the first half.
+    let begun = begin(&node, &tenant, KEY, &public, &[0; 16]).await.json();
+    let mut foreign = body;
+    foreign["handshake_id"] = begun["handshake_id"].clone();
+    foreign["tenant_id"] = json!("tenant_01h455vb4pex5vsknk084sn02q");
+    node.bare(Method::POST, "/api/session/confirm").json(&foreign).refused(401, "handshake_failed").await;
 }

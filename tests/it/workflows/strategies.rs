@@ -20,6 +20,7 @@ on_both!(
     scattered_requests_are_all_made,
     the_first_good_reply_wins_and_the_losers_are_cut_off,
     chunks_and_sums,
+    over_is_an_expression_as_in_when,
     a_fan_out_over_a_crash,
     many_elements_wait_as_one,
     a_retry_does_not_wait_for_its_siblings,
@@ -110,6 +111,41 @@ async fn scattered_requests_are_all_made(world: Arc<World>) {
     let items = &view["steps"]["named"]["items"];
     assert_eq!((&items["one"]["response"]["body"], &items["two"]["response"]["body"]), (&json!(1), &json!(2)), "{view}");
     assert_eq!(view["steps"]["listed"]["items"][0]["status"], 200);
+}
+
+async fn over_is_an_expression_as_in_when(world: Arc<World>) {
+    let node = world.node();
+    world.sink.on("/list", [Reply::json(json!({ "items": [{ "amount": 2 }, { "amount": 3 }] }))]);
+    let each = |over: Value| {
+        json!({
+            "after": ["get"], "strategy": { "type": "fan_out", "over": over, "concurrency": 5 },
+            "request": { "method": "POST", "url": world.sink.url("/echo"), "body": { "n": { "expr": "item.amount" }, "kept": { "expr": "x", "more": 1 } } },
+        })
+    };
+    let total = json!({
+        "after": ["get"],
+        "strategy": {
+            "type": "reduce", "over": "steps.get.response.body.items", "initial": 0, "lang": "lua",
+            "expr": "return acc + result.amount + result.body.amount + result.status",
+        },
+        "request": { "method": "POST", "url": world.sink.url("/priced") },
+    });
+    world.sink.on("/priced", [Reply::json(json!({ "amount": 1, "status": 7 })), Reply::json(json!({ "amount": 10 }))]);
+    let steps = json!({
+        "get": super::get(&world, "/list"),
+        "path": each(json!("steps.get.response.body.items")),
+        "lua": each(json!("return { steps.get.response.body.items[2] }")),
+        "block": each(json!({ "expr": "steps.get.response.body.items" })),
+        "total": total,
+    });
+    register(&node, "overs", steps).await;
+    let view = run(&node, "overs", &json!({})).await.json();
+    assert_eq!(view["status"], "completed", "{view}");
+    let counts = ["path", "lua", "block"].map(|step| view["steps"][step]["items"].as_array().unwrap().len());
+    assert_eq!(counts, [2, 1, 2], "{view}");
+    let sent: Vec<Value> = world.sink.seen("/echo").iter().map(|seen| seen.json()).collect();
+    assert!(sent.iter().all(|body| body["n"].is_number() && body["kept"] == json!({ "expr": "x", "more": 1 })), "{sent:?}");
+    assert_eq!(view["steps"]["total"]["result"], 422, "the reply's own status wins over the body's: {view}");
 }
 
 /// A server that takes requests and never answers; it tells how many callers hung up.

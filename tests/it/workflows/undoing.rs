@@ -50,7 +50,7 @@ async fn a_later_failure_undoes_what_was_done(world: Arc<World>) {
     let statuses = ["first", "second", "third"].map(|step| view["steps"][step]["status"].as_str().unwrap());
     assert_eq!((statuses, &view["compensation"]), (["completed", "compensated", "failed"], &json!("completed")), "{view}");
     let events: Vec<String> = told(&node, &id).await.into_iter().filter(|kind| kind.starts_with("compensation")).collect();
-    assert_eq!(events, ["compensation.started", "compensation.step_completed", "compensation.completed"]);
+    assert_eq!(events, ["compensation.started", "compensation.request", "compensation.step_completed", "compensation.completed"]);
 }
 
 async fn undoing_goes_back_once_what_runs_has_ended(world: Arc<World>) {

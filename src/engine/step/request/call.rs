@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use tracing::Span;
 
 use super::reply::{Directives, LATEST, Made, Reply, body, lenient_body};
-use super::{Again, Fields, LONGEST_CALL, Request, duration};
+use super::{Again, Fields, LONGEST_CALL, Request, duration, emit};
 use crate::clock::Timestamp;
 use crate::engine::Engine;
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::step::http::net_failure;
 use crate::expr::Reads;
 use crate::failpoint;
-use crate::model::event::Event;
+use crate::model::origin::place_of;
 use crate::tool::Effect;
 use crate::tool::http::{HttpAnswer, HttpCall, HttpConfig, HttpTemplate, Mode};
 use crate::tool::signature;
@@ -127,8 +128,9 @@ impl Call {
                 directives.wait = None;
             }
             if let Some(told) = directives.told() {
-                self.tell_once(context, place, &at, told);
+                once(context, &format!("{at}/told"), [("dispatch.directive", place.name(told))]);
             }
+            let status = if let Made::Replied(answer) = &made { Some(answer.status) } else { None };
             let (asked, failure) = match (verdict, made) {
                 (Verdict::Good(body), Made::Replied(answer)) => {
                     self.keeps_to_schema(context, &body).await?;
@@ -143,7 +145,10 @@ impl Call {
                 return Err(StepFailure { attempts: Some(attempts), ..failure }.into());
             }
             let due = context.chosen(&format!("{at}/due"), || self.due(context, attempts, asked)).await;
-            self.tell_of_retry(context, place, &at, (attempts, most), &failure, due);
+            let failed = json!({ "attempt": attempts, "status": status, "code": failure.code, "message": failure.message });
+            let retrying = json!({ "attempt": attempts, "of": most + 1, "error": failure.message, "code": failure.code, "retryAt": due });
+            let told = [("dispatch.attempt_failed", place.name(failed)), ("dispatch.retrying", place.name(retrying))];
+            once(context, &format!("{at}/told_retry"), told);
             match place.rest {
                 Rest::InHand => context.outside(context.parts().clock.sleep_until(due)).await,
                 Rest::Pause => context.sleep_until(&context.key(&format!("{at}/retry")), due).await?,
@@ -164,11 +169,8 @@ impl Call {
                 let call = self.render(context, place, number).await?;
                 if place.told {
                     let mut value = call.shown();
-                    if let Value::Object(map) = &mut value {
-                        map.insert("stepId".into(), place.step.into());
-                        map.insert("attempt".into(), number.into());
-                    }
-                    context.emit(Event::Custom { name: "dispatch.request".into(), value });
+                    value["attempt"] = number.into();
+                    emit(context, "dispatch.request", place.name(value));
                 }
                 failpoint::hit("tool.before");
                 let call = call.with_max_response(context.limits().max_workflow_response_bytes);
@@ -204,6 +206,9 @@ impl Call {
         }
         context.unresolved(std::mem::take(&mut call.unresolved));
         call.add_header("idempotency-key", key);
+        if let Some(parent) = trace_parent(context) {
+            call.add_header("traceparent", parent);
+        }
         call.set_header("dispatched-run", run);
         call.set_header("dispatched-step", place.step);
         call.set_header("dispatched-attempt", number.to_string());
@@ -271,37 +276,33 @@ impl Call {
         let own = Duration::from_millis(own);
         context.now().after(asked.map_or(own, |asked| asked.max(own)))
     }
+}
 
-    fn tell_of_retry(
-        &self,
-        context: &StepContext<'_>,
-        place: &Place<'_>,
-        at: &str,
-        (made, of): (u32, u32),
-        failure: &StepFailure,
-        due: Timestamp,
-    ) {
-        let value = json!({
-            "stepId": place.step, "attempt": made, "of": of + 1, "error": failure.message, "code": failure.code, "retryAt": due,
-        });
-        self.once(context, &format!("{at}/told_retry"), Event::Custom { name: "dispatch.retrying".into(), value });
-    }
-
-    fn tell_once(&self, context: &StepContext<'_>, place: &Place<'_>, at: &str, mut told: Value) {
-        if let Value::Object(map) = &mut told {
-            map.insert("stepId".into(), place.step.into());
+impl Place<'_> {
+    /// Adds to an event which call it is about: the step, the request of a strategy, and whether it undoes the step.
+    fn name(&self, mut value: Value) -> Value {
+        value["stepId"] = self.step.into();
+        match self.rest {
+            Rest::Pause => {}
+            Rest::InHand => value["undo"] = true.into(),
+            Rest::Told(_) => value["name"] = self.key.rsplit('/').next().unwrap_or_default().into(),
         }
-        self.once(context, &format!("{at}/told"), Event::Custom { name: "dispatch.directive".into(), value: told });
+        value
     }
+}
 
-    /// Tells something that is told again by no later entry into the step.
-    fn once(&self, context: &StepContext<'_>, at: &str, event: Event) {
-        let key = context.key(at);
-        if context.recall(&key).is_none() {
-            context.emit(event);
-            context.record_done(&key, &true);
-        }
+/// Emits events that no later entry into the step emits again.
+fn once<const N: usize>(context: &StepContext<'_>, at: &str, events: [(&str, Value); N]) {
+    let key = context.key(at);
+    if context.recall(&key).is_none() {
+        events.into_iter().for_each(|(name, value)| emit(context, name, value));
+        context.record_done(&key, &true);
     }
+}
+
+/// The span that the called service continues: this step's while traces are recorded, else that of the request that started the run.
+fn trace_parent(context: &StepContext<'_>) -> Option<String> {
+    place_of(&Span::current()).or_else(|| context.run.input.origin.as_ref()?.trace.clone())
 }
 
 /// The run's id as its own texts name it.

@@ -29,6 +29,7 @@ use crate::engine::memory::CALLED;
 use crate::engine::plan::StepReads;
 use crate::error::Problems;
 use crate::expr::{Language, TemplateTree};
+use crate::model::event::Event;
 use crate::model::{Step, span};
 use crate::tool::Effect;
 
@@ -230,6 +231,14 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
         fields.problem("request/effect", "an undo is called again under the same key; it cannot be `once`");
     }
     fields.finish(Some(Body { call, strategy, signals, undoes: config.undoes }))
+}
+
+/// Emits an event that the engine knows under a name of its own, with its time.
+fn emit(context: &StepContext<'_>, name: &str, mut value: Value) {
+    if let Value::Object(members) = &mut value {
+        members.insert("at".into(), json!(context.now()));
+    }
+    context.emit(Event::Custom { name: name.into(), value });
 }
 
 /// A template in the language of paths whose result is stored and shown.

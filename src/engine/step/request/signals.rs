@@ -5,12 +5,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Fields, Wait, duration};
+use super::{Fields, Wait, duration, emit};
 use crate::engine::context::{Ask, Asked, Interrupt, LONGEST_WAIT, StepContext, StepFailure, StepResult};
 use crate::engine::is_signal_name;
 use crate::engine::step::wait_for_signal::{first_kept, used};
 use crate::model::Outcome;
-use crate::model::event::Event;
 use crate::model::wait::{Resolution, WaitKind};
 
 /// What happens when no signal came in time.
@@ -78,7 +77,7 @@ impl Signals {
             // Taken once in the whole run, whichever steps wait for the name.
             context.record(&used(&signal), Outcome::Done(Value::String(context.step_id().to_owned())));
             let told = json!({ "stepId": context.step_id(), "signal": signal.name, "body": signal.payload });
-            context.emit(Event::Custom { name: "dispatch.signal".into(), value: told });
+            emit(context, "dispatch.signal", told);
             let received = json!({ "name": signal.name, "body": signal.payload, "received_at": context.now() });
             taken.insert(signal.name, received);
         }
@@ -107,12 +106,12 @@ impl Signals {
         if let Asked::Open { .. } = asked {
             if !known {
                 let told = json!({ "stepId": context.step_id(), "signals": self.names, "all": self.all });
-                context.emit(Event::Custom { name: "dispatch.waiting".into(), value: told });
+                emit(context, "dispatch.waiting", told);
             }
             return Err(Interrupt::Suspend);
         }
         let told = json!({ "stepId": context.step_id(), "signals": self.names });
-        context.emit(Event::Custom { name: "dispatch.timeout".into(), value: told });
+        emit(context, "dispatch.timeout", told);
         let missing = format!("the signal `{}` did not arrive in time", self.names.join("`, `"));
         match self.on_timeout {
             OnTimeout::Fail => Err(StepFailure::new("signal_timeout", missing).into()),

@@ -12,14 +12,13 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Call, Maker, Place, Rest};
 use super::reply::Reply;
-use super::{Fields, Request, Requests, Several, shown_tree};
+use super::{Fields, Request, Requests, Several, emit, shown_tree};
 use crate::clock::Timestamp;
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::memory::Orders;
 use crate::engine::plan::StepReads;
-use crate::expr::{Block, TemplateTree};
+use crate::expr::{Block, TemplateTree, is_lua};
 use crate::model::Outcome;
-use crate::model::event::Event;
 
 /// Elements of one strategy.
 const MOST_ELEMENTS: usize = 10_000;
@@ -37,7 +36,7 @@ const MOST_REQUESTS: usize = 100;
 pub(super) enum Config {
     /// The step's request for each element, so many at once.
     FanOut {
-        /// A list: a template, or a block `{expr, lang}`.
+        /// A list: a path expression, Lua that begins with `return`, a template, or a block `{expr, lang}`.
         over: Value,
         /// Calls at once; 5 when absent, 100 at most.
         #[serde(default)]
@@ -84,7 +83,7 @@ pub(super) enum Config {
         /// What `acc` is at first.
         #[serde(default)]
         initial: Value,
-        /// The next `acc`, of `acc`, `item`, `index` and, when there is a request, `result`.
+        /// The next `acc`, of `acc`, `item`, `index` and, when there is a request, `result`: the reply, and the members of its body beside it.
         expr: String,
         /// `path`, `jsonpath` or `lua`; a path when absent.
         #[serde(default)]
@@ -113,18 +112,23 @@ pub(super) enum Strategy {
     Reduce { over: TemplateTree, initial: TemplateTree, next: Block },
 }
 
-/// What a strategy goes over: a list, or a template that gives one.
+/// What a strategy goes over: a list, a template that gives one, or an expression, read as in `when`.
 fn over_tree(fields: &mut Fields, over: &Value) -> Option<TemplateTree> {
-    let is_never_a_list = match over {
-        Value::String(text) => !text.contains("{{"),
-        Value::Null | Value::Bool(_) | Value::Number(_) => true,
-        Value::Array(_) | Value::Object(_) => false,
-    };
-    if is_never_a_list {
-        fields.problem("strategy/over", "expected a list, or a template that gives one, as `{{ trigger.body.items }}`");
-        return None;
+    match over {
+        Value::String(text) if !text.contains("{{") => {
+            let lang = if is_lua(text) { "lua" } else { "path" };
+            if let Err(fault) = Block::parse(text, Some(lang)) {
+                fields.problem("strategy/over", fault.to_string());
+                return None;
+            }
+            shown_tree(fields, "strategy/over", &json!({ "expr": text, "lang": lang }))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            fields.problem("strategy/over", "expected a list, or an expression that gives one, as `trigger.body.items`");
+            None
+        }
+        Value::String(_) | Value::Array(_) | Value::Object(_) => shown_tree(fields, "strategy/over", over),
     }
-    shown_tree(fields, "strategy/over", over)
 }
 
 impl Config {
@@ -432,7 +436,7 @@ async fn element(sharing: &Sharing<'_>, call: &Call, index: usize, name: &str, o
             Ok(reply) => value["status"] = json!(reply.answer.status),
             Err(failure) => value["error"] = json!({ "code": failure.code, "message": failure.message }),
         }
-        context.emit(Event::Custom { name: "dispatch.item".into(), value });
+        emit(context, "dispatch.item", value);
         context.record_done(&told, &true);
     }
     if let Ok(reply) = &made {
@@ -576,7 +580,7 @@ async fn reduce(sharing: &Sharing<'_>, items: Vec<Value>, initial: &TemplateTree
                 CallOutcome::RetryAt(due) => return Err(sharing.suspend(Some(due))),
                 CallOutcome::Suspended => return Err(sharing.suspend(None)),
             };
-            seen.insert("result".into(), result.get("response").cloned().unwrap_or_default());
+            seen.insert("result".into(), reply_with_body(&result["response"]));
         }
         acc = next.eval(&scope.within(&seen), &context.sandbox()).await?;
         if let Some(misfit) = crate::expr::bounds::Misfit::of(&acc, context.limits().max_result_bytes) {
@@ -585,4 +589,12 @@ async fn reduce(sharing: &Sharing<'_>, items: Vec<Value>, initial: &TemplateTree
         context.record(&key, Outcome::Done(acc.clone()));
     }
     Ok(acc)
+}
+
+/// A reply as a reduction sees it: `status`, `headers` and `body`, and beside them the members of a body that is an object, so that
+/// `result.amount` and `result.body.amount` are the same. The reply's own members win.
+fn reply_with_body(reply: &Value) -> Value {
+    let mut joined = reply.get("body").and_then(Value::as_object).cloned().unwrap_or_default();
+    joined.extend(reply.as_object().cloned().unwrap_or_default());
+    Value::Object(joined)
 }
