@@ -1,6 +1,7 @@
 //! A fair semaphore for scarce resources.
 //!
-//! Each party has a waiting line of its own, and a turn that becomes free goes to the next party in turn. Besides, there is one turn more than was asked
+//! Each party has a waiting line of its own. A turn that becomes free goes to the next owner in turn, and of the owner's parties to the next one in turn:
+//! so several lines do not make an owner's share larger. Besides, there is one turn more than was asked
 //! for, which only a party gets that holds none. So whoever comes while one other party has all it may have waits for nobody; beside several such
 //! parties it waits for one turn of each, however many requests they have sent before.
 //!
@@ -8,26 +9,37 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Someone who acquires permits, as an opaque number.
+/// Someone who acquires permits: an owner, as an opaque number, and one of its lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Party(u128);
+pub struct Party {
+    owner: u128,
+    line: u8,
+}
+
+const SHORT_WORK: u8 = 1;
+const VISITORS: u8 = 2;
 
 impl Party {
     /// For work that belongs to no party in particular.
-    pub const NOBODY: Self = Self(0);
+    pub const NOBODY: Self = Self::new(0);
 
-    pub const fn new(number: u128) -> Self {
-        Self(number)
+    pub const fn new(owner: u128) -> Self {
+        Self { owner, line: 0 }
     }
 
-    /// The same one with a queue of its own for short work, which does not wait behind the long work.
+    /// The same owner's line for short work, which does not wait behind the long work.
     pub const fn for_short_work(self) -> Self {
-        Self(self.0 ^ 1)
+        Self { line: self.line | SHORT_WORK, ..self }
+    }
+
+    /// The same owner's line for the work of its visitors, behind which its own work does not wait.
+    pub const fn for_visitors(self) -> Self {
+        Self { line: self.line | VISITORS, ..self }
     }
 }
 
@@ -58,8 +70,8 @@ struct State {
     free: usize,
     held: HashMap<Party, usize>,
     lines: HashMap<Party, VecDeque<oneshot::Sender<Permit>>>,
-    /// The waiting parties, the next one first.
-    order: VecDeque<Party>,
+    /// The owners of the waiting parties, the next one first, and the waiting parties of each likewise.
+    order: VecDeque<(u128, VecDeque<Party>)>,
 }
 
 /// A permit; dropping it releases it.
@@ -104,6 +116,46 @@ impl FairSemaphore {
     }
 }
 
+/// A limit for each owner: so many permits at once for one of its lines, and one more for the others. Cheap to clone.
+#[derive(Clone)]
+pub struct OwnerLimits(Arc<Limits>);
+
+struct Limits {
+    each: usize,
+    /// The semaphores of owners that hold permits or wait for some.
+    owners: Mutex<HashMap<u128, Weak<Inner>>>,
+}
+
+impl fmt::Debug for OwnerLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OwnerLimits({} permits each)", self.0.each)
+    }
+}
+
+impl OwnerLimits {
+    pub fn new(each: usize) -> Self {
+        Self(Arc::new(Limits { each, owners: Mutex::default() }))
+    }
+
+    /// Waits for one of the owner's permits.
+    pub async fn acquire(&self, party: Party) -> Result<Permit, QueueFull> {
+        self.semaphore(party.owner).acquire(party).await
+    }
+
+    fn semaphore(&self, owner: u128) -> FairSemaphore {
+        let mut owners = self.0.owners.lock();
+        if let Some(known) = owners.get(&owner).and_then(Weak::upgrade) {
+            return FairSemaphore(known);
+        }
+        if owners.len() == owners.capacity() {
+            owners.retain(|_, semaphore| semaphore.strong_count() > 0);
+        }
+        let semaphore = FairSemaphore::new(self.0.each, usize::MAX);
+        owners.insert(owner, Arc::downgrade(&semaphore.0));
+        semaphore
+    }
+}
+
 impl State {
     fn may_take(&self, party: Party) -> bool {
         self.free > RESERVED || self.free > 0 && !self.held.contains_key(&party)
@@ -131,14 +183,17 @@ impl State {
             line.retain(|turn| !turn.is_closed());
         }
         // `order` lists only parties with a queue that is not empty, so a party whose queue has just been emptied is missing too.
-        let is_new = !self.order.contains(&party);
+        let is_new = !self.order.iter().any(|(_, parties)| parties.contains(&party));
         if line.len() >= most {
             return Err(QueueFull);
         }
         let (turn, told) = oneshot::channel();
         line.push_back(turn);
         if is_new {
-            self.order.push_back(party);
+            match self.order.iter_mut().find(|(owner, _)| *owner == party.owner) {
+                Some((_, parties)) => parties.push_back(party),
+                None => self.order.push_back((party.owner, VecDeque::from([party]))),
+            }
         }
         Ok(told)
     }
@@ -146,14 +201,21 @@ impl State {
     /// Takes a free turn for the next party that may have one.
     fn next(&mut self) -> Option<(Party, oneshot::Sender<Permit>)> {
         while self.free > 0 {
-            let place = self.order.iter().position(|party| self.may_take(*party))?;
-            let party = self.order.remove(place)?;
-            let line = self.lines.get_mut(&party)?;
+            let first_of = |parties: &VecDeque<Party>| parties.iter().copied().find(|party| self.may_take(*party));
+            let (place, party) = self.order.iter().enumerate().find_map(|(place, (_, parties))| Some((place, first_of(parties)?)))?;
+            let (owner, mut parties) = self.order.remove(place)?;
+            parties.retain(|other| *other != party);
+            let mut line = self.lines.remove(&party).unwrap_or_default();
             let next = std::iter::from_fn(|| line.pop_front()).find(|turn| !turn.is_closed());
-            if line.is_empty() {
-                self.lines.remove(&party);
-            } else {
-                self.order.push_back(party);
+            if !line.is_empty() {
+                self.lines.insert(party, line);
+                parties.push_back(party);
+            }
+            match (parties.is_empty(), &next) {
+                (true, _) => {}
+                (false, Some(_)) => self.order.push_back((owner, parties)),
+                // It had no turn.
+                (false, None) => self.order.insert(place, (owner, parties)),
             }
             if let Some(turn) = next {
                 self.take(party);
@@ -285,6 +347,62 @@ mod tests {
             scene.end_one().await;
         }
         assert!(scene.granted.lock().contains(&third));
+    }
+
+    #[tokio::test]
+    async fn own_work_does_not_wait_behind_visitors() {
+        let (own, visitors) = (Party::new(1), Party::new(1).for_visitors());
+        for turns in 1..=4 {
+            let scene = Scene::new(turns, 1_000);
+            (0..100).for_each(|_| drop(scene.ask(visitors)));
+            settle().await;
+            scene.ask(own).await.unwrap().unwrap();
+            // One more waits for one turn of each line.
+            drop(scene.ask(own));
+            settle().await;
+            let before = scene.granted.lock().len();
+            while scene.granted.lock().iter().filter(|party| **party == own).count() < 2 {
+                scene.end_one().await;
+            }
+            let waited = scene.granted.lock().len() - before - 1;
+            assert!(waited <= 2, "{turns} turns: it waited for {waited}");
+        }
+    }
+
+    #[tokio::test]
+    async fn several_lines_have_no_more_turns_than_one() {
+        let (one, two) = (Party::new(1), Party::new(2));
+        let scene = Scene::new(8, 1_000);
+        for party in [one, one.for_visitors(), one.for_short_work(), two] {
+            (0..200).for_each(|_| drop(scene.ask(party)));
+        }
+        settle().await;
+        let before = scene.granted.lock().len();
+        for _ in 0..100 {
+            scene.end_one().await;
+        }
+        let granted: Vec<u128> = scene.granted.lock().iter().skip(before).map(|party| party.owner).collect();
+        let (ones, twos) = (granted.iter().filter(|owner| **owner == 1).count(), granted.iter().filter(|owner| **owner == 2).count());
+        assert!(ones.abs_diff(twos) <= 4, "{ones} turns of one owner, {twos} of the other");
+    }
+
+    #[tokio::test]
+    async fn owners_have_limits_of_their_own() {
+        let (limits, one) = (OwnerLimits::new(2), Party::new(1));
+        let held = [limits.acquire(one).await.unwrap(), limits.acquire(one).await.unwrap()];
+        let waiting = tokio::spawn({
+            let limits = limits.clone();
+            async move { limits.acquire(one).await.is_ok() }
+        });
+        settle().await;
+        assert!(!waiting.is_finished());
+        drop(limits.acquire(one.for_visitors()).await.unwrap());
+        for owner in 2..100 {
+            drop(limits.acquire(Party::new(owner)).await.unwrap());
+        }
+        drop(held);
+        assert!(waiting.await.unwrap());
+        assert!(limits.0.owners.lock().len() < 50, "owners without permits are forgotten");
     }
 
     #[tokio::test]

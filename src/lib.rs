@@ -1,6 +1,6 @@
 //! Dispatch: one engine that runs flows durably and streams them; every surface is an adapter over it.
 //!
-//! See ARCHITECTURE.md for the map. Layers, lowest first: ground (`id clock error fair number secret process`), matter
+//! See ARCHITECTURE.md for the map. Layers, lowest first: ground (`id clock error fair number offload secret process`), matter
 //! (`model expr net html`), ports (`store feed provider tool asset`), `engine`, work (`queue auth`), `http`, and the roof
 //! (`app config cli`). A test keeps imports pointing down.
 
@@ -22,6 +22,7 @@ pub mod id;
 pub mod model;
 pub mod net;
 pub mod number;
+pub mod offload;
 pub mod process;
 pub mod provider;
 pub mod queue;

@@ -41,11 +41,11 @@ async fn discard(config: &Config, clock: &Clock, store: &SharedStore, id: RunId)
     // that seal nothing can be handled; for them any key works.
     let mut key = [0u8; 32];
     clock.fill(&mut key);
-    let key = master_key::existing(config, clock)?.unwrap_or(key);
+    let key = master_key::existing(config)?.unwrap_or(key);
     let vault = Vault::new(key, clock.clone());
     let sealed: SharedStore = Arc::new(Sealing::new(store.clone(), vault, clock.clone()));
     let now = clock.now();
-    let claim = Claim { node: NodeId::new(clock), now, until: now.after(LEASE), max: 1, only: Some(id), except: Vec::new() };
+    let claim = Claim { node: NodeId::new(clock), now, until: now.after(LEASE), max: 1, only: Some(id), except: Vec::new(), after: None };
     let Some(lease) = sealed.claim_runs(claim).await?.pop() else { return Err(held(store, found.tenant, id).await?) };
     let failure = failure("run_discarded", "an operator ended the execution with `dispatch runs discard`");
     let mut commit: Commit = failing_commit(&lease.run, failure, clock);

@@ -1,18 +1,24 @@
 //! The server's own key: given by the operator, or made once and kept in the data folder.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::sealed_data;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::store::SharedStore;
 
 const FILE: &str = "master.key";
+/// How often a key that another server is writing is looked at, and how long between.
+const MAX_LOOKS: u32 = 100;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The key's 32 bytes.
 pub struct MasterKey {
@@ -21,26 +27,48 @@ pub struct MasterKey {
     pub made: Option<PathBuf>,
 }
 
-/// Reads the key, or creates one if there is none.
-pub fn read(config: &Config, clock: &Clock) -> Result<MasterKey> {
-    let known = |bytes| MasterKey { bytes, made: None };
-    if let Some(key) = &config.master_key {
-        return decode(key.expose()).map(known).ok_or_else(|| wrong("DISPATCH_MASTER_KEY"));
+/// Reads the key, or creates one if there is none. Refuses to create one if the database contains data that only the missing key opens, unless
+/// the operator asks for a new key.
+pub async fn read(config: &Config, store: &SharedStore, clock: &Clock) -> Result<MasterKey> {
+    if let Some(bytes) = existing(config)? {
+        return Ok(MasterKey { bytes, made: None });
     }
     let path = config.data.join(FILE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => decode(&Zeroizing::new(text)).map(known).ok_or_else(|| wrong(&path.display().to_string())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            create(&path, clock).map(|bytes| MasterKey { bytes, made: Some(path) })
-        }
-        Err(error) => Err(unreadable(&path, &error)),
+    if !config.new_master_key
+        && let Some(what) = sealed_data::find(&**store).await?
+    {
+        return Err(missing(&path, what));
+    }
+    match create(&path, clock) {
+        Ok(bytes) => Ok(MasterKey { bytes, made: Some(path) }),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => made_by_another(config, clock).await,
+        Err(error) => Err(unusable(&path, error)),
     }
 }
 
+/// Reads the key that another server over the same folder has just created, and may still be writing.
+async fn made_by_another(config: &Config, clock: &Clock) -> Result<MasterKey> {
+    for _ in 0..MAX_LOOKS {
+        if let Ok(Some(bytes)) = existing(config) {
+            return Ok(MasterKey { bytes, made: None });
+        }
+        clock.sleep(LOOK_AGAIN).await;
+    }
+    let bytes = existing(config)?.ok_or_else(|| Error::internal("the master key was created and deleted"))?;
+    Ok(MasterKey { bytes, made: None })
+}
+
 /// Like [`read`], but never creates a key.
-pub fn existing(config: &Config, clock: &Clock) -> Result<Option<[u8; 32]>> {
-    let there = config.master_key.is_some() || config.data.join(FILE).exists();
-    there.then(|| read(config, clock).map(|key| key.bytes)).transpose()
+pub fn existing(config: &Config) -> Result<Option<[u8; 32]>> {
+    if let Some(key) = &config.master_key {
+        return decode(key.expose()).map(Some).ok_or_else(|| wrong("DISPATCH_MASTER_KEY"));
+    }
+    let path = config.data.join(FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => decode(&Zeroizing::new(text)).map(Some).ok_or_else(|| wrong(&path.display().to_string())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unusable(&path, error)),
+    }
 }
 
 /// 32 bytes as base64 or hex.
@@ -59,12 +87,13 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     Some(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
 }
 
-fn create(path: &Path, clock: &Clock) -> Result<[u8; 32]> {
+fn create(path: &Path, clock: &Clock) -> std::io::Result<[u8; 32]> {
     let mut key = [0u8; 32];
     clock.fill(&mut key);
     let text = Zeroizing::new(STANDARD.encode(key));
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all())).map_err(|error| unreadable(path, &error))?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
     Ok(key)
 }
 
@@ -72,6 +101,14 @@ fn wrong(place: &str) -> Error {
     Error::new(Kind::Invalid, "master_key_invalid", format!("{place} is not 32 bytes as base64 or hex"))
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(Kind::Invalid, "master_key_unreadable", format!("the master key {} cannot be used: {error}", path.display()))
+fn missing(path: &Path, what: &str) -> Error {
+    let message = format!("there is no master key in {}, and the database contains {what} that only the missing key opens", path.display());
+    Error::new(Kind::Invalid, "master_key_missing", message).next(
+        "restore master.key from a backup, or set DISPATCH_MASTER_KEY to the key; \
+         with --new-master-key the server makes a new one, and what the old one seals stays unreadable",
+    )
+}
+
+fn unusable(path: &Path, error: std::io::Error) -> Error {
+    Error::new(Kind::Invalid, "master_key_unreadable", format!("the master key {} cannot be used: {error}", path.display())).because(error)
 }

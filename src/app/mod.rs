@@ -3,6 +3,7 @@
 pub mod about;
 mod discard;
 mod master_key;
+mod sealed_data;
 pub mod telemetry;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::notice::Listeners;
 use crate::engine::{self, Engine, Mailing, Parts, SharedLimits, StartRun};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::expr::script::{Limits as ScriptLimits, Sandbox};
 use crate::feed::Feed;
 use crate::html::Printer;
@@ -34,7 +35,7 @@ use crate::http::limits::Limits;
 use crate::http::serve::{ServeOptions, serve};
 use crate::http::{AppState, HttpOptions, router, workflows};
 use crate::id::{NodeId, TenantId};
-use crate::model::job::Placed;
+use crate::model::job::{Placed, WORKFLOW_PREFIX};
 use crate::net::{Egress, Mailer, Policy};
 use crate::provider::{Catalogue, Models, Setup};
 use crate::queue::jobs::NamedFlows;
@@ -66,7 +67,7 @@ struct Flows {
 #[async_trait::async_trait]
 impl NamedFlows for Flows {
     async fn run_of(&self, tenant: TenantId, name: &str, inputs: Map<String, Value>) -> Result<Option<StartRun>> {
-        if name.starts_with(workflows::JOB_PREFIX) {
+        if name.starts_with(WORKFLOW_PREFIX) {
             return self.workflows.run_of(tenant, name, inputs).await;
         }
         self.saved.run_of(tenant, name, inputs).await
@@ -86,7 +87,11 @@ const SOONEST: Duration = Duration::from_secs(1);
 impl App {
     /// Opens the database, builds the parts and takes up what an earlier server left.
     pub async fn start(config: &Config, clock: Clock) -> Result<Self> {
-        std::fs::create_dir_all(&config.data).map_err(|error| unusable(&config.data, &error))?;
+        Self::open(config, clock).await.map_err(|error| unless_full(config, error))
+    }
+
+    async fn open(config: &Config, clock: Clock) -> Result<Self> {
+        std::fs::create_dir_all(&config.data).map_err(|error| unusable(&config.data, error))?;
         let connections = config.limits.database_connections;
         let options = store::Options { connections, ..store::Options::new(clock.clone()).advancing() };
         let store = store::open(&database(config), options).await?;
@@ -95,7 +100,7 @@ impl App {
 
     /// [`App::start`] over a store that is open already.
     pub async fn with_store(config: &Config, clock: Clock, store: SharedStore) -> Result<Self> {
-        let master_key = master_key::read(config, &clock)?;
+        let master_key = master_key::read(config, &store, &clock).await?;
         let vault = Vault::new(master_key.bytes, clock.clone());
         let sealing = Arc::new(Sealing::new(store, vault.clone(), clock.clone()));
         let store: SharedStore = sealing.clone();
@@ -245,7 +250,7 @@ pub async fn new_tenant(
     match encryption {
         Encryption::None => {}
         Encryption::Managed => {
-            let vault = Vault::new(master_key::read(config, clock)?.bytes, clock.clone());
+            let vault = Vault::new(master_key::read(config, store, clock).await?.bytes, clock.clone());
             sealing::found(&**store, clock, id, Founding::Managed(&vault)).await?;
         }
         Encryption::ZeroKnowledge => sealing::found(&**store, clock, id, Founding::ZeroKnowledge).await?,
@@ -269,7 +274,7 @@ fn sandbox(config: &Config, clock: &Clock) -> Sandbox {
 }
 
 fn policy(config: &Config) -> Policy {
-    Policy { allow: config.allow_private.clone(), allow_loopback: config.dev, ..Policy::default() }
+    Policy { allow: config.allow_private.clone(), allow_loopback: config.dev, max_requests: config.limits.outgoing_calls, ..Policy::default() }
 }
 
 fn mailing(config: &Config) -> Result<Mailing> {
@@ -312,7 +317,19 @@ fn models(config: &Config, egress: &Egress, clock: &Clock) -> Result<Models> {
     }))
 }
 
-fn unusable(path: &std::path::Path, error: &std::io::Error) -> Error {
-    Error::new(crate::error::Kind::Invalid, "data_folder_unusable", format!("the data folder {} cannot be used: {error}", path.display()))
+fn unusable(path: &std::path::Path, error: std::io::Error) -> Error {
+    Error::new(Kind::Invalid, "data_folder_unusable", format!("the data folder {} cannot be used: {error}", path.display()))
         .next("choose another with --data")
+        .because(error)
+}
+
+/// The same error, or that of a start on a full disk, which fails again until somebody frees some space.
+fn unless_full(config: &Config, error: Error) -> Error {
+    if !store::is_disk_full(&error) {
+        return error;
+    }
+    let message = format!("the server cannot start: no space is left on the disk of the database {}", about::database(&database(config)));
+    Error::new(Kind::Invalid, "disk_full", message)
+        .next("free some space and start the server again; nothing that was accepted is lost, and `dispatch doctor` shows how much is free")
+        .because(error)
 }

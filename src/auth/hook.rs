@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use sha2::Sha256;
 
 use crate::clock::Timestamp;
+use crate::offload::give_way;
 use crate::secret::Secret;
 
 const BUILT_IN: [&str; 5] = [
@@ -157,7 +158,7 @@ fn read_body(content_type: Option<&str>, body: &[u8], form: Option<&Form>) -> Re
     // A byte order mark is not part of the text (RFC 8259, section 8.1).
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let is_json = essence == "application/json" || essence == "text/json" || essence.ends_with("+json");
-    match serde_json::from_slice(text) {
+    match give_way(text.len(), || serde_json::from_slice(text)) {
         Ok(value) => Ok(value),
         Err(_) if is_json && text.trim_ascii().is_empty() => Ok(Value::Null),
         Err(error) if is_json => Err(Doubt::Body(format!("it is not valid JSON: {error}"))),

@@ -22,8 +22,17 @@ use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::{failpoint, process};
 
+/// What `--help` says about secrets.
+const VARIABLES: &str = "\
+Best given as variables:
+  DISPATCH_API_KEY     the first tenant's key; without it the first start creates one
+  DISPATCH_MASTER_KEY  32 bytes as base64 or hex that seal stored secrets; without it the first start creates master.key
+  OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY and others
+                       keys of model providers; docs/configuration.md lists them";
+
 /// See the module.
 #[derive(Debug, clap::Args)]
+#[command(after_help = VARIABLES)]
 pub struct Arguments {
     /// A TOML file with settings. Flags and environment variables take precedence over it.
     #[arg(long, env = "DISPATCH_CONFIG", value_name = "FILE")]
@@ -83,6 +92,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {wanted}: {error}"))
             .next("choose another address with --listen")
     })?;
+    signals::survive_large_files()?;
     let address = listener.local_addr().map_err(Error::internal)?;
     // With port 0 the system chose one.
     config.listen = address;

@@ -23,8 +23,7 @@ pub struct Signals {
 
 impl Signals {
     pub fn listen() -> Result<Self> {
-        // Once heard, it does not end the process: the write that was too much fails, as on a full disk.
-        drop(listen(SignalKind::from_raw(FILE_TOO_LARGE))?);
+        survive_large_files()?;
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
@@ -35,6 +34,11 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// From now on a write that exceeds the limit on the size of files fails, as on a full disk, and does not end the process.
+pub fn survive_large_files() -> Result<()> {
+    listen(SignalKind::from_raw(FILE_TOO_LARGE)).map(drop)
 }
 
 /// The signals that do not stop the server.

@@ -5,7 +5,7 @@ use crate::expr::script::Limits as ScriptLimits;
 use crate::html::PrintLimits;
 use crate::http::limits::LimitOptions;
 use crate::http::serve::ServeOptions;
-use crate::net::Deadlines;
+use crate::net::{Deadlines, MAX_REQUESTS};
 use crate::queue;
 use crate::store::POOL_CONNECTIONS;
 use crate::tool::mcp::MAX_PROGRAMS;
@@ -30,6 +30,8 @@ pub struct ServerLimits {
     /// Scripts that run at once; one for each core, at least 4 and at most 16 when absent.
     pub script_workers: Option<usize>,
     pub printing: PrintLimits,
+    /// Requests to models and other services that one tenant's executions have out at once.
+    pub outgoing_calls: usize,
     /// Running programs that speak MCP.
     pub mcp_programs: u64,
     /// Pooled connections to PostgreSQL.
@@ -48,6 +50,7 @@ impl Default for ServerLimits {
             scripts: ScriptLimits::default(),
             script_workers: None,
             printing: PrintLimits::default(),
+            outgoing_calls: MAX_REQUESTS,
             mcp_programs: MAX_PROGRAMS,
             database_connections: POOL_CONNECTIONS,
         }

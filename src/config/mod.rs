@@ -29,6 +29,8 @@ pub struct Config {
     pub api_key: Option<Secret>,
     /// Seals secrets; kept in the data folder when absent.
     pub master_key: Option<Secret>,
+    /// A missing master key is made anew, although the database has data that is sealed under it.
+    pub new_master_key: bool,
     pub allow_private: Vec<AllowRule>,
     /// Web origins that may call.
     pub cors: Vec<String>,
@@ -69,6 +71,7 @@ impl Config {
             dev: false,
             api_key: None,
             master_key: None,
+            new_master_key: false,
             allow_private: Vec::new(),
             cors: Vec::new(),
             providers: None,

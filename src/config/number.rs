@@ -389,6 +389,15 @@ pub const NUMBERS: &[NumberSetting] = &[
     .reloading(),
     NumberSetting::new(
         "tools",
+        "max-outgoing-calls",
+        Unit::Number,
+        (1, 1_000_000),
+        Slot::Size(|config| &mut config.limits.outgoing_calls),
+        "Outgoing calls that one tenant's executions may have at the same time, to models and other services. Further ones wait, those of the \
+         tenant and of visitors of its pages in turn.",
+    ),
+    NumberSetting::new(
+        "tools",
         "max-mcp-programs",
         Unit::Number,
         (1, 1_000),

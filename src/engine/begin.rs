@@ -24,7 +24,8 @@ use crate::failpoint;
 use crate::id::{RunId, SecretId, TenantId};
 use crate::model::event::{EventRecord, Rest, Segment};
 use crate::model::run::{Parent, Spent};
-use crate::model::{Epoch, Origin, RunInput, RunState, Target};
+use crate::model::{Epoch, Origin, Requester, RunInput, RunState, Target};
+use crate::net;
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Created, Lease, NewRun, RunKey, StoreResult};
@@ -211,13 +212,14 @@ impl Engine {
 
     async fn context(&self, log: Start, beginning: Beginning, memory: Memory) -> Result<RunContext> {
         let Beginning { target, plan, input, secrets } = beginning;
+        let requester = Requester { tenant: log.tenant, is_visitor: input.is_by_visitor() };
         let parts = self.parts();
         let keys = self.tenant_keys(log.tenant).await?;
         let mut known_secrets = self.managed_secrets(log.tenant, &plan).await?;
         known_secrets.extend(secrets.clone());
         // From here on nothing may fail: whoever has the context closes the ring.
         let ring = parts.feed.open(log.run, log.next_seq);
-        let redactor = Redactor::new(known_secrets.values().cloned()).on_behalf_of(party(log.tenant));
+        let redactor = Redactor::new(known_secrets.values().cloned()).on_behalf_of(party(requester));
         Ok(RunContext {
             engine: self.0.clone(),
             run: log.run,
@@ -351,6 +353,7 @@ impl Active {
                 None => context.walk(&leave).await,
             }
         });
+        let walk = net::on_behalf_of(context.party(), walk);
         let span = context.span();
         let walk = context.log.lease().under(walk).instrument(span.clone());
         let committing = Box::pin(context.log.keep_committing(birth, number).instrument(span.clone()));

@@ -32,7 +32,7 @@ use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::Event;
 use crate::model::run::{Budget, Spent};
 use crate::model::wait::{Resolution, Wait, WaitKind};
-use crate::model::{JournalEntry, Outcome, RunInput, Target};
+use crate::model::{JournalEntry, Outcome, Requester, RunInput, Target};
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Resolve, Resolved};
@@ -152,9 +152,14 @@ impl RunContext {
         &self.engine.parts
     }
 
+    /// On whose behalf the run works.
+    pub const fn requester(&self) -> Requester {
+        Requester { tenant: self.tenant, is_visitor: self.input.is_by_visitor() }
+    }
+
     /// The party that the run's work is accounted to in fair queues.
     pub fn party(&self) -> Party {
-        super::party(self.tenant)
+        super::party(self.requester())
     }
 
     /// The sandbox that runs its scripts.

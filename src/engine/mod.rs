@@ -63,8 +63,8 @@ use crate::fair::Party;
 use crate::feed::Feed;
 use crate::html::Printer;
 use crate::id::{NodeId, TenantId};
-use crate::model::Flow;
 use crate::model::run::Budget;
+use crate::model::{Flow, Requester};
 use crate::net::{Egress, Mailer};
 use crate::provider::{Models, TenantKeys};
 use crate::secret::Vault;
@@ -149,8 +149,8 @@ impl Engine {
     }
 
     /// Compiles a new document. Its scripts and schemas are parsed in a worker; if that finds a fault, `compile` is called again to report it at its place.
-    pub async fn read<T>(&self, tenant: TenantId, compile: impl Fn() -> T) -> Result<T> {
-        self.sandbox(tenant).compile(compile).await
+    pub async fn read<T>(&self, requester: impl Into<Requester>, compile: impl Fn() -> T) -> Result<T> {
+        self.sandbox(requester.into()).compile(compile).await
     }
 
     /// Compiles a document that was accepted before, without parsing its scripts and schemas again.
@@ -159,9 +159,10 @@ impl Engine {
     }
 
     /// Like [`Engine::accept`]; also checks that every model of the flow is known and that the first model of each step has a key.
-    pub async fn admit(&self, flow: &Flow, tenant: TenantId) -> Result<Arc<Plan>> {
-        let Examined { plan, children, mut problems } = self.read(tenant, || self.examined(flow)).await?;
-        let keys = self.tenant_keys(tenant).await?;
+    pub async fn admit(&self, flow: &Flow, requester: impl Into<Requester>) -> Result<Arc<Plan>> {
+        let requester = requester.into();
+        let Examined { plan, children, mut problems } = self.read(requester, || self.examined(flow)).await?;
+        let keys = self.tenant_keys(requester.tenant).await?;
         let models = &self.parts().models;
         let mut refused = None;
         for planned in &plan.steps {
@@ -202,12 +203,12 @@ impl Engine {
     /// subprocess that can be killed.
     pub async fn judge(&self, tenant: TenantId, schema: &Value, value: &Value) -> Result<Faults> {
         let schema = script::accepted(|| crate::tool::schema::compile(schema)).map_err(|fault| Error::invalid_at("", fault))?;
-        schema.judge(value, &self.sandbox(tenant)).await
+        schema.judge(value, &self.sandbox(tenant.into())).await
     }
 
-    /// Returns the sandbox that runs a tenant's scripts.
-    fn sandbox(&self, tenant: TenantId) -> Sandbox {
-        self.parts().sandbox.on_behalf_of(party(tenant))
+    /// Returns the sandbox that runs somebody's scripts.
+    fn sandbox(&self, requester: Requester) -> Sandbox {
+        self.parts().sandbox.on_behalf_of(party(requester))
     }
 
     fn examined(&self, flow: &Flow) -> Examined {
@@ -278,9 +279,10 @@ impl Examined {
     }
 }
 
-/// The party of a tenant in fair queues.
-fn party(tenant: TenantId) -> Party {
-    Party::new(tenant.as_u128())
+/// The party in fair queues.
+fn party(requester: Requester) -> Party {
+    let party = Party::new(requester.tenant.as_u128());
+    if requester.is_visitor { party.for_visitors() } else { party }
 }
 
 impl Flow {

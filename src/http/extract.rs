@@ -30,6 +30,7 @@ use crate::id::{
     AgentId, AssetId, BatchId, ClientTokenId, ConversationId, CronId, DeadLetterId, DeliveryId, EvalId, FlowId, FlowVersionId, JobId,
     KeyId, RecordId, RunId, ScheduleId, SecretId, ToolId, TriggerId, WebhookId,
 };
+use crate::offload::give_way;
 
 /// How much of a body that is too large is read and forgotten, and for how long.
 const DISCARD_BYTES: usize = 16 * 1024 * 1024;
@@ -102,7 +103,11 @@ async fn receive(request: Request, state: &AppState) -> std::result::Result<Byte
     let limits = state.limits.body();
     // Anyone may call the routes of pages, so a compressed body may not be larger than a plain one.
     let limit = if of_pages { limits.raw.min(limits.inflated) } else { limits.inflated };
-    if gzipped { Ok(inflate(&bytes, limit)?) } else { Ok(bytes) }
+    if !gzipped {
+        return Ok(bytes);
+    }
+    let inflated = bytes.len().saturating_mul(MAX_GZIP_RATIO).min(limit);
+    Ok(give_way(inflated, || inflate(&bytes, limit))?)
 }
 
 /// A body's bytes of whatever type, as they were sent, within the limits of size and time.
@@ -182,6 +187,8 @@ fn too_large(limit: usize) -> Error {
         .details(serde_json::json!({ "limitBytes": limit }))
 }
 
+/// How much larger than its compressed form a text can be (zlib's technical details).
+const MAX_GZIP_RATIO: usize = 1_032;
 /// Maximum number of gzip members of a request body: an empty one is 20 bytes that decompress to nothing.
 const MAX_GZIP_MEMBERS: usize = 1_000;
 
@@ -226,6 +233,14 @@ pub fn parse_document<T: DeserializeOwned>(text: &[u8], max_depth: usize) -> Res
 type JsonReader<'t> = serde_json::Deserializer<serde_json::de::StrRead<'t>>;
 
 fn parse_with<'t, T>(
+    text: &'t [u8],
+    max_depth: usize,
+    deserialize: impl FnOnce(&mut JsonReader<'t>) -> Result<T, serde_path_to_error::Error<serde_json::Error>>,
+) -> Result<T> {
+    give_way(text.len(), || read_with(text, max_depth, deserialize))
+}
+
+fn read_with<'t, T>(
     text: &'t [u8],
     max_depth: usize,
     deserialize: impl FnOnce(&mut JsonReader<'t>) -> Result<T, serde_path_to_error::Error<serde_json::Error>>,

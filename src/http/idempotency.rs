@@ -33,6 +33,7 @@ use crate::failpoint;
 use crate::id::{RequestId, TenantId};
 use crate::model::Origin;
 use crate::model::wait::{canonical, hex};
+use crate::offload::give_way;
 use crate::secret::Vault;
 use crate::store::{Answer, Begun, Receipt, SharedStore};
 
@@ -85,8 +86,10 @@ pub struct Call {
 
 /// What two requests have in common when they ask the same: SHA-256 of the body in canonical JSON.
 pub fn fingerprint(body: &[u8]) -> String {
-    let text = serde_json::from_slice::<Value>(body).map(|value| canonical(&value).into_bytes()).unwrap_or_else(|_| body.to_vec());
-    hex(&Sha256::digest(text))
+    give_way(body.len(), || {
+        let text = serde_json::from_slice::<Value>(body).map(|value| canonical(&value).into_bytes()).unwrap_or_else(|_| body.to_vec());
+        hex(&Sha256::digest(text))
+    })
 }
 
 /// The keeper of receipts.

@@ -13,6 +13,8 @@ use super::run::Failure;
 use crate::clock::Timestamp;
 use crate::id::{CronId, DeadLetterId, JobId, NodeId, TenantId};
 
+/// What the name of a job that runs a workflow begins with. Cron entries with such names are those of workflows.
+pub const WORKFLOW_PREFIX: &str = "workflow:";
 /// The queue of jobs that name none.
 pub const DEFAULT_QUEUE: &str = "default";
 /// Retries of a job that says nothing.

@@ -25,6 +25,6 @@ pub use job::{Job, JobState};
 pub use journal::{JournalEntry, Outcome};
 pub use origin::Origin;
 pub use record::Record;
-pub use run::{Caller, Epoch, Run, RunInput, RunState, StepState, Who};
+pub use run::{Caller, Epoch, Requester, Run, RunInput, RunState, StepState, Who};
 pub use target::{Target, TargetKind};
 pub use wait::{Resolution, Wait, WaitKind};

@@ -148,6 +148,19 @@ impl Caller {
     }
 }
 
+/// On whose behalf the server works: a tenant, or visitors of its pages, who have a line of their own in fair queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Requester {
+    pub tenant: TenantId,
+    pub is_visitor: bool,
+}
+
+impl From<TenantId> for Requester {
+    fn from(tenant: TenantId) -> Self {
+        Self { tenant, is_visitor: false }
+    }
+}
+
 /// What a run starts from. Kept with the run; surfaces decide only under which names it is seen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -181,6 +194,11 @@ pub struct RunInput {
 }
 
 impl RunInput {
+    /// Whether a visitor of a page began the run, or the run above it.
+    pub const fn is_by_visitor(&self) -> bool {
+        self.session.is_some() || self.options.by_visitor
+    }
+
     /// Returns the schedule that started the run.
     pub fn schedule_id(&self) -> Option<ScheduleId> {
         self.inputs.get("_schedule")?.get("id")?.as_str()?.parse().ok()
@@ -207,6 +225,9 @@ pub struct RunOptions {
     pub source: String,
     /// Runs above this one.
     pub depth: u32,
+    /// A visitor of a page began the run, or a run above it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_visitor: bool,
     /// The caller wants the model's answer as it is. Calls of the caller's tools, and an answer that was cut or withheld, end the prompt instead of
     /// pausing or failing it, and the log reports each prompt's answer in a `dispatch.completion`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -222,6 +243,7 @@ impl Default for RunOptions {
             budget: Budget::default(),
             source: "virtual".into(),
             depth: 0,
+            by_visitor: false,
             as_completion: false,
         }
     }

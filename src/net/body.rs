@@ -15,6 +15,7 @@ use super::gzip::GzipReader;
 use super::request::Deadlines;
 use super::target::origin;
 use crate::clock::Clock;
+use crate::fair::Permit;
 
 /// The head of an answer, and its body still to be read. Dropping it closes the connection.
 pub struct Response {
@@ -76,14 +77,27 @@ pub struct Body {
     left: u64,
     limit: u64,
     origin: String,
+    /// Counts the request as one of its party's until the body is dropped.
+    _permit: Option<Permit>,
+}
+
+/// What a body is read under.
+pub(super) struct Terms {
+    /// The body is decompressed.
+    pub is_gzip: bool,
+    pub deadlines: Deadlines,
+    pub end: Instant,
+    pub limit: u64,
+    pub permit: Option<Permit>,
 }
 
 impl Body {
-    /// `is_gzip`: the body is decompressed.
-    pub(super) fn new(response: reqwest::Response, is_gzip: bool, clock: Clock, deadlines: Deadlines, end: Instant, limit: u64) -> Self {
+    pub(super) fn new(response: reqwest::Response, clock: Clock, terms: Terms) -> Self {
+        let Terms { is_gzip, deadlines, end, limit, permit } = terms;
         let origin = origin(response.url());
         let gzip = is_gzip.then(GzipReader::default);
-        Self { parts: Box::pin(response.bytes_stream()), has_ended: false, gzip, clock, deadlines, end, left: limit, limit, origin }
+        let parts = Box::pin(response.bytes_stream());
+        Self { parts, has_ended: false, gzip, clock, deadlines, end, left: limit, limit, origin, _permit: permit }
     }
 
     /// Returns the next chunk, decompressed; `None` at the end.

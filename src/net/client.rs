@@ -10,15 +10,17 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::Instant;
 use url::Url;
 
-use super::body::{Body, Response};
+use super::body::{Body, Response, Terms};
 use super::error::{Blocked, Error, ErrorKind, Phase};
 use super::hold::{self, Released};
 use super::judge::judge;
 use super::names::{Names, SystemNames};
 use super::policy::Policy;
 use super::request::{Request, Trust, is_credential};
+use super::share;
 use super::target::{check_host, check_shape, judge_host, origin, parse_url};
 use crate::clock::Clock;
+use crate::fair::{OwnerLimits, Party, Permit};
 
 const IDLE_PER_HOST: usize = 1024;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -34,6 +36,7 @@ struct Door {
     clock: Clock,
     trusted: reqwest::Client,
     judged: Judged,
+    requests: OwnerLimits,
 }
 
 /// A resolver is asked for a name, never for a port, so a port with its own allow rules has its own client.
@@ -65,7 +68,8 @@ impl Egress {
             other: judged_client(0)?,
         };
         let trusted = client(&policy, None)?;
-        Ok(Self(Arc::new(Door { policy, clock, trusted, judged })))
+        let requests = OwnerLimits::new(policy.max_requests);
+        Ok(Self(Arc::new(Door { policy, clock, trusted, judged, requests })))
     }
 
     /// Whether a judged request to this URL may go out, as far as that can be told before its host's name is resolved.
@@ -84,6 +88,7 @@ impl Egress {
             trust: request.trust,
         };
         let end = self.0.clock.instant() + request.deadlines.total;
+        let permit = self.permit(&hop.url, request.deadlines.total).await?;
         for followed in 0..=request.max_redirects {
             let answered = followed > 0;
             let exchanged = loop {
@@ -101,12 +106,31 @@ impl Egress {
                     status: response.status(),
                     headers,
                     url: response.url().clone(),
-                    body: Body::new(response, is_gzip, self.0.clock.clone(), request.deadlines, end, request.max_bytes),
+                    body: Body::new(
+                        response,
+                        self.0.clock.clone(),
+                        Terms { is_gzip, deadlines: request.deadlines, end, limit: request.max_bytes, permit },
+                    ),
                 });
             };
             hop = hop.follow(response.status(), &location).map_err(Error::after_send)?;
         }
         Err(Error::new(ErrorKind::Redirect { why: "too many redirects" }, &origin(&hop.url)))
+    }
+
+    /// Waits until the party may have one more request. Waiting counts as a part of the exchange.
+    async fn permit(&self, url: &Url, total: Duration) -> Result<Option<Permit>, Error> {
+        let party = share::party();
+        if party == Party::NOBODY {
+            return Ok(None);
+        }
+        tokio::select! {
+            biased;
+            permit = self.0.requests.acquire(party) => Ok(permit.ok()),
+            () = self.0.clock.sleep(total) => {
+                Err(Error::new(ErrorKind::Timeout { phase: Phase::Total, after: total }, &origin(url)))
+            }
+        }
     }
 
     async fn exchange(&self, hop: &Hop, request: &Request, end: Instant) -> Result<reqwest::Response, Error> {

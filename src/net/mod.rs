@@ -2,7 +2,7 @@
 //!
 //! Everything that leaves this process goes through [`Egress`]: it judges every address before a
 //! connection is made, follows redirects by hand and judges each, keeps credentials (headers and bodies) with the origin
-//! they were given for, inflates gzip, and ends what is too slow or too large. [`sse`] reads event streams, [`retry_after`]
+//! they were given for, limits how many requests a party has at once, inflates gzip, and ends what is too slow or too large. [`sse`] reads event streams, [`retry_after`]
 //! reads waits.
 //!
 //! A request is either [`Trust::Operator`] (a URL from the server's own configuration) or [`Trust::Judged`]
@@ -22,6 +22,7 @@ mod policy;
 mod produce;
 mod request;
 mod retry_after;
+mod share;
 mod smtp;
 pub mod sse;
 mod target;
@@ -32,9 +33,10 @@ pub use error::{Blocked, Error, ErrorKind, Phase};
 pub use hold::{Hold, under};
 pub use judge::{Class, judge};
 pub use names::{Names, SystemNames};
-pub use policy::{AllowRule, Policy};
+pub use policy::{AllowRule, MAX_REQUESTS, Policy};
 pub use produce::{Output, produce};
 pub use request::{Deadlines, HeaderText, Request, Trust};
 pub use retry_after::{limit_reached, retry_after};
+pub use share::on_behalf_of;
 pub use smtp::{Mail, Mailer, Undelivered};
 pub use target::{judge_host, parse_url};

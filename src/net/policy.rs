@@ -19,6 +19,9 @@ pub struct AllowRule {
     pub port: Option<u16>,
 }
 
+/// The limit when the operator sets none. More than a server's runs need, so that one tenant's usual work is never limited by it.
+pub const MAX_REQUESTS: usize = 10_000;
+
 /// The door's settings.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -28,11 +31,13 @@ pub struct Policy {
     pub allow_loopback: bool,
     /// How long one connection (name, TCP, TLS) may take to come up.
     pub connect: Duration,
+    /// How many requests one party may have at once; requests for nobody have no limit.
+    pub max_requests: usize,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { allow: Vec::new(), allow_loopback: false, connect: Duration::from_secs(5) }
+        Self { allow: Vec::new(), allow_loopback: false, connect: Duration::from_secs(5), max_requests: MAX_REQUESTS }
     }
 }
 

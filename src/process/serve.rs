@@ -11,9 +11,16 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Stack of the watchdog thread.
 const STACK: usize = 128 * 1024;
 
+/// How much lower the priority of workers is than the server's, as `nice` counts.
+const NICENESS: i32 = 5;
+
 /// Answers the requests on standard input until it ends, with `memory` bytes of memory. Blocks, and may be killed at any moment.
 pub fn serve(memory: u64, mut answer: impl FnMut(&[u8]) -> Vec<u8>) -> io::Result<()> {
     bound(memory);
+    // For this thread and those that it starts: the server answers its callers also when scripts keep every core busy.
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!(%error, "the worker keeps the server's priority");
+    }
     let time = watch()?;
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     loop {

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::completion::Usage;
 use super::error::{Class, ProviderError};
 use super::estimate;
 use super::{ChatRequest, ProviderCall};
+use crate::offload::give_way;
 
 /// Texts of one request.
 pub const MOST_TEXTS: usize = 256;
@@ -55,6 +57,12 @@ impl EmbedCall {
     }
 }
 
+/// Parses a body with vectors, which may be large.
+fn read_answer<T: DeserializeOwned>(body: &Bytes) -> Result<T, ProviderError> {
+    give_way(body.len(), || serde_json::from_slice(body))
+        .map_err(|error| malformed(format!("the answer is not a list of embeddings: {error}")))
+}
+
 fn malformed(why: impl Into<String>) -> ProviderError {
     ProviderError::new(Class::Malformed, why.into())
 }
@@ -83,8 +91,7 @@ pub(super) fn openai_answer(call: &EmbedCall, body: &Bytes) -> Result<Embedded, 
     struct Told {
         prompt_tokens: u64,
     }
-    let mut answer: Answer =
-        serde_json::from_slice(body).map_err(|error| malformed(format!("the answer is not a list of embeddings: {error}")))?;
+    let mut answer: Answer = read_answer(body)?;
     answer.data.sort_by_key(|item| item.index);
     call.checked(answer.data.into_iter().map(|item| item.embedding).collect(), answer.usage.map(|told| told.prompt_tokens))
 }
@@ -111,8 +118,7 @@ pub(super) fn gemini_answer(call: &EmbedCall, body: &Bytes) -> Result<Embedded, 
     struct Item {
         values: Vec<f32>,
     }
-    let answer: Answer =
-        serde_json::from_slice(body).map_err(|error| malformed(format!("the answer is not a list of embeddings: {error}")))?;
+    let answer: Answer = read_answer(body)?;
     call.checked(answer.embeddings.into_iter().map(|item| item.values).collect(), None)
 }
 

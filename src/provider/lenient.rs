@@ -9,6 +9,8 @@ use serde::de::{self, DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::offload::give_way;
+
 /// Reads a count: a whole number, a float (rounded up) or a text of one; anything else, or below zero, is absent.
 pub(super) fn count(value: Option<&Value>) -> Option<u64> {
     let float = match value? {
@@ -168,6 +170,10 @@ const HALVES: u32 = 0x10_F000;
 /// Parses JSON. Of a member that is given twice the last value counts. A `\uD83D` whose other half is missing does not fail: it becomes
 /// a placeholder that [`SurrogateJoiner`] joins with what follows.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    give_way(bytes.len(), || read(bytes))
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     let error = match serde_json::from_slice(bytes) {
         Ok(value) => return Ok(value),
         Err(error) => error,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::id::TenantId;
+use crate::model::Requester;
 
 /// Of the room for runs, one part in so many is left to tenants with few runs in hand.
 const KEPT: usize = 10;
@@ -12,29 +13,39 @@ const WHILE_LATE: usize = 256;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct TenantLoads {
-    runs: HashMap<TenantId, usize>,
+    runs: HashMap<TenantId, Load>,
     all: usize,
 }
 
+/// A tenant's runs, and those of them that visitors of its pages began.
+#[derive(Debug, Default)]
+struct Load {
+    all: usize,
+    visitors: usize,
+}
+
 impl TenantLoads {
-    pub fn add(&mut self, tenant: TenantId) {
+    pub fn add(&mut self, requester: Requester) {
         self.all += 1;
-        *self.runs.entry(tenant).or_default() += 1;
+        let load = self.runs.entry(requester.tenant).or_default();
+        load.all += 1;
+        load.visitors += usize::from(requester.is_visitor);
     }
 
-    pub fn remove(&mut self, tenant: TenantId) {
-        if let Some(count) = self.runs.get_mut(&tenant) {
+    pub fn remove(&mut self, requester: Requester) {
+        if let Some(load) = self.runs.get_mut(&requester.tenant) {
             self.all -= 1;
-            *count -= 1;
-            if *count == 0 {
-                self.runs.remove(&tenant);
+            load.all -= 1;
+            load.visitors -= usize::from(requester.is_visitor);
+            if load.all == 0 {
+                self.runs.remove(&requester.tenant);
             }
         }
     }
 
     /// Runs of a tenant.
     pub fn of(&self, tenant: TenantId) -> usize {
-        self.runs.get(&tenant).copied().unwrap_or(0)
+        self.runs.get(&tenant).map_or(0, |load| load.all)
     }
 
     /// The tenants that have any.
@@ -42,10 +53,13 @@ impl TenantLoads {
         self.runs.keys().copied()
     }
 
-    /// Whether a tenant may begin one more run, of room for `most`: beside others it may have half of it, and it leaves room as
-    /// [`TenantLoads::leaves_room`] says.
-    pub fn has_room(&self, tenant: TenantId, most: usize) -> bool {
-        let is_small = self.others(tenant) == 0 || self.of(tenant) < most.div_ceil(2);
+    /// Whether somebody may begin one more run, of room for `most`: beside others a tenant may have half of it, its visitors half of what the
+    /// tenant may have, and it leaves room as [`TenantLoads::leaves_room`] says.
+    pub fn has_room(&self, requester: Requester, most: usize) -> bool {
+        let Requester { tenant, is_visitor } = requester;
+        let share = if self.others(tenant) == 0 { most } else { most.div_ceil(2) };
+        let visitors = self.runs.get(&tenant).map_or(0, |load| load.visitors);
+        let is_small = self.of(tenant) < share && (!is_visitor || visitors < share.div_ceil(2));
         is_small && self.leaves_room(tenant, most)
     }
 
@@ -76,11 +90,12 @@ mod tests {
     const THREE: TenantId = TenantId::from_u128(3);
 
     /// Adds runs of a tenant as long as there is room; how many there are then.
-    fn fill(loads: &mut TenantLoads, tenant: TenantId, most: usize) -> usize {
-        while loads.has_room(tenant, most) {
-            loads.add(tenant);
+    fn fill(loads: &mut TenantLoads, requester: impl Into<Requester>, most: usize) -> usize {
+        let requester = requester.into();
+        while loads.has_room(requester, most) {
+            loads.add(requester);
         }
-        loads.of(tenant)
+        loads.of(requester.tenant)
     }
 
     #[test]
@@ -90,8 +105,21 @@ mod tests {
         assert_eq!(fill(&mut loads, TWO, 100), 5, "half of the last tenth");
         assert_eq!(fill(&mut loads, THREE, 100), 3);
         assert_eq!(fill(&mut loads, ONE, 100), 90);
-        (0..60).for_each(|_| loads.remove(ONE));
+        (0..60).for_each(|_| loads.remove(ONE.into()));
         assert_eq!(fill(&mut loads, TWO, 100), 50, "half of all, beside others");
+    }
+
+    #[test]
+    fn visitors_leave_half_of_the_room_to_their_tenant() {
+        let mut loads = TenantLoads::default();
+        let visitor = Requester { tenant: ONE, is_visitor: true };
+        assert_eq!(fill(&mut loads, visitor, 100), 50);
+        assert_eq!(fill(&mut loads, ONE, 100), 90);
+        (0..50).for_each(|_| loads.remove(visitor));
+        (0..40).for_each(|_| loads.remove(ONE.into()));
+        loads.add(TWO.into());
+        assert_eq!(fill(&mut loads, visitor, 100), 25, "half of what the tenant may have beside others");
+        assert_eq!(fill(&mut loads, ONE, 100), 50);
     }
 
     #[test]
@@ -106,11 +134,11 @@ mod tests {
     fn an_overloaded_node_takes_a_little_of_those_who_did_not_make_it_so() {
         let mut loads = TenantLoads::default();
         assert!(!loads.is_light(ONE));
-        (0..1_000).for_each(|_| loads.add(ONE));
+        (0..1_000).for_each(|_| loads.add(ONE.into()));
         assert!(!loads.is_light(ONE) && loads.is_light(TWO));
-        (0..128).for_each(|_| loads.add(TWO));
+        (0..128).for_each(|_| loads.add(TWO.into()));
         assert!(!loads.is_light(TWO) && loads.is_light(THREE));
-        (0..128).for_each(|_| loads.remove(TWO));
+        (0..128).for_each(|_| loads.remove(TWO.into()));
         assert_eq!(loads.of(TWO), 0);
         assert!(loads.is_light(TWO));
     }

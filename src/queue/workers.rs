@@ -18,8 +18,8 @@ use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::id::{RunId, TenantId};
 use crate::model::run::Failure;
-use crate::model::{Epoch, RunState};
-use crate::store::{Claim, Created, Lease, MAX_CLAIM, Renewed, StoreError};
+use crate::model::{Epoch, Requester, RunState};
+use crate::store::{Claim, Created, Lease, MAX_CLAIM, Renewed, StoreError, last_turn};
 
 /// How the workers behave.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +66,8 @@ pub(super) struct Inner {
     /// Attempts of jobs among the runs in hand, by tenant, and what rings when one leaves.
     jobs: Mutex<BTreeMap<TenantId, u32>>,
     job_left: Notify,
+    /// The tenant whose due runs were claimed last.
+    last_turn: Mutex<Option<TenantId>>,
     leave: CancellationToken,
     pub stop: CancellationToken,
     tasks: TaskTracker,
@@ -80,7 +82,7 @@ struct Hands {
 
 struct Held {
     epoch: Epoch,
-    tenant: TenantId,
+    requester: Requester,
     task: Option<AbortHandle>,
     context: Arc<RunContext>,
     /// The run's nudges, as far as its driver was told.
@@ -101,6 +103,7 @@ impl Workers {
             look: Notify::new(),
             jobs: Mutex::default(),
             job_left: Notify::new(),
+            last_turn: Mutex::default(),
             leave: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -155,13 +158,15 @@ impl Workers {
 
     /// Whether this node takes one more new run of a tenant. One tenant leaves others a part of the room, and is not refused because another one overloads
     /// the node. Refusals: 503 `at_capacity`, `overloaded`.
-    pub fn admits_run_of(&self, tenant: TenantId) -> Result<()> {
+    pub fn admits_run_of(&self, requester: impl Into<Requester>) -> Result<()> {
+        let requester = requester.into();
+        let tenant = requester.tenant;
         let refusal = {
             let hands = self.0.active.lock();
             let most = self.0.options.max_active;
             if hands.runs.len() >= most || self.0.pulse.is_late() && !hands.loads.is_light(tenant) {
                 None
-            } else if hands.loads.has_room(tenant, most) {
+            } else if hands.loads.has_room(requester, most) {
                 return Ok(());
             } else {
                 Some(format!("the server advances {} runs of yours, your share of its limit of {most}", hands.loads.of(tenant)))
@@ -177,7 +182,7 @@ impl Workers {
     pub(super) fn refused_tenants(&self) -> Vec<TenantId> {
         let (hands, is_late) = (self.0.active.lock(), self.0.pulse.is_late());
         let loads = &hands.loads;
-        let admits = |tenant| loads.has_room(tenant, self.0.options.max_active) && (!is_late || loads.is_light(tenant));
+        let admits = |tenant: TenantId| loads.has_room(tenant.into(), self.0.options.max_active) && (!is_late || loads.is_light(tenant));
         loads.tenants().filter(|tenant| !admits(*tenant)).collect()
     }
 
@@ -194,7 +199,7 @@ impl Workers {
         if inner.stop.is_cancelled() {
             return Err(Error::new(Kind::Unavailable, "shutting_down", "the server is shutting down").retry_after(Duration::from_secs(1)));
         }
-        self.admits_run_of(start.tenant)?;
+        self.admits_run_of(Requester { tenant: start.tenant, is_visitor: start.input.is_by_visitor() })?;
         if !self.is_awake().await {
             return Err(Error::new(Kind::Unavailable, "store_unavailable", "the database cannot serve now; nothing was changed")
                 .retry_after(Duration::from_secs(1)));
@@ -209,13 +214,13 @@ impl Workers {
     /// Drives a run in a task of its own.
     fn launch(&self, active: Active, epoch: Epoch, nudges: i64) {
         let run = active.context.run;
-        let held = Held { epoch, tenant: active.context.tenant, task: None, context: active.context.clone(), nudges };
+        let held = Held { epoch, requester: active.context.requester(), task: None, context: active.context.clone(), nudges };
         let (displaced, count) = {
             let mut hands = self.0.active.lock();
-            hands.loads.add(held.tenant);
+            hands.loads.add(held.requester);
             let displaced = hands.runs.insert(run, held);
             if let Some(displaced) = &displaced {
-                hands.loads.remove(displaced.tenant);
+                hands.loads.remove(displaced.requester);
             }
             (displaced, hands.runs.len())
         };
@@ -259,8 +264,14 @@ impl Workers {
         let now = parts.clock.now();
         // Whoever asks for one run waits for it; what is due of tenants that have their share waits until one of theirs leaves.
         let except = if only.is_some() { Vec::new() } else { self.full_tenants() };
-        let claim = Claim { node: parts.node, now, until: inner.lease.promised(now), max, only, except };
+        let after = *inner.last_turn.lock();
+        let claim = Claim { node: parts.node, now, until: inner.lease.promised(now), max, only, except, after };
         let leases = parts.store.claim_runs(claim).await?;
+        if only.is_none()
+            && let Some(last) = last_turn(leases.iter().map(|lease| lease.run.tenant), after)
+        {
+            *inner.last_turn.lock() = Some(last);
+        }
         let count = leases.len();
         for lease in leases {
             failpoint::hit("run.claim.after");
@@ -487,9 +498,10 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         let mut hands = self.workers.0.active.lock();
-        if hands.runs.get(&self.run).is_some_and(|held| held.epoch == self.epoch) {
-            hands.runs.remove(&self.run);
-            hands.loads.remove(self.tenant);
+        if hands.runs.get(&self.run).is_some_and(|held| held.epoch == self.epoch)
+            && let Some(held) = hands.runs.remove(&self.run)
+        {
+            hands.loads.remove(held.requester);
         }
         drop(hands);
         metrics::gauge!("dispatch_runs_active").decrement(1);

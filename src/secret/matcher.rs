@@ -1,14 +1,15 @@
-//! Finds all forms of all secrets in one pass over a text (Aho-Corasick).
+//! Finds all forms of all secrets in one pass over a text (Aho-Corasick), and in one more for each encoding that the text may contain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use aho_corasick::Anchored;
-use aho_corasick::automaton::Automaton;
+use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 use serde_json::{Number, Value};
 
-use super::spellings::spellings;
+use super::encoding::Encoding;
+use super::spellings::{broken_into_lines, spellings};
 use super::{MIN_REDACTED, REDACTED, Secret};
 
 /// Maximum total size of the forms in the automaton, which needs about 12 bytes of memory for each byte. Longer forms beyond it are searched one by one.
@@ -24,6 +25,8 @@ pub(super) enum Numbers {
 /// The search structures for a set of secrets.
 pub(super) struct Matcher {
     automaton: Option<NFA>,
+    /// For each form in the automaton, whether it may be broken into lines.
+    in_lines: Vec<bool>,
     /// The forms that are not in the automaton, in lower case.
     long: Vec<String>,
     /// The secrets that are numbers, as JSON writes them, without their sign.
@@ -48,9 +51,11 @@ impl Matcher {
         if automaton.is_none() {
             long.append(&mut forms);
         }
+        let broken: BTreeSet<String> = secrets.iter().flat_map(|secret| broken_into_lines(secret.expose())).collect();
+        let in_lines = forms.iter().map(|form| broken.contains(form)).collect();
         let numbers = secrets.iter().flat_map(|secret| numbers(secret.expose())).collect();
         let documents = secrets.iter().filter_map(|secret| document(secret.expose())).collect();
-        Self { automaton, long, numbers, documents }
+        Self { automaton, in_lines, long, numbers, documents }
     }
 
     /// Returns the text without the secrets, if it contains any. JSON stays valid JSON: it is parsed first, and a number that only contains a
@@ -125,20 +130,56 @@ impl Matcher {
                 }
             }
         }
+        let before = found.len();
+        if let Some(automaton) = &self.automaton {
+            let occurring = Encoding::ALL.into_iter().filter(|encoding| encoding.occurs_in(text));
+            found.extend(occurring.flat_map(|encoding| self.find_encoded(automaton, text, encoding)));
+        }
         if !self.long.is_empty() {
             let lower = text.to_ascii_lowercase();
             let matches = |form: &String| lower.match_indices(form.as_str()).map(|(at, form)| at..at + form.len()).collect::<Vec<_>>();
-            let before = found.len();
             found.extend(self.long.iter().flat_map(matches));
-            if found.len() > before {
-                found.sort_by_key(|range| range.end);
-                found = found.into_iter().fold(Vec::new(), |mut found, range| {
-                    cover(&mut found, range);
-                    found
-                });
-            }
+        }
+        if found.len() > before {
+            found.sort_by_key(|range| range.end);
+            found = found.into_iter().fold(Vec::new(), |mut found, range| {
+                cover(&mut found, range);
+                found
+            });
         }
         found
+    }
+
+    /// Returns the ranges of secrets that are found when the text is decoded, in order.
+    fn find_encoded(&self, automaton: &NFA, text: &str, encoding: Encoding) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        let Ok(mut state) = automaton.start_state(Anchored::No) else { return found };
+        // Where the last decoded bytes begin in the text: as many as the longest form has.
+        let (longest, mut starts) = (automaton.max_pattern_len(), VecDeque::new());
+        let mut at = 0;
+        while let Some(unit) = text.as_bytes().get(at..).and_then(|rest| encoding.first(rest)) {
+            let end = at + unit.width;
+            for byte in unit.bytes() {
+                if starts.len() >= longest {
+                    starts.pop_front();
+                }
+                starts.push_back(at);
+                state = automaton.next_state(Anchored::No, state, byte.to_ascii_lowercase());
+                let length = if automaton.is_match(state) { self.match_length(automaton, state, encoding) } else { None };
+                if let Some(start) = length.and_then(|length| starts.len().checked_sub(length)).and_then(|first| starts.get(first)) {
+                    cover(&mut found, *start..end);
+                }
+            }
+            at = end;
+        }
+        found
+    }
+
+    /// Returns the length of the longest form that ends here.
+    fn match_length(&self, automaton: &NFA, state: StateID, encoding: Encoding) -> Option<usize> {
+        let matches = (0..automaton.match_len(state)).map(|index| automaton.match_pattern(state, index));
+        let may_match = |in_lines: Option<&bool>| encoding != Encoding::Lines || in_lines.copied().unwrap_or(false);
+        matches.filter(|form| may_match(self.in_lines.get(form.as_usize()))).map(|form| automaton.pattern_len(form)).max()
     }
 }
 
@@ -193,6 +234,17 @@ mod tests {
         assert_eq!(matcher.text("xabcdefghijklx").as_deref(), Some("x[redacted]x"));
         assert_eq!(matcher.text("abcdefghabcdefgh").as_deref(), Some("[redacted][redacted]"));
         assert_eq!(matcher.text("abcdefg"), None);
+    }
+
+    #[test]
+    fn encoded_occurrences_are_replaced_as_they_are_written() {
+        let matcher = matcher(&["caf\u{e9}-canary"]);
+        for text in ["%63%61%66%C3%A9%2Dcanary", "&#99;af&#xE9;&#45;canary", "caf\u{e9}%2dcanar%79"] {
+            assert_eq!(matcher.text(&format!("a&b 5% {text}\nc\u{e9}")).as_deref(), Some("a&b 5% [redacted]\nc\u{e9}"), "{text}");
+        }
+        for unrelated in ["caf\u{e9}-\ncanary", "100%63%61%66", "&#99;af&#xE9;", "%"] {
+            assert_eq!(matcher.text(unrelated), None);
+        }
     }
 
     #[test]

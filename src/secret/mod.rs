@@ -3,10 +3,11 @@
 //! A [`Secret`] shows nothing through `Debug`, has no `Display` and no `Serialize`; whoever needs the text says
 //! [`Secret::expose`], which is easy to search for. A [`Vault`] seals bytes with AES-256-GCM under the
 //! server's key, bound to what they belong to. A [`Redactor`] removes known values from text on its way out: `spellings`
-//! lists the forms of a secret, `matcher` finds them in one pass.
+//! lists the forms of a secret, `matcher` finds them in one pass, and in one more for each `encoding` that a text may contain.
 //!
 //! Must not know: where secrets come from or where sealed bytes are kept.
 
+mod encoding;
 mod matcher;
 mod redactor;
 mod spellings;

@@ -7,14 +7,11 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::matcher::{Matcher, Numbers};
 use super::{MIN_REDACTED, REDACTED, Secret};
 use crate::fair::{FairSemaphore, Party};
-
-/// Size in bytes above which a text is searched on another thread.
-const LARGE: usize = 256 * 1024;
+use crate::offload::{LARGE, give_way};
 
 /// Large texts of one party that are searched at a time, at most. Each keeps a core busy.
 const MAX_TURNS: usize = 4;
@@ -210,12 +207,6 @@ async fn aside<T: Send + 'static>(party: Party, work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-/// Runs work on this thread, for callers that cannot wait. If there is much of it, other tasks move to another thread first.
-fn give_way<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    let has_threads = || Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if bytes > LARGE && has_threads() { tokio::task::block_in_place(work) } else { work() }
-}
-
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
@@ -276,6 +267,48 @@ mod tests {
             let shown = redactor.text(&text);
             assert!(shown.contains(REDACTED) && shown.len() <= REDACTED.len() + before.len() * 2 + 4, "{text}: {shown}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_found_where_every_character_is_encoded() {
+        let secret = "sk-Canary \"?>~\u{fc}1234";
+        let redactor = redactor(&[secret]);
+        let each = |write: &dyn Fn(char) -> String| secret.chars().map(write).collect::<String>();
+        let texts = [
+            secret.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>(),
+            each(&|letter| format!("&#{};", u32::from(letter))),
+            each(&|letter| format!("&#x{:x};", u32::from(letter))),
+            each(&|letter| format!("&#X{:05X};", u32::from(letter))),
+            secret.replace('"', "&#34;").replace('>', "&gt;"),
+            secret.replace('"', "&#x22;"),
+        ];
+        for text in texts {
+            assert_eq!(redactor.text(&format!("it's 5% & <{text}> & more")), "it's 5% & <[redacted]> & more", "{text}");
+            let mut value = json!({ "said": format!("a {text}"), "rest": ["5%", "R&D", 7] });
+            redactor.value(&mut value);
+            assert_eq!(value, json!({ "said": "a [redacted]", "rest": ["5%", "R&D", 7] }));
+        }
+    }
+
+    #[test]
+    fn base64_is_found_in_lines() {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        let secret = "sk-Canary?>~1234".repeat(3);
+        let redactor = redactor(&[&secret]);
+        let encoded = STANDARD.encode(format!("Authorization: Bearer {secret} and more"));
+        for (width, line_break) in [(1, "\n"), (7, "\r\n"), (20, "\n    "), (64, "\\n"), (76, "\\r\\n")] {
+            let lines: Vec<&str> = encoded.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            let text = format!("first line\n{}\nlast line\n", lines.join(line_break));
+            let shown = redactor.text(&text);
+            assert!(shown.starts_with("first line\n") && shown.ends_with("\nlast line\n") && shown.contains(REDACTED), "{shown}");
+            let left: String = shown.split(REDACTED).flat_map(str::chars).filter(char::is_ascii_alphanumeric).collect();
+            let whole: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+            assert!(left.len() + secret.len() < whole.len(), "{shown}");
+        }
+        // The parts of other forms are words of their own.
+        let plain = secret.replace("1234", "\n1234");
+        assert_eq!(redactor.text(&plain), plain);
     }
 
     #[test]

@@ -46,11 +46,30 @@ pub(super) fn spellings(secret: &str) -> BTreeSet<String> {
             add(form);
         }
         if is_short {
-            add(secret.bytes().map(|byte| format!("{byte:02x}")).collect());
+            add(hexadecimal(secret));
             add(secret.chars().rev().collect());
         }
     }
     forms
+}
+
+/// Returns the forms that a service may break into lines, in lower case: base64 and hexadecimal. In any other form the parts would be found in
+/// unrelated lines.
+pub(super) fn broken_into_lines(secret: &str) -> BTreeSet<String> {
+    if secret.len() < MIN_ENCODED {
+        return BTreeSet::new();
+    }
+    let mut forms: BTreeSet<String> = base64(secret.as_bytes()).into_iter().map(|form| form.to_ascii_lowercase()).collect();
+    let url_alphabet: Vec<String> = forms.iter().map(|form| form.replace('+', "-").replace('/', "_")).collect();
+    forms.extend(url_alphabet);
+    if secret.len() <= MAX_FULLY_SPELLED {
+        forms.insert(hexadecimal(secret));
+    }
+    forms
+}
+
+fn hexadecimal(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns a text as it is written between the quotes of a JSON string.

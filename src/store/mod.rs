@@ -14,6 +14,7 @@ mod batch;
 mod census;
 mod collection;
 mod documents;
+mod due_runs;
 mod flows;
 mod group;
 mod idempotency;
@@ -38,6 +39,8 @@ pub mod postgres;
 pub mod sealing;
 pub mod sqlite;
 
+use std::error::Error as StdError;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -47,6 +50,7 @@ pub use accounts::{Accounts, ApiKey, Tenant};
 pub use census::{Census, Censuses};
 pub use collection::{Collection, Document, Kept, due, forget};
 pub use documents::{DocumentQuery, DocumentRow, Documents};
+pub use due_runs::last_turn;
 pub use flows::{FlowVersion, Flows, SavedFlow};
 pub use idempotency::{Answer, Begun, Idempotency, Receipt};
 pub use jobs::{Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, JobTurns, Jobs, MOST_CLAIMED, NewJob, Queue};
@@ -135,6 +139,22 @@ impl StoreError {
         }
     }
 }
+
+/// Returns whether a failure is that of a disk without space: the database's, or one below it.
+pub fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
+    fn below<'a>(cause: &&'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+        (**cause).source()
+    }
+    std::iter::successors(Some(error), below).any(|cause| {
+        let code = cause.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error).and_then(|cause| cause.code());
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        code.is_some_and(|code| FULL.contains(&&*code)) || matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+    })
+}
+
+/// The codes of databases without space: SQLite's for its files and for the shared index of its log (`SQLITE_FULL`, `SQLITE_IOERR_SHMSIZE`), and
+/// PostgreSQL's (`disk_full`).
+const FULL: [&str; 3] = ["13", "4874", "53100"];
 
 /// A reason why a database is unavailable, without paths, hosts and user names.
 #[derive(Debug, thiserror::Error)]

@@ -134,6 +134,8 @@ pub struct Claim {
     pub only: Option<RunId>,
     /// Runs of these tenants are left where they are.
     pub except: Vec<TenantId>,
+    /// The tenant that had the last turn: if more tenants have due runs than the claim may take, those behind it come first.
+    pub after: Option<TenantId>,
 }
 
 /// A renewed lease and what was asked of its run meanwhile.
@@ -197,7 +199,8 @@ pub trait Runs {
     /// Applies one commit of the run's owner.
     async fn commit_run(&self, commit: Commit) -> StoreResult<Committed>;
 
-    /// Takes over runs that are due: ready, with a timer that has passed, or with an expired lease.
+    /// Takes over runs that are due: ready, with a timer that has passed, or with an expired lease. If more are due than the claim may take, it takes
+    /// some of each tenant, for each the longest due ones.
     async fn claim_runs(&self, claim: Claim) -> StoreResult<Vec<Lease>>;
 
     /// Prolongs leases; those not returned are lost.

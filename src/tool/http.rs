@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Problems, Result};
 use crate::expr::script::Sandbox;
 use crate::expr::{Insert, Language, Missing, Reads, Scope, Template, TemplateTree, secret_named, text_of};
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust, retry_after};
+use crate::offload::give_way;
 use crate::secret::{REDACTED, Redactor, Secret};
 use crate::tool::Effect;
 pub use crate::tool::answer::HttpAnswer;
@@ -407,7 +408,8 @@ impl HttpCall {
 
     /// Leaves members of a JSON body out that came to null or to an empty list.
     pub(super) fn leave_nothings_out(&mut self) {
-        let body = self.request.body.as_ref().and_then(|body| serde_json::from_slice::<Map<String, Value>>(body).ok());
+        let read = |body: &Bytes| give_way(body.len(), || serde_json::from_slice::<Map<String, Value>>(body).ok());
+        let body = self.request.body.as_ref().and_then(read);
         if let Some(mut body) = body {
             body.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty()));
             self.request.body = Some(Bytes::from(Value::Object(body).to_string()));

@@ -4,11 +4,17 @@ use indexmap::IndexMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::offload::give_way;
+
 /// Digits of the shortest integer that 64 bits do not hold.
 const MIN_DIGITS: usize = 19;
 
 /// Reads a JSON object so that integers beyond 64 bits keep their digits, as texts. `None`: it holds no such integer.
 pub fn read_exact_integers(text: &str) -> Option<Map<String, Value>> {
+    give_way(text.len(), || read_integers(text))
+}
+
+fn read_integers(text: &str) -> Option<Map<String, Value>> {
     if !has_long_digits(text) {
         return None;
     }

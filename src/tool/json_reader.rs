@@ -14,6 +14,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::expr::bounds::MAX_DEPTH;
+use crate::offload::give_way;
 
 /// Why a text cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +34,12 @@ impl fmt::Display for JsonFault {
     }
 }
 
-/// Parses a JSON text; see the module.
+/// Parses a JSON text; see the module. A large one does not keep other tasks waiting.
 pub fn read_json(text: &str) -> Result<Value, JsonFault> {
+    give_way(text.len(), || read(text))
+}
+
+fn read(text: &str) -> Result<Value, JsonFault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if depth(text) > MAX_DEPTH {
         return Err(JsonFault::TooDeep);

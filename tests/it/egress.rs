@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use dispatch::clock::Clock;
+use dispatch::fair::Party;
 use dispatch::net::{self, Blocked, Class, Deadlines, Egress, Error, ErrorKind, Hold, Phase, Policy, Request, Trust};
 use dispatch::secret::Secret;
 use flate2::Compression;
@@ -243,6 +244,32 @@ async fn an_operators_trust_ends_at_its_origin() {
     let error = text(&egress, trusted(one.to(&two.url("/echo"), 302))).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Blocked(_)), "{error}");
     assert_eq!(two.count(), 0);
+}
+
+#[tokio::test]
+async fn a_party_has_so_many_requests_at_once() {
+    let server = Server::start().await;
+    let policy = Policy { allow: vec![server.rule().parse().unwrap()], max_requests: 1, ..Policy::default() };
+    let door = Egress::new(policy, Clock::system()).unwrap();
+    let get = |path: &str| {
+        let (door, request) = (door.clone(), Request::new(Method::GET, server.url(path), Trust::Judged));
+        async move { door.send(request).await }
+    };
+    let (one, two) = (Party::new(1), Party::new(2));
+    // Its body does not end.
+    let open = net::on_behalf_of(one, get("/slow")).await.unwrap();
+    let waiting = tokio::spawn(net::on_behalf_of(one, get("/echo")));
+    let mut hasty = Request::new(Method::GET, server.url("/echo"), Trust::Judged);
+    hasty.deadlines.total = Duration::from_millis(50);
+    let late = net::on_behalf_of(one, door.send(hasty)).await.unwrap_err();
+    assert!(matches!(late.kind(), ErrorKind::Timeout { phase: Phase::Total, .. }), "{late:?}");
+    assert!(net::on_behalf_of(two, get("/echo")).await.is_ok(), "others have their own");
+    assert!(net::on_behalf_of(one.for_visitors(), get("/echo")).await.is_ok(), "so have visitors");
+    assert!(get("/echo").await.is_ok(), "nobody's are not counted");
+    assert_eq!(server.count(), 3);
+    drop(open);
+    assert!(waiting.await.unwrap().is_ok());
+    assert_eq!(server.count(), 4);
 }
 
 #[tokio::test]

@@ -17,27 +17,28 @@ const TABLE: &[(&str, &str)] = &[
     ("failpoint", ""),
     ("fair", ""),
     ("number", ""),
+    ("offload", ""),
     ("process", "clock fair"),
     ("id", "clock"),
-    ("secret", "clock error fair"),
+    ("secret", "clock error fair offload"),
     // Matter.
     ("model", "clock error id number"),
     ("expr", "clock error fair number process secret"),
-    ("net", "clock error secret"),
+    ("net", "clock error fair secret"),
     ("html", "clock fair process"),
     // Ports. An adapter knows a conversation or a call, never a run: neither `provider` nor `tool` sees `model`.
     ("store", "clock error failpoint id model secret"),
     ("feed", "clock error failpoint id model store"),
-    ("provider", "clock error net secret"),
-    ("tool", "clock error expr net provider secret"),
+    ("provider", "clock error net offload secret"),
+    ("tool", "clock error expr net offload provider secret"),
     ("asset", "clock error id net secret store"),
     // The engine writes the rings of the runs that it advances, so it sees `feed`.
     ("engine", "asset clock error expr failpoint fair feed html id model net provider secret store tool"),
     // Work.
-    ("auth", "clock error id model secret store"),
+    ("auth", "clock error id model offload secret store"),
     ("queue", "clock engine error failpoint feed id model net secret store tool"),
     // Surfaces.
-    ("http", "asset auth clock engine error failpoint feed id model number provider queue secret store tool"),
+    ("http", "asset auth clock engine error failpoint feed id model number offload provider queue secret store tool"),
     // Roof.
     ("config", "auth clock engine error expr feed html http net provider queue secret store tool"),
     ("app", "asset auth clock config engine error expr failpoint feed html http id model net provider queue secret store tool"),

@@ -249,8 +249,26 @@ async fn last(State(fake): State<Arc<Fake>>, Path(model): Path<String>) -> Respo
     }
 }
 
+/// The names of the models, for `--help`.
+const MODELS: &str = "\
+The model's name says what happens; names combine, as in fake-chunks-20-slow-5-cut-after-7:
+  fake-ok, or any other name               five words
+  fake-chunks-N                            N words, one chunk each
+  fake-slow-first-MS, fake-slow-MS         milliseconds before the first chunk, or before each further one
+  fake-stall, fake-stall-after-N           no response at all; N chunks, then nothing
+  fake-cut-after-N, fake-end-after-N       N chunks, then the connection breaks; or ends without the end mark
+  fake-late-error, fake-malformed          two chunks, then an error in the stream; or broken JSON
+  fake-empty, fake-blank, fake-wrong-type  no body; a well-formed but empty answer; a page of HTML
+  fake-huge-line, fake-bom                 a line without an end; a byte order mark before a good answer
+  fake-STATUS, fake-STATUS-retry-after-S   that HTTP status, as fake-429; with Retry-After: S
+  fake-billing, fake-context, fake-filter  status 400: no credit, prompt too long, refused by a filter
+  fake-flaky-N                             fails N times with 500, then answers
+  fake-tools, fake-tools-N                 calls every offered tool once, or N times in a row, then answers
+  fake-reasoning, fake-draws, fake-cites   reasoning before the answer; a picture; a citation";
+
 /// `dispatch fake-provider`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = MODELS)]
 pub struct Arguments {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:9090")]

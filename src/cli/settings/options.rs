@@ -60,6 +60,9 @@ pub struct ServerOptions {
     /// no environment but `PATH`. Repeat.
     #[arg(long, value_parser = mcp_command, help_heading = "tools")]
     pub mcp_command: Vec<(String, Vec<String>)>,
+    /// If the master key is lost, make a new one: what the old one seals (secrets, credentials, encrypted tenants) stays unreadable.
+    #[arg(long)]
+    pub new_master_key: bool,
     #[command(flatten)]
     pub numbers: NumberOptions,
     /// The first tenant's key; the first start makes and prints one when absent.
@@ -83,6 +86,7 @@ impl ServerOptions {
         config.dev = self.dev;
         config.api_key = self.api_key;
         config.master_key = self.master_key;
+        config.new_master_key = self.new_master_key;
         config.allow_private = self.allow_private;
         config.cors = self.cors_origin;
         config.providers = self.providers;

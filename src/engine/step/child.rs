@@ -112,6 +112,7 @@ impl Child<'_> {
         options.depth += 1;
         options.budget = budget;
         options.source = "child".into();
+        options.by_visitor = run.input.is_by_visitor();
         // The child answers its parent, which reads outputs.
         options.as_completion = false;
         let input = RunInput { record: run.input.record.clone(), origin: run.input.origin.clone(), options, ..input()? };

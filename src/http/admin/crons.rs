@@ -22,7 +22,7 @@ use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};
 use crate::id::{CronId, JobId, TenantId};
 use crate::model::cadence::{Fault, check_steps};
-use crate::model::job::Placed;
+use crate::model::job::{Placed, WORKFLOW_PREFIX};
 use crate::queue::crons::{CatchUp, Cron, MOST_SLOTS, Overlap, fire_now};
 use crate::store::{Collection, Kept, SharedStore, StoreError};
 
@@ -172,8 +172,12 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
             problems.add(at, "expected when an entry is new");
         }
     }
+    let is_new_name = input.name.as_ref().is_some_and(|name| old.as_ref().is_none_or(|old| old.name != *name));
     let name = input.name.or(old.as_ref().map(|old| old.name.clone())).unwrap_or_else(|| "?".into());
     fit(&name, 1, "/name", &mut problems);
+    if is_new_name && name.starts_with(WORKFLOW_PREFIX) {
+        problems.add("/name", format!("names that begin with `{WORKFLOW_PREFIX}` are reserved for the entries of workflows"));
+    }
     let job_name = input.job_name.or(old.as_ref().map(|old| old.placed.order.name.clone())).unwrap_or_else(|| name.clone());
     fit(&job_name, 1, "/job_name", &mut problems);
     let jitter_ms = input.jitter_ms.or(old.as_ref().map(|old| old.jitter_ms)).unwrap_or(0);

@@ -46,7 +46,7 @@ impl NamedFlows for SavedFlows {
     async fn run_of(&self, tenant: TenantId, name: &str, inputs: Map<String, Value>) -> Result<Option<StartRun>> {
         let Some(saved) = self.store.find_flow_by_name(tenant, TargetKind::Flow, name).await? else { return Ok(None) };
         let request = DispatchRequest { flow: Some(json!({ "id": saved.id })), inputs: Some(inputs).into(), ..DispatchRequest::default() };
-        let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, seed: None };
+        let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, is_visitor: false, seed: None };
         let mut start = lookup.resolve(request).await?.start(tenant, None);
         let mut flow = start.plan.flow.clone();
         flow.on_step_error = OnError::Stop;
@@ -66,7 +66,7 @@ impl SavedTargets for SavedFlows {
             TargetKind::Flow => request.flow = Some(json!({ "id": saved.id })),
             TargetKind::Agent => request.agent = Some(json!({ "agentId": AgentId::of_flow(saved.id) })),
         }
-        let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, seed: None };
+        let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, is_visitor: false, seed: None };
         Ok(Some(lookup.resolve(request).await?.start(tenant, None)))
     }
 }

@@ -25,6 +25,7 @@ use crate::http::scope::{RecordsRead, RecordsWrite, Scoped};
 use crate::id::RecordId;
 use crate::model::Record;
 use crate::model::filter::Filter;
+use crate::offload::give_way;
 use crate::store::{SharedStore, StoreError};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -130,7 +131,8 @@ async fn import(
         return Err(Error::invalid_at("/csv", "two columns have the same name"));
     }
     // All of it is read before anything is saved.
-    let rows: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().map_err(|error| unreadable(&error))?;
+    let read = give_way(input.csv.len(), || reader.records().collect::<std::result::Result<Vec<csv::StringRecord>, csv::Error>>());
+    let rows = read.map_err(|error| unreadable(&error))?;
     if rows.len() > MOST_IMPORTED {
         return Err(Error::invalid_at("/csv", format!("one import takes {MOST_IMPORTED} rows at most; it has {}", rows.len())));
     }

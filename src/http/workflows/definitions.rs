@@ -21,6 +21,8 @@ use crate::http::extract::{Id, InPath, as_sent, is_untyped, media_type, not_deep
 use crate::http::problem::Problem;
 use crate::http::scope::{FlowsRead, FlowsWrite, Scoped};
 use crate::id::{CronId, TenantId, WorkflowId};
+use crate::model::job::WORKFLOW_PREFIX;
+use crate::offload::give_way;
 use crate::queue::crons::{CatchUp, Cron, Overlap};
 use crate::store::{self, Collection, Kept, SharedStore, StoreError};
 
@@ -191,7 +193,7 @@ async fn put(
     is_yaml(&headers, b"")?;
     let text = as_sent(&headers, body, &state).await?;
     let yaml = is_yaml(&headers, &text)?;
-    let value = if yaml { document::yaml(&text)? } else { parse_document(&text, state.limits.body().depth)? };
+    let value = if yaml { give_way(text.len(), || document::yaml(&text))? } else { parse_document(&text, state.limits.body().depth)? };
     not_deeper(value.to_string().as_bytes(), state.limits.body().depth)?;
     let document = document::read(value)?;
     if document.name != name.0 {
@@ -248,7 +250,7 @@ async fn register(state: &AppState, tenant: TenantId, name: &Name, document: Doc
 
 /// The cron entry of one of a workflow's triggers.
 fn entry(name: &str, index: usize) -> (CronId, String) {
-    let called = format!("{}{name}/{index}", super::JOB_PREFIX);
+    let called = format!("{WORKFLOW_PREFIX}{name}/{index}");
     (CronId::from_u128(id_of(&called)), called)
 }
 

@@ -28,11 +28,11 @@ use crate::error::{Error, Kind};
 use crate::http::extract::InPath;
 use crate::id::{RunId, WorkflowId};
 use crate::model::RunInput;
-use crate::model::job::{DEFAULT_QUEUE, JobScope, Order, Placed};
+use crate::model::job::{DEFAULT_QUEUE, JobScope, Order, Placed, WORKFLOW_PREFIX};
 
 pub use door::{prove, session_of};
 pub use session::tidy;
-pub use start::{JOB_PREFIX, Workflows};
+pub use start::Workflows;
 
 /// Every route of this surface that asks who calls.
 pub fn routes() -> ApiRouter<AppState> {
@@ -95,7 +95,7 @@ fn id_of(text: &str) -> u128 {
 /// The job that begins a run of a workflow; it is not tried again, for the run itself tries what can be.
 fn order(workflow: &str, payload: Value) -> Placed {
     let order = Order {
-        name: format!("{JOB_PREFIX}{workflow}"),
+        name: format!("{WORKFLOW_PREFIX}{workflow}"),
         payload,
         callback: None,
         max_retries: 0,

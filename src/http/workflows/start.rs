@@ -31,7 +31,7 @@ use crate::http::idempotency::fingerprint;
 use crate::http::problem::Problem;
 use crate::id::{RunId, TenantId};
 use crate::model::event::Rest;
-use crate::model::job::Placed;
+use crate::model::job::{Placed, WORKFLOW_PREFIX};
 use crate::model::run::Failure;
 use crate::model::{Flow, Run, RunInput, RunState, Target, WaitKind};
 use crate::number;
@@ -40,8 +40,6 @@ use crate::secret::Vault;
 use crate::store::{Created, Kept, RunKey, SharedStore};
 
 const TAG: &str = "HTTP workflows";
-/// What the name of a job that runs a workflow begins with.
-pub const JOB_PREFIX: &str = "workflow:";
 const ROUTE: &str = "POST /workflows/{workflow}";
 /// How long a call waits for its run when it does not say, and at most.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,7 +47,7 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(120);
 /// How often it is looked whether a run that rests waits for a signal.
 const LOOK: Duration = Duration::from_millis(500);
 /// Headers of a caller that a run never sees.
-const HIDDEN: [&str; 5] = ["authorization", "cookie", "proxy-authorization", "x-api-key", "dispatched-session"];
+const HIDDEN: [&str; 6] = ["authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key", "dispatched-session"];
 const RUN_HEADER: HeaderName = HeaderName::from_static("dispatched-run");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -103,13 +101,12 @@ impl Beginning<'_> {
     }
 }
 
-/// What was asked: the body as it came, and what it says.
+/// What was asked: the body as it came, and what it says. The lines of a repeated header are joined (RFC 9110, section 5.3).
 fn told(headers: &HeaderMap, query: Option<&str>, text: &[u8], body: &Value) -> Value {
     let mut shown = Map::new();
-    for (name, value) in headers.iter().filter(|(name, _)| !HIDDEN.contains(&name.as_str())) {
-        if let Ok(text) = value.to_str() {
-            shown.insert(name.as_str().to_owned(), text.into());
-        }
+    for name in headers.keys().filter(|name| !HIDDEN.contains(&name.as_str())) {
+        let lines: Vec<_> = headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+        shown.insert(name.as_str().to_owned(), lines.join(", ").into());
     }
     let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let query: Map<String, Value> =
@@ -296,7 +293,7 @@ fn broken(run: Run) -> Response {
     Problem::new(StatusCode::BAD_GATEWAY, error).into_response()
 }
 
-/// Workflows by their names, for the queues: what [`JOB_PREFIX`] stands in front of.
+/// Workflows by their names, for the queues: what [`WORKFLOW_PREFIX`] stands in front of.
 pub struct Workflows {
     engine: Engine,
     store: SharedStore,
@@ -313,7 +310,7 @@ impl Workflows {
 #[async_trait]
 impl NamedFlows for Workflows {
     async fn run_of(&self, tenant: TenantId, name: &str, inputs: Map<String, Value>) -> Result<Option<StartRun>> {
-        let name = name.strip_prefix(JOB_PREFIX).unwrap_or(name);
+        let name = name.strip_prefix(WORKFLOW_PREFIX).unwrap_or(name);
         if !is_name(name) {
             return Ok(None);
         }

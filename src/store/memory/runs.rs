@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::id::{NodeId, RunId, TenantId, WaitId};
 use crate::model::event::Segment;
 use crate::model::{Epoch, JournalEntry, Outcome, Run, RunState, Target};
+use crate::store::due_runs::Shares;
 use crate::store::{
     Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, Signal, StoreError, StoreResult,
 };
@@ -40,6 +41,26 @@ pub(super) struct Runs {
 impl Runs {
     fn tenant_of(&self, id: RunId) -> Option<TenantId> {
         self.rows.get(&id).map(|row| row.run.tenant)
+    }
+
+    /// The due runs that a claim takes, the longest due first.
+    fn to_claim(&self, claim: &Claim) -> Vec<RunId> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= claim.now).map(|(_, id)| *id);
+        let wanted = due.filter(|id| claim.only.is_none_or(|only| only == *id));
+        let known = wanted.filter_map(|id| self.tenant_of(id).map(|tenant| (tenant, id)));
+        let mut due: Vec<(TenantId, RunId)> = known.filter(|(tenant, _)| !claim.except.contains(tenant)).collect();
+        let max = claim.max.min(MAX_CLAIM) as usize;
+        if due.len() > max {
+            let tenants: BTreeSet<TenantId> = due.iter().map(|(tenant, _)| *tenant).collect();
+            let Shares { tenants, each } = Shares::new(tenants.into_iter().collect(), claim.after, max);
+            let mut left: BTreeMap<TenantId, usize> = tenants.into_iter().map(|tenant| (tenant, each)).collect();
+            due.retain(|(tenant, _)| {
+                let Some(left) = left.get_mut(tenant).filter(|left| **left > 0) else { return false };
+                *left -= 1;
+                true
+            });
+        }
+        due.into_iter().map(|(_, id)| id).collect()
     }
 
     pub fn insert(&mut self, row: Row, flow: String) {
@@ -156,12 +177,7 @@ impl crate::store::Runs for MemoryStore {
 
     async fn claim_runs(&self, claim: Claim) -> StoreResult<Vec<Lease>> {
         let mut tables = self.tables();
-        let due = tables.runs.due.iter().take_while(|(at, _)| *at <= claim.now).map(|(_, id)| *id);
-        let max = claim.max.min(MAX_CLAIM) as usize;
-        let wanted = |id: &RunId| {
-            claim.only.is_none_or(|only| only == *id) && tables.runs.tenant_of(*id).is_none_or(|tenant| !claim.except.contains(&tenant))
-        };
-        let ids: Vec<RunId> = due.filter(wanted).take(max).collect();
+        let ids = tables.runs.to_claim(&claim);
         ids.into_iter().filter_map(|id| tables.lease(id, &claim).transpose()).collect()
     }
 

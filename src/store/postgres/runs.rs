@@ -1,8 +1,9 @@
 //! Runs on PostgreSQL. Creations and commits go through the group writer.
 
 use async_trait::async_trait;
-use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgConnection, PgPool, PgRow};
+use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Postgres};
 
 use super::{PostgresStore, failed, waits};
 use crate::clock::Timestamp;
@@ -10,6 +11,7 @@ use crate::id::{NodeId, RunId, TenantId};
 use crate::model::event::Segment;
 use crate::model::{Epoch, JournalEntry, Run, RunState, Target};
 use crate::store::batch::json;
+use crate::store::due_runs::{Shares, due_tenants, is_due, next_wake};
 use crate::store::leases::{Claimed, ids};
 use crate::store::payload::payload;
 use crate::store::row::run_columns;
@@ -18,21 +20,66 @@ use crate::store::{
     Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, Rung, StoreError, StoreResult, row,
 };
 
-/// Takes due runs that nobody else is taking, and returns their rows as they were found. A run that is being
-/// committed or claimed right now is skipped: it is looked at again soon.
-fn claim_of(except: &[TenantId]) -> String {
-    let except = row::except("tenant", except);
+/// SQL that takes the runs that `due` selects and locks, and returns their rows as they were found. A run that is being committed or claimed right
+/// now is skipped: it is looked at again soon. Arguments: now, the node, the lease's end, and those of `due`.
+fn claim_of(due: &str) -> String {
     let columns = run_columns!();
     format!(
-        "with r as ( \
-            select * from runs where wake_at <= $1 and state in ('queued', 'running', 'paused', 'compensating') and ($2 is null or id = $2){except} \
-            order by wake_at, id limit $3 for update skip locked), \
+        "with r as ({due}), \
          taken as ( \
             update runs t set epoch = t.epoch + 1, recoveries = t.recoveries + (t.state in ('running', 'compensating'))::int, \
-                state = case when t.state = 'compensating' then t.state else 'running' end, owner = $4, wake_at = $5 \
+                state = case when t.state = 'compensating' then t.state else 'running' end, owner = $2, wake_at = $3 \
             from r where t.id = r.id) \
          select {columns}, (select body from blobs where hash = r.flow_hash) as flow from r order by r.wake_at, r.id"
     )
+}
+
+/// How many runs are due, counted up to a number.
+const COUNT: &str = concat!("select count(*) from (select 1 from runs where ", is_due!(), " order by wake_at, id limit $2) as due");
+const OLDEST: &str = concat!("select * from runs where ", is_due!(), " order by wake_at, id limit $4 for update skip locked");
+/// The longest due runs of each of some tenants.
+const SHARES: &str = concat!(
+    "select x.* from unnest($4::text[]) as w(name) cross join lateral (select * from runs where tenant = w.name and ",
+    is_due!(),
+    " order by wake_at, id limit $5 for update skip locked) x"
+);
+
+/// The statement of [`claim_of`] with its first arguments.
+fn take(due: &str, claim: &Claim) -> Query<'static, Postgres, PgArguments> {
+    let (now, until) = (claim.now.as_millis(), claim.until.as_millis());
+    sqlx::query(AssertSqlSafe(claim_of(due))).bind(now).bind(claim.node.suffix()).bind(until)
+}
+
+impl PostgresStore {
+    /// Takes the due runs over and returns their rows as they were found.
+    async fn take_due(&self, claim: &Claim) -> StoreResult<Vec<PgRow>> {
+        let max = i64::from(claim.max.min(MAX_CLAIM));
+        if let Some(run) = claim.only {
+            let except = row::except("tenant", &claim.except);
+            let one = format!("select * from runs where id = $4 and {}{except} limit $5 for update skip locked", is_due!());
+            return take(&one, claim).bind(run.suffix()).bind(max).fetch_all(&self.pool).await.map_err(failed);
+        }
+        let now = claim.now.as_millis();
+        if claim.except.is_empty() {
+            let due: i64 = sqlx::query_scalar(COUNT).bind(now).bind(max + 1).fetch_one(&self.pool).await.map_err(failed)?;
+            if due == 0 {
+                return Ok(Vec::new());
+            }
+            if due <= max {
+                return take(OLDEST, claim).bind(max).fetch_all(&self.pool).await.map_err(failed);
+            }
+        }
+        let due: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(due_tenants(&claim.except))).bind(now).fetch_all(&self.pool).await.map_err(failed)?;
+        let due = due.iter().filter_map(|tenant| TenantId::from_suffix(tenant).ok()).collect();
+        let Shares { tenants, each } = Shares::new(due, claim.after, usize::try_from(max).unwrap_or(0));
+        if tenants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tenants: Vec<String> = tenants.iter().map(|tenant| tenant.suffix()).collect();
+        let each = i64::try_from(each).unwrap_or(i64::MAX);
+        take(SHARES, claim).bind(tenants).bind(each).fetch_all(&self.pool).await.map_err(failed)
+    }
 }
 
 pub(super) async fn explain_create(connection: &mut PgConnection, new: &NewRun) -> StoreResult<Created> {
@@ -102,15 +149,7 @@ impl Runs for PostgresStore {
     }
 
     async fn claim_runs(&self, claim: Claim) -> StoreResult<Vec<Lease>> {
-        let runs = sqlx::query(AssertSqlSafe(claim_of(&claim.except)))
-            .bind(claim.now.as_millis())
-            .bind(claim.only.map(|run| run.suffix()))
-            .bind(i64::from(claim.max.min(MAX_CLAIM)))
-            .bind(claim.node.suffix())
-            .bind(claim.until.as_millis())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
+        let runs = self.take_due(&claim).await?;
         if runs.is_empty() {
             return Ok(Vec::new());
         }
@@ -142,7 +181,7 @@ impl Runs for PostgresStore {
     }
 
     async fn next_wake(&self, except: &[TenantId]) -> StoreResult<Option<Timestamp>> {
-        let next = format!("select min(wake_at) from runs where wake_at is not null{}", row::except("tenant", except));
+        let next = next_wake(except);
         let at: Option<i64> = sqlx::query_scalar(AssertSqlSafe(next)).fetch_one(&self.pool).await.map_err(failed)?;
         Ok(at.map(Timestamp::from_millis))
     }

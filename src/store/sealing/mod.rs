@@ -56,6 +56,12 @@ pub async fn found(store: &dyn Store, clock: &Clock, tenant: TenantId, founding:
     Collection::of(store, tenant).create(tenant, Stored { encryption, keys }, clock.now()).await.map(drop)
 }
 
+/// Returns whether what a tenant keeps is sealed under a key that is itself sealed under the server's key.
+pub async fn is_managed(store: &dyn Store, tenant: TenantId) -> StoreResult<bool> {
+    let kept: Option<Kept<Stored>> = Collection::of(store, tenant).find(tenant).await?;
+    Ok(kept.is_some_and(|kept| kept.body.encryption == Encryption::Managed))
+}
+
 impl Sealing {
     /// Wraps a store. `vault`: under the server's key.
     pub fn new(inner: SharedStore, vault: Vault, clock: Clock) -> Self {

@@ -11,6 +11,7 @@ use crate::id::{NodeId, RunId, TenantId};
 use crate::model::event::Segment;
 use crate::model::{Epoch, JournalEntry, Run, RunState, Target};
 use crate::store::batch::json;
+use crate::store::due_runs::{Shares, due_tenants, is_due, next_wake};
 use crate::store::leases::{Claimed, ids};
 use crate::store::payload::payload;
 use crate::store::row::run_columns;
@@ -19,11 +20,11 @@ use crate::store::{
     Claim, Commit, Committed, Created, Lease, MAX_CLAIM, NewRun, Renewed, RunFilter, RunSummary, Rung, StoreError, StoreResult, row,
 };
 
-const DUE: &str = concat!(
+const FOUND: &str = concat!(
     "select ",
     run_columns!(),
     ", (select body from blobs where hash = r.flow_hash) as flow from runs r \
-     where r.wake_at <= $1 and r.state in ('queued', 'running', 'paused', 'compensating') and ($2 is null or r.id = $2)"
+     where r.id in (select value from json_each($1)) order by r.wake_at, r.id"
 );
 
 pub(super) async fn explain_create(connection: &mut SqliteConnection, new: &NewRun) -> StoreResult<Created> {
@@ -77,22 +78,47 @@ async fn logs(connection: &mut SqliteConnection, runs: &str) -> StoreResult<Vec<
         .map_err(failed)
 }
 
+/// The runs that a claim takes.
+async fn due_ids(open: &mut SqliteConnection, claim: &Claim) -> StoreResult<Vec<String>> {
+    let (now, max) = (claim.now.as_millis(), claim.max.min(MAX_CLAIM));
+    if let Some(run) = claim.only {
+        let except = row::except("tenant", &claim.except);
+        let one = format!("select id from runs where id = $2 and {}{except} limit $3", is_due!());
+        let query = sqlx::query_scalar(AssertSqlSafe(one)).bind(now).bind(run.suffix()).bind(i64::from(max));
+        return query.fetch_all(open).await.map_err(failed);
+    }
+    if claim.except.is_empty() {
+        let oldest = concat!("select id from runs where ", is_due!(), " order by wake_at, id limit $2");
+        let ids: Vec<String> = sqlx::query_scalar(oldest).bind(now).bind(i64::from(max) + 1).fetch_all(&mut *open).await.map_err(failed)?;
+        if ids.len() <= max as usize {
+            return Ok(ids);
+        }
+    }
+    let due: Vec<String> =
+        sqlx::query_scalar(AssertSqlSafe(due_tenants(&claim.except))).bind(now).fetch_all(&mut *open).await.map_err(failed)?;
+    let due = due.iter().filter_map(|tenant| TenantId::from_suffix(tenant).ok()).collect();
+    let Shares { tenants, each } = Shares::new(due, claim.after, max as usize);
+    let mut ids = Vec::new();
+    for tenant in tenants {
+        let oldest = concat!("select id from runs where tenant = $2 and ", is_due!(), " order by wake_at, id limit $3");
+        let query = sqlx::query_scalar(oldest).bind(now).bind(tenant.suffix()).bind(i64::try_from(each).unwrap_or(i64::MAX));
+        let of_tenant: Vec<String> = query.fetch_all(&mut *open).await.map_err(failed)?;
+        ids.extend(of_tenant);
+    }
+    Ok(ids)
+}
+
 impl SqliteStore {
     /// Takes the due runs over and returns their rows as they were found.
     async fn take_due(&self, claim: &Claim) -> StoreResult<Vec<SqliteRow>> {
         let mut connection = self.writing().await?;
         let mut open = connection.begin_with("begin immediate").await.map_err(failed)?;
-        let except = row::except("r.tenant", &claim.except);
-        let runs = sqlx::query(AssertSqlSafe(format!("{DUE}{except} order by r.wake_at, r.id limit $3")))
-            .bind(claim.now.as_millis())
-            .bind(claim.only.map(|run| run.suffix()))
-            .bind(i64::from(claim.max.min(MAX_CLAIM)))
-            .fetch_all(&mut *open)
-            .await
-            .map_err(failed)?;
-        if runs.is_empty() {
-            return Ok(runs);
+        let due = due_ids(&mut open, claim).await?;
+        if due.is_empty() {
+            return Ok(Vec::new());
         }
+        let due = json(&due);
+        let runs = sqlx::query(FOUND).bind(due.clone()).fetch_all(&mut *open).await.map_err(failed)?;
         sqlx::query(
             "update runs set epoch = epoch + 1, recoveries = recoveries + (state in ('running', 'compensating')), \
                 state = case when state = 'compensating' then state else 'running' end, owner = $1, wake_at = $2 \
@@ -100,7 +126,7 @@ impl SqliteStore {
         )
         .bind(claim.node.suffix())
         .bind(claim.until.as_millis())
-        .bind(json(&ids(&runs)?.0))
+        .bind(due)
         .execute(&mut *open)
         .await
         .map_err(failed)?;
@@ -151,7 +177,7 @@ impl Runs for SqliteStore {
     }
 
     async fn next_wake(&self, except: &[TenantId]) -> StoreResult<Option<Timestamp>> {
-        let next = format!("select min(wake_at) from runs where wake_at is not null{}", row::except("tenant", except));
+        let next = next_wake(except);
         let at: Option<i64> = sqlx::query_scalar(AssertSqlSafe(next)).fetch_one(&mut *self.reading().await?).await.map_err(failed)?;
         Ok(at.map(Timestamp::from_millis))
     }

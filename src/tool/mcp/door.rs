@@ -16,6 +16,7 @@ use rmcp::transport::streamable_http_client::{SseError, StreamableHttpClient, St
 use sse_stream::{Sse, SseStream};
 
 use crate::net::{self, Deadlines, Egress, HeaderText, Request, Trust};
+use crate::offload::give_way;
 use crate::secret::Redactor;
 use crate::tool::http::Head;
 
@@ -99,7 +100,7 @@ impl StreamableHttpClient for Door {
         let JsonRpcMessage::Request(asked) = &message else {
             return if status.is_success() { Ok(StreamableHttpPostResponse::Accepted) } else { Err(self.refused(status, &body)) };
         };
-        match serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
+        match give_way(body.len(), || serde_json::from_slice::<ServerJsonRpcMessage>(&body)) {
             Ok(answer) if status.is_success() => Ok(StreamableHttpPostResponse::Json(answer, opened)),
             // Servers of earlier revisions refuse the question with which later ones begin; that is an answer to it, whatever its id.
             answer if status.is_client_error() && matches!(asked.request, ClientRequest::DiscoverRequest(_)) => {

@@ -173,9 +173,14 @@ async fn wrong_entries_are_refused(world: Arc<World>) {
         (json!({ "name": "x", "schedule": "TZ=Mars/Olympus 0 0 * * *" }), vec!["/schedule"]),
         (json!({ "name": "x", "schedule": "@daily", "jitter_ms": 3_600_001, "catch_up_max": 0 }), vec!["/jitter_ms", "/catch_up_max"]),
         (json!({ "name": "x", "schedule": "@daily", "callback": { "url": "" } }), vec!["/callback/url"]),
+        (json!({ "name": "workflow:zz/0", "schedule": "@daily" }), vec!["/name"]),
     ] {
         let refused = node.post("/v1/crons").json(&body).refused(400, "validation_failed").await;
         assert_eq!(refused.pointers(), pointers, "{body}");
     }
     assert_eq!(node.get("/v1/crons").ok().await, json!([]));
+    let entry = create(&node, json!({ "name": "x", "schedule": "@daily", "job_name": "workflow:zz" })).await;
+    let renamed =
+        call(&node, Method::PUT, &at(&entry, "")).json(&json!({ "name": "workflow:zz/0" })).refused(400, "validation_failed").await;
+    assert_eq!(renamed.pointers(), ["/name"]);
 }

@@ -78,6 +78,72 @@ fn the_first_key_is_not_logged() {
     child.wait().unwrap();
 }
 
+/// Runs the server until it refuses to start.
+fn refused(shell: &Shell, more: &[&str]) -> Value {
+    shell.json(&[&["serve", "--dev", "--log", "off", "--listen", "127.0.0.1:0", "--data", "data"], more].concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_master_key_is_not_replaced_silently() {
+    let shell = Shell::new();
+    let (file, aside) = (shell.path("data/master.key"), shell.path("aside.key"));
+    let server = Server::start(&shell, "data");
+    let key = server.key.clone();
+    drop(server);
+    // Nothing is sealed yet, so a new key does no harm.
+    std::fs::remove_file(&file).unwrap();
+    let server = Server::start(&shell, "data");
+    let call = Call::new(client().post(format!("{}/v1/secrets", server.url))).bearer(&key);
+    call.json(&json!({ "key": "PAY", "value": "canary-1234" })).ok().await;
+    drop(server);
+    std::fs::rename(&file, &aside).unwrap();
+    let error = refused(&shell, &[]);
+    assert_eq!((&error["error"]["code"], &error["exitCode"]), (&"master_key_missing".into(), &2.into()), "{error}");
+    assert!(error["error"]["next"].as_str().unwrap().contains("--new-master-key"), "{error}");
+    assert!(!std::path::Path::new(&file).exists(), "no key was made");
+    std::fs::copy(&aside, &file).unwrap();
+    drop(Server::start(&shell, "data"));
+    std::fs::remove_file(&file).unwrap();
+    drop(Server::start_with(&shell, "data", &["--log", "off", "--new-master-key"], &[]));
+    assert_ne!(std::fs::read(&file).unwrap(), std::fs::read(&aside).unwrap());
+}
+
+#[test]
+fn a_start_on_a_full_disk_says_so() {
+    let shell = Shell::new();
+    // A server that has stopped leaves no log of the database behind, so the next one writes at once.
+    assert_eq!(Server::start(&shell, "data").terminate(), Some(0));
+    let serve = "trap '' XFSZ; ulimit -f 0; exec \"$0\" serve --dev --json --log off --listen 127.0.0.1:0 --data data";
+    let mut limited = std::process::Command::new("/bin/sh");
+    limited.args(["-c", serve, env!("CARGO_BIN_EXE_dispatch")]).current_dir(shell.folder.path()).env_clear();
+    let output = limited.stdin(Stdio::null()).output().unwrap();
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    assert_eq!(
+        (&said["error"]["code"], said["exitCode"].as_i64(), output.status.code()),
+        (&"disk_full".into(), Some(2), Some(2)),
+        "{said}"
+    );
+    assert!(said["error"]["next"].as_str().unwrap().contains("free some space"), "{said}");
+    drop(Server::start(&shell, "data"));
+}
+
+#[test]
+fn an_address_that_clients_cannot_reach_is_warned_of() {
+    let shell = Shell::new();
+    for (more, warned) in [(vec![], true), (vec!["--public-url", "https://dispatch.example.com"], false)] {
+        let log = std::fs::File::create(shell.path("server.log")).unwrap();
+        let mut arguments = vec!["serve", "--dev", "--log", "info", "--listen", "0.0.0.0:0", "--data", "data"];
+        arguments.extend(more);
+        let mut child = shell.command(&arguments).stdin(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.starts_with("listening on ")));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let log = std::fs::read_to_string(shell.path("server.log")).unwrap();
+        assert_eq!(log.contains("set --public-url"), warned, "{log}");
+    }
+}
+
 #[test]
 fn an_invalid_listen_address_is_refused() {
     let shell = Shell::new();

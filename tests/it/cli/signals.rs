@@ -3,7 +3,10 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use serde_json::json;
+
 use super::ran::{Server, Shell};
+use crate::support::call::{Call, client};
 
 /// Returns the status line of the answer to a health check.
 fn health(server: &Server) -> String {
@@ -12,6 +15,28 @@ fn health(server: &Server) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_sigterm_ends_the_server() {
+    let shell = Shell::new();
+    let mut server = Server::start_with(&shell, "data", &["--log", "off", "--grace-seconds", "600"], &[]);
+    // Accepts connections and says nothing, so the execution is still at work when the server stops.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let body = json!({ "flow": { "name": "Waits", "steps": [{ "id": "s", "type": "fetch-url", "config": { "http": { "url": url } } }] } });
+    let call = Call::new(client().post(format!("{}/v1/dispatch", server.url))).bearer(&server.key).header("prefer", "respond-async");
+    assert_eq!(call.json(&body).send().await.status, 202);
+    let _connection = silent.accept().unwrap();
+    server.signal("TERM");
+    // Each further one is the second at least.
+    let code = loop {
+        if let Some(code) = server.try_wait() {
+            break code;
+        }
+        server.signal("TERM");
+    };
+    assert_eq!(code, Some(1));
 }
 
 #[test]

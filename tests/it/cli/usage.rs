@@ -30,6 +30,21 @@ fn it_is_said_in_json_where_json_is_wanted() {
 }
 
 #[test]
+fn help_names_what_is_no_option() {
+    let shell = Shell::new();
+    for (command, names) in [
+        ("serve", &["DISPATCH_API_KEY", "DISPATCH_MASTER_KEY", "OPENAI_API_KEY"][..]),
+        ("fake-provider", &["fake-429", "fake-cut-after-N", "fake-tools-N"]),
+    ] {
+        let ran = shell.run(&[command, "--help"]);
+        assert_eq!(ran.code, Some(0), "{ran}");
+        for name in names {
+            assert!(ran.stdout.contains(name), "{name}: {ran}");
+        }
+    }
+}
+
+#[test]
 fn help_and_version_are_no_failures() {
     let shell = Shell::new();
     for asked in ["--help", "--version"] {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{ask_with, flow, local, set, step};
 use crate::support::app::within;
 use crate::support::sink::Reply;
-use crate::support::world::{Node, World};
+use crate::support::world::{KEY, Node, World};
 
 on_both!(a_value_that_nests_too_deep_fails_its_step, deep_answers_fail_their_step, a_name_that_no_database_keeps_fails_its_step);
 on_one!(
@@ -17,7 +18,33 @@ on_one!(
     a_script_that_ignores_interrupts_times_out,
     the_total_size_of_scripts_is_limited,
     the_operator_changes_limits,
+    one_tenant_leaves_room_to_others,
 );
+
+async fn one_tenant_leaves_room_to_others(world: Arc<World>) {
+    world.configure(|config| config.limits.workers.max_active = 10);
+    let node = world.crash().await;
+    let stranger = world.strangers_key().await;
+    let gate = Arc::new(tokio::sync::Notify::new());
+    world.sink.on("/gate", [Reply::Gate(gate.clone())]);
+    let step = json!({ "id": "s", "type": "fetch-url", "config": { "http": { "url": world.sink.url("/gate") } } });
+    let body = flow(json!([step]));
+    let begin = |key: &str| node.bare(Method::POST, "/v1/dispatch").bearer(key).header("prefer", "respond-async").json(&body);
+    for _ in 0..9 {
+        assert_eq!(begin(KEY).send().await.status, 202);
+    }
+    begin(KEY).refused(503, "at_capacity").await;
+    assert_eq!(begin(&stranger).send().await.status, 202, "the last tenth is for tenants with few executions");
+    begin(&stranger).refused(503, "at_capacity").await;
+    world.sink.reached("/gate", 10).await;
+    // What was refused is taken when there is room again.
+    let taken = async {
+        while begin(KEY).send().await.status != 202 {
+            gate.notify_one();
+        }
+    };
+    within(taken).await;
+}
 
 fn nested(levels: usize, inner: Value) -> Value {
     (0..levels).fold(inner, |value, _| json!([value]))

@@ -12,6 +12,7 @@ on_one!(Sqlite:
     sources_are_told,
     pictures_are_shown,
     tools_in_every_format,
+    an_answer_with_too_many_calls_is_a_failure,
     streamed_and_whole_cost_the_same,
     a_provider_that_asks_to_wait,
     cut_answers_are_taken_back,
@@ -116,6 +117,23 @@ async fn tools_in_every_format(world: Arc<World>) {
         assert_eq!(end.last().data["totalTokens"], json!({ "input": 200, "output": 7 }), "{wire}: both turns are counted");
         let asked = world.asked("fake-tools").await.to_string();
         assert!(asked.contains("silence") && asked.contains("seen"), "{wire}: {asked}");
+    }
+}
+
+async fn an_answer_with_too_many_calls_is_a_failure(world: Arc<World>) {
+    let node = world.node();
+    let tools: Vec<Value> = (0..257).map(|number| local(&format!("tool{number}"))).collect();
+    for wire in WIRES {
+        for stream in [true, false] {
+            // It calls every tool that it is offered.
+            let mut step = prompt(&format!("{wire}/fake-tools"));
+            step["config"]["tools"] = json!({ "runtimeTools": tools });
+            step["config"]["stream"] = stream.into();
+            let end = node.dispatch(&flow(json!([step]))).await;
+            let failed = end.step("p");
+            assert_eq!((&failed["success"], &failed["code"]), (&json!(false), &json!("answer_too_large")), "{wire} {stream}: {failed}");
+            assert_eq!(end.all("await").count(), 0, "{wire} {stream}");
+        }
     }
 }
 

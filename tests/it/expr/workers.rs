@@ -19,6 +19,28 @@ fn in_workers(limits: Limits) -> Sandbox {
 /// Iterates over a length that is only claimed, without ever checking for interrupts.
 const NATIVE: &str = "return Array.prototype.reverse.call({ length: 2 ** 53 - 1 })";
 
+#[test]
+#[cfg(target_os = "linux")]
+fn workers_have_a_lower_priority() {
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+    let niceness = |process: &str| -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        // The name may contain blanks; the state comes after it.
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
+    };
+    let mut worker =
+        Command::new(env!("CARGO_BIN_EXE_dispatch")).arg("script-worker").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let request = b"not a job";
+    let head = [u32::try_from(request.len()).unwrap().to_le_bytes(), 5_000_u32.to_le_bytes()].concat();
+    worker.stdin.as_mut().unwrap().write_all(&[head.as_slice(), request].concat()).unwrap();
+    // Once it answers, it has set its priority.
+    worker.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+    assert_eq!(niceness(&worker.id().to_string()), (niceness("self") + 5).min(19));
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+}
+
 #[tokio::test]
 async fn workers_and_this_process_agree() {
     let limits = Limits { memory: 8 << 20, output: 1_000, ..Limits::default() };

@@ -63,6 +63,7 @@ contract! {
         the_longest_due_run_is_claimed_first,
         one_run_can_be_claimed_by_name,
         runs_of_some_tenants_are_left_where_they_are,
+        due_runs_of_tenants_take_turns,
         two_nodes_never_claim_the_same_run,
         leases_are_renewed_by_their_owner,
         a_lease_is_either_renewed_or_taken_over,

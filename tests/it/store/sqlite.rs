@@ -332,6 +332,30 @@ async fn a_damaged_file_is_not_served() {
 }
 
 #[tokio::test]
+async fn damage_under_an_open_store_is_noticed() {
+    use std::os::unix::fs::FileExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let store = open(&path).await;
+    write(&store, &path, 1).await;
+    store.close().await;
+    drop(store);
+    // It has read the schema, and of the tables only what tells whether it can write.
+    let store = open(&path).await;
+    store.ping().await.unwrap();
+    let pages = std::fs::metadata(&path).unwrap().len() / 4_096;
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&vec![0xa5; usize::try_from(pages - 1).unwrap() * 4_096], 4_096).unwrap();
+    // Closing it would release SQLite's locks.
+    std::mem::forget(file);
+    let world = world();
+    let refused = store.create_run(world.queued()).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    let unready = store.ping().await.unwrap_err();
+    assert!(unready.public_reason().unwrap().contains("damaged"), "{unready}");
+}
+
+#[tokio::test]
 async fn what_was_saved_before_agents_is_still_there() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dispatch.db");

@@ -17,6 +17,7 @@ on_both!(
     the_published_order_runs_as_printed,
     a_failed_attempt_is_made_again_under_the_same_key,
     a_run_is_waited_for_or_not,
+    repeated_headers_of_a_call_all_count,
     responses_respect_status_and_reserved_headers,
     the_same_key_is_the_same_run,
     a_crash_does_not_repeat_what_is_done,
@@ -136,6 +137,22 @@ async fn a_run_is_waited_for_or_not(world: Arc<World>) {
     assert_eq!(node.get("/api/runs?status=failed").ok().await["runs"], json!([]));
     call(&node, Method::POST, "/workflows/nowhere").json(&json!({})).refused(404, "not_found").await;
     call(&node, Method::POST, "/workflows/answers").body("application/json", "{").refused(400, "invalid_json").await;
+}
+
+async fn repeated_headers_of_a_call_all_count(world: Arc<World>) {
+    let node = world.node();
+    let document = json!({
+        "name": "headed", "version": 1, "steps": { "a": get(&world, "/a") },
+        "response": { "body": { "tag": "{{ trigger.headers.xtag }}", "all": "{{ trigger.headers }}" } },
+    });
+    register_whole(&node, document).await;
+    world.sink.on("/a", [Reply::json(json!({}))]);
+    let call = call(&node, Method::POST, "/workflows/headed").header("xtag", "one").header("xtag", "two, three").header("xtag", "fünf");
+    let answer = call.header("set-cookie", "a=1").header("cookie", "b=2").json(&json!({})).ok().await;
+    assert_eq!(answer["tag"], "one, two, three, fünf", "{answer}");
+    for hidden in ["set-cookie", "cookie", "authorization"] {
+        assert_eq!(answer["all"].get(hidden), None, "{answer}");
+    }
 }
 
 async fn responses_respect_status_and_reserved_headers(world: Arc<World>) {

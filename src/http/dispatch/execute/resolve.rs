@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Problem, Problems, Result};
 use crate::http::AppState;
 use crate::id::{AgentId, FlowId, FlowVersionId, RecordId, TenantId};
 use crate::model::run::{RunInput, RunOptions};
-use crate::model::{Flow, Record, Target, TargetKind};
+use crate::model::{Flow, Record, Requester, Target, TargetKind};
 use crate::secret::Secret;
 use crate::store::{FlowVersion, RunKey, SavedFlow, SharedStore, StoreError};
 
@@ -79,6 +79,8 @@ pub struct Lookup<'a> {
     pub store: &'a SharedStore,
     pub clock: &'a Clock,
     pub tenant: TenantId,
+    /// A visitor of a page asks.
+    pub is_visitor: bool,
     /// The same for every call with the same key and body: what such a call saves is saved once.
     pub seed: Option<u128>,
 }
@@ -123,11 +125,15 @@ impl Mode {
 impl<'a> Lookup<'a> {
     /// Looks up for a caller who gave no key.
     pub fn of(state: &'a AppState, tenant: TenantId) -> Self {
-        Self { engine: &state.engine, store: &state.store, clock: &state.clock, tenant, seed: None }
+        Self { engine: &state.engine, store: &state.store, clock: &state.clock, tenant, is_visitor: false, seed: None }
     }
 }
 
 impl Lookup<'_> {
+    const fn requester(&self) -> Requester {
+        Requester { tenant: self.tenant, is_visitor: self.is_visitor }
+    }
+
     /// Resolves a request. Nothing is saved before everything in it was found to be right.
     pub async fn resolve(&self, request: DispatchRequest) -> Result<Resolved> {
         let mut problems = Problems::default();
@@ -135,7 +141,7 @@ impl Lookup<'_> {
         let record: Option<RecordDocument> = read(request.record.take("/record", &mut problems), "/record", &mut problems);
         let messages = messages(request.messages, &mut problems);
         let given_tools = request.client_tools.take("/clientTools", &mut problems).unwrap_or_default();
-        let tools_read = self.engine.read(self.tenant, || client_tools(&given_tools)).await;
+        let tools_read = self.engine.read(self.requester(), || client_tools(&given_tools)).await;
         let (client_tools, faults) = tools_read.map_err(|error| error.under("/clientTools"))?;
         problems.0.extend(faults.0);
         let secrets = request.secrets.take("/secrets", &mut problems).unwrap_or_default();
@@ -325,7 +331,7 @@ impl Lookup<'_> {
     /// Plans what was found. What is right in itself may still lack a key; its other faults come first.
     async fn plan(&self, found: Option<(Flow, Target)>, at: &str, problems: &mut Problems) -> Result<Planned> {
         let Some((flow, target)) = found else { return Ok((Ok(None), Target::default())) };
-        match self.engine.admit(&flow, self.tenant).await {
+        match self.engine.admit(&flow, self.requester()).await {
             Err(error) if error.problems().is_empty() => Ok((Err(error), target)),
             plan => Ok((Ok(noted(plan, at, problems)?), target)),
         }
@@ -602,6 +608,7 @@ fn run_options(options: &OptionsDocument, problems: &mut Problems) -> RunOptions
         budget: options.budget.map(|budget| budget.read("/options/budget", problems)).unwrap_or_default(),
         source: String::new(),
         depth: 0,
+        by_visitor: false,
         as_completion: false,
     }
 }

@@ -35,7 +35,7 @@ use crate::http::limits::Limits;
 use crate::http::scope::{FlowsExecute, Scoped};
 use crate::id::{RunId, SessionId, TenantId, WaitId};
 use crate::model::wait::Approver;
-use crate::model::{Caller, RunState, Who};
+use crate::model::{Caller, Requester, RunState, Who};
 use crate::queue::Workers;
 use crate::store::{Created, RunKey, SharedStore};
 
@@ -174,9 +174,9 @@ impl Desk {
     /// Starts an execution, or finds the one that an earlier call with the same key started.
     pub async fn begin(&self, caller: &Caller, posted: Posted<'_>) -> Result<Begun> {
         // Before any work: refusing must stay cheap when there is too much to do.
-        self.workers.admits_run_of(caller.tenant)?;
         let Posted { route, key, headers, hash: request_hash, request, session } = posted;
-        let tenant = caller.tenant;
+        let (tenant, is_visitor) = (caller.tenant, session.is_some());
+        self.workers.admits_run_of(Requester { tenant, is_visitor })?;
         let known = match &key.0 {
             Some(key) => self.store.find_created_run(tenant, &route, key, self.clock.now()).await?,
             None => None,
@@ -188,7 +188,7 @@ impl Desk {
             return Ok(Begun { run, reply: Reply::Ready(response) });
         }
         let seed = key.0.as_deref().map(|key| seed(tenant, key, &request_hash));
-        let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, seed };
+        let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, is_visitor, seed };
         let resolved = lookup.resolve(request).await?;
         let wants = Wants { stream: resolved.stream, ..wants };
         let cancel = resolved.input.options.cancel_on_disconnect;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use dispatch::model::{Epoch, RunState};
-use dispatch::store::{Claim, Commit, Committed};
+use dispatch::store::{Claim, Commit, Committed, NewRun};
 use futures_util::future::join_all;
 
 use super::Site;
@@ -102,6 +102,32 @@ pub async fn runs_of_some_tenants_are_left_where_they_are(site: Site) {
     assert_eq!(store.claim_runs(without(world.stranger)).await.unwrap().len(), 1);
 }
 
+pub async fn due_runs_of_tenants_take_turns(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let mut many = Vec::new();
+    for _ in 0..12 {
+        many.push(world.create(store, world.queued()).await);
+    }
+    // Due after all of the others.
+    let late = async || world.create(store, NewRun { tenant: world.stranger, created_at: world.at(1), ..world.queued() }).await;
+    let claimed = async |claim: Claim| -> Vec<_> {
+        let claim = Claim { now: world.at(5), until: world.at(60), ..claim };
+        store.claim_runs(claim).await.unwrap().iter().map(|lease| lease.run.id).collect()
+    };
+    let few = [late().await, late().await];
+    assert_eq!(claimed(Claim { max: 4, ..world.claim() }).await, [many[0], many[1], few[0], few[1]], "as many of each tenant");
+    assert_eq!(claimed(Claim { max: 2, ..world.claim() }).await, many[2..4], "nobody else has any left");
+    let behind = |tenant| Claim { max: 1, after: Some(tenant), ..world.claim() };
+    let one = late().await;
+    assert_eq!(claimed(behind(world.tenant)).await, [one]);
+    let other = late().await;
+    assert_eq!(claimed(behind(world.stranger)).await, [many[4]]);
+    assert_eq!(store.next_wake(&[world.tenant]).await.unwrap(), Some(world.at(1)));
+    assert_eq!(claimed(Claim { except: vec![world.tenant], ..world.claim() }).await, [other]);
+    assert_eq!(claimed(Claim { except: vec![world.stranger], max: 3, ..world.claim() }).await, many[5..8]);
+    assert_eq!(claimed(world.claim()).await, many[8..]);
+}
+
 pub async fn two_nodes_never_claim_the_same_run(site: Site) {
     let (world, store, other) = (world(), &site.store, site.other().await);
     let created = join_all((0..80).map(|_| world.create(store, world.queued()))).await;
@@ -150,7 +176,8 @@ pub async fn a_lease_is_either_renewed_or_taken_over(site: Site) {
     let (world, store, other) = (world(), &site.store, site.other().await);
     for _ in 0..30 {
         let run = world.start(store).await;
-        let claim = Claim { node: world.rival, now: world.at(11), until: world.at(30), max: 1, only: Some(run), except: Vec::new() };
+        let claim =
+            Claim { node: world.rival, now: world.at(11), until: world.at(30), max: 1, only: Some(run), except: Vec::new(), after: None };
         let held = [(run, Epoch(1))];
         let (renewed, claimed) = tokio::join!(store.renew_runs(world.node, &held, world.at(40)), other.claim_runs(claim));
         let (renewed, claimed) = (renewed.unwrap().len(), claimed.unwrap().len());

@@ -137,7 +137,7 @@ impl World {
 
     /// A claim of everything that is due now.
     pub fn claim(&self) -> Claim {
-        Claim { node: self.node, now: self.now, until: self.at(10), max: 64, only: None, except: Vec::new() }
+        Claim { node: self.node, now: self.now, until: self.at(10), max: 64, only: None, except: Vec::new(), after: None }
     }
 
     /// Creates a leased run.
