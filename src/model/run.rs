@@ -232,6 +232,9 @@ pub struct RunOptions {
     /// pausing or failing it, and the log reports each prompt's answer in a `dispatch.completion`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub as_completion: bool,
+    /// The `dispatch.completion` also holds the opaque data that the model wants back with its answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reports_state: bool,
 }
 
 impl Default for RunOptions {
@@ -245,6 +248,7 @@ impl Default for RunOptions {
             depth: 0,
             by_visitor: false,
             as_completion: false,
+            reports_state: false,
         }
     }
 }

@@ -1,5 +1,5 @@
-"""The official OpenAI client for Python, unchanged, against a real server: answers whole and streamed, tools, JSON that takes the form of a
-schema, agents, embeddings, models, refusals."""
+"""The official OpenAI client for Python, unchanged, against a real server: chat completions and responses, whole and streamed, with tools and
+JSON that takes the form of a schema; agents, embeddings, models, refusals. Responses and their events are held against the client's own types."""
 
 import asyncio
 import json
@@ -10,7 +10,8 @@ import sys
 import tempfile
 
 import openai
-from pydantic import BaseModel
+from openai.types.responses import Response, ResponseItemList, ResponseStreamEvent
+from pydantic import BaseModel, TypeAdapter
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("DISPATCH_BINARY", str(ROOT / "target/debug/dispatch"))
@@ -91,6 +92,80 @@ def embeddings(client):
     assert all(abs(a - b) < 1e-6 for a, b in zip(plain.data[0].embedding, one))
 
 
+def strict(response):
+    """The response, held against the client's types: the client itself takes whatever comes."""
+    Response.model_validate(response.to_dict(), strict=True)
+    return response
+
+
+def responses(client):
+    create = client.responses.create
+    first = strict(create(model="local/echo", input="say Hello there", instructions="Be brief.", metadata={"of": "Ada"}))
+    assert (first.output_text, first.status, first.metadata) == ("Hello there", "completed", {"of": "Ada"})
+    assert first.usage.total_tokens == first.usage.input_tokens + first.usage.output_tokens > 0
+    assert strict(client.responses.retrieve(first.id)).to_dict() == first.to_dict()
+    listed = client.responses.input_items.list(first.id)
+    assert [item.type for item in listed] == ["message"]
+    ResponseItemList.model_validate({"data": listed.to_dict()["data"], **{name: getattr(listed, name) for name in ("first_id", "last_id", "has_more", "object")}})
+    raw = client.responses.with_raw_response.create(model="local/echo", input="say hi")
+    assert raw.parse().id == raw.headers["x-execution-id"].replace("exec_", "resp_")
+    client.responses.delete(first.id)
+    refused(openai.NotFoundError, lambda: client.responses.retrieve(first.id), code="not_found")
+    refused(openai.BadRequestError, lambda: create(model="local/echo", input="x", previous_response_id=first.id), param="previous_response_id")
+    refused(openai.BadRequestError, lambda: create(model="local/echo", input="x", truncation="auto"), param="truncation")
+    refused(openai.BadRequestError, lambda: create(model="local/echo", input="x", tools=[{"type": "web_search"}]), param="tools[0].type")
+    refused(openai.NotFoundError, lambda: create(model="agent:nobody", input="x"), code="model_not_found", param="model")
+
+
+def response_tools(client):
+    tool = {"type": "function", **WEATHER["function"], "strict": True}
+    items = user('call get_weather {"city":"Oslo"}')
+    asked = strict(client.responses.create(model="local/echo", input=items, tools=[tool]))
+    (call,) = asked.output
+    assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "get_weather", {"city": "Oslo"})
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    whole = client.responses.create(model="local/echo", input=[*items, call, output], tools=[tool], store=False)
+    by_id = client.responses.create(model="local/echo", input=[output], tools=[tool], previous_response_id=asked.id)
+    assert strict(whole).output_text == strict(by_id).output_text == "get_weather answered: rain"
+    with client.responses.stream(model="local/echo", input=items, tools=[tool]) as stream:
+        final = stream.get_final_response()
+    assert final.output[0].parsed_arguments == {"city": "Oslo"}
+
+
+def response_streams(client):
+    events = TypeAdapter(ResponseStreamEvent)
+    told = list(client.responses.create(model="local/echo", input="think hm\nsay one two", stream=True))
+    for event in told:
+        events.validate_python(event.to_dict())
+    assert [event.sequence_number for event in told] == list(range(len(told)))
+    assert "".join(event.delta for event in told if event.type == "response.output_text.delta") == "one two"
+    with client.responses.stream(model="local/echo", input="think hm\nsay one two") as stream:
+        for event in stream:
+            pass
+        final = strict(stream.get_final_response())
+    assert (final.output_text, [item.type for item in final.output]) == ("one two", ["reasoning", "message"])
+    parsed = client.responses.parse(model="local/echo", input='json {"x":1,"y":2}', text_format=Point)
+    assert parsed.output_parsed == Point(x=1, y=2)
+    with client.responses.stream(model="local/echo", input='json {"x":1,"y":2}', text_format=Point) as stream:
+        assert stream.get_final_response().output_parsed == Point(x=1, y=2)
+    with client.responses.stream(model="local/echo", input="say later", background=True) as stream:
+        begun = next(stream).response
+        stream.until_done()
+    with client.responses.stream(response_id=begun.id, starting_after=2) as stream:
+        kept = [event.sequence_number for event in stream]
+        assert stream.get_final_response().output_text == "later"
+    assert kept[0] == 3
+
+
+def background(client):
+    begun = strict(client.responses.create(model="local/echo", input="slow 60000\nsay never", background=True))
+    assert begun.status == "queued"
+    cancelled = client.responses.cancel(begun.id)
+    while cancelled.status != "cancelled":
+        cancelled = client.responses.retrieve(begun.id)
+    strict(cancelled)
+
+
 def refused(kind, call, **expected):
     try:
         call()
@@ -132,14 +207,14 @@ def main():
             assert url, "the server ended before it listened"
             base = f"{url}/v1"
             client = openai.OpenAI(base_url=base, api_key=KEY, max_retries=0, timeout=30)
-            for check in (answers, tools, schemas, agents, embeddings):
+            for check in (answers, tools, schemas, agents, embeddings, responses, response_tools, response_streams, background):
                 check(client)
             refusals(client, base)
             asyncio.run(side_by_side(base))
         finally:
             server.terminate()
             server.wait()
-    print(f"the official OpenAI client {openai.__version__} works: answers, streams, tools, schemas, agents, embeddings, models, refusals")
+    print(f"the official OpenAI client {openai.__version__} works: chat completions, responses, streams, tools, schemas, agents, embeddings, models, refusals")
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ impl Child<'_> {
         options.by_visitor = run.input.is_by_visitor();
         // The child answers its parent, which reads outputs.
         options.as_completion = false;
+        options.reports_state = false;
         let input = RunInput { record: run.input.record.clone(), origin: run.input.origin.clone(), options, ..input()? };
         let start = StartRun {
             id: None,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::WireError;
@@ -9,16 +10,16 @@ use super::wire::{
     AssistantMessage, ChatCompletion, Choice, CompletionTokensDetails, FinishReason, FunctionCall, PromptTokensDetails, ToolCall, Usage,
 };
 use crate::clock::Timestamp;
-use crate::engine::step::{COMPLETION, CompletionReport};
+use crate::engine::step::{AnswerState, COMPLETION, CompletionReport};
 use crate::id::RunId;
 use crate::model::EventRecord;
 use crate::model::event::{Event, Rest, Tokens};
 use crate::provider::Finish;
 
-/// What is read of an execution.
-#[derive(Debug, Clone)]
-pub struct Reading {
-    pub run: RunId,
+/// The facts about an execution that its log is read with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnswerFacts {
     /// How chunks, and the answers of saved agents and flows, name the model.
     pub model: String,
     /// The step whose text is the answer, if it is a prompt.
@@ -28,6 +29,13 @@ pub struct Reading {
     pub is_saved: bool,
     /// Only the first tool call is given.
     pub one_call: bool,
+}
+
+/// The execution whose log is read.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    pub run: RunId,
+    pub facts: AnswerFacts,
 }
 
 /// A piece of an answer that is under way.
@@ -74,6 +82,8 @@ pub struct Answer {
     pub usage: Usage,
     /// The text that was streamed is not the answer.
     pub is_replaced: bool,
+    /// The data that the model wants back with its answer.
+    pub state: Option<AnswerState>,
 }
 
 /// Reads a log from its beginning.
@@ -81,6 +91,8 @@ pub struct AnswerReader {
     reading: Reading,
     /// When the execution began.
     pub created: Option<Timestamp>,
+    /// When the execution ended.
+    pub completed: Option<Timestamp>,
     /// Text blocks of the answering step.
     open: HashSet<String>,
     /// Those of them of which something was given.
@@ -104,6 +116,7 @@ impl AnswerReader {
         Self {
             reading,
             created: None,
+            completed: None,
             open: HashSet::new(),
             given: HashSet::new(),
             text: String::new(),
@@ -140,22 +153,24 @@ impl AnswerReader {
     fn take_event(&mut self, event: Event, progress: &mut Progress) {
         match event {
             Event::ExecutionStart { started_at, .. } => self.created = Some(started_at),
-            Event::TextStart { id, step_id, .. } if step_id.is_some() && step_id == self.reading.step => {
-                self.open.insert(id);
-                self.is_apart = !self.text.is_empty();
+            Event::TextStart { id, step_id, .. } => {
+                if step_id.is_some() && step_id == self.reading.facts.step {
+                    self.open.insert(id);
+                    self.is_apart = !self.text.is_empty();
+                }
             }
             Event::TextDelta { id, delta } if self.open.contains(&id) => {
                 self.given.insert(id);
                 self.give(delta, progress);
             }
-            Event::MediaComplete { id, media_type, data, tool_call_id: None } if self.reading.is_one_prompt => {
+            Event::MediaComplete { id, media_type, data, tool_call_id: None } if self.reading.facts.is_one_prompt => {
                 self.given.insert(id);
                 self.give(format!("![image](data:{media_type};base64,{data})"), progress);
             }
             Event::ReasoningStart { id, scope } if scope != "turn" => {
                 self.loop_thoughts.insert(id);
             }
-            Event::ReasoningDelta { id, delta } if self.reading.is_one_prompt && !self.loop_thoughts.contains(&id) => {
+            Event::ReasoningDelta { id, delta } if self.reading.facts.is_one_prompt && !self.loop_thoughts.contains(&id) => {
                 match self.thoughts.iter_mut().find(|(known, _)| *known == id) {
                     Some((_, thought)) => thought.push_str(&delta),
                     None => self.thoughts.push((id, delta.clone())),
@@ -169,10 +184,12 @@ impl AnswerReader {
             }
             Event::ApprovalStart { tool_name, .. } => self.waits_for = Some(format!("a person's approval of `{tool_name}`")),
             Event::Await { tool_name, .. } => self.waits_for = Some(format!("the output of `{tool_name}`")),
-            Event::ExecutionComplete { success, final_output, total_tokens, .. } => {
-                progress.end = Some(self.completed(success, final_output.unwrap_or_default(), total_tokens));
+            Event::ExecutionComplete { success, final_output, total_tokens, completed_at, .. } => {
+                self.completed = Some(completed_at);
+                progress.end = Some(self.ending(success, final_output.unwrap_or_default(), total_tokens));
             }
-            Event::ExecutionError { error, code, retryable, .. } => {
+            Event::ExecutionError { error, code, retryable, completed_at, .. } => {
+                self.completed = Some(completed_at);
                 progress.end = Some(Ending::Failed(WireError::of_failure(&code, &error, retryable)));
             }
             _ => {}
@@ -216,8 +233,8 @@ impl AnswerReader {
         WireError::of_failure("execution_waits", &message, false)
     }
 
-    fn completed(&self, success: bool, output: Value, tokens: Tokens) -> Ending {
-        let report = match &self.reading.step {
+    fn ending(&self, success: bool, output: Value, tokens: Tokens) -> Ending {
+        let report = match &self.reading.facts.step {
             Some(step) => self.reports.iter().find(|report| report.step_id == *step),
             None => None,
         };
@@ -232,7 +249,7 @@ impl AnswerReader {
         };
         let finish = report.map_or(Finish::EndTurn, |report| report.finish);
         let mut tool_calls = report.map(|report| self.tool_calls(report)).unwrap_or_default();
-        if self.reading.one_call {
+        if self.reading.facts.one_call {
             tool_calls.truncate(1);
         }
         let finish_reason = match finish {
@@ -249,7 +266,9 @@ impl AnswerReader {
         };
         let thoughts: Vec<&str> = self.thoughts.iter().map(|(_, thought)| thought.as_str()).collect();
         Ending::Answered(Box::new(Answer {
-            model: report.filter(|_| !self.reading.is_saved).map_or_else(|| self.reading.model.clone(), |report| report.model.clone()),
+            model: report
+                .filter(|_| !self.reading.facts.is_saved)
+                .map_or_else(|| self.reading.facts.model.clone(), |report| report.model.clone()),
             content,
             refusal,
             reasoning: (!thoughts.is_empty()).then(|| thoughts.join("\n")),
@@ -257,6 +276,7 @@ impl AnswerReader {
             finish_reason,
             usage: self.usage(tokens),
             is_replaced,
+            state: report.filter(|_| self.reading.facts.is_one_prompt).and_then(|report| report.answer_state.clone()),
         }))
     }
 
@@ -277,12 +297,13 @@ impl AnswerReader {
     fn usage(&self, tokens: Tokens) -> Usage {
         let sum = |part: fn(&CompletionReport) -> u64| self.reports.iter().map(part).fold(0, u64::saturating_add);
         let cached_tokens = sum(|report| report.usage.cached_input).min(tokens.input);
+        let cache_write_tokens = sum(|report| report.usage.cache_write).min(tokens.input);
         let reasoning_tokens = sum(|report| report.usage.reasoning).min(tokens.output);
         Usage {
             prompt_tokens: tokens.input,
             completion_tokens: tokens.output,
             total_tokens: tokens.input.saturating_add(tokens.output),
-            prompt_tokens_details: PromptTokensDetails { cached_tokens },
+            prompt_tokens_details: PromptTokensDetails { cached_tokens, cache_write_tokens },
             completion_tokens_details: CompletionTokensDetails { reasoning_tokens },
         }
     }
@@ -301,7 +322,7 @@ pub const fn seconds(at: Timestamp) -> i64 {
 impl Answer {
     /// The whole completion.
     pub fn completion(self, run: RunId, created: Timestamp) -> ChatCompletion {
-        let Self { model, content, refusal, reasoning, tool_calls, finish_reason, usage, is_replaced: _ } = self;
+        let Self { model, content, refusal, reasoning, tool_calls, finish_reason, usage, is_replaced: _, state: _ } = self;
         let message = AssistantMessage { role: "assistant", content, refusal, reasoning_content: reasoning, tool_calls };
         ChatCompletion {
             id: completion_id(run),

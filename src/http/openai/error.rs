@@ -4,7 +4,7 @@
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::http::header::{CONTENT_LENGTH, HeaderValue, RETRY_AFTER};
+use axum::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -20,6 +20,8 @@ pub const ERROR_SCHEMA: &str = "OpenAiErrorResponse";
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// When a provider's limit is used up and it did not say for how long.
 const RETRY_SECONDS: u64 = 5;
+/// The header by which OpenAI's SDKs are told whether to repeat a call.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// An error as clients of OpenAI read it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -132,6 +134,26 @@ impl WireError {
         error
     }
 
+    /// Returns the stable identifier.
+    pub fn code(&self) -> &str {
+        &self.document.error.code
+    }
+
+    /// Returns the class of the error, as `server_error`.
+    pub fn kind(&self) -> &'static str {
+        self.document.error.kind
+    }
+
+    /// Returns the text for people.
+    pub fn message(&self) -> &str {
+        &self.document.error.message
+    }
+
+    /// Returns the parameter at fault.
+    pub fn param(&self) -> Option<&str> {
+        self.document.error.param.as_deref()
+    }
+
     /// Ends a stream: the error as its last chunk.
     pub fn chunk(&self) -> Value {
         json!({ "error": self.document.error })
@@ -152,14 +174,18 @@ impl From<Error> for WireError {
 impl IntoResponse for WireError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(&self.document)).into_response();
-        set_retry_after(response.headers_mut(), self.document.retry_after);
+        self.document.write_headers(response.headers_mut());
         response
     }
 }
 
-fn set_retry_after(headers: &mut HeaderMap, seconds: Option<u64>) {
-    if let Some(seconds) = seconds {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+impl ErrorDocument {
+    /// Says in headers whether and when to try again. Without them, OpenAI's SDKs decide by the status alone and repeat what cannot succeed.
+    fn write_headers(&self, headers: &mut HeaderMap) {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static(if self.retryable { "true" } else { "false" }));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
     }
 }
 
@@ -193,7 +219,7 @@ pub async fn convert(response: Response) -> Response {
     let error = WireError::of_envelope(parts.status, &envelope);
     parts.status = error.status;
     parts.headers.remove(CONTENT_LENGTH);
-    set_retry_after(&mut parts.headers, error.document.retry_after);
+    error.document.write_headers(&mut parts.headers);
     Response::from_parts(parts, Body::from(serde_json::to_vec(&error.document).unwrap_or_default()))
 }
 

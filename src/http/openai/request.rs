@@ -12,7 +12,7 @@ use crate::http::budget::BudgetDocument;
 const MAX_MESSAGES: usize = 10_000;
 
 /// The body of `POST /v1/chat/completions`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[schemars(rename = "ChatCompletionRequest")]
 pub struct ChatRequest {
     /// `provider/model` or another name that Dispatch knows; `agent:` or `flow:` and the name or id of a saved one.

@@ -9,8 +9,6 @@ use crate::model::Flow;
 
 /// The id of the flow's one step.
 const STEP: &str = "chat";
-/// The name of the flow, as lists of executions show it.
-const NAME: &str = "Chat completion";
 /// Milliseconds that the model may take, its retries and fallbacks included.
 const TIMEOUT_MS: u64 = 15 * 60 * 1_000;
 
@@ -32,11 +30,11 @@ const PLACES: [(&str, &str); 14] = [
     ("/config/cache", "/dispatch/cache"),
 ];
 
-/// The flow of one prompt that answers the request with this model. It holds no message, so that all requests with the same settings share it.
-pub fn flow(request: &ChatRequest, model: &str, tools: &OfferedTools) -> Flow {
+/// The flow of one prompt that answers the request. It holds no message, so that all requests with the same settings share it.
+pub fn flow(request: &ChatRequest, title: &str, tools: &OfferedTools) -> Flow {
     let options = request.dispatch.clone().unwrap_or_default();
     let mut config = Map::new();
-    config.insert("model".into(), model.into());
+    config.insert("model".into(), request.model.clone().into());
     config.insert("previousMessages".into(), "{{messages}}".into());
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -56,7 +54,7 @@ pub fn flow(request: &ChatRequest, model: &str, tools: &OfferedTools) -> Flow {
     set("fallbacks", options.fallbacks.map(Value::from));
     set("cache", options.cache.map(Value::Object));
     set("tools", (!tools.definitions.is_empty()).then(|| json!({ "toolCallStrategy": tools.strategy })));
-    Flow::of_prompt(STEP, NAME, Value::Object(config), TIMEOUT_MS)
+    Flow::of_prompt(STEP, title, Value::Object(config), TIMEOUT_MS)
 }
 
 fn stops(stop: Stop) -> Value {
@@ -121,9 +119,9 @@ mod tests {
         }));
         let tools = OfferedTools { definitions: vec![json!({ "name": "a" })], strategy: "required" };
         assert_eq!(
-            flow(&request, "openai/x", &tools).steps[0].config,
+            flow(&request, "Chat completion", &tools).steps[0].config,
             json!({
-                "model": "openai/x", "previousMessages": "{{messages}}", "temperature": 0.5, "topP": 0.9, "topK": 40, "seed": 3,
+                "model": "m", "previousMessages": "{{messages}}", "temperature": 0.5, "topP": 0.9, "topK": 40, "seed": 3,
                 "maxTokens": 7, "stop": ["end"], "responseFormat": format, "reasoning": "low", "fallbacks": ["local/echo"],
                 "cache": { "ttlSeconds": 60 }, "tools": { "toolCallStrategy": "required" },
             })

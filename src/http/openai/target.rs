@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::answer::AnswerFacts;
 use super::error::placed;
 use super::request::ChatRequest;
 use super::settings;
@@ -31,16 +32,29 @@ pub fn no_such_model(message: impl Into<String>) -> Error {
         .next("GET /v1/models lists those that can be asked")
 }
 
-/// An execution that answers the request, and how chunks name the model.
+/// An execution that answers the request.
 pub struct Prepared {
     pub start: StartRun,
-    pub model: String,
-    /// The execution is one prompt, or one agent.
-    pub is_one_prompt: bool,
+    pub facts: AnswerFacts,
 }
 
-/// Prepares the execution. Every fault of the request is reported at once.
-pub async fn prepare(state: &AppState, tenant: TenantId, request: &ChatRequest) -> Result<Prepared> {
+impl Prepared {
+    fn new(request: &ChatRequest, start: StartRun, model: String, is_one_prompt: bool) -> Self {
+        let last = start.plan.flow.steps.last().filter(|step| step.action == "prompt");
+        let facts = AnswerFacts {
+            model,
+            step: last.map(|step| step.id.clone()),
+            is_one_prompt,
+            is_saved: saved_name(&request.model).is_some(),
+            one_call: request.parallel_tool_calls == Some(false),
+        };
+        Self { start, facts }
+    }
+}
+
+/// Prepares the execution, which lists of executions show as `title` unless it is a saved agent or flow. Every fault of the request is
+/// reported at once.
+pub async fn prepare(state: &AppState, tenant: TenantId, request: &ChatRequest, title: &str) -> Result<Prepared> {
     let mut problems = Problems::default();
     request.check(&mut problems);
     let given = request.dispatch.as_ref().and_then(|options| options.budget);
@@ -55,7 +69,7 @@ pub async fn prepare(state: &AppState, tenant: TenantId, request: &ChatRequest) 
         None => {
             let model = state.engine.parts().models.resolve(&request.model).map_err(|error| no_such_model(error.message()))?;
             problems.into_result()?;
-            let flow = settings::flow(request, &request.model, &offered);
+            let flow = settings::flow(request, title, &offered);
             let plan = state.engine.admit(&flow, tenant).await.map_err(|error| placed(error, settings::place))?;
             let input = RunInput {
                 messages: request.messages.clone(),
@@ -65,7 +79,7 @@ pub async fn prepare(state: &AppState, tenant: TenantId, request: &ChatRequest) 
             };
             let start =
                 StartRun { id: None, tenant, plan, target: Target::Flow(None), input, secrets: BTreeMap::new(), key: None, parent: None };
-            Prepared { start, model: model.to_string(), is_one_prompt: true }
+            Prepared::new(request, start, model.to_string(), true)
         }
     };
     if let Some(model) = state.engine.unpriced_model(&prepared.start.plan, &budget, tenant).await? {
@@ -88,7 +102,7 @@ async fn saved(
     let target = SavedTarget { kind, name: name.to_owned(), messages: request.messages.clone(), client_tools: offered.definitions };
     let found = state.saved.start_of(tenant, target).await.map_err(|error| placed(error, place_of_saved))?;
     let start = found.ok_or_else(|| no_such_model(format!("there is no saved {} of the name or id `{name}`", kind.as_str())))?;
-    Ok(Prepared { start, model: request.model.clone(), is_one_prompt: kind == TargetKind::Agent })
+    Ok(Prepared::new(request, start, request.model.clone(), kind == TargetKind::Agent))
 }
 
 /// What is wrong with a saved document is the fault of the model that was asked for.

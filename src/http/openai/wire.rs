@@ -88,6 +88,8 @@ pub struct Usage {
 pub struct PromptTokensDetails {
     /// Read from the provider's cache.
     pub cached_tokens: u64,
+    /// Written to the provider's cache.
+    pub cache_write_tokens: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]

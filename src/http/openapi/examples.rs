@@ -20,6 +20,14 @@ pub fn example_of(operation: &str) -> Option<Value> {
             "inputs": { "audience": "the board" },
             "options": { "streamResponse": false },
         }),
+        "createChatCompletion" => json!({
+            "model": "local/echo", "messages": [{ "role": "user", "content": "Say hello." }], "temperature": 0.2,
+            "dispatch": { "budget": { "maxTokens": 10000 } },
+        }),
+        "createResponse" => json!({
+            "model": "local/echo", "instructions": "Be brief.", "input": "Say hello.", "max_output_tokens": 500, "metadata": { "order": "o-7" },
+        }),
+        "createEmbedding" => json!({ "model": "local/words", "input": ["red wine", "the sea at night"] }),
         "approveDispatch" | "approveAgent" => {
             json!({ "executionId": EXECUTION, "approvalId": WAIT, "decision": "approved", "streamResponse": false })
         }

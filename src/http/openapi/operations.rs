@@ -9,6 +9,7 @@ use super::examples::example_of;
 /// Groups of operations, in the order of the document.
 pub const TAGS: &[(&str, &str)] = &[
     ("Dispatch", "Execute a flow or an agent now, and go on with what is paused."),
+    ("OpenAI", "OpenAI's API: its SDKs work with `/v1` of this server as their base URL. Errors have its form."),
     ("Executions", "What was executed: where it stands, what its steps did, its events."),
     ("OpenAI", "Chat completions, embeddings and models in the form of OpenAI's API."),
     ("Agents", "Saved agents, their versions and releases."),
@@ -58,6 +59,15 @@ const NOTES: &[(&str, &str)] = &[
         "For an execution that paused at a call which a person must approve (`approval_start`). The first decision is final; repeating it changes nothing.",
     ),
     ("continueDispatch", "`continuation` has either `toolOutputs`, or `approvalId` with `decision`."),
+    (
+        "createEmbedding",
+        "Takes a text or a list of up to 2,048. Lists of token numbers are refused. `dimensions` is refused where the model cannot choose.",
+    ),
+    (
+        "listModels",
+        "The models of providers with a key, the names that the operator chose, and the saved agents (`agent:name`) and flows (`flow:name`) that the key may read.",
+    ),
+    ("getModel", "By the name that a request would give as `model`."),
     ("listExecutions", "A filter that is misspelt is refused, not ignored."),
     ("getExecution", "`success` and `error` say how it ended; `waits` lists what it waits for, with the ids that answer it."),
     (
@@ -224,9 +234,11 @@ fn pages(operation: &Map<String, Value>) -> Option<String> {
 }
 
 fn stream(operation: &Map<String, Value>) -> Option<String> {
+    // Streams of OpenAI's API have no numbers of this form.
+    let is_of_openai = operation.get("tags")?.as_array()?.iter().any(|tag| tag == "OpenAI");
     let content = operation.get("responses")?.get("200")?.get("content")?.as_object()?;
     let text = "Server-sent events have the event's number as `id`: come back with it to go on where the stream broke off.";
-    content.contains_key("text/event-stream").then(|| text.to_owned())
+    (content.contains_key("text/event-stream") && !is_of_openai).then(|| text.to_owned())
 }
 
 fn repeat(operation: &Map<String, Value>) -> Option<String> {

@@ -89,6 +89,14 @@ fn streams_and_optional_bodies_are_documented_as_such() {
     }
     let events = &document["paths"]["/v1/executions/{executionId}/events"]["get"];
     assert_eq!(events.pointer(stream).unwrap(), "#/components/schemas/DispatchEvent");
+    for (path, method, event) in [
+        ("/v1/chat/completions", "post", "ChatCompletionChunk"),
+        ("/v1/responses", "post", "OpenAiResponseEvent"),
+        ("/v1/responses/{responseId}", "get", "OpenAiResponseEvent"),
+    ] {
+        let reference = document["paths"][path][method].pointer(stream).unwrap();
+        assert_eq!(*reference, format!("#/components/schemas/{event}"), "{path}");
+    }
     let handle = &document["paths"]["/v1/dispatch"]["post"]["responses"]["202"];
     assert_eq!(handle["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/DispatchAccepted");
     assert!(document["paths"]["/v1/dispatch/resume"]["post"]["responses"].get("202").is_none(), "only a dispatch is handed over");
@@ -193,6 +201,18 @@ fn events_are_told_apart_by_their_type() {
         assert_eq!(case["properties"]["type"]["const"], *kind, "{case}");
         let required = case["required"].as_array().unwrap();
         assert!(["type", "executionId", "seq"].iter().all(|name| required.contains(&json!(name))), "{case}");
+    }
+}
+
+#[test]
+fn events_of_a_response_are_told_apart_by_their_type() {
+    let document = document();
+    let event = &document["components"]["schemas"]["OpenAiResponseEvent"];
+    let cases = event["discriminator"]["mapping"].as_object().unwrap();
+    assert!(cases.len() > 15 && cases.contains_key("response.output_text.delta"), "{event}");
+    for reference in cases.values() {
+        let case = document.pointer(reference.as_str().unwrap().trim_start_matches('#')).unwrap();
+        assert!(case["required"].as_array().unwrap().contains(&json!("sequence_number")), "{case}");
     }
 }
 

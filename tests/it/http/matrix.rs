@@ -64,6 +64,7 @@ fn anywhere(path: &str) -> String {
         .replace("{alias}", "next")
         .replace("{provider}", "openai")
         .replace("{modelId}", "agent:nobody")
+        .replace("{responseId}", &format!("resp_{suffix}"))
 }
 
 #[tokio::test]
@@ -109,6 +110,8 @@ struct Property {
     agent: Value,
     /// An execution of the agent.
     spoken: String,
+    /// A response in the background.
+    response: String,
     record: Value,
     key: String,
     secret: String,
@@ -207,11 +210,13 @@ impl Property {
         let told = app.post(&format!("/v1/webhooks/{hook}/test")).ok().await["id"].as_str().unwrap().to_owned();
         let webhook = (hook, told);
         let said = json!({ "messages": [{ "role": "user", "content": "say hi" }], "streamResponse": false });
+        let response = app.post("/v1/responses").json(&json!({ "model": "local/echo", "input": "say hi", "background": true })).ok().await;
         let spoken = app.post(&format!("/v1/agents/{}/execute", agent["id"].as_str().unwrap())).json(&said).ok().await;
         Self {
             flow,
             agent,
             spoken: spoken["executionId"].as_str().unwrap().into(),
+            response: response["id"].as_str().unwrap().into(),
             record,
             asset,
             batch,
@@ -305,6 +310,7 @@ impl Property {
             .replace("{alias}", "preview")
             .replace("{provider}", "openai")
             .replace("{modelId}", "agent:a")
+            .replace("{responseId}", &self.response)
     }
 
     /// A body that the operation accepts from the owner.
@@ -398,6 +404,7 @@ impl Property {
         state.push(app.get(&format!("/v1/flows/{}", self.flow["id"].as_str().unwrap())).ok().await);
         state.push(app.get(&format!("/v1/agents/{}", self.agent["id"].as_str().unwrap())).ok().await);
         state.push(app.get(&format!("/v1/records/{}", self.record["id"].as_str().unwrap())).ok().await);
+        state.push(app.get(&format!("/v1/responses/{}/input_items", self.response)).ok().await);
         state.push(app.get("/v1/credentials").ok().await);
         state.push(app.get("/v1/secrets").ok().await);
         state.push(app.get("/v1/client-tokens").ok().await);

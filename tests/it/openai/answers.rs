@@ -68,7 +68,7 @@ async fn usage_and_thoughts_are_told(world: Arc<World>) {
     let whole = complete(&node, &body).await;
     let usage = json!({
         "prompt_tokens": 100, "completion_tokens": 12, "total_tokens": 112,
-        "prompt_tokens_details": { "cached_tokens": 40 }, "completion_tokens_details": { "reasoning_tokens": 7 },
+        "prompt_tokens_details": { "cached_tokens": 40, "cache_write_tokens": 0 }, "completion_tokens_details": { "reasoning_tokens": 7 },
     });
     assert_eq!((&whole["usage"], &message(&whole)["reasoning_content"]), (&usage, &json!("Let me think.")));
     let streamed = chunks(&node, &with(body, json!({ "stream_options": { "include_usage": true } }))).await;

@@ -10,6 +10,9 @@ mod answers;
 mod embeddings;
 mod models;
 mod refusals;
+mod responses;
+mod responses_stored;
+mod responses_stream;
 mod saved;
 mod tools;
 

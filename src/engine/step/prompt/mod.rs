@@ -17,7 +17,7 @@ mod turns;
 
 pub use cache::CachedAnswer;
 pub use call::unpriced_message;
-pub use report::{COMPLETION, CompletionReport};
+pub use report::{ANSWER_STATE, AnswerState, COMPLETION, CompletionReport};
 
 use super::StepType;
 

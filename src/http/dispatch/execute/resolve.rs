@@ -610,5 +610,6 @@ fn run_options(options: &OptionsDocument, problems: &mut Problems) -> RunOptions
         depth: 0,
         by_visitor: false,
         as_completion: false,
+        reports_state: false,
     }
 }

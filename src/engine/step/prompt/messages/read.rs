@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::part::{ContentItem, ToolResult, owned, problem, read_call, read_invocation, read_part, result_content, text};
+use crate::engine::step::prompt::report::AnswerState;
 use crate::error::{Problem, Problems};
 use crate::provider::{Message, Part, Role, ToolCall};
 
@@ -204,9 +205,14 @@ impl ConversationReader {
         if blocks.is_empty() {
             return skip_empty(map);
         }
+        let mut state = if blocks.len() == 1 { AnswerState::of_message(map) } else { None };
         for AssistantBlock { content, calls, results } in blocks {
             if !content.is_empty() || !calls.is_empty() {
-                self.messages.push(Message { tool_calls: calls, ..message(Role::Assistant, content) });
+                let mut message = Message { tool_calls: calls, ..message(Role::Assistant, content) };
+                if let Some(state) = state.take() {
+                    state.restore(&mut message);
+                }
+                self.messages.push(message);
             }
             for (pointer, result) in results {
                 self.add_result(result, &pointer)?;
