@@ -6,13 +6,15 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::database::Location;
+use super::limit_options::LimitOptions;
 use super::output::Output;
 use crate::auth::{Auth, KeyRequest, REVOCATION_DELAY};
 use crate::clock::{Clock, Timestamp};
+use crate::engine::LIMITS_TTL;
 use crate::error::{Error, Kind, Result};
 use crate::id::{KeyId, TenantId};
-use crate::model::{Caller, Who};
-use crate::store::{ApiKey, SharedStore};
+use crate::model::{Caller, UsageLimits, Who};
+use crate::store::{ApiKey, LimitsRow, SharedStore};
 
 /// See the module.
 #[derive(Debug, clap::Args)]
@@ -39,9 +41,18 @@ enum Command {
         /// When it stops working: 30d, 12h, 45m, 90s; never when absent.
         #[arg(long, value_parser = parse_span)]
         expires: Option<Duration>,
+        #[command(flatten)]
+        limits: LimitOptions,
     },
     /// List the keys, oldest first; revoked and expired ones too.
     List,
+    /// Replace the limits of a key, or of the whole tenant; without options nothing is limited any more.
+    Limit {
+        /// The key's id, as `dispatch keys list` shows it; the tenant's own limits when absent.
+        id: Option<String>,
+        #[command(flatten)]
+        limits: LimitOptions,
+    },
     /// Revoke a key for good.
     Revoke {
         /// Its id, as `dispatch keys list` shows it.
@@ -53,7 +64,8 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let clock = Clock::system();
     let desk = Desk::open(arguments.database, arguments.tenant, &clock).await?;
     let done = match arguments.command {
-        Command::Create { name, scopes, expires } => desk.create(name, scopes, expires, output).await,
+        Command::Create { name, scopes, expires, limits } => desk.create(name, scopes, (expires, limits), output).await,
+        Command::Limit { id, limits } => desk.limit(id.as_deref(), &limits, output).await,
         Command::List => desk.list(output).await,
         Command::Revoke { id } => desk.revoke(&id, output).await,
     };
@@ -88,17 +100,28 @@ impl Desk {
         Ok(Self { auth: Auth::new(store.clone(), clock.clone()), store, clock: clock.clone(), tenant })
     }
 
-    async fn create(&self, name: String, scopes: Vec<String>, expires: Option<Duration>, output: &Output) -> Result<()> {
+    async fn create(
+        &self,
+        name: String,
+        scopes: Vec<String>,
+        (expires, limits): (Option<Duration>, LimitOptions),
+        output: &Output,
+    ) -> Result<()> {
+        let limits = limits.read()?;
         let id = KeyId::new(&self.clock);
         let request = KeyRequest { id, name, scopes, expires_at: expires.map(|span| self.clock.now().after(span)) };
         // Whoever holds the database may grant anything.
         let owner = Caller { tenant: self.tenant, who: Who::Key(id), scopes: vec!["*".into()] };
         let made = self.auth.create_key(&owner, request).await?;
+        if !limits.is_empty() {
+            self.put(Some(made.row.id), &limits).await?;
+        }
         output.say(format_args!("API key (shown once): {}", made.key.expose()));
         output.say(self.line(&made.row));
         let mut row = shown(&made.row);
         if let Some(map) = row.as_object_mut() {
             map.insert("key".into(), made.key.expose().into());
+            map.insert("limits".into(), json!(limits));
         }
         output.envelope(json!({ "apiKey": row }))
     }
@@ -111,8 +134,27 @@ impl Desk {
         output.envelope(json!({ "apiKeys": keys.iter().map(shown).collect::<Vec<_>>() }))
     }
 
+    async fn put(&self, key: Option<KeyId>, limits: &UsageLimits) -> Result<()> {
+        let row = LimitsRow { key, limits: limits.clone() };
+        Ok(self.store.put_limits(self.tenant, row, self.clock.now()).await?)
+    }
+
+    async fn limit(&self, id: Option<&str>, limits: &LimitOptions, output: &Output) -> Result<()> {
+        let limits = limits.read()?;
+        let key = id.map(|id| id.parse::<KeyId>().map_err(|_| missing())).transpose()?;
+        if let Some(key) = key
+            && !self.auth.list_keys(self.tenant).await?.iter().any(|known| known.id == key)
+        {
+            return Err(missing());
+        }
+        self.put(key, &limits).await?;
+        let whose = key.map_or_else(|| format!("the tenant {}", self.tenant), |key| key.to_string());
+        let delay = LIMITS_TTL.as_secs();
+        output.say(format_args!("the limits of {whose} were replaced; servers that run keep to them within {delay} s"));
+        output.envelope(json!({ "tenant": self.tenant, "keyId": key, "limits": limits }))
+    }
+
     async fn revoke(&self, id: &str, output: &Output) -> Result<()> {
-        let missing = || Error::missing("API key").next("`dispatch keys list` shows the ids");
         let key: KeyId = id.parse().map_err(|_| missing())?;
         if !self.auth.revoke_key(self.tenant, key).await? {
             return Err(missing());
@@ -132,6 +174,10 @@ impl Desk {
         };
         format!("{}  {:<16}  {:<18}  {:<20}  {}", key.id, key.hint, state, key.name, key.scopes.join(","))
     }
+}
+
+fn missing() -> Error {
+    Error::missing("API key").next("`dispatch keys list` shows the ids")
 }
 
 /// The date of a time.

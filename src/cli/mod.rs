@@ -12,6 +12,7 @@ mod embedded;
 pub mod fake_provider;
 mod follow;
 mod keys;
+mod limit_options;
 mod openapi;
 mod output;
 mod reload;
@@ -24,6 +25,7 @@ mod serve;
 mod settings;
 mod signals;
 mod tenants;
+mod usage;
 mod worker;
 
 use std::process::ExitCode;
@@ -54,8 +56,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Run a dispatch request from a file and stream it.
     Run(run::Arguments),
-    /// Make, list and revoke API keys.
+    /// Make, list, limit and revoke API keys.
     Keys(keys::Arguments),
+    /// Print what was used and what it cost, by day, key, flow, agent and model.
+    Usage(usage::Arguments),
     /// Make and list tenants.
     Tenants(tenants::Arguments),
     /// List unfinished executions, and discard one, while no server runs.
@@ -94,6 +98,7 @@ pub async fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments, &output).await,
         Command::Run(arguments) => run::run(arguments, &output).await,
         Command::Keys(arguments) => done(keys::run(arguments, &output).await),
+        Command::Usage(arguments) => done(usage::run(arguments, &output).await),
         Command::Tenants(arguments) => done(tenants::run(arguments, &output).await),
         Command::Runs(arguments) => done(runs::run(arguments, &output).await),
         Command::Doctor(arguments) => doctor::run(arguments, &output).await,

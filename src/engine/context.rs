@@ -32,7 +32,7 @@ use crate::id::{RunId, TenantId, WaitId};
 use crate::model::event::Event;
 use crate::model::run::{Budget, Spent};
 use crate::model::wait::{Resolution, Wait, WaitKind};
-use crate::model::{JournalEntry, Outcome, Requester, RunInput, Target};
+use crate::model::{JournalEntry, ModelUsage, Outcome, Requester, RunInput, Target};
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
 use crate::store::{Resolve, Resolved};
@@ -375,6 +375,12 @@ impl<'a> StepContext<'a> {
         self.announce();
         self.spent_before(spent.input_tokens, spent.output_tokens, spent.cost);
         self.run.log.spend(spent);
+    }
+
+    /// Books what a call of one model used, with the run and in its tenant's usage.
+    pub fn bill(&self, spent: &Spent, usage: ModelUsage) {
+        self.run.log.bill(usage);
+        self.spend(spent);
     }
 
     /// What an earlier entry into the step used, in tokens and nano-dollars: booked with the run then, told with the step now.

@@ -25,7 +25,7 @@ use crate::model::event::{Event, EventRecord, Rest, Segment};
 use crate::model::job::Attempt;
 use crate::model::run::{Failure, Parent, Spent};
 use crate::model::wait::{Resolution, Wait};
-use crate::model::{Epoch, JournalEntry, Outcome, RunState};
+use crate::model::{Epoch, JournalEntry, ModelUsage, Outcome, RunState};
 use crate::store::{ChildEnd, Commit, Committed, Created, NewRun, SharedStore, StoreError, StoreResult};
 
 /// How many numbers a commit reserves ahead.
@@ -88,6 +88,8 @@ struct Pending {
     journal: Vec<Fact>,
     waits: Vec<Wait>,
     spent: Spent,
+    /// What models used since the last commit.
+    usage: Vec<ModelUsage>,
     /// Counts everything recorded; a commit covers all up to its count.
     recorded: u64,
     /// Some pending fact is new.
@@ -273,6 +275,11 @@ impl RunLog {
         let mut pending = self.pending.lock();
         pending.recorded += 1;
         pending.spent.add(more);
+    }
+
+    /// Adds what a model used to the tenant's usage, with the next commit. What the run has used in all is another figure: [`RunLog::spend`].
+    pub fn bill(&self, usage: ModelUsage) {
+        usage.add_to(&mut self.pending.lock().usage);
     }
 
     /// From now on the run undoes what it did; durable with the next commit.
@@ -504,6 +511,7 @@ impl RunLog {
             journal: std::mem::take(&mut pending.journal).into_iter().map(|fact| fact.entry).chain(notice).collect(),
             segment,
             waits: std::mem::take(&mut pending.waits),
+            usage: std::mem::take(&mut pending.usage),
             child_end,
             job_end,
             now,

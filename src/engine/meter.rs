@@ -38,6 +38,7 @@ pub fn describe() {
     metrics::describe_histogram!(CALL_SECONDS, seconds, "Duration of model calls, by provider, model and outcome");
     metrics::describe_counter!(REFUSED, "Failed attempts of model calls, by provider, model and class of error");
     metrics::describe_counter!(TOKENS, "Tokens by provider, model and direction");
+    super::quotas::describe();
     metrics::describe_counter!(COST, "Cost of model calls in billionths of a US dollar, by provider and model");
 }
 
@@ -154,6 +155,7 @@ pub fn register(models: &Models) {
     {
         metrics::counter!(ENDED, "state" => state.as_str(), "outcome" => outcome).increment(0);
     }
+    super::quotas::register();
     let configured = models.list(&TenantKeys::default()).into_iter().filter(|card| card.configured);
     let listed = configured.map(|card| Asked { provider: card.provider, model: card.model });
     for asked in listed.chain([Asked::default()]) {

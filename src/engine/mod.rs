@@ -29,6 +29,7 @@ mod node_lease;
 pub mod notice;
 mod patience;
 pub mod plan;
+mod quotas;
 mod recover;
 mod replay;
 mod run_step;
@@ -52,6 +53,7 @@ pub use log::Lost;
 pub use memory::{COMPENSATION, Inquiry, StepRecord};
 pub use meter::{describe, register};
 pub use node_lease::{NodeLease, RunLease};
+pub use quotas::{Admission, BudgetUse, LIMITS_TTL, Quotas, RequestRate};
 pub use verbs::{Answered, Decision, Fate, LONGEST_SIGNAL, Verdict, failing_commit, is_signal_name, no_paused_run};
 
 use crate::asset::Assets;
@@ -120,16 +122,23 @@ pub(crate) struct Inner {
     plans: Cache<String, Arc<Plan>>,
     /// Tenants' own provider keys, read again after a moment.
     keys: Cache<TenantId, (Timestamp, TenantKeys)>,
+    quotas: Arc<Quotas>,
 }
 
 impl Engine {
     pub fn new(parts: Parts) -> Self {
         let types = step::ALL.iter().map(|kind| (kind.action, *kind)).collect();
-        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS), keys: Cache::new(PLANS) }))
+        let quotas = Arc::new(Quotas::new(parts.store.clone(), parts.clock.clone()));
+        Self(Arc::new(Inner { parts, types, plans: Cache::new(PLANS), keys: Cache::new(PLANS), quotas }))
     }
 
     pub fn parts(&self) -> &Parts {
         &self.0.parts
+    }
+
+    /// The budgets and rates of keys and tenants.
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.0.quotas
     }
 
     /// Compiles a flow that was accepted before, or that contains no scripts and schemas: these are not parsed again. Reports all faults at once,

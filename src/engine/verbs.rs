@@ -299,6 +299,7 @@ fn end(run: &Run, event: EventRecord, failure: Failure, now: crate::clock::Times
         journal: Vec::new(),
         segment: Some(Segment { events: vec![event], rest: Rest::End }),
         waits: Vec::new(),
+        usage: Vec::new(),
         child_end: None,
         job_end: None,
         now,

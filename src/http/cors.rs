@@ -26,6 +26,7 @@ const REQUEST_HEADERS: &str = "Content-Type, Content-Encoding, Authorization, X-
                                X-Request-Id, X-Persona-Version, X-Visitor-Token, X-Identity-Proof";
 /// What pages may read: all that answers carry for callers.
 const EXPOSED: &str = "X-Request-Id, X-Execution-Id, Location, Allow, Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, \
+                       X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, X-RateLimit-Reset-Requests, \
                        Idempotency-Replayed, X-History-Identity-Status";
 /// Seconds that a browser may remember a preflight's answer.
 const MAX_AGE: &str = "600";

@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::AppState;
 use super::dispatch::{Door, takes_sessions};
 use super::workflows;
+use super::{AppState, admission};
 use crate::auth::Credentials;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -32,7 +32,7 @@ pub async fn guard(State(state): State<AppState>, mut request: Request, next: Ne
         Err(refused) => return refused.into_response(),
     };
     request.extensions_mut().insert(caller);
-    let mut response = next.run(request).await;
+    let mut response = admission::with_headers(next.run(request)).await;
     if let Some(quota) = quota {
         quota.write(response.headers_mut());
     }

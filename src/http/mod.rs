@@ -12,6 +12,7 @@
 //! Must not know: how a run moves, SQL, providers' wire formats.
 
 pub mod admin;
+pub mod admission;
 pub mod budget;
 mod connections;
 pub mod cors;

@@ -59,6 +59,7 @@ scopes! {
     ClientTokensWrite = "CLIENT_TOKENS:WRITE",
     CredentialsRead = "CREDENTIALS:READ",
     CredentialsWrite = "CREDENTIALS:WRITE",
+    AnalyticsRead = "ANALYTICS:READ",
 }
 
 /// The caller, proven to hold a scope. Without it the answer is 403 `missing_scope`.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::RunState;
 use super::run::Failure;
 use crate::clock::Timestamp;
-use crate::id::{CronId, DeadLetterId, JobId, NodeId, TenantId};
+use crate::id::{CronId, DeadLetterId, JobId, KeyId, NodeId, TenantId};
 
 /// What the name of a job that runs a workflow begins with. Cron entries with such names are those of workflows.
 pub const WORKFLOW_PREFIX: &str = "workflow:";
@@ -132,6 +132,9 @@ pub struct Order {
     pub timeout_ms: Option<u64>,
     #[serde(default)]
     pub scope: JobScope,
+    /// The API key of whoever asked for it; its limits hold for what the job runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
     /// The cron entry that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cron: Option<CronId>,

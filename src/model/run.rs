@@ -131,6 +131,14 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The API key that calls, if one does.
+    pub const fn key_id(&self) -> Option<KeyId> {
+        match self.who {
+            Who::Key(id) => Some(id),
+            _ => None,
+        }
+    }
+
     /// A page sees what its own session began; a key's holder everything of the tenant.
     pub fn may_see(&self, run: &Run) -> bool {
         match self.who {
@@ -184,6 +192,9 @@ pub struct RunInput {
     /// The page's session that began the run; it may answer what the run asks of its end user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
+    /// The API key that started the run, or the run above it; its limits hold for the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
     /// The job whose attempt the run is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<Attempt>,

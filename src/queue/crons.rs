@@ -216,6 +216,7 @@ mod tests {
             max_retries: 0,
             timeout_ms: None,
             scope: crate::model::job::JobScope::default(),
+            key_id: None,
             cron: None,
             replay_of: None,
         };

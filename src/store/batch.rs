@@ -6,16 +6,18 @@
 use serde::Serialize;
 
 use super::payload::externalise;
+use super::usage::UsageLine;
 use super::{Blob, Commit, NewJob, NewRun, Resolve};
 use crate::clock::Timestamp;
 use crate::id::{JobId, RunId, WaitId};
 use crate::model::event::Segment;
 use crate::model::job::JobEnd;
+use crate::model::quota::day_of;
 use crate::model::wait::hex;
-use crate::model::{JournalEntry, Wait};
+use crate::model::{JournalEntry, ModelUsage, Wait};
 
 /// Tables that a group writes.
-pub(super) const TABLES: usize = 10;
+pub(super) const TABLES: usize = 11;
 /// A batch with this many bytes is written before more is added to it.
 const HEAVY: usize = 8 * 1024 * 1024;
 
@@ -56,6 +58,7 @@ pub(super) struct RunRow {
     created_at: i64,
     spent: String,
     record_id: Option<String>,
+    api_key: Option<String>,
     key_route: Option<String>,
     key: Option<String>,
 }
@@ -177,6 +180,24 @@ pub(super) struct JobEndRow {
     number: Option<i64>,
 }
 
+#[derive(Serialize)]
+pub(super) struct UsageRow {
+    run: String,
+    epoch: i64,
+    number: i64,
+    seen: Option<i64>,
+    day: String,
+    model: String,
+    requests: u64,
+    executions: u64,
+    failures: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    cached_tokens: u64,
+    reasoning_tokens: u64,
+    cost: u64,
+}
+
 /// The rows of a group of writes.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -190,6 +211,7 @@ pub(super) struct Batch {
     pub resolutions: Vec<ResolutionRow>,
     pub jobs: Vec<JobRow>,
     pub job_ends: Vec<JobEndRow>,
+    pub usage: Vec<UsageRow>,
     /// About how many bytes the large texts have.
     bytes: usize,
 }
@@ -229,6 +251,7 @@ impl Batch {
             array(&self.resolutions),
             array(&self.jobs),
             array(&self.job_ends),
+            array(&self.usage),
         ]
     }
 
@@ -293,6 +316,7 @@ impl Batch {
             created_at: new.created_at.as_millis(),
             spent: "{}".into(),
             record_id: new.input.record_id().map(|id| id.suffix()),
+            api_key: new.input.key_id.map(|id| id.suffix()),
             key_route: new.key.as_ref().map(|key| key.route.clone()),
             key: new.key.as_ref().map(|key| key.key.clone()),
         });
@@ -324,6 +348,7 @@ impl Batch {
         for wait in &commit.waits {
             self.wait(wait, epoch, number, &mut blobs);
         }
+        self.add_usage(commit);
         if let Some(end) = &commit.child_end {
             self.resolutions.push(ResolutionRow {
                 wait: end.parent.wait.suffix(),
@@ -339,6 +364,29 @@ impl Batch {
             self.job_ends.push(JobEndRow { run: Some(commit.run.suffix()), epoch: Some(epoch), number: Some(number), ..job_end(end) });
         }
         self.keep(blobs, commit.now);
+    }
+
+    /// Adds what a commit used. A run counts as an execution with its first commit, and as a failure with its last.
+    fn add_usage(&mut self, commit: &Commit) {
+        for UsageLine { usage, executions, failures } in commit.usage_lines() {
+            let ModelUsage { model, requests, input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost } = usage;
+            self.usage.push(UsageRow {
+                run: commit.run.suffix(),
+                epoch: commit.epoch.0,
+                number: commit.number,
+                seen: commit.seen_nudges,
+                day: day_of(commit.now),
+                model,
+                requests,
+                executions,
+                failures,
+                input_tokens,
+                output_tokens,
+                cached_tokens,
+                reasoning_tokens,
+                cost,
+            });
+        }
     }
 
     /// Adds a job.

@@ -15,17 +15,17 @@ use tokio::sync::broadcast;
 
 use super::{
     Accounts, Answer, ApiKey, Begun, Census, Censuses, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery,
-    DocumentRow, Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest,
-    NewJob, NewRun, Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary,
-    Rung, Runs, SavedFlow, Secrets, Signal, SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults, Vectors,
-    Waits,
+    DocumentRow, Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, LimitsRow, Logs, Near,
+    Nearest, NewJob, NewRun, Notices, Put, Queue, QuotaAnswer, QuotaChange, QuotaCount, QuotaSlot, QuotaTake, Quotas, Receipt, RecordPage,
+    RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Secrets, Signal, SignalKey, SmallLog,
+    Store, StoreError, StoreResult, StoredSecret, Tenant, UsageQuery, UsageTotal, Usages, Vaults, Vectors, Waits,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::id::{DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
 use crate::model::event::Segment;
 use crate::model::job::{DeadLetter, Job, JobEnd, JobState};
 use crate::model::vector::Vector;
-use crate::model::{Epoch, JournalEntry, Record, Run, RunState, TargetKind, Wait};
+use crate::model::{Epoch, JournalEntry, ModelUsage, Record, Run, RunState, TargetKind, Wait};
 
 /// When an operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,6 +233,20 @@ pass! {
         fn find_secret(tenant: TenantId, id: SecretId) -> Option<StoredSecret>;
         fn list_secrets(tenant: TenantId) -> Vec<StoredSecret>;
         fn delete_secret(tenant: TenantId, id: SecretId) -> bool;
+    }
+    Quotas {
+        fn put_limits(tenant: TenantId, row: LimitsRow, now: Timestamp) -> ();
+        fn find_limits(tenant: TenantId, key: Option<KeyId>) -> Vec<LimitsRow>;
+        fn list_limits(tenant: TenantId) -> Vec<LimitsRow>;
+        fn take_quota(tenant: TenantId, takes: Vec<QuotaTake>) -> QuotaAnswer;
+        fn correct_quota(tenant: TenantId, changes: Vec<QuotaChange>) -> ();
+        fn count_quota(tenant: TenantId, key: Option<KeyId>) -> Vec<QuotaCount>;
+        fn take_slots(tenant: TenantId, run: RunId, slots: Vec<QuotaSlot>, now: Timestamp, until: Timestamp) -> Option<usize>;
+        fn purge_quotas(now: Timestamp) -> u64;
+    }
+    Usages {
+        fn add_usage(tenant: TenantId, key: Option<KeyId>, usage: ModelUsage, now: Timestamp) -> ();
+        fn read_usage(tenant: TenantId, query: UsageQuery) -> Vec<UsageTotal>;
     }
     Vectors {
         fn put_vectors(tenant: TenantId, vectors: Vec<Vector>) -> Put;

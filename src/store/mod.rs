@@ -23,11 +23,13 @@ mod leases;
 mod logs;
 mod notices;
 mod payload;
+mod quotas;
 mod records;
 mod row;
 mod runs;
 mod secrets;
 mod text;
+mod usage;
 mod vault;
 mod vectors;
 mod waits;
@@ -56,9 +58,11 @@ pub use idempotency::{Answer, Begun, Idempotency, Receipt};
 pub use jobs::{Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, JobTurns, Jobs, MOST_CLAIMED, NewJob, Queue};
 pub use logs::{Logs, SmallLog};
 pub use notices::{NOTICE, Notices};
+pub use quotas::{LimitsRow, QuotaAnswer, QuotaChange, QuotaCount, QuotaSlot, QuotaTake, Quotas};
 pub use records::{RecordPage, RecordQuery, Records};
 pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun, Renewed, RunFilter, RunKey, RunSummary, Runs};
 pub use secrets::{Secrets, StoredSecret};
+pub use usage::{UsageFigures, UsageGrouping, UsageQuery, UsageTotal, Usages};
 pub use vault::{Credential, Vaults};
 pub use vectors::{Near, Nearest, Put, Vectors};
 pub use waits::{MAX_SIGNAL_BYTES, MAX_SIGNALS, Resolve, Resolved, Signal, SignalKey, Waits, is_reserved_signal};
@@ -230,6 +234,8 @@ pub trait Store:
     + Accounts
     + Idempotency
     + Secrets
+    + Quotas
+    + Usages
     + Vaults
     + Vectors
     + Send

@@ -5,12 +5,12 @@ use serde_json::Value;
 
 use super::StoreResult;
 use crate::clock::Timestamp;
-use crate::id::{NodeId, RecordId, RunId, TenantId, WaitId};
+use crate::id::{KeyId, NodeId, RecordId, RunId, TenantId, WaitId};
 use crate::model::event::Segment;
 use crate::model::job::JobEnd;
 use crate::model::run::{Failure, Parent, Spent};
 use crate::model::wait::{Resolution, Wait};
-use crate::model::{Epoch, JournalEntry, Run, RunInput, RunState, Target};
+use crate::model::{Epoch, JournalEntry, ModelUsage, Run, RunInput, RunState, Target};
 
 /// Bytes kept once under their content hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Commit {
     pub journal: Vec<JournalEntry>,
     pub segment: Option<Segment>,
     pub waits: Vec<Wait>,
+    /// What models used since the last commit; added to the tenant's usage.
+    pub usage: Vec<ModelUsage>,
     /// The run ends and answers its parent's wait.
     pub child_end: Option<ChildEnd>,
     /// The run ends, and with it an attempt of a job.
@@ -155,6 +157,8 @@ pub struct RunFilter {
     pub target: Option<Target>,
     /// Only runs of workflows.
     pub workflows: bool,
+    /// Only runs that this API key started.
+    pub key: Option<KeyId>,
     /// Only runs about this record.
     pub record: Option<RecordId>,
     /// Only runs that have ended, by success.

@@ -116,7 +116,8 @@ impl Child<'_> {
         // The child answers its parent, which reads outputs.
         options.as_completion = false;
         options.reports_state = false;
-        let input = RunInput { record: run.input.record.clone(), origin: run.input.origin.clone(), options, ..input()? };
+        let input =
+            RunInput { record: run.input.record.clone(), origin: run.input.origin.clone(), key_id: run.input.key_id, options, ..input()? };
         let start = StartRun {
             id: None,
             tenant: run.tenant,

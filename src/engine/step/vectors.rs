@@ -8,7 +8,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Fields, StepBody, StepOutput, StepType, config, own_name, text, text_of};
-use crate::engine::budget::Worst;
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::engine::embedding;
 use crate::error::Problems;
@@ -16,7 +15,7 @@ use crate::expr::{Template, TemplateTree};
 use crate::id::VectorId;
 use crate::model::Step;
 use crate::model::vector::Vector;
-use crate::provider::{MOST_TEXTS, Usage, vector_value};
+use crate::provider::{MOST_TEXTS, vector_value};
 use crate::store::{Nearest, Put};
 use crate::tool::Effect;
 
@@ -219,19 +218,19 @@ async fn embed(context: &StepContext<'_>, model: &str, texts: Vec<String>, dimen
     let models = &context.parts().models;
     let resolved = models.resolve(model).and_then(|model| models.check(&model, &context.run.keys))?;
     let key = context.key("vectors");
-    let reserved = match context.recall(&key) {
-        Some(_) => None,
+    let (reserved, hold) = match context.recall(&key) {
+        Some(_) => (None, None),
         None => {
-            // A token is a byte at most.
-            let input = texts.iter().map(|text| text.len() as u64).sum();
-            let worst = resolved.cost(&Usage { input, ..Usage::default() });
-            Some(context.reserve(Worst { cost: worst.nano_usd, tokens: input, calls: 1 })?)
+            let worst = embedding::worst(&resolved, &texts);
+            let limits = context.usage_limits().await?;
+            (Some(context.reserve(worst)?), context.hold(&limits, worst).await?)
         }
     };
     let made: Vec<String> = context
         .effect(&key, Effect::Idempotent, || async {
             let answer = embedding::request(context.parts(), &resolved, texts, dimensions).await;
             let (embedded, spent) = answer.map_err(|error| {
+                hold.iter().for_each(|hold| hold.note(0, 0));
                 let named = crate::error::Error::from(error.clone());
                 StepFailure {
                     retryable: error.class.remedy().retry,
@@ -239,11 +238,15 @@ async fn embed(context: &StepContext<'_>, model: &str, texts: Vec<String>, dimen
                     ..StepFailure::new(named.code().to_owned(), error.message.clone())
                 }
             })?;
-            context.spend(&spent);
+            hold.iter().for_each(|hold| hold.note(spent.cost, spent.tokens()));
+            context.bill(&spent, embedding::billed(&resolved, &spent, &embedded.usage));
             Ok(embedded.vectors.iter().map(|vector| pack(vector)).collect())
         })
         .await?;
     drop(reserved);
+    if let Some(hold) = hold {
+        hold.settle().await;
+    }
     made.iter()
         .map(|vector| unpack(vector).ok_or_else(|| StepFailure::new("journal_unreadable", "a vector cannot be read").into()))
         .collect()

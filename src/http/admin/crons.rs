@@ -259,13 +259,14 @@ async fn create(
     key: IdempotencyKey,
     body: Body<Input>,
 ) -> Result<Created<Row>> {
-    let tenant = caller.tenant;
+    let (tenant, key_id) = (caller.tenant, caller.key_id());
     let call = Call { tenant, route: "POST /v1/crons", key, request: fingerprint(&body.raw), secret: false };
     let input = body.value;
     receipts
         .once(call, move |seed| async move {
             let now = state.clock.now();
-            let cron = checked(&state.engine, input, None, now)?;
+            let mut cron = checked(&state.engine, input, None, now)?;
+            cron.placed.order.key_id = key_id;
             Ok(Row::from(all(&state.store, tenant).create_once(CronId::from_u128(seed), cron, now).await?))
         })
         .await

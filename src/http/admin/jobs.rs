@@ -19,6 +19,7 @@ use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};
 use crate::id::{CronId, DeadLetterId, JobId, RunId, TenantId};
+use crate::model::Caller;
 use crate::model::job::{Job, JobState};
 use crate::queue::Jobs;
 use crate::store::{JobCount, JobFilter, SharedStore};
@@ -238,19 +239,19 @@ async fn create(
 ) -> Result<Created<Row>> {
     let tenant = caller.tenant;
     let call = Call { tenant, route: "POST /v1/jobs", key, request: fingerprint(&body.raw), secret: false };
-    let input = body.value;
-    receipts.once(call, move |seed| async move { enqueue_job(&state, tenant, JobId::from_u128(seed), input).await }).await
+    receipts.once(call, move |seed| async move { enqueue_job(&state, &caller, JobId::from_u128(seed), body.value).await }).await
 }
 
 /// Puts a job in its queue.
-pub(in crate::http) async fn enqueue_job(state: &AppState, tenant: TenantId, id: JobId, input: Input) -> Result<Row> {
+pub(in crate::http) async fn enqueue_job(state: &AppState, caller: &Caller, id: JobId, input: Input) -> Result<Row> {
     let Input { name, run_at, order } = input;
     let mut problems = Problems::default();
     fit(&name, 1, "/name", &mut problems);
-    let placed = order.place(&state.engine, name, None, &mut problems);
+    let mut placed = order.place(&state.engine, name, None, &mut problems);
+    placed.order.key_id = caller.key_id();
     problems.into_result()?;
     let now = state.clock.now();
-    let job = Job { run_at: run_at.unwrap_or(now), ..Job::new(id, tenant, placed, now) };
+    let job = Job { run_at: run_at.unwrap_or(now), ..Job::new(id, caller.tenant, placed, now) };
     state.jobs.enqueue(job.clone(), None).await?;
     Ok(Row::from(job))
 }

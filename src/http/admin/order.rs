@@ -82,7 +82,9 @@ impl OrderInput {
         }
         let payload = if self.payload.is_null() { old.map(|old| old.payload.clone()).unwrap_or_default() } else { self.payload };
         let callback = callback.or(old.and_then(|old| old.callback.clone()));
-        let order = Order { name, payload, callback, max_retries, timeout_ms: Some(timeout_ms), scope, cron: None, replay_of: None };
+        let key_id = old.and_then(|old| old.key_id);
+        let order =
+            Order { name, payload, callback, max_retries, timeout_ms: Some(timeout_ms), scope, key_id, cron: None, replay_of: None };
         Placed { queue, priority, order }
     }
 }

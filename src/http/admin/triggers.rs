@@ -267,14 +267,15 @@ async fn create(
     key: IdempotencyKey,
     body: Body<Input>,
 ) -> Result<Created<Row>> {
-    let tenant = caller.tenant;
+    let (tenant, key_id) = (caller.tenant, caller.key_id());
     let call = Call { tenant, route: "POST /v1/triggers", key, request: fingerprint(&body.raw), secret: true };
     let input = body.value;
     receipts
         .once(call, move |seed| async move {
             let (id, now) = (TriggerId::from_u128(seed), state.clock.now());
             let (address, hash) = ticket::mint(&state.clock, PREFIX, tenant, id.as_u128());
-            let trigger = checked(&state, (tenant, id), input, None, hash)?;
+            let mut trigger = checked(&state, (tenant, id), input, None, hash)?;
+            trigger.placed.order.key_id = key_id;
             let kept = match all(&state.store, tenant).find(id).await? {
                 // An earlier attempt of this call stored the trigger, but its address was never returned: replace it.
                 Some(old) => all(&state.store, tenant).change(&old, trigger, now).await?.ok_or_else(changed)?,

@@ -15,12 +15,12 @@ use super::time::AdminTime;
 use super::{Window, about, word};
 use crate::engine::StepRecord;
 use crate::error::{Error, Kind, Result};
-use crate::http::AppState;
 use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::scope::{FlowsExecute, FlowsRead, Scoped};
+use crate::http::{AppState, admission};
 use crate::id::{FlowId, RunId, TenantId};
-use crate::model::{Outcome, Run, RunState, Target, TargetKind, WaitKind};
+use crate::model::{Caller, Outcome, Run, RunState, Target, TargetKind, WaitKind};
 use crate::queue::Jobs;
 use crate::store::{Created as Made, RunFilter, RunKey, SharedStore};
 
@@ -376,19 +376,22 @@ async fn start(
     let request = fingerprint(format!("{}\n{}", name.0, String::from_utf8_lossy(&body.raw)).as_bytes());
     let call = Call { tenant, route: "POST /v1/workflows/{workflowName}/runs", key, request, secret: false };
     let input = body.value.input;
-    receipts.once(call, move |seed| async move { start_run(&state, tenant, &name.0, input, seed).await }).await
+    receipts.once(call, move |seed| async move { start_run(&state, &caller, &name.0, input, seed).await }).await
 }
 
 /// Starts a run of a flow by its name. The same `seed` again is the same run.
 pub(in crate::http) async fn start_run(
     state: &AppState,
-    tenant: TenantId,
+    caller: &Caller,
     name: &str,
     input: Map<String, Value>,
     seed: u128,
 ) -> Result<Row> {
-    let started = state.jobs.run_now(tenant, name, input, Some(key_of(state, seed))).await?.ok_or_else(WorkflowName::missing)?;
-    let run = match started {
+    let tenant = caller.tenant;
+    let start = state.jobs.named_start(tenant, name, input, Some(key_of(state, seed))).await?;
+    let mut start = start.ok_or_else(WorkflowName::missing)?;
+    admission::admit_start(&state.engine, caller, &mut start).await?;
+    let run = match state.workers.start_run(start).await? {
         (run, Made::New) | (_, Made::Duplicate { run, .. }) => run,
     };
     read_run(&state.store, tenant, WorkflowRunId(run)).await

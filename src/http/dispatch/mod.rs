@@ -20,6 +20,7 @@ mod executions;
 mod flow_versions;
 mod flows;
 mod forget;
+mod limits;
 mod mcp;
 mod named;
 mod record_runs;
@@ -31,6 +32,7 @@ mod schedules;
 mod secrets;
 mod step_results;
 mod tools;
+mod usage;
 
 use aide::axum::ApiRouter;
 
@@ -68,6 +70,8 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(step_results::routes())
         .merge(record_runs::routes())
         .merge(forget::routes())
+        .merge(limits::routes())
+        .merge(usage::routes())
 }
 
 /// Every route of this surface that pages call without a key.
@@ -77,5 +81,5 @@ pub fn public_routes() -> ApiRouter<AppState> {
 
 /// Forgets what has expired; how many things.
 pub async fn tidy(store: &SharedStore, now: Timestamp) -> Result<u64> {
-    Ok(client::tidy(store, now).await? + schedules::tidy(store, now).await?)
+    Ok(client::tidy(store, now).await? + schedules::tidy(store, now).await? + store.purge_quotas(now).await?)
 }

@@ -75,7 +75,7 @@ pub(super) async fn handle(state: &AppState, caller: &Caller, method: &str, data
     let depth = state.limits.body().depth;
     Ok(match method {
         "job.enqueue" => {
-            let job = jobs::enqueue_job(state, tenant, JobId::new(clock), read(data)?).await?;
+            let job = jobs::enqueue_job(state, caller, JobId::new(clock), read(data)?).await?;
             brief(&job, "job_id", &["queue", "state"])?
         }
         "job.get" => shown(&jobs::read_job(state, tenant, job_id(data)?).await?)?,
@@ -87,7 +87,7 @@ pub(super) async fn handle(state: &AppState, caller: &Caller, method: &str, data
         }
         "workflow.start" => {
             let StartData { name, input } = read(data)?;
-            let run = workflows::start_run(state, tenant, &name, members(decoded(input, depth))?, RunId::new(clock).as_u128()).await?;
+            let run = workflows::start_run(state, caller, &name, members(decoded(input, depth))?, RunId::new(clock).as_u128()).await?;
             brief(&run, "run_id", &["name", "state"])?
         }
         "workflow.get" => shown(&workflows::read_run(store, tenant, run_id(data)?).await?)?,

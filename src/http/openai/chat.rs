@@ -49,7 +49,7 @@ async fn create(
     let prepared = target::prepare(&state, caller.tenant, &request, TITLE).await?;
     let slot = if request.wants_stream() { Some(state.limits.open_stream(caller.who)?) } else { None };
     let call = ExecutionCall { route: ROUTE, key, request_hash: fingerprint(&body.raw), is_detached: false };
-    let mut started = StartedExecution::start(&state, caller.tenant, prepared, call).await?;
+    let mut started = StartedExecution::start(&state, &caller, prepared, call).await?;
     let (run, is_replayed) = (started.run, started.is_replayed);
     let response = match slot {
         Some(slot) => {

@@ -14,9 +14,9 @@ use super::target::{no_such_model, saved_name};
 use super::{TAG, about};
 use crate::engine::Engine;
 use crate::error::{Error, Problems, Result};
-use crate::http::AppState;
 use crate::http::extract::Body;
 use crate::http::scope::{FlowsExecute, Scoped};
+use crate::http::{AppState, admission};
 
 /// Texts of one request.
 const MAX_TEXTS: usize = 2_048;
@@ -147,7 +147,9 @@ async fn create(caller: Scoped<FlowsExecute>, State(engine): State<Engine>, body
         return Err(no_such_model("a saved agent or flow makes no vectors; name a model for embeddings"));
     }
     engine.parts().models.resolve(&request.model).map_err(|error| no_such_model(error.message()))?;
-    let (embedded, model) = engine.embed(caller.tenant, &request.model, &texts, request.dimensions).await?;
+    let whose = (caller.tenant, caller.key_id());
+    admission::admit(&engine, whose, None).await?;
+    let (embedded, model) = engine.embed(whose, &request.model, &texts, request.dimensions).await?;
     let wanted = request.dimensions.and_then(|dimensions| usize::try_from(dimensions).ok());
     let length = embedded.vectors.first().map_or(0, Vec::len);
     if wanted.is_some_and(|wanted| wanted != length) {

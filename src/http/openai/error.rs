@@ -63,12 +63,14 @@ pub struct WireError {
 }
 
 /// Codes for which OpenAI has a word of its own, and the status that goes with it.
-const RENAMED: [(&str, &str, u16); 9] = [
+const RENAMED: [(&str, &str, u16); 11] = [
     ("rate_limited", "rate_limit_exceeded", 429),
     ("too_many_streams", "rate_limit_exceeded", 429),
     ("provider_rate_limited", "rate_limit_exceeded", 429),
     ("provider_billing", "insufficient_quota", 429),
     ("budget_exhausted", "insufficient_quota", 429),
+    ("budget_exceeded", "insufficient_quota", 429),
+    ("too_many_executions", "rate_limit_exceeded", 429),
     ("unknown_model", "model_not_found", 404),
     ("provider_model_not_found", "model_not_found", 404),
     ("content_filtered", "content_filter", 400),

@@ -9,10 +9,11 @@ use super::target::Prepared;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::feed::Follower;
-use crate::http::AppState;
 use crate::http::disconnect::{self, OnDisconnect};
 use crate::http::extract::IdempotencyKey;
+use crate::http::{AppState, admission};
 use crate::id::{RunId, TenantId};
+use crate::model::Caller;
 use crate::store::{Created, RunKey};
 
 const EXECUTION_ID: HeaderName = HeaderName::from_static("x-execution-id");
@@ -42,7 +43,7 @@ pub struct StartedExecution {
 
 impl StartedExecution {
     /// Starts the execution, or finds the one that an earlier call with the same key started.
-    pub async fn start(state: &AppState, tenant: TenantId, prepared: Prepared, call: ExecutionCall) -> Result<Self> {
+    pub async fn start(state: &AppState, caller: &Caller, prepared: Prepared, call: ExecutionCall) -> Result<Self> {
         let ExecutionCall { route, key, request_hash, is_detached } = call;
         let Prepared { mut start, facts } = prepared;
         let is_detached = is_detached || key.0.is_some();
@@ -50,6 +51,7 @@ impl StartedExecution {
         start.key = key.0.map(|key| RunKey { route: route.into(), key, request_hash: request_hash.clone(), expires_at });
         // A caller that repeats a call under its key wants the first one to finish.
         start.input.options.cancel_on_disconnect = !is_detached;
+        admission::admit_start(&state.engine, caller, &mut start).await?;
         let (run, created, guard) = if is_detached {
             let (run, created) = state.workers.start_run(start).await?;
             (run, created, None)
@@ -66,7 +68,7 @@ impl StartedExecution {
         };
         failpoint::hit("http.accepted");
         let reader = AnswerReader::new(Reading { run, facts });
-        let follower = state.feed.follow(tenant, run, None);
+        let follower = state.feed.follow(caller.tenant, run, None);
         Ok(Self { run, is_replayed, reader, follower, guard })
     }
 

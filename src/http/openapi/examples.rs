@@ -59,6 +59,10 @@ pub fn example_of(operation: &str) -> Option<Value> {
         "createRecord" => json!({ "type": "customer", "name": "Ada Lovelace", "metadata": { "plan": "pro", "seats": 3 } }),
         "searchRecords" => json!({ "type": "customer", "limit": 20 }),
         "createApiKey" => json!({ "name": "reporting", "scopes": ["FLOWS:READ"] }),
+        "putLimits" | "putApiKeyLimits" => json!({
+            "budgets": [{ "period": "day", "maxTokens": 2_000_000 }, { "period": "month", "maxCost": 50.0 }],
+            "rateLimit": { "requestsPerMinute": 600, "tokensPerMinute": 500_000, "concurrent": 20 },
+        }),
         "putCredential" => json!({ "apiKey": "sk-of-the-provider" }),
         "createSecret" => json!({ "key": "CRM_TOKEN", "value": "kept-and-never-shown", "description": "Of the customer database" }),
         "createTool" => json!({

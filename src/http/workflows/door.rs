@@ -111,6 +111,11 @@ fn read_run_token(vault: &Vault, token: &Secret) -> Result<Option<(TenantId, Run
 pub(super) struct Starter(Caller);
 
 impl Starter {
+    /// Whoever it is.
+    pub fn caller(&self) -> &Caller {
+        &self.0
+    }
+
     pub fn tenant(&self) -> TenantId {
         self.0.tenant
     }

@@ -101,6 +101,7 @@ fn order(workflow: &str, payload: Value) -> Placed {
         max_retries: 0,
         timeout_ms: None,
         scope: JobScope::default(),
+        key_id: None,
         cron: None,
         replay_of: None,
     };

@@ -25,10 +25,10 @@ use super::{Name, about, accepted, is_name, may_refuse, order, printed, takes_an
 use crate::clock::Clock;
 use crate::engine::{Engine, StartRun};
 use crate::error::{Error, Kind, Problems, Result};
-use crate::http::AppState;
 use crate::http::extract::{Id, IdempotencyKey, as_sent, not_deeper};
 use crate::http::idempotency::fingerprint;
 use crate::http::problem::Problem;
+use crate::http::{AppState, admission};
 use crate::id::{RunId, TenantId};
 use crate::model::event::Rest;
 use crate::model::job::{Placed, WORKFLOW_PREFIX};
@@ -191,6 +191,7 @@ async fn trigger(
         request_hash: request_hash.clone(),
         expires_at: state.clock.now().after(state.limits.options().idempotency_ttl),
     });
+    admission::admit_start(&state.engine, starter.caller(), &mut start).await?;
     let plan = start.plan.clone();
     let (run, replayed) = match state.workers.start_run(start).await? {
         (run, Created::New) => (run, false),

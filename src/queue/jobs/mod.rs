@@ -114,16 +114,16 @@ impl Jobs {
         StreamEvent::of_job("job.enqueued", job, self.now(), json!({}))
     }
 
-    /// A run of a flow by its name, which no queue holds up; `None` when there is no flow of that name.
-    pub async fn run_now(
+    /// What starts a run of a flow by its name, which no queue holds up; `None` when there is no flow of that name.
+    pub async fn named_start(
         &self,
         tenant: TenantId,
         name: &str,
         inputs: Map<String, Value>,
         key: Option<RunKey>,
-    ) -> Result<Option<(RunId, Created)>> {
-        let Some(start) = self.0.flows.run_of(tenant, name, inputs).await? else { return Ok(None) };
-        self.0.workers.start_run(StartRun { key, ..start }).await.map(Some)
+    ) -> Result<Option<StartRun>> {
+        let start = self.0.flows.run_of(tenant, name, inputs).await?;
+        Ok(start.map(|start| StartRun { key, ..start }))
     }
 
     /// Replays an ended run from a step on; see `Engine::replay`.
@@ -298,6 +298,7 @@ impl Jobs {
             budget.duration_ms = Some(budget.duration_ms.map_or(limit, |own| own.min(limit)));
         }
         start.input.job = Some(job.attempt());
+        start.input.key_id = job.order.key_id;
         start.input.options.source = ROUTE.into();
         failpoint::hit("job.begin.before");
         let begun = self.0.workers.start_run(start).await;

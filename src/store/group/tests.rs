@@ -118,6 +118,7 @@ fn commit(run: RunId, number: i64, entries: usize) -> Commit {
         journal: (0..entries).map(entry).collect(),
         segment: None,
         waits: Vec::new(),
+        usage: Vec::new(),
         child_end: None,
         job_end: None,
         now: Timestamp::from_millis(0),

@@ -143,9 +143,14 @@ impl MemoryStore {
         let (run, due, now) = (commit.run, commit.leaves_due(), commit.now);
         let (end, mut job_end) = (commit.child_end.clone(), commit.job_end.clone());
         let fresh = tables.runs.get(run).is_some_and(|row| row.run.commit != commit.number);
+        let usage = commit.usage_lines();
         let committed = tables.commit(commit);
         if committed != Committed::Done || !fresh {
             return Ok(committed);
+        }
+        let Tables { runs, usage: days, .. } = &mut *tables;
+        if let Some(row) = runs.get(run) {
+            days.add(&row.run, &usage, now);
         }
         if due {
             self.ring(run);

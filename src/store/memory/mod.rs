@@ -12,9 +12,11 @@ mod idempotency;
 mod jobs;
 mod logs;
 mod notices;
+mod quotas;
 mod records;
 mod runs;
 mod secrets;
+mod usage;
 mod vault;
 mod vectors;
 mod waits;
@@ -40,10 +42,12 @@ struct Tables {
     documents: documents::Documents,
     flows: flows::Flows,
     jobs: jobs::Jobs,
+    quotas: quotas::QuotaTables,
     records: records::Records,
     secrets: secrets::Secrets,
     receipts: idempotency::Receipts,
     runs: runs::Runs,
+    usage: usage::Usage,
     vectors: vectors::Vectors,
     waits: waits::Waits,
 }

@@ -232,6 +232,7 @@ impl crate::store::Runs for MemoryStore {
             let run = &row.run;
             run.tenant == tenant
                 && (filter.states.is_empty() || filter.states.contains(&run.state))
+                && (filter.key.is_none() || filter.key == run.input.key_id)
                 && (filter.record.is_none() || filter.record == run.input.record_id())
                 && filter.target.is_none_or(|target| target == run.target)
                 && (filter.success.is_none() || filter.success == run.did_well())

@@ -44,8 +44,19 @@ const GROUP_WITH_JOBS: &str = "select tag, id from dispatch_group($1::json, $2::
      union all select tag, id from dispatch_jobs($9::json, $10::json)";
 const PROBE: &str = "insert into write_probe (id, body) values (1, convert_to(repeat('0', $1::int), 'UTF8')) \
      on conflict (id) do update set body = excluded.body";
-/// The arguments of the first of these.
-const WITHOUT_JOBS: usize = 8;
+/// With what was used. The group tells which commits were applied; only those count.
+const GROUP_WITH_USAGE: &str = "with written as materialized (select tag, id from dispatch_group($1::json, $2::json, $3::json, $4::json, \
+        $5::json, $6::json, $7::json, $8::json)) \
+     select tag, id from written \
+     union all select tag, id from dispatch_usage($9::json, array(select w.id from written w where w.tag = 'committed'))";
+const GROUP_WITH_ALL: &str = "with written as materialized (select tag, id from dispatch_group($1::json, $2::json, $3::json, $4::json, \
+        $5::json, $6::json, $7::json, $8::json)) \
+     select tag, id from written \
+     union all select tag, id from dispatch_jobs($9::json, $10::json) \
+     union all select tag, id from dispatch_usage($11::json, array(select w.id from written w where w.tag = 'committed'))";
+/// How many arguments are about runs, jobs and usage.
+const OF_RUNS: usize = 8;
+const OF_JOBS: usize = 2;
 
 /// The writer's driver on PostgreSQL.
 pub(super) struct Driver {
@@ -129,9 +140,18 @@ impl Driver {
 
     async fn send(&mut self, arguments: &[Option<String>; TABLES]) -> Result<Vec<PgRow>, Fault> {
         let mut connection = self.connected().await.map_err(Fault::Refused)?;
-        let with_jobs = arguments.iter().skip(WITHOUT_JOBS).any(Option::is_some);
-        let (text, count) = if with_jobs { (GROUP_WITH_JOBS, TABLES) } else { (GROUP, WITHOUT_JOBS) };
-        let query = arguments.iter().take(count).fold(sqlx::query(text), |query, argument| query.bind(argument.as_deref().unwrap_or("[]")));
+        let of_runs = arguments.iter().take(OF_RUNS);
+        let of_jobs = arguments.iter().skip(OF_RUNS).take(OF_JOBS);
+        let of_usage = arguments.iter().skip(OF_RUNS + OF_JOBS);
+        let (with_jobs, with_usage) = (of_jobs.clone().any(Option::is_some), of_usage.clone().any(Option::is_some));
+        let text = match (with_jobs, with_usage) {
+            (false, false) => GROUP,
+            (true, false) => GROUP_WITH_JOBS,
+            (false, true) => GROUP_WITH_USAGE,
+            (true, true) => GROUP_WITH_ALL,
+        };
+        let chosen = of_runs.chain(of_jobs.filter(|_| with_jobs)).chain(of_usage.filter(|_| with_usage));
+        let query = chosen.fold(sqlx::query(text), |query, argument| query.bind(argument.as_deref().unwrap_or("[]")));
         let Some(sent) = within(&self.clock, PATIENCE, query.fetch_all(&mut connection)).await else {
             return Err(Fault::Lost(StoreError::unavailable("the database did not answer in time")));
         };

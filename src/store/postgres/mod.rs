@@ -18,11 +18,13 @@ mod listen;
 mod logs;
 mod notices;
 mod pooler;
+mod quotas;
 mod records;
 mod runs;
 pub mod schema;
 mod secrets;
 mod session;
+mod usage;
 mod vault;
 mod vectors;
 mod waits;
@@ -69,6 +71,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "write_probe", include_str!("../../../migrations/postgres/0011_write_probe.sql")),
     (12, "success", include_str!("../../../migrations/postgres/0012_success.sql")),
     (13, "turns_of_jobs", include_str!("../../../migrations/postgres/0013_turns_of_jobs.sql")),
+    (17, "usage", include_str!("../../../migrations/postgres/0017_usage.sql")),
     (19, "turns_of_runs", include_str!("../../../migrations/postgres/0019_turns_of_runs.sql")),
 ];
 

@@ -233,7 +233,8 @@ impl Runs for PostgresStore {
              where tenant = $1 and (cast($2 as text) is null or state in (select json_array_elements_text($2::json))) and ($3 is null or flow_id = $3) \
                 and ($4 is null or id < $4) and ($5 is null or id > $5){record}{workflows}{success} \
                 and (cast($9 as text) is null or flow_name = $9) and (cast($10 as bigint) is null or created_at >= $10) \
-                and (cast($11 as bigint) is null or created_at < $11) order by id {order} limit $6 offset $7"
+                and (cast($11 as bigint) is null or created_at < $11) \
+                and (cast($12 as text) is null or api_key = $12) order by id {order} limit $6 offset $7"
         )))
         .bind(tenant.suffix())
         .bind((!filter.states.is_empty()).then(|| json(&RunState::words(&filter.states))))
@@ -246,6 +247,7 @@ impl Runs for PostgresStore {
         .bind(filter.flow_name)
         .bind(filter.since.map(Timestamp::as_millis))
         .bind(filter.until.map(Timestamp::as_millis))
+        .bind(filter.key.map(|id| id.suffix()))
         .fetch_all(&self.pool)
         .await
         .map_err(failed)?;

@@ -9,6 +9,7 @@
 //!
 //! Must not know: how a session proves itself; what the sealed texts say.
 
+mod counts;
 mod jobs;
 mod kept;
 mod keys;

@@ -27,6 +27,7 @@ impl Keys {
             inputs: [(SEALED.to_owned(), Value::String(sealed))].into_iter().collect(),
             record: input.record_id().map(|id| json!({ "id": id })),
             session: input.session,
+            key_id: input.key_id,
             job: input.job,
             options: input.options.clone(),
             ..RunInput::default()
@@ -187,6 +188,7 @@ impl Sealing {
             journal: Vec::new(),
             segment: None,
             waits: Vec::new(),
+            usage: Vec::new(),
             child_end: None,
             job_end: None,
             now: claim.now,

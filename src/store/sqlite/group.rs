@@ -28,7 +28,7 @@ const KNOWN_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 const PROBE: &str = "insert into write_probe (id, body) values (1, randomblob($1)) on conflict (id) do update set body = excluded.body";
 
 /// The statements in their order, each with the number of the argument that it reads. One whose argument has no rows is left out.
-const STATEMENTS: [(usize, &str); 13] = [
+const STATEMENTS: [(usize, &str); 14] = [
     (
         1,
         r"
@@ -53,17 +53,38 @@ where idempotency.expires_at <= excluded.lease_until;
         3,
         r"
 insert into runs (id, tenant, state, flow_hash, flow_id, flow_name, input, sealed, parent_run, parent_wait, owner, epoch, commit_no,
-    nudges, reserved, cancel_requested, recoveries, wake_at, created_at, spent, record_id)
+    nudges, reserved, cancel_requested, recoveries, wake_at, created_at, spent, record_id, api_key)
 select value->>'id', value->>'tenant', value->>'state', value->>'flow_hash', value->>'flow_id', value->>'flow_name', value->>'input',
     unhex(value->>'sealed'), value->>'parent_run', value->>'parent_wait', value->>'owner', value->>'epoch', 0,
     0, value->>'reserved', 0, 0, value->>'wake_at', value->>'created_at', value->>'spent',
-    value->>'record_id'
+    value->>'record_id', value->>'api_key'
 from json_each($3)
 where value->>'key' is null or exists (
     select 1 from idempotency i where i.tenant = value->>'tenant' and i.route = value->>'key_route' and i.key = value->>'key'
         and i.subject = value->>'id')
 on conflict do nothing
 returning 'created' as tag, id;
+",
+    ),
+    // Before the commits: a commit that is going to be applied still has its predecessor's number here, one that is sent again has its own.
+    (
+        11,
+        r"
+insert into usage_days (tenant, day, api_key, target, model, shard, requests, executions, failures, input_tokens, output_tokens,
+    cached_tokens, reasoning_tokens, cost)
+select r.tenant, value->>'day', coalesce(r.api_key, ''), coalesce(r.flow_id, ''), value->>'model', 0, sum(value->>'requests'),
+    sum(value->>'executions'), sum(value->>'failures'), sum(value->>'input_tokens'), sum(value->>'output_tokens'),
+    sum(value->>'cached_tokens'), sum(value->>'reasoning_tokens'), sum(value->>'cost')
+from json_each($11)
+join runs r on r.id = value->>'run' and r.epoch = value->>'epoch' and r.commit_no = value->>'number' - 1
+    and r.state in ('running', 'compensating') and (value->>'seen' is null or value->>'seen' = r.nudges)
+where true
+group by 1, 2, 3, 4, 5
+on conflict (tenant, day, api_key, target, model, shard) do update set
+    requests = requests + excluded.requests, executions = executions + excluded.executions, failures = failures + excluded.failures,
+    input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens,
+    cached_tokens = cached_tokens + excluded.cached_tokens, reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
+    cost = cost + excluded.cost;
 ",
     ),
     (

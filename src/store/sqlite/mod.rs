@@ -17,10 +17,12 @@ mod logs;
 mod notices;
 mod owner;
 mod pen;
+mod quotas;
 mod readers;
 mod records;
 mod runs;
 mod secrets;
+mod usage;
 mod vault;
 mod vectors;
 mod waits;
@@ -82,6 +84,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "write_probe", include_str!("../../../migrations/sqlite/0011_write_probe.sql")),
     (12, "success", include_str!("../../../migrations/sqlite/0012_success.sql")),
     (13, "turns_of_jobs", include_str!("../../../migrations/sqlite/0013_turns_of_jobs.sql")),
+    (17, "usage", include_str!("../../../migrations/sqlite/0017_usage.sql")),
     (19, "turns_of_runs", include_str!("../../../migrations/sqlite/0019_turns_of_runs.sql")),
 ];
 

@@ -230,7 +230,8 @@ impl Runs for SqliteStore {
              where tenant = $1 and (cast($2 as text) is null or state in (select value from json_each($2))) and ($3 is null or flow_id = $3) \
                 and ($4 is null or id < $4) and ($5 is null or id > $5){record}{workflows}{success} \
                 and (cast($9 as text) is null or flow_name = $9) and (cast($10 as bigint) is null or created_at >= $10) \
-                and (cast($11 as bigint) is null or created_at < $11) order by id {order} limit $6 offset $7"
+                and (cast($11 as bigint) is null or created_at < $11) \
+                and (cast($12 as text) is null or api_key = $12) order by id {order} limit $6 offset $7"
         )))
         .bind(tenant.suffix())
         .bind((!filter.states.is_empty()).then(|| json(&RunState::words(&filter.states))))
@@ -243,6 +244,7 @@ impl Runs for SqliteStore {
         .bind(filter.flow_name)
         .bind(filter.since.map(Timestamp::as_millis))
         .bind(filter.until.map(Timestamp::as_millis))
+        .bind(filter.key.map(|id| id.suffix()))
         .fetch_all(&mut *self.reading().await?)
         .await
         .map_err(failed)?;

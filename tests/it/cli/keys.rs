@@ -86,3 +86,21 @@ fn what_cannot_be_is_refused() {
     For more information, try '--help'.
     ");
 }
+
+#[test]
+fn a_key_has_limits_and_usage_is_printed() {
+    let shell = Shell::new();
+    drop(Server::start(&shell, "data"));
+    let create = ["keys", "create", "--data", "data", "--name", "ci", "--scopes", "*", "--budget", "month=5", "--concurrent", "2"];
+    let made = shell.json(&create);
+    let wanted = serde_json::json!({ "budgets": [{ "period": "month", "maxCost": 5.0 }], "rateLimit": { "concurrent": 2 } });
+    assert_eq!(made["apiKey"]["limits"], wanted);
+    let id = made["apiKey"]["id"].as_str().unwrap();
+    let limited = shell.json(&["keys", "limit", id, "--data", "data", "--token-budget", "day=10"]);
+    assert_eq!((&limited["keyId"], &limited["limits"]["budgets"][0]["maxTokens"]), (&made["apiKey"]["id"], &10.into()));
+    assert!(shell.json(&["keys", "limit", "--data", "data", "--concurrent", "9"])["keyId"].is_null());
+    assert_eq!(shell.json(&["keys", "limit", "--data", "data", "--budget", "year=1"])["error"]["code"], "usage");
+    assert_eq!(shell.json(&["keys", "limit", "--data", "data", "--concurrent", "0"])["error"]["code"], "validation_failed");
+    assert_eq!(shell.json(&["usage", "--data", "data", "--group-by", "day,model"])["usage"], serde_json::json!([]));
+    assert_eq!(shell.json(&["usage", "--data", "data", "--tenant", "nobody"])["error"]["code"], "tenant_not_found");
+}

@@ -41,6 +41,7 @@ async fn everything_is_counted_from_the_start(world: Arc<World>) {
         r#"dispatch_webhook_attempts_total{outcome="given_up"}"#,
         r#"dispatch_slots_fired_total{kind="schedule"}"#,
         r#"dispatch_jobs{state="ready"}"#,
+        r#"dispatch_limit_refusals_total{limit="budget"}"#,
         "dispatch_runs_stuck_total",
         "dispatch_runs_active",
         "dispatch_dead_letters",

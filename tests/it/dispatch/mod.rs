@@ -67,6 +67,7 @@ mod options;
 mod outbox;
 mod pauses;
 mod providers;
+mod quotas;
 mod reading;
 mod refusals;
 mod schedules;

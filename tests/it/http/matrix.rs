@@ -322,6 +322,7 @@ impl Property {
             "PUT /v1/queues/{queueName}" => Some(json!({ "paused": true })),
             "POST /v1/workflows/{workflowName}/runs" => Some(json!({})),
             "POST /v1/workflows/runs/{runId}/replay" => Some(json!({ "from_step": "s" })),
+            "PUT /v1/api-keys/{keyId}/limits" => Some(json!({ "rateLimit": { "concurrent": 5 } })),
             "PUT /v1/flows/{flowId}" => Some(json!({ "description": "x" })),
             "PUT /v1/client-tokens/{clientTokenId}" => Some(json!({ "name": "x" })),
             "PUT /v1/schedules/{scheduleId}" => Some(json!({ "name": "x" })),

@@ -6,6 +6,7 @@ mod door;
 mod flows;
 mod idempotency;
 mod keys;
+mod limits;
 mod matrix;
 mod records;
 mod server;

@@ -38,6 +38,7 @@ fn entry(schedule: String, zone: &str, now: Timestamp) -> Cron {
         max_retries: 0,
         timeout_ms: None,
         scope: JobScope::default(),
+        key_id: None,
         cron: None,
         replay_of: None,
     };

@@ -10,14 +10,14 @@ use dispatch::id::{DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, Re
 use dispatch::model::event::Segment;
 use dispatch::model::job::{DeadLetter, Job, JobEnd, JobState};
 use dispatch::model::vector::Vector;
-use dispatch::model::{Epoch, JournalEntry, Record, Run, RunState, TargetKind, Wait};
+use dispatch::model::{Epoch, JournalEntry, ModelUsage, Record, Run, RunState, TargetKind, Wait};
 use dispatch::store::memory::MemoryStore;
 use dispatch::store::{
     Accounts, Answer, ApiKey, Begun, Census, Censuses, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery,
-    DocumentRow, Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, Logs, Near, Nearest,
-    NewJob, NewRun, Notices, Put, Queue, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary,
-    Rung, Runs, SavedFlow, Secrets, SharedStore, Signal, SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, Vaults,
-    Vectors, Waits,
+    DocumentRow, Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, LimitsRow, Logs, Near,
+    Nearest, NewJob, NewRun, Notices, Put, Queue, QuotaAnswer, QuotaChange, QuotaCount, QuotaSlot, QuotaTake, Quotas, Receipt, RecordPage,
+    RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Secrets, SharedStore, Signal,
+    SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant, UsageQuery, UsageTotal, Usages, Vaults, Vectors, Waits,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
@@ -226,6 +226,20 @@ macro_rules! pass_the_rest {
                 fn find_secret(tenant: TenantId, id: SecretId) -> Option<StoredSecret>;
                 fn list_secrets(tenant: TenantId) -> Vec<StoredSecret>;
                 fn delete_secret(tenant: TenantId, id: SecretId) -> bool;
+            }
+            Quotas {
+                fn put_limits(tenant: TenantId, row: LimitsRow, now: Timestamp) -> ();
+                fn find_limits(tenant: TenantId, key: Option<KeyId>) -> Vec<LimitsRow>;
+                fn list_limits(tenant: TenantId) -> Vec<LimitsRow>;
+                fn take_quota(tenant: TenantId, takes: Vec<QuotaTake>) -> QuotaAnswer;
+                fn correct_quota(tenant: TenantId, changes: Vec<QuotaChange>) -> ();
+                fn count_quota(tenant: TenantId, key: Option<KeyId>) -> Vec<QuotaCount>;
+                fn take_slots(tenant: TenantId, run: RunId, slots: Vec<QuotaSlot>, now: Timestamp, until: Timestamp) -> Option<usize>;
+                fn purge_quotas(now: Timestamp) -> u64;
+            }
+            Usages {
+                fn add_usage(tenant: TenantId, key: Option<KeyId>, usage: ModelUsage, now: Timestamp) -> ();
+                fn read_usage(tenant: TenantId, query: UsageQuery) -> Vec<UsageTotal>;
             }
             Vectors {
                 fn put_vectors(tenant: TenantId, vectors: Vec<Vector>) -> Put;

@@ -198,6 +198,18 @@ contract! {
         receipts_belong_to_their_tenant_and_route,
         expired_receipts_are_forgotten,
     ],
+    quotas: [
+        limits_are_kept_replaced_and_removed,
+        a_counter_stops_at_its_cap,
+        counters_are_raised_together_or_not_at_all,
+        a_new_counter_begins_with_what_was_used,
+        executions_at_the_same_time_are_counted_by_their_rows,
+        counters_whose_time_is_over_are_forgotten,
+    ],
+    usage: [
+        a_commit_adds_its_usage_once,
+        usage_is_told_apart_as_asked,
+    ],
     bell: [
         it_rings_for_what_becomes_due,
         it_rings_for_no_stranger,

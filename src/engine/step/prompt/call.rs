@@ -11,13 +11,17 @@ use super::config::Prompt;
 use crate::engine::budget::Worst;
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::engine::meter::{self, Asked};
+use crate::engine::quotas::QuotaHold;
 use crate::engine::traced;
 use crate::failpoint;
+use crate::model::ModelUsage;
 use crate::model::event::Event;
+use crate::model::quota::PeriodBudget;
 use crate::model::run::Spent;
 use crate::provider::{
     Adjustment, Call, ChatRequest, Citation, Class, Completion, Cost, ModelStream, Piece, ProviderError, Resolved, RetryPolicy, Usage,
 };
+use crate::store::LimitsRow;
 
 /// Sources of one answer that are told.
 const MOST_SOURCES: usize = 100;
@@ -65,17 +69,31 @@ async fn converse(
     turn: u32,
     visible: bool,
 ) -> StepResult<Completion> {
-    check_prices(&candidates, context)?;
-    let request = bound(request, &candidates, context);
+    let limits = context.usage_limits().await?;
+    check_prices(&candidates, context, &limits)?;
+    let request = bound(request, &candidates, context, &limits);
     let worst = worst(&candidates, &request);
     let mut reserved = Some(context.reserve(worst)?);
+    let hold = context.hold(&limits, worst).await?;
     context.settle().await;
     failpoint::hit("model.before");
     let call = Call { candidates, request, retry: retry(context), deadlines: context.parts().models.deadlines() };
     let models = &context.parts().models;
     let asked = call.candidates.first().map_or_else(Asked::default, |first| Asked::of(models, &first.provider, &first.model));
+    let model = call.candidates.first().map_or_else(String::new, |first| format!("{}/{}", first.provider, first.model));
     let begun = context.parts().clock.instant();
-    let mut stream = Booked { stream: models.stream(call), context, booked: Spent::default(), counted: false, ended: false, asked, begun };
+    let mut stream = Booked {
+        stream: models.stream(call),
+        context,
+        booked: Spent::default(),
+        detailed: Usage::default(),
+        counted: false,
+        ended: false,
+        asked,
+        model,
+        hold,
+        begun,
+    };
     let mut show = Shown::new(context, turn, visible);
     let (mut heard, max_bytes) = (0, context.limits().max_model_answer_bytes);
     while let Some(piece) = context.outside(stream.stream.next()).await {
@@ -86,21 +104,26 @@ async fn converse(
                 show.tell_sources();
                 stream.book(completion.cost, &completion.total_usage());
                 stream.end(meter::SUCCESS);
+                stream.settle().await;
                 return Ok(*completion);
             }
             Ok(piece) => {
                 if let Piece::Attempt { provider, model, .. } = &piece {
                     stream.asked = Asked::of(models, provider, model);
+                    stream.model = format!("{provider}/{model}");
                 }
                 // A failed attempt is billed, so the next one needs room of its own in the budget.
                 if let Piece::Retrying { error, .. } = &piece {
                     stream.refused(error.class, &error.message);
                     stream.book_partial();
                     drop(reserved.take());
+                    stream.settle().await;
                     show.piece(piece);
-                    reserved = match context.reserve(worst) {
-                        Ok(room) => Some(room),
-                        Err(refused) => {
+                    let room = context.reserve(worst);
+                    let hold = if room.is_ok() { context.hold(&limits, worst).await } else { Ok(None) };
+                    (reserved, stream.hold) = match (room, hold) {
+                        (Ok(room), Ok(hold)) => (Some(room), hold),
+                        (Err(refused), _) | (_, Err(refused)) => {
                             stream.end(meter::FAILURE);
                             return Err(refused);
                         }
@@ -163,10 +186,11 @@ fn retry(context: &StepContext<'_>) -> RetryPolicy {
 }
 
 /// Whether a cap in money can bind: a model without a price needs a cap in tokens beside it.
-fn check_prices(candidates: &[Resolved], context: &StepContext<'_>) -> StepResult<()> {
+fn check_prices(candidates: &[Resolved], context: &StepContext<'_>, limits: &[LimitsRow]) -> StepResult<()> {
     let budget = &context.run.input.options.budget;
+    let of_key = limits.iter().flat_map(|row| &row.limits.budgets).any(PeriodBudget::caps_money_only);
     let unpriced = candidates.iter().find(|model| model.price.is_none());
-    match unpriced.filter(|_| budget.cost.is_some() && budget.tokens.is_none()) {
+    match unpriced.filter(|_| of_key || budget.cost.is_some() && budget.tokens.is_none()) {
         None => Ok(()),
         Some(model) => {
             Err(StepFailure { fatal: true, ..StepFailure::new("price_unknown", unpriced_message(&model.name().to_string())) }.into())
@@ -180,9 +204,10 @@ pub fn unpriced_message(model: &str) -> String {
 }
 
 /// With a cap, an answer that nothing limits gets a limit: what is set aside must cover it.
-fn bound(mut request: ChatRequest, candidates: &[Resolved], context: &StepContext<'_>) -> ChatRequest {
+fn bound(mut request: ChatRequest, candidates: &[Resolved], context: &StepContext<'_>, limits: &[LimitsRow]) -> ChatRequest {
     let budget = &context.run.input.options.budget;
-    let is_capped = budget.cost.is_some() || budget.tokens.is_some();
+    let of_key = limits.iter().any(|row| !row.limits.budgets.is_empty() || row.limits.rate_limit.tokens_per_minute.is_some());
+    let is_capped = of_key || budget.cost.is_some() || budget.tokens.is_some();
     if is_capped && request.sampling.max_tokens.is_none() && candidates.iter().any(|model| model.max_output.is_none()) {
         request.sampling.max_tokens = Some(UNKNOWN_OUTPUT);
     }
@@ -219,11 +244,17 @@ struct Booked<'c, 'a> {
     context: &'c StepContext<'a>,
     /// What is booked already.
     booked: Spent,
+    /// The cached tokens and those of reasoning among it.
+    detailed: Usage,
     /// The call itself is booked already.
     counted: bool,
     ended: bool,
     /// The label of the model that is asked now.
     asked: Asked,
+    /// Its own name, for the tenant's usage.
+    model: String,
+    /// What is booked against the limits of the key and the tenant.
+    hold: Option<QuotaHold>,
     begun: Instant,
 }
 
@@ -241,8 +272,31 @@ impl Booked<'_, '_> {
         self.booked.cost = self.booked.cost.max(cost.nano_usd);
         self.booked.input_tokens = self.booked.input_tokens.max(usage.input);
         self.booked.output_tokens = self.booked.output_tokens.max(usage.output);
+        let detail = |now: u64, before: &mut u64| {
+            let later = now.max(*before);
+            later.saturating_sub(std::mem::replace(before, later))
+        };
+        let used = ModelUsage {
+            model: self.model.clone(),
+            requests: spent.calls,
+            input_tokens: spent.input_tokens,
+            output_tokens: spent.output_tokens,
+            cached_tokens: detail(usage.cached_input, &mut self.detailed.cached_input),
+            reasoning_tokens: detail(usage.reasoning, &mut self.detailed.reasoning),
+            cost: spent.cost,
+        };
+        if let Some(hold) = &self.hold {
+            hold.note(used.cost, used.tokens());
+        }
         meter::spent(&self.asked, &spent);
-        self.context.spend(&spent);
+        self.context.bill(&spent, used);
+    }
+
+    /// Corrects what is booked against the limits, now that it is known what was used.
+    async fn settle(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            hold.settle().await;
+        }
     }
 
     fn book_partial(&mut self) {

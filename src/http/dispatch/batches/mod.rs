@@ -19,7 +19,7 @@ pub(super) use self::work::{advance, outcome_of, start_one};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::http::AppState;
-use crate::id::{BatchId, FlowId, RecordId, RunId, TenantId};
+use crate::id::{BatchId, FlowId, KeyId, RecordId, RunId, TenantId};
 use crate::store::Document;
 
 pub(super) fn routes() -> ApiRouter<AppState> {
@@ -79,6 +79,9 @@ pub(super) struct Batch {
     pub record_type: String,
     pub inputs: serde_json::Map<String, Value>,
     pub items: Vec<Item>,
+    /// The API key of whoever asked for it.
+    #[serde(default)]
+    pub key_id: Option<KeyId>,
     #[serde(flatten)]
     pub progress: Progress,
 }
@@ -113,7 +116,7 @@ impl Work for Batch {
 
     async fn go_on(&mut self, state: &AppState, tenant: TenantId, id: BatchId) -> Result<bool> {
         let (flow, inputs) = (self.flow, &self.inputs);
-        advance(state, tenant, &id.to_string(), &mut self.items, |_, item| records::request(flow, inputs, item.record)).await
+        advance(state, (tenant, self.key_id), &id.to_string(), &mut self.items, |_, item| records::request(flow, inputs, item.record)).await
     }
 }
 

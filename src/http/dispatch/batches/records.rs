@@ -167,7 +167,7 @@ async fn create(
     key: IdempotencyKey,
     body: Body<Input>,
 ) -> Result<Created<Row>> {
-    let tenant = caller.tenant;
+    let (tenant, key_id) = (caller.tenant, caller.key_id());
     let call = Call {
         tenant,
         route: "POST /v1/flows/run-on-record-type",
@@ -198,7 +198,7 @@ async fn create(
             let now = state.clock.now();
             let items: Vec<Item> = items.collect();
             let progress = if items.is_empty() { Progress::done(now) } else { Progress::begun(now) };
-            let batch = Batch { flow, record_type: input.record_type, inputs: input.inputs, items, progress };
+            let batch = Batch { flow, record_type: input.record_type, inputs: input.inputs, items, key_id, progress };
             Ok(Row::of(all(&state.store, tenant).create_once(BatchId::from_u128(seed), batch, now).await?, true))
         })
         .await

@@ -8,7 +8,7 @@ use super::{Ended, Item};
 use crate::error::{Kind, Result};
 use crate::http::AppState;
 use crate::http::dispatch::execute::{DispatchRequest, Fold, Outcome, start_unattended};
-use crate::id::{RunId, TenantId};
+use crate::id::{KeyId, RunId, TenantId};
 use crate::model::Run;
 
 /// Executions at work at once, and started in one look.
@@ -17,7 +17,7 @@ const AT_WORK: usize = 50;
 /// Does a little of the work: starts what may be started and notes what has ended. `request` gives an item's request by its place. Whether all is done.
 pub async fn advance(
     state: &AppState,
-    tenant: TenantId,
+    (tenant, key_id): (TenantId, Option<KeyId>),
     batch: &str,
     items: &mut [Item],
     request: impl Fn(usize, &Item) -> DispatchRequest,
@@ -36,7 +36,7 @@ pub async fn advance(
             break;
         }
         room -= 1;
-        match start_one(state, tenant, format!("{batch}:{place}"), request(place, item)).await {
+        match start_one(state, (tenant, key_id), format!("{batch}:{place}"), request(place, item)).await {
             Ok(run) => item.run = Some(run),
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Limited) => return Err(error),
             // What cannot be started has ended: the others go on.
@@ -50,8 +50,8 @@ pub async fn advance(
 }
 
 /// Starts an execution, once for each key.
-pub async fn start_one(state: &AppState, tenant: TenantId, key: String, request: DispatchRequest) -> Result<RunId> {
-    start_unattended(state, tenant, "batch", Some(key), request).await
+pub async fn start_one(state: &AppState, whose: (TenantId, Option<KeyId>), key: String, request: DispatchRequest) -> Result<RunId> {
+    start_unattended(state, whose, "batch", Some(key), request).await
 }
 
 /// What an execution came to, if it has ended.

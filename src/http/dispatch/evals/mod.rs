@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::batches::{Item, Progress};
 use crate::clock::Timestamp;
 use crate::http::AppState;
-use crate::id::{EvalId, RecordId};
+use crate::id::{EvalId, KeyId, RecordId};
 use crate::model::TargetKind;
 use crate::store::Document;
 
@@ -169,6 +169,9 @@ pub(super) struct Eval {
     graders: Vec<Grader>,
     items: Vec<Item>,
     trials: Vec<Trial>,
+    /// The API key of whoever asked for it.
+    #[serde(default)]
+    key_id: Option<KeyId>,
     #[serde(flatten)]
     progress: Progress,
 }

@@ -354,6 +354,7 @@ async fn checked(state: &AppState, tenant: TenantId, input: Input) -> Result<Eva
         graders,
         items: Vec::new(),
         trials: Vec::new(),
+        key_id: None,
         progress: Progress::begun(now),
     };
     for case in 0..eval.cases.len() {
@@ -389,12 +390,12 @@ async fn create(
     key: IdempotencyKey,
     body: Body<Input>,
 ) -> Result<Created<Row>> {
-    let tenant = caller.tenant;
+    let (tenant, key_id) = (caller.tenant, caller.key_id());
     let call = Call { tenant, route: "POST /v1/evals", key, request: fingerprint(&body.raw), secret: false };
     let input = body.value;
     receipts
         .once(call, move |seed| async move {
-            let eval = checked(&state, tenant, input).await?;
+            let eval = Eval { key_id, ..checked(&state, tenant, input).await? };
             let id = EvalId::from_u128(seed);
             Ok(Row::from(all(&state.store, tenant).create_once(id, eval, state.clock.now()).await?))
         })

@@ -37,7 +37,7 @@ impl Work for Eval {
     async fn go_on(&mut self, state: &AppState, tenant: TenantId, id: EvalId) -> Result<bool> {
         let mut items = std::mem::take(&mut self.items);
         let asked = &*self;
-        let advanced = advance(state, tenant, &id.to_string(), &mut items, |place, _| asked.request(place)).await;
+        let advanced = advance(state, (tenant, asked.key_id), &id.to_string(), &mut items, |place, _| asked.request(place)).await;
         self.items = items;
         advanced?;
         judge(state, tenant, id, self).await
@@ -111,7 +111,7 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
                 continue;
             }
             if let (None, Some(question)) = (&asked, grader.question(&answer)) {
-                match start_one(state, tenant, format!("{id}:{place}:judge:{number}"), question).await {
+                match start_one(state, (tenant, eval.key_id), format!("{id}:{place}:judge:{number}"), question).await {
                     Ok(run) => *asked = Some(run),
                     Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Limited) => return Err(error),
                     // A judge that cannot be asked says nothing; the others go on.

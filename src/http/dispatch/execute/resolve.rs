@@ -235,6 +235,7 @@ impl Lookup<'_> {
             context: request.context,
             client_tools,
             session: None,
+            key_id: None,
             job: None,
             origin: None,
             options: RunOptions { source: if saved_agent { Mode::Existing } else { mode }.as_str().into(), ..run_options },

@@ -26,13 +26,13 @@ use crate::engine::{Answered, Decision, Engine, Verdict, no_paused_run};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::feed::Feed;
-use crate::http::AppState;
 use crate::http::disconnect::{self, OnDisconnect};
 use crate::http::dispatch::about;
 use crate::http::extract::{Body, IdempotencyKey};
 use crate::http::idempotency::fingerprint;
 use crate::http::limits::Limits;
 use crate::http::scope::{FlowsExecute, Scoped};
+use crate::http::{AppState, admission};
 use crate::id::{RunId, SessionId, TenantId, WaitId};
 use crate::model::wait::Approver;
 use crate::model::{Caller, Requester, RunState, Who};
@@ -198,6 +198,7 @@ impl Desk {
         let run_key = key.0.map(|key| RunKey { route, key, request_hash: request_hash.clone(), expires_at });
         let mut start = resolved.start(tenant, run_key);
         start.input.session = session;
+        admission::admit_start(&self.engine, caller, &mut start).await?;
         let (run, created, guard) = if cancel && !hand_over {
             disconnect::start(&self.workers, start).await?
         } else {

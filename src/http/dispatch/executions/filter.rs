@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::extract::{InPath, Known};
 use crate::http::paging::{MAX_LIMIT, Paging};
-use crate::id::{AgentId, FlowId, RecordId, RunId};
+use crate::id::{AgentId, FlowId, KeyId, RecordId, RunId};
 use crate::model::{RunState, Target};
 use crate::store::RunFilter;
 
@@ -22,6 +22,8 @@ pub(super) struct Filter {
     flow_id: Option<String>,
     agent_id: Option<String>,
     record_id: Option<String>,
+    /// The API key that started them.
+    key_id: Option<String>,
     /// Name of the flow or agent.
     name: Option<String>,
     /// Only executions created at or after this time.
@@ -54,7 +56,7 @@ pub(in crate::http::dispatch) struct OwnFilter {
 
 impl Known for Filter {
     const NAMES: &'static [&'static str] =
-        &["status", "success", "flowId", "agentId", "recordId", "name", "since", "until", "limit", "cursor"];
+        &["status", "success", "flowId", "agentId", "recordId", "keyId", "name", "since", "until", "limit", "cursor"];
 }
 
 impl Known for OwnFilter {
@@ -67,6 +69,7 @@ impl Filter {
         let flow = self.flow_id.map(|id| id.parse::<FlowId>().map_err(|_| FlowId::missing())).transpose()?;
         let agent = self.agent_id.map(|id| id.parse::<AgentId>().map_err(|_| AgentId::missing())).transpose()?;
         let record = self.record_id.map(|id| id.parse::<RecordId>().map_err(|_| RecordId::missing())).transpose()?;
+        let key = self.key_id.map(|id| id.parse::<KeyId>().map_err(|_| KeyId::missing())).transpose()?;
         if flow.is_some() && agent.is_some() {
             return Err(Error::new(Kind::Malformed, "invalid_query", "expected either `flowId` or `agentId`"));
         }
@@ -81,7 +84,7 @@ impl Filter {
         };
         let (filter, paging) = own.read()?;
         let target = flow.map(|id| Target::Flow(Some(id))).or(agent.map(|id| Target::Agent(Some(id))));
-        Ok((RunFilter { target, record, ..filter }, paging))
+        Ok((RunFilter { target, record, key, ..filter }, paging))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::http::dispatch::execute::Fold;
-use crate::id::{AgentId, FlowId, RecordId, RunId, ScheduleId, TenantId, WaitId};
+use crate::id::{AgentId, FlowId, KeyId, RecordId, RunId, ScheduleId, TenantId, WaitId};
 use crate::model::run::{Failure, Fault, Spent, did_well};
 use crate::model::wait::Wait;
 use crate::model::{Run, RunState, Target, TargetKind};
@@ -69,6 +69,8 @@ pub(super) struct Detail {
     context: Option<Value>,
     /// Where the flow came from: `virtual`, `existing`, ...
     source: String,
+    /// The API key that started it; null for other callers.
+    key_id: Option<KeyId>,
     /// The schedule that started it.
     schedule_id: Option<ScheduleId>,
     cancel_requested: bool,
@@ -228,6 +230,7 @@ impl Detail {
             metadata: run.input.metadata,
             context: run.input.context,
             source: run.input.options.source,
+            key_id: run.input.key_id,
             schedule_id,
             cancel_requested: run.cancel_requested,
             recoveries: run.recoveries,

@@ -30,9 +30,9 @@ use tokio::sync::mpsc;
 use super::execute::{Follow, Lookup, Outcome, follow};
 use crate::engine::{Decision, Verdict};
 use crate::error::{Error, Kind, Result};
-use crate::http::AppState;
 use crate::http::extract::as_sent;
 use crate::http::problem::Problem;
+use crate::http::{AppState, admission};
 use crate::id::{RunId, WaitId};
 use crate::model::{Caller, RunState};
 
@@ -140,7 +140,8 @@ impl Server {
         let offer = offers.iter().find(|offer| offer.name == request.name).ok_or_else(missing)?;
         let arguments = request.arguments.clone().unwrap_or_default();
         self.check(caller, &offer.schema, &arguments).await?;
-        let start = Lookup::of(state, caller.tenant).resolve(offer.request(arguments)).await?.start(caller.tenant, None);
+        let mut start = Lookup::of(state, caller.tenant).resolve(offer.request(arguments)).await?.start(caller.tenant, None);
+        admission::admit_start(&state.engine, caller, &mut start).await?;
         Ok(state.workers.start_run(start).await?.0)
     }
 

@@ -103,7 +103,7 @@ async fn one(
 ) -> Result<()> {
     let record_id = record.map_or_else(String::new, |record| record.id.to_string());
     let key = slot.map(|slot| format!("{}:{}:{record_id}", schedule.id, slot.as_millis()));
-    let run = start_unattended(state, tenant, "schedule", key, request(schedule, record)).await?;
+    let run = start_unattended(state, (tenant, schedule.body.key_id), "schedule", key, request(schedule, record)).await?;
     firing.execution_count += 1;
     if firing.execution_ids.len() < NAMED {
         firing.execution_ids.push(run);

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 pub(super) use self::beat::tick;
 use crate::clock::Timestamp;
 use crate::http::AppState;
-use crate::id::{AgentId, FiringId, FlowId, RunId, ScheduleId};
+use crate::id::{AgentId, FiringId, FlowId, KeyId, RunId, ScheduleId};
 use crate::model::Cadence;
 use crate::model::cadence::Fault;
 use crate::store::{Document, SharedStore, StoreResult, forget};
@@ -92,6 +92,9 @@ pub(super) struct Schedule {
     inputs: Option<Map<String, Value>>,
     #[serde(default)]
     execution_options: Option<ExecutionOptions>,
+    /// The API key of whoever made it.
+    #[serde(default)]
+    key_id: Option<KeyId>,
     status: Status,
     /// The next time it fires, while it is active.
     next: Option<Timestamp>,

@@ -148,7 +148,7 @@ struct Deleted {
 impl From<Kept<Schedule>> for Row {
     fn from(kept: Kept<Schedule>) -> Self {
         let Kept { id, created_at, updated_at, body, .. } = kept;
-        let Schedule { name, target, trigger, messages, inputs, execution_options, status, next, last } = body;
+        let Schedule { name, target, trigger, messages, inputs, execution_options, status, next, last, .. } = body;
         let next_run_at = next.filter(|_| status == Status::Active);
         Self {
             id,
@@ -236,6 +236,7 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
         trigger,
         messages: input.messages.or(old.as_ref().and_then(|old| old.messages.clone())),
         inputs: input.inputs.or(old.as_ref().and_then(|old| old.inputs.clone())),
+        key_id: old.as_ref().and_then(|old| old.key_id),
         execution_options: input.execution_options.or(old.and_then(|old| old.execution_options)),
         status,
         next,
@@ -292,7 +293,7 @@ async fn create(
     key: IdempotencyKey,
     body: Body<Input>,
 ) -> Result<Created<Row>> {
-    let tenant = caller.tenant;
+    let (tenant, key_id) = (caller.tenant, caller.key_id());
     let call = Call { tenant, route: "POST /v1/schedules", key, request: fingerprint(&body.raw), secret: false };
     let input = body.value;
     receipts
@@ -301,7 +302,7 @@ async fn create(
             if let Some(made) = all(&state.store, tenant).find(id).await? {
                 return Ok(Row::from(made));
             }
-            let schedule = checked(&state, tenant, id, input, None).await?;
+            let schedule = Schedule { key_id, ..checked(&state, tenant, id, input, None).await? };
             Ok(Row::from(all(&state.store, tenant).create(id, schedule, state.clock.now()).await?))
         })
         .await

@@ -63,7 +63,7 @@ async fn create(
     let slot = if request.wants_stream() { Some(state.limits.open_stream(caller.who)?) } else { None };
     let is_detached = request.is_in_background();
     let call = ExecutionCall { route: ROUTE, key, request_hash: fingerprint(&body.raw), is_detached };
-    let mut started = StartedExecution::start(&state, caller.tenant, prepared, call).await?;
+    let mut started = StartedExecution::start(&state, &caller, prepared, call).await?;
     let (run, is_replayed) = (started.run, started.is_replayed);
     let with_state = origin.with_state;
     let head = ResponseDocument::new(run, origin.facts.model, request.metadata.unwrap_or_default(), origin.settings);

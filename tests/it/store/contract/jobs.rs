@@ -23,6 +23,7 @@ fn job(world: &World) -> Job {
         max_retries: 2,
         timeout_ms: Some(5),
         scope: JobScope { app: "app".into(), org: "org".into() },
+        key_id: None,
         cron: None,
         replay_of: None,
     };

@@ -103,6 +103,7 @@ impl World {
             journal: vec![done(&format!("steps/{number}"), json!(number))],
             segment: Some(segment(u64::try_from(number).unwrap() * 2, Rest::None)),
             waits: vec![],
+            usage: vec![],
             child_end: None,
             job_end: None,
             now: self.now,
