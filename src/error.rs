@@ -271,18 +271,26 @@ impl Error {
             (None, false) => Some(serde_json::json!({ "problems": self.0.problems })),
             (None, true) => None,
         };
+        let is_shown_to_users = matches!(self.0.kind, Kind::Unauthenticated | Kind::Forbidden | Kind::Limited);
+        let next = self.0.next.as_deref();
         Envelope {
             error: &self.0.message,
             code: &self.0.code,
+            message: match &*self.0.code {
+                "route_not_found" => Some("there is no such route"),
+                "APPROVAL_ALREADY_RESOLVED" => Some(self.0.message.as_str()),
+                _ => None,
+            },
+            hint: is_shown_to_users.then(|| next.unwrap_or(&self.0.message)),
             details,
             retryable: self.0.kind.retryable() || self.0.retry_after.is_some(),
             retry_after: self.0.retry_after.map(|wait| wait.as_secs_f64().ceil() as u64),
-            next: self.0.next.as_deref(),
+            next,
         }
     }
 }
 
-/// The one error body: `{error, code, details?, retryable, retryAfter?, next?}`.
+/// The one error body: `{error, code, message?, hint?, details?, retryable, retryAfter?, next?}`.
 #[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ErrorEnvelope")]
@@ -291,6 +299,12 @@ pub struct Envelope<'a> {
     pub error: &'a str,
     /// Stable identifier, for programs; listed in docs/errors.md.
     pub code: &'a str,
+    /// The same as `error`, or more of it, where clients look for it under this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<&'a str>,
+    /// What a page may show its user who has no access, or asked too often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<&'a str>,
     /// Facts about the failure; `problems` lists every fault of a refused document.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<serde_json::Value>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -24,7 +24,7 @@ use crate::failpoint;
 use crate::id::{RunId, SecretId, TenantId};
 use crate::model::event::{EventRecord, Rest, Segment};
 use crate::model::run::{Parent, Spent};
-use crate::model::{Epoch, Origin, Requester, RunInput, RunState, Target};
+use crate::model::{Epoch, Origin, Requester, RunInput, RunState, Target, TargetKind};
 use crate::net;
 use crate::provider::TenantKeys;
 use crate::secret::{Redactor, Secret};
@@ -220,13 +220,25 @@ impl Engine {
         // From here on nothing may fail: whoever has the context closes the ring.
         let ring = parts.feed.open(log.run, log.next_seq);
         let redactor = Redactor::new(known_secrets.values().cloned()).on_behalf_of(party(requester));
+        let mut base = base(&input);
+        if plan.workflow.is_none() {
+            // The rounds of a loop are of the flow that has the loop.
+            let is_part = target == Target::Flow(None) && input.options.depth > 0;
+            for (name, value) in identity(target, &plan.flow.name, log.tenant) {
+                if is_part && name == FLOW {
+                    base.entry(name).or_insert(value);
+                } else {
+                    base.insert(name, value);
+                }
+            }
+        }
         Ok(RunContext {
             engine: self.0.clone(),
             run: log.run,
             tenant: log.tenant,
             target,
             plan,
-            base: base(&input),
+            base,
             input,
             secrets,
             known_secrets,
@@ -318,6 +330,18 @@ fn base(input: &RunInput) -> Map<String, Value> {
         base.entry("user_message").or_insert(Value::String(text));
     }
     base
+}
+
+/// The variable that names the flow that is executed.
+pub const FLOW: &str = "_flow";
+
+/// Whose execution of what it is, as templates see it: `_flow` or `_agent`, and `_user`, the tenant on whose behalf it runs.
+fn identity(target: Target, name: &str, tenant: TenantId) -> [(String, Value); 2] {
+    let (variable, id) = match target.kind() {
+        TargetKind::Flow => (FLOW, target.flow_id().map(|id| id.to_string())),
+        TargetKind::Agent => ("_agent", target.agent_id().map(|id| id.to_string())),
+    };
+    [(variable.into(), json!({ "id": id, "name": name })), ("_user".into(), json!({ "id": tenant }))]
 }
 
 /// The text of a message whose content is a string or a list of parts; pages of the AI SDK and Gemini's format call the list `parts`.

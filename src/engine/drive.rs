@@ -19,7 +19,7 @@ use super::run_step::{Ended, dollars, run_step};
 use crate::clock::Timestamp;
 use crate::failpoint;
 use crate::id::RunId;
-use crate::model::event::{Event, Rest, Tokens};
+use crate::model::event::{Event, Rest, Tokens, told_output};
 use crate::model::run::{Failure, Spent};
 use crate::model::wait::{Resolution, WaitKind};
 use crate::model::{Outcome, RunState, StepState, Target, TargetKind};
@@ -433,7 +433,8 @@ impl RunContext {
         (0..self.plan.steps.len()).rev().find_map(|index| completed(&index)).map(|record| record.output.clone())
     }
 
-    fn complete_event(&self, final_output: Option<Value>) -> Event {
+    fn complete_event(&self, output: Option<Value>) -> Event {
+        let (final_output, result) = told_output(output);
         let memory = self.memory.lock();
         let failed: Vec<&StepRecord> = memory.records.values().filter(|record| record.state == StepState::Failed).collect();
         let successful = memory.records.values().filter(|record| record.state == StepState::Completed).count();
@@ -446,6 +447,7 @@ impl RunContext {
             completed_at: self.parts().clock.now(),
             duration_ms: spent.duration_ms,
             final_output,
+            result,
             stop_reason: agent.and_then(|record| record.stop_reason.clone()).unwrap_or_else(|| "complete".into()),
             iterations: agent.and_then(|record| record.turns),
             total_cost: dollars(spent.cost),

@@ -10,8 +10,9 @@ use axum::Json;
 use axum::http::header::{HeaderValue, RETRY_AFTER};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
-use crate::error::{Error, Kind};
+use crate::error::{Envelope, Error, Kind};
 use crate::store::StoreError;
 
 /// The code that an answer refuses with, for the layers around the routes.
@@ -23,19 +24,27 @@ pub struct Code(pub std::borrow::Cow<'static, str>);
 pub struct Problem {
     status: StatusCode,
     error: Error,
+    /// Members beside those of the envelope.
+    facts: Option<Box<Value>>,
 }
 
 impl Problem {
     /// A refusal that only HTTP knows.
     pub fn new(status: StatusCode, error: Error) -> Self {
-        Self { status, error }
+        Self { status, error, facts: None }
+    }
+
+    /// Adds members beside those of the envelope, for clients that look for them there.
+    #[must_use]
+    pub fn with(self, facts: Value) -> Self {
+        Self { facts: Some(Box::new(facts)), ..self }
     }
 }
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let status = StatusCode::from_u16(error.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, error }
+        Self::new(status, error)
     }
 }
 
@@ -47,7 +56,7 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { status, error } = self;
+        let Self { status, error, facts } = self;
         match error.kind() {
             Kind::Internal => tracing::error!(code = error.code(), error = ?error, "a request failed"),
             Kind::Unavailable => tracing::warn!(code = error.code(), error = ?error, "a request could not be served"),
@@ -56,13 +65,25 @@ impl IntoResponse for Problem {
         let code = Code(error.static_code());
         let envelope = error.envelope();
         let wait = envelope.retry_after;
-        let mut response = (status, Json(envelope)).into_response();
+        let mut response = match facts.map(|facts| *facts) {
+            None => (status, Json(envelope)).into_response(),
+            Some(facts) => (status, Json(beside(&envelope, facts))).into_response(),
+        };
         if let Some(seconds) = wait {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(code);
         response
     }
+}
+
+/// The envelope with further members.
+fn beside(envelope: &Envelope<'_>, facts: Value) -> Value {
+    let mut body = serde_json::to_value(envelope).unwrap_or_default();
+    if let (Some(body), Value::Object(facts)) = (body.as_object_mut(), facts) {
+        body.extend(facts);
+    }
+    body
 }
 
 impl IntoResponse for Error {

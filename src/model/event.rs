@@ -42,8 +42,13 @@ pub enum Event {
         success: bool,
         completed_at: Timestamp,
         duration_ms: u64,
+        /// The output as a text: of a value that is none, its JSON.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<String>")]
         final_output: Option<Value>,
+        /// The output itself, where it is no text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<Value>,
         stop_reason: String,
         /// Turns, of an agent.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -322,6 +327,20 @@ pub enum Event {
 pub struct Tokens {
     pub input: u64,
     pub output: u64,
+}
+
+/// The text and the value by which [`Event::ExecutionComplete`] tells an output.
+pub fn told_output(output: Option<Value>) -> (Option<Value>, Option<Value>) {
+    match output {
+        None | Some(Value::Null) => (None, None),
+        Some(text @ Value::String(_)) => (Some(text), None),
+        Some(value) => (Some(value.to_string().into()), Some(value)),
+    }
+}
+
+/// The output that [`told_output`] told. Logs of earlier versions have values in the place of the text.
+pub fn output_of(final_output: Option<Value>, result: Option<Value>) -> Option<Value> {
+    result.or(final_output)
 }
 
 impl Event {

@@ -293,7 +293,7 @@ impl Runner {
                 Next::FallBack => {
                     at += 1;
                     here = 0;
-                    Duration::ZERO
+                    self.candidates.get(at).map_or(Duration::ZERO, |next| next.delay)
                 }
             };
             // The caller may end the call here; another attempt begins only when it asks for more.

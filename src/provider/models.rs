@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -98,6 +99,8 @@ pub struct Resolved {
     /// Tokens of input and output together, when known.
     pub context: Option<u32>,
     pub max_output: Option<u32>,
+    /// How long is waited before it takes over from the model before it in a chain.
+    pub delay: Duration,
     /// Empty when nobody has stated them.
     pub capabilities: Vec<Capability>,
     pub(super) client: Arc<dyn Provider>,
@@ -349,6 +352,7 @@ impl Models {
             price: known.and_then(|known| known.price.clone()),
             context: known.and_then(|known| known.context),
             max_output,
+            delay: Duration::ZERO,
             capabilities: known.map(|known| known.capabilities.clone()).unwrap_or_default(),
             client,
             deployments: self.deployments(entry, key)?,

@@ -190,6 +190,7 @@ pass! {
         fn delete_flow(tenant: TenantId, kind: TargetKind, id: FlowId) -> bool;
         fn find_flow_version(tenant: TenantId, id: FlowVersionId) -> Option<FlowVersion>;
         fn list_flow_versions(tenant: TenantId, flow: FlowId) -> Vec<FlowVersion>;
+        fn delete_flow_version(tenant: TenantId, flow: FlowId, version: FlowVersionId) -> bool;
         fn publish_flow(tenant: TenantId, kind: TargetKind, flow: FlowId, version: FlowVersionId, now: Timestamp) -> bool;
     }
     Records {

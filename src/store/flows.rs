@@ -75,6 +75,9 @@ pub trait Flows {
     /// A flow's versions, newest first.
     async fn list_flow_versions(&self, tenant: TenantId, flow: FlowId) -> StoreResult<Vec<FlowVersion>>;
 
+    /// Deletes a version of a flow, unless it is the current or the published one. Whether it was deleted.
+    async fn delete_flow_version(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId) -> StoreResult<bool>;
+
     /// Marks a version as published. Whether flow and version were there.
     async fn publish_flow(
         &self,

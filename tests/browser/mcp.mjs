@@ -45,7 +45,7 @@ async function main() {
   await assert.rejects(client.callTool({ name: "greet", arguments: {} }), /name/);
   const waiting = await client.callTool({ name: "clerk", arguments: { message: "call refund {}" } });
   assert.equal(waiting.isError, true);
-  assert.equal(waiting.structuredContent.pausedReason.type, "approval");
+  assert.equal(waiting.structuredContent.pausedReason.waitType, "approval");
   await client.close();
   console.log("the official MCP client works: tools, calls, progress, refusals, a call that waits for a person");
 }

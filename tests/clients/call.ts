@@ -62,7 +62,7 @@ async function pauseAndApproval() {
   const { data } = await client.POST("/v1/dispatch", { body: { flow: { name: "Pay", steps: [{ type: "prompt", config }] }, options: { streamResponse: false } } });
   const paused = result(data);
   const reason = paused.pausedReason;
-  expect(reason?.type === "approval" && reason.approvalId && reason.waits?.length === 1, paused);
+  expect(reason?.waitType === "approval" && reason.approvalId && reason.waits?.length === 1, paused);
   const { data: after } = await client.POST("/v1/dispatch/approve", {
     body: { executionId: paused.executionId, approvalId: reason.approvalId, decision: "approved", streamResponse: false },
   });

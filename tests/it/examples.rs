@@ -16,35 +16,32 @@ type Check = fn(&Value);
 /// Every request file, with what it comes to.
 const EXAMPLES: &[(&str, Check)] = &[
     ("01-sales-analysis.json", |answer| {
-        let text = answer["finalOutput"].as_str().unwrap();
+        let text = answer["result"].as_str().unwrap();
         assert!(text.contains("Analyze the sales performance for Q4 2024 in North America."), "{text}");
         assert!(text.contains("- total_revenue: $2.5M"), "{text}");
     }),
     ("02-approval.json", |answer| {
-        assert_eq!(answer["finalOutput"], r#"refund answered: {"order":"1042","refunded":39.9,"receipt":"R-1042"}"#);
+        assert_eq!(answer["result"], r#"refund answered: {"order":"1042","refunded":39.9,"receipt":"R-1042"}"#);
     }),
     ("03-client-tools.json", |answer| {
-        assert_eq!(answer["finalOutput"], "get_weather answered: rain\nget_weather answered: sun");
+        assert_eq!(answer["result"], "get_weather answered: rain\nget_weather answered: sun");
     }),
     ("04-branches.json", |answer| {
-        assert_eq!(answer["finalOutput"], json!({"queue": "on-call", "subject": "Checkout is down", "apologized": true}));
+        assert_eq!(answer["result"], json!({"queue": "on-call", "subject": "Checkout is down", "apologized": true}));
         let kinds = |id: &str| events(answer).filter(|event| event["id"] == id).map(|event| event["type"].clone()).collect::<Vec<_>>();
         assert_eq!(kinds("page"), ["step_start", "step_complete"]);
         assert_eq!(kinds("enqueue"), Vec::<Value>::new());
         assert_eq!(kinds("upsell"), ["step_skip"]);
     }),
     ("05-parallel.json", |answer| {
-        assert_eq!(
-            answer["finalOutput"],
-            "# On Queues\n\nA short summary of On Queues.\n\nWhat On Queues leaves out.\n\n#queues #latency "
-        );
+        assert_eq!(answer["result"], "# On Queues\n\nA short summary of On Queues.\n\nWhat On Queues leaves out.\n\n#queues #latency ");
         let kinds: Vec<&str> =
             events(answer).filter_map(|event| event["type"].as_str()).filter(|kind| kind.starts_with("step_")).take(4).collect();
         assert_eq!(kinds, ["step_start", "step_start", "step_start", "step_complete"], "the three do not run side by side");
     }),
-    ("06-transform.json", |answer| assert_eq!(answer["finalOutput"], "3 orders were paid, 77.4 in all.\nNO: 64.9\nIT: 12.5")),
+    ("06-transform.json", |answer| assert_eq!(answer["result"], "3 orders were paid, 77.4 in all.\nNO: 64.9\nIT: 12.5")),
     ("07-records.json", |answer| {
-        assert_eq!(answer["finalOutput"], json!(["ada@example.com"]));
+        assert_eq!(answer["result"], json!(["ada@example.com"]));
         assert_eq!(answer["results"]["Save"]["metadata"]["seats"], 12);
     }),
     ("08-wait.json", |answer| {
@@ -52,10 +49,10 @@ const EXAMPLES: &[(&str, Check)] = &[
         let waited = events(answer).any(|event| event["type"] == "step_complete" && event["id"] == "pause" && event["success"] == true);
         assert!(waited, "{answer}");
     }),
-    ("09-http.json", |answer| assert_eq!(answer["finalOutput"], "The server says: ok")),
+    ("09-http.json", |answer| assert_eq!(answer["result"], "The server says: ok")),
     ("10-agent.json", |answer| {
         assert_eq!(
-            (&answer["kind"], &answer["finalOutput"]),
+            (&answer["kind"], &answer["result"]),
             (&json!("agent"), &json!(r#"forecast answered: {"city":"Oslo","weather":"rain"}"#))
         );
         assert_eq!(events(answer).filter(|event| event["type"] == "turn_complete").count(), 1);
@@ -139,7 +136,7 @@ async fn the_examples_of_wires_run_against_the_fake_provider() {
     assert_eq!(files, WIRE_EXAMPLES.iter().map(|(name, _, _)| *name).collect::<Vec<_>>());
     for (name, model, member) in WIRE_EXAMPLES {
         let answer = within(run(&app, read(&format!("providers/{name}")))).await;
-        assert_eq!(answer["finalOutput"], "word1 word2 word3 word4 word5 ", "{name}: {answer}");
+        assert_eq!(answer["result"], "word1 word2 word3 word4 word5 ", "{name}: {answer}");
         let seen: Value = client().get(format!("{url}/_fake/last/{model}")).send().await.unwrap().json().await.unwrap();
         assert!(seen.pointer(member).is_some(), "{name}: {seen}");
     }
@@ -151,7 +148,7 @@ async fn run(app: &TestApp, mut request: Value) -> Value {
     let mut answer = app.post("/v1/dispatch").json(&request).ok().await;
     while answer["status"] == "paused" {
         let (run, paused) = (answer["executionId"].clone(), answer["pausedReason"].clone());
-        answer = match paused["type"].as_str().unwrap() {
+        answer = match paused["waitType"].as_str().unwrap() {
             "approval" => {
                 let decision = json!({
                     "executionId": run, "approvalId": paused["approvalId"], "digest": paused["digest"], "decision": "approved", "streamResponse": false,

@@ -52,7 +52,7 @@ impl Setting {
 /// Settings besides numbers that a running server takes over.
 const RELOADING: &[&str] = &["log"];
 /// Arguments of `dispatch serve` that are no settings.
-const NO_SETTINGS: &[&str] = &["config", "failpoint", "new_master_key"];
+const NO_SETTINGS: &[&str] = &["config", "failpoint", "new-master-key"];
 
 /// Every setting of a server, by its table, in the order of the command line.
 pub fn all_settings() -> Vec<Setting> {

@@ -202,8 +202,7 @@ async fn cancel(context: &StepContext<'_>, child: RunId) -> StepResult<(Spent, b
 
 fn answer(child: RunId, answer: &Value, timed_out: bool) -> StepResult<StepOutput> {
     if let Some(output) = answer.get("ok") {
-        let shown = json!({ "executionId": child, "output": output });
-        return Ok(StepOutput { shown: Some(shown), ..StepOutput::of(output.clone()) });
+        return Ok(StepOutput::of(output.clone()));
     }
     if timed_out {
         return Err(StepFailure::new("child_timeout", format!("the child execution {child} did not end in time")).into());

@@ -31,7 +31,7 @@ pub const API_CALL: StepType =
 #[derive(Default)]
 #[schemars(rename = "HttpStepConfig")]
 struct Config {
-    /// The call; `url`, `method`, `headers` and `body` may also stand beside it.
+    /// The call; its members may also stand beside it.
     http: Option<HttpConfig>,
     #[serde(flatten)]
     flat: HttpConfig,
@@ -40,6 +40,73 @@ struct Config {
     request_template: Option<Value>,
     /// Names of the output and the paths in the response that they are read from, as `data.items.0.id`.
     response_mapping: Map<String, Value>,
+    /// `http`; other services that fetch pages are refused.
+    #[schemars(skip)]
+    fetch_method: Option<String>,
+    #[schemars(skip)]
+    firecrawl: Option<Value>,
+}
+
+/// A call as a configuration has it: under `http`, beside it, or some of it here and some there.
+pub(super) struct WrittenCall {
+    pub http: HttpConfig,
+    is_nested: bool,
+    /// Members that stand beside `http`.
+    beside: Vec<&'static str>,
+}
+
+impl WrittenCall {
+    /// Puts both together. What stands in both places, and differs, is a fault.
+    pub(super) fn read(nested: Option<HttpConfig>, flat: HttpConfig, fields: &mut Fields) -> Self {
+        let Some(mut http) = nested else { return Self { http: flat, is_nested: false, beside: Vec::new() } };
+        let mut beside = Vec::new();
+        // Whether a member is taken from beside `http`.
+        let mut takes = |name: &'static str, is_beside: bool, is_inside: bool, same: bool| {
+            if is_beside && is_inside && !same {
+                fields.problem(name, "`http` says something else; give it once");
+            }
+            let taken = is_beside && !is_inside;
+            if taken {
+                beside.push(name);
+            }
+            taken
+        };
+        if takes("url", !flat.url.is_empty(), !http.url.is_empty(), flat.url == http.url) {
+            http.url = flat.url;
+        }
+        if takes("method", !flat.method.is_empty(), !http.method.is_empty(), flat.method == http.method) {
+            http.method = flat.method;
+        }
+        if takes("headers", !flat.headers.is_empty(), !http.headers.is_empty(), flat.headers == http.headers) {
+            http.headers = flat.headers;
+        }
+        if takes("query", !flat.query.is_empty(), !http.query.is_empty(), flat.query == http.query) {
+            http.query = flat.query;
+        }
+        if takes("body", flat.body.is_some(), http.body.is_some(), flat.body == http.body) {
+            http.body = flat.body;
+        }
+        if takes("auth", flat.auth.is_some(), http.auth.is_some(), false) {
+            http.auth = flat.auth;
+        }
+        if takes("effect", flat.effect.is_some(), http.effect.is_some(), flat.effect == http.effect) {
+            http.effect = flat.effect;
+        }
+        Self { http, is_nested: true, beside }
+    }
+
+    /// The call, if it is right; its faults are noted where they stand.
+    pub(super) fn compile(&self, fields: &mut Fields) -> Option<HttpTemplate> {
+        let note = |faults: Problems| faults.0.into_iter().for_each(|fault| fields.0.add(self.place(&fault.pointer), fault.message));
+        HttpTemplate::compile(&self.http, Mode::Step).map_err(note).ok()
+    }
+
+    /// Where a member of the call stands in the configuration.
+    pub(super) fn place(&self, pointer: &str) -> String {
+        let member = pointer.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let is_inside = self.is_nested && !self.beside.contains(&member);
+        if is_inside { format!("/http{pointer}") } else { pointer.to_owned() }
+    }
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default, schemars::JsonSchema)]
@@ -63,19 +130,20 @@ struct Body {
 fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let config: Config = config(step)?;
     let mut fields = Fields::default();
-    let nested = config.http.is_some();
-    let mut http = config.http.unwrap_or(config.flat);
-    if http.body.is_none() {
-        http.body = config.request_template;
-    }
-    let call = match HttpTemplate::compile(&http, Mode::Step) {
-        Ok(call) => Some(call),
-        Err(faults) => {
-            let under = if nested { "/http" } else { "" };
-            faults.0.into_iter().for_each(|fault| fields.0.add(format!("{under}{}", fault.pointer), fault.message));
-            None
+    let mut written = WrittenCall::read(config.http, config.flat, &mut fields);
+    if let Some(template) = config.request_template {
+        if written.http.body.as_ref().is_some_and(|body| *body != template) {
+            fields.problem("requestTemplate", "`body` says something else; give the body once");
         }
-    };
+        written.http.body = Some(template);
+    }
+    if config.fetch_method.as_deref().is_some_and(|method| method != "http") {
+        fields.problem("fetchMethod", "expected `http`: pages are fetched by this server itself");
+    }
+    if config.firecrawl.is_some_and(|options| !options.is_null()) {
+        fields.problem("firecrawl", "not available in this version");
+    }
+    let call = written.compile(&mut fields);
     let mut mapping = Vec::new();
     for (name, path) in config.response_mapping {
         match path.as_str() {

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::http::perform_within;
+use super::http::{WrittenCall, perform_within};
 use super::{Fields, StepBody, StepOutput, StepType, config};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::TemplateTree;
 use crate::model::Step;
 use crate::tool::Effect;
-use crate::tool::http::{HttpConfig, HttpTemplate, Mode};
+use crate::tool::http::{HttpConfig, HttpTemplate};
 
 pub const TYPE: StepType = StepType {
     action: "paginate-api",
@@ -104,8 +104,8 @@ fn path(text: Option<&str>) -> Vec<String> {
 fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let config: Config = config(step)?;
     let mut fields = Fields::default();
-    let under = if config.http.is_some() { "/http" } else { "" };
-    let mut http = config.http.unwrap_or(config.flat);
+    let mut joined = WrittenCall::read(config.http, config.flat, &mut fields);
+    let http = &mut joined.http;
     let variable = config.pagination_type.variable();
     // A call that names the variable says itself where it goes.
     let written = TemplateTree::parse(&json!([http.url, http.query, http.body]));
@@ -125,17 +125,13 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     if !(1..=MAX_PAGES).contains(&pages) {
         fields.problem("maxPages", format!("expected 1 to {MAX_PAGES}"));
     }
-    let call = match HttpTemplate::compile(&http, Mode::Step) {
-        Ok(call) if call.effect() == Effect::Once => {
-            fields.problem(format!("{under}/method").trim_start_matches('/'), "pages are read: expected GET, or `effect: \"idempotent\"`");
-            None
+    let call = joined.compile(&mut fields).filter(|call| {
+        let is_read = call.effect() != Effect::Once;
+        if !is_read {
+            fields.0.add(joined.place("/method"), "pages are read: expected GET, or `effect: \"idempotent\"`");
         }
-        Ok(call) => Some(call),
-        Err(faults) => {
-            faults.0.into_iter().for_each(|fault| fields.0.add(format!("{under}{}", fault.pointer), fault.message));
-            None
-        }
-    };
+        is_read
+    });
     fields.finish(call.map(|call| Body {
         call,
         pagination: config.pagination_type,
@@ -184,7 +180,6 @@ impl StepBody for Body {
                 }
             }
         }
-        let shown = json!({ "count": items.len() });
-        Ok(StepOutput { shown: Some(shown), ..StepOutput::of(Value::Array(items)) })
+        Ok(StepOutput::of(Value::Array(items)))
     }
 }

@@ -92,6 +92,13 @@ struct UpsertConfig {
     record_name: Option<String>,
     /// The variable that holds the metadata, an object.
     source_variable: String,
+    /// What becomes of the metadata of a record that is there: `replace` when absent.
+    #[serde(default = "replace")]
+    merge_strategy: Strategy,
+}
+
+const fn replace() -> Strategy {
+    Strategy::Replace
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -211,6 +218,7 @@ struct Upsert {
     kind: Template,
     name: Option<Template>,
     source: String,
+    merge: Strategy,
 }
 
 fn compile_upsert(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
@@ -218,7 +226,7 @@ fn compile_upsert(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let mut fields = Fields::default();
     let kind = fields.template("recordType", &config.record_type);
     let name = config.record_name.and_then(|name| fields.template("recordName", &name));
-    fields.finish(kind.map(|kind| Upsert { kind, name, source: config.source_variable }))
+    fields.finish(kind.map(|kind| Upsert { kind, name, source: config.source_variable, merge: config.merge_strategy }))
 }
 
 #[async_trait]
@@ -241,7 +249,7 @@ impl StepBody for Upsert {
         };
         check_names(&kind, &name)?;
         context.settle().await;
-        let record = put(context, kind, name, metadata).await?;
+        let record = put(context, kind, name, metadata, self.merge).await?;
         Ok(StepOutput::of(serde_json::to_value(record).unwrap_or_default()))
     }
 }
@@ -254,13 +262,14 @@ fn check_names(kind: &str, name: &str) -> StepResult<()> {
     Ok(())
 }
 
-/// Creates or replaces. Doing it again with the same metadata leaves the same record.
-async fn put(context: &StepContext<'_>, kind: String, name: String, metadata: Map<String, Value>) -> StepResult<Record> {
+/// Creates or changes. Doing it again with the same metadata leaves the same record.
+async fn put(context: &StepContext<'_>, kind: String, name: String, metadata: Map<String, Value>, how: Strategy) -> StepResult<Record> {
     let (store, tenant) = (&context.parts().store, context.run.tenant);
     for _ in 0..TRIES {
         if let Some(old) = context.run.patiently(|| store.find_record_by_name(tenant, &kind, &name)).await? {
             let expected = old.updated_at;
-            let record = Record { metadata: metadata.clone(), updated_at: context.now(), ..old };
+            let mut record = Record { updated_at: context.now(), ..old };
+            merge(&mut record.metadata, metadata.clone(), how);
             if context.run.patiently(|| store.replace_record(tenant, record.clone(), expected)).await? {
                 return Ok(record);
             }

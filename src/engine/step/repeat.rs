@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::child::{Child, placed, within_depth};
 use super::{Fields, SECRETS, StepBody, StepOutput, StepType, config};
+use crate::engine::begin::FLOW;
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::{Condition, TemplateTree};
@@ -166,7 +167,8 @@ impl Body {
 /// What a round begins with: the flow's variables but for those that every execution has of its own.
 fn variables(context: &StepContext<'_>) -> Map<String, Value> {
     let mut variables = context.scope().flatten();
-    variables.retain(|name, _| !name.starts_with('_') && !["messages", "user_message"].contains(&name.as_str()));
+    let is_own = |name: &str| name.starts_with('_') && name != FLOW || ["messages", "user_message"].contains(&name);
+    variables.retain(|name, _| !is_own(name.as_str()));
     variables
 }
 
@@ -209,8 +211,7 @@ impl StepBody for Body {
                 break;
             }
         }
-        let shown = json!({ "rounds": outputs.len() });
-        Ok(StepOutput { shown: Some(shown), ..StepOutput::of(Value::Array(outputs)) })
+        Ok(StepOutput::of(Value::Array(outputs)))
     }
 
     fn children(&self) -> Vec<(String, &Flow)> {

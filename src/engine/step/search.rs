@@ -64,7 +64,6 @@ impl StepBody for Body {
         let answer = service::ask(context, service, "search", &values, &[]).await?;
         let mut results = service.read(&answer)?;
         results.truncate(self.most as usize);
-        let shown = json!({ "provider": service.name, "count": results.len() });
-        Ok(StepOutput { shown: Some(shown), ..StepOutput::of(Value::Array(results)) })
+        Ok(StepOutput::of(Value::Array(results)))
     }
 }

@@ -52,6 +52,13 @@ struct Config {
     /// Of a PDF: who may read it.
     #[serde(default)]
     visibility: Visibility,
+    /// Refused, as `partials`.
+    #[serde(default)]
+    #[schemars(skip)]
+    as_artifact: Option<bool>,
+    #[serde(default)]
+    #[schemars(skip)]
+    partials: Option<Value>,
 }
 
 struct Body {
@@ -70,6 +77,12 @@ struct Printed {
 fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let config: Config = config(step)?;
     let mut fields = Fields::default();
+    if config.as_artifact == Some(true) {
+        fields.problem("asArtifact", "not available in this version: the output is the document");
+    }
+    if config.partials.is_some_and(|partials| !matches!(&partials, Value::Null) && partials.as_object().is_none_or(|map| !map.is_empty())) {
+        fields.problem("partials", "not available in this version: write the document in one piece");
+    }
     let escape = match config.output_format {
         OutputFormat::Html | OutputFormat::EmailHtml | OutputFormat::Pdf => Escape::Html,
         OutputFormat::Markdown | OutputFormat::Text => Escape::None,

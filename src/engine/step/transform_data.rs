@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Fields, StepBody, StepOutput, StepType, config};
+use super::{Fields, SECRETS, StepBody, StepOutput, StepType, config};
 use crate::engine::context::{StepContext, StepFailure, StepResult};
 use crate::error::Problems;
 use crate::expr::script::{ScriptError, validate_script};
@@ -35,10 +35,18 @@ fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     if let Some(language) = config.language.as_deref().filter(|language| *language != "javascript") {
         fields.problem("language", format!("`{language}` is not supported; use `javascript`"));
     }
+    if names_secret(&config.script) {
+        fields.problem("script", SECRETS);
+    }
     if let Err(error) = validate_script(&config.script) {
         fields.problem("script", error.to_string());
     }
     fields.finish(Some(Body(config.script)))
+}
+
+/// Whether a script has a placeholder of a secret in it, which would stay as it is written.
+fn names_secret(script: &str) -> bool {
+    script.split("{{").skip(1).map(str::trim_start).any(|rest| rest.starts_with("secret:") || rest.starts_with("secrets."))
 }
 
 /// Converts a script's failure into a step's; only failures that the script did not cause can be retried.

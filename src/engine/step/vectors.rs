@@ -50,6 +50,8 @@ const LONGEST: usize = 8_192;
 const LONGEST_NAME: usize = 200;
 /// Bytes of a text that is kept with its vector.
 const LONGEST_TEXT: usize = 32 * 1024;
+/// The collection of a search that names none.
+const DEFAULT_COLLECTION: &str = "default";
 /// Found at most, and unless said otherwise.
 const MOST_FOUND: u32 = 100;
 const FOUND: u32 = 10;
@@ -98,9 +100,12 @@ struct SearchConfig {
     /// Or the variable that holds its vector.
     #[serde(default)]
     vector_source: Option<String>,
-    /// Where to look; a template.
-    #[serde(alias = "destination", alias = "source")]
-    collection: String,
+    /// Where to look; a template. `default` when neither it nor `recordType` is given.
+    #[serde(default, alias = "destination", alias = "source")]
+    collection: Option<String>,
+    /// Another name of `collection`, for vectors that were kept under a type of records.
+    #[serde(default)]
+    record_type: Option<String>,
     /// The model that made the collection's vectors; `local/words` when absent.
     #[serde(default = "own_model", alias = "model")]
     embedding_model: String,
@@ -189,7 +194,15 @@ fn compile_search(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     let config: SearchConfig = config(step)?;
     let mut fields = Fields::default();
     let input = input(&mut fields, ("query", config.query.as_deref()), ("vectorSource", config.vector_source));
-    let collection = fields.template("collection", &config.collection);
+    let collection = match (&config.collection, &config.record_type) {
+        (Some(_), Some(_)) => {
+            fields.problem("recordType", "`collection` says where to look; give one of them");
+            None
+        }
+        (Some(collection), None) => fields.template("collection", collection),
+        (None, Some(kind)) => fields.template("recordType", kind),
+        (None, None) => fields.template("collection", DEFAULT_COLLECTION),
+    };
     let filter = fields.tree("filter", &Value::Object(config.filter));
     let limit = config.limit.unwrap_or(FOUND);
     if !(1..=MOST_FOUND).contains(&limit) {
@@ -286,10 +299,9 @@ impl StepBody for Embed {
             other => (vec![text_of(&other)], false),
         };
         let vectors = embed(context, &self.models[0], texts, self.dimensions).await?;
-        let shown = json!({ "vectors": vectors.len(), "dimensions": vectors.first().map(Vec::len) });
         let mut values: Vec<Value> = vectors.iter().map(|vector| vector_value(vector)).collect();
         let value = if many { Value::Array(values) } else { values.pop().unwrap_or_default() };
-        Ok(StepOutput { shown: Some(shown), ..StepOutput::of(value) })
+        Ok(StepOutput::of(value))
     }
 
     fn models(&self) -> &[String] {

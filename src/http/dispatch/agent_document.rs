@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::bounds::{FLOW_TIMEOUT_MS, LONGEST_FLOW_MS, NO_CONTROLS};
 use super::document::{self, STEP_TIMEOUT_MS};
+use super::{handling, prompt_tools, unavailable};
 use crate::error::{Error, Problem, Problems, Result};
 use crate::model::Flow;
 
@@ -37,13 +38,15 @@ pub struct AgentDocument {
     reasoning: Option<Value>,
     temperature: Option<f64>,
     max_tokens: Option<u32>,
-    /// Models to ask, in order, when the first cannot answer.
+    /// What is done, in order, when the model cannot answer: models to ask, a `retry`, or at the end a `message`.
     fallbacks: Option<Vec<FallbackDocument>>,
+    /// `{onError: "fail" | "fallback", fallbacks, triggers}`: the same, as some clients write it.
+    error_handling: Option<Map<String, Value>>,
     /// Milliseconds the agent may run, pauses not counted.
     timeout_ms: Option<u64>,
 }
 
-/// A model that takes over: its name, alone or in an object.
+/// What takes over: a model's name, or a step of the chain.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum FallbackDocument {
@@ -51,10 +54,17 @@ pub enum FallbackDocument {
     Model(FallbackModel),
 }
 
-/// A model that takes over.
+/// A step of the chain.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 pub struct FallbackModel {
-    pub model: String,
+    /// `model` (the default), `retry` or `message`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub model: Option<String>,
+    /// The answer, of a `message`.
+    pub message: Option<String>,
+    /// Milliseconds before the model is asked.
+    pub delay: Option<u64>,
 }
 
 /// The id of an agent's one step. It stands in no log, but in keys that callees see.
@@ -82,9 +92,6 @@ const SETTINGS: [&str; 20] = [
     "fallbacks",
     "fallbackModels",
 ];
-/// What other servers of this API know and this one does not. Left out in silence they would be missed too late.
-const UNKNOWN: [&str; 2] = ["skills", "skillIds"];
-
 /// Compiles an agent. Error: `validation_failed` with a pointer to every fault that can be seen without the engine.
 pub fn compile(document: &Value) -> Result<Flow> {
     let mut problems = Problems::default();
@@ -111,6 +118,9 @@ pub fn compile(document: &Value) -> Result<Flow> {
         problems.add("/config", "expected an object");
     }
     let at = place(document);
+    if !at.is_empty() {
+        unavailable::refuse(map, &unavailable::OF_AGENTS, "", &mut problems);
+    }
     let empty = Map::new();
     let settings = if at.is_empty() { map } else { map.get("config").and_then(Value::as_object).unwrap_or(&empty) };
     let timeout_ms = match settings.get("timeoutMs") {
@@ -157,8 +167,9 @@ pub fn placed(error: Error, document: &Value) -> Error {
 /// The settings as the configuration of a prompt.
 fn prompt(settings: &Map<String, Value>, at: &str, problems: &mut Problems) -> Map<String, Value> {
     let given = |name: &str| settings.get(name).filter(|value| !value.is_null());
-    for name in UNKNOWN.into_iter().filter(|name| given(name).is_some()) {
-        problems.add(format!("{at}/{name}"), "not available in this version");
+    unavailable::refuse(settings, &unavailable::OF_AGENTS, at, problems);
+    if given("loggingPolicy").is_some_and(|policy| policy != "default" && policy != "on") {
+        problems.add(format!("{at}/loggingPolicy"), "expected `default` or `on`: the events of every execution are kept");
     }
     let mut config: Map<String, Value> =
         SETTINGS.into_iter().filter_map(|name| given(name).map(|value| (name.to_owned(), value.clone()))).collect();
@@ -176,7 +187,20 @@ fn prompt(settings: &Map<String, Value>, at: &str, problems: &mut Problems) -> M
         bounds.entry("maxTurns").or_insert_with(|| turns.clone());
     }
     config.insert("previousMessages".into(), "{{messages}}".into());
+    let handling = read_handling(given("errorHandling"), at, problems);
+    handling::put_into_prompt(&mut config, &handling, at, problems);
+    prompt_tools::normalize(&mut config, at, problems);
     config
+}
+
+/// The error handling of an agent. It has one prompt, so there is nothing to go on with when that fails.
+fn read_handling(given: Option<&Value>, at: &str, problems: &mut Problems) -> Map<String, Value> {
+    let handling = handling::read(given, at, problems);
+    if handling.get("onError").is_some_and(|policy| !policy.is_null() && policy != "fail" && policy != "fallback") {
+        problems.add(format!("{at}/errorHandling/onError"), "expected fail or fallback: an agent that failed has nothing to go on with");
+    }
+    unavailable::refuse(&handling, &["defaultValue", "retry"], &format!("{at}/errorHandling"), problems);
+    handling
 }
 
 #[cfg(test)]
@@ -204,11 +228,15 @@ mod tests {
     fn every_fault_is_named_at_its_place() {
         assert_eq!(pointers(json!(3)), [""]);
         assert_eq!(
-            pointers(json!({"name": " ", "agentType": "external", "skills": {}, "timeoutMs": 0})),
+            pointers(json!({"name": " ", "agentType": "external", "skills": ["x"], "timeoutMs": 0})),
             ["/name", "/agentType", "/timeoutMs", "/skills", "/model"]
         );
-        let nested = json!({"name": "x", "config": {"skills": [], "instructions": "a", "systemPrompt": "b"}});
-        assert_eq!(pointers(nested), ["/config/skills", "/config/instructions", "/config/model"]);
+        let nested = json!({"name": "x", "capabilities": ["y"], "config": {"skills": ["x"], "instructions": "a", "systemPrompt": "b"}});
+        assert_eq!(pointers(nested), ["/capabilities", "/config/skills", "/config/instructions", "/config/model"]);
+        assert_eq!(
+            pointers(json!({"name": "x", "model": "local/echo", "capabilities": [], "sandbox": {"enabled": false}, "skills": null})),
+            [""; 0]
+        );
         assert_eq!(pointers(json!({"name": "x", "config": 7})), ["/config", "/model"]);
     }
 }

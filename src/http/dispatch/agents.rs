@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::embed::Embed;
 use super::execute::{ApproveRequest, Desk, DispatchRequest, Posted, ResumeRequest, may_be_accepted, streamed};
 use super::saved::{self, Current, PublishInput, Shelf, Status};
-use super::{about, agent_document, body_optional};
+use super::{about, agent_document, body_optional, provenance};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -195,7 +195,7 @@ async fn create(
     receipts
         .once(call, move |seed| async move {
             let shelf = shelf(&store, tenant);
-            let version = checked(&shelf, &engine, &clock, AgentId::from_u128(seed), source).await?;
+            let version = checked(&shelf, &engine, &clock, AgentId::from_u128(seed), provenance::edited(&source)).await?;
             shelf.create(version).await.map(Detail::new)
         })
         .await
@@ -217,7 +217,7 @@ async fn update(
     let current = shelf.current(id.as_flow()).await?;
     let mut document = current.1.document.as_object().cloned().unwrap_or_default();
     document.extend(body.value.0);
-    let next = checked(&shelf, &engine, &clock, id, Value::Object(document)).await?;
+    let next = checked(&shelf, &engine, &clock, id, provenance::edited(&Value::Object(document))).await?;
     shelf.change(current, next).await.map(Detail::new).map(Json)
 }
 
@@ -296,7 +296,7 @@ pub(super) fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
 }
 
 /// A version of a document that compiles.
-async fn checked(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: AgentId, document: Value) -> Result<FlowVersion> {
+pub(super) async fn checked(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: AgentId, document: Value) -> Result<FlowVersion> {
     let whole = Embed::whole(shelf.store, shelf.tenant, TargetKind::Agent, document.clone()).await?;
     let flow = agent_document::compile(&whole)?;
     engine.accept(shelf.tenant, || Ok(flow.clone())).await.map_err(|error| agent_document::placed(error, &document))?;
@@ -325,7 +325,7 @@ impl Detail {
             row: Row::new(&agent),
             icon: document.get("icon").and_then(Value::as_str).map(str::to_owned),
             agent_type: "runtype",
-            config: agent_document::settings(document),
+            config: agent_document::settings(&provenance::content(document)),
             draft_version_id: (agent.published != Some(agent.current)).then_some(agent.current),
         }
     }
@@ -337,7 +337,7 @@ impl From<FlowVersion> for Version {
             id: version.id,
             agent_id: AgentId::of_flow(version.flow),
             version_number: version.number,
-            agent_config: version.document,
+            agent_config: provenance::content(&version.document),
             created_at: version.created_at,
             published_at: version.published_at,
         }

@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::agent_document;
 use super::bounds::{FLOW_TIMEOUT_MS, LONGEST_FLOW_MS, NO_CONTROLS};
+use super::{agent_document, handling, prompt_tools};
 use crate::engine::step;
 use crate::error::{Problems, Result};
 use crate::model::flow::{Backoff, FORMAT, Guard, MAX_ATTEMPTS, OnError, Retry};
@@ -228,12 +228,13 @@ impl Compiler {
             return before;
         }
         let Some(action) = self.text(map, "type", at) else { return before };
-        let config = map.get("config").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let mut config = map.get("config").cloned().unwrap_or_else(|| Value::Object(Map::new()));
         if !config.is_object() {
             self.problems.add(format!("{at}/config"), "expected an object");
         }
         let after = self.after(map, at).unwrap_or(before);
-        let handling = self.handling(&config, at);
+        let config_at = format!("{at}/config");
+        let handling = handling::read(config.get("errorHandling"), &config_at, &mut self.problems);
         let named = config.as_object().and_then(|config| self.text(config, "outputVariable", &format!("{at}/config")));
         let output = named.or_else(|| self.text(map, "outputVariable", at));
         if output.as_deref().is_some_and(|name| name.starts_with('_')) {
@@ -242,7 +243,16 @@ impl Compiler {
         let timeout_ms = self.number(map, "timeoutMs", at, 1, LONGEST_FLOW_MS).unwrap_or(self.step_timeout_ms);
         let given = |map: &Map<String, Value>| map.get("retry").filter(|retry| !retry.is_null()).cloned();
         let handled = given(&handling).map(|retry| self.retry(&retry, &format!("{at}/config/errorHandling/retry")));
-        let retry = given(map).map(|retry| self.retry(&retry, &format!("{at}/retry"))).or(handled).unwrap_or_default();
+        let (retried, replaced) = match config.as_object_mut().filter(|_| action == "prompt") {
+            Some(config) => {
+                handling::put_into_prompt(config, &handling, &config_at, &mut self.problems);
+                prompt_tools::normalize(config, &config_at, &mut self.problems);
+                (None, None)
+            }
+            None => handling::of_other_steps(&handling, &config_at, &mut self.problems),
+        };
+        let retry = given(map).map(|retry| self.retry(&retry, &format!("{at}/retry"))).or(handled).or(retried).unwrap_or_default();
+        let shown_in_config = config.as_object().and_then(|config| self.flag(config, "streamOutput", &config_at));
         let step = Step {
             name: self.text(map, "name", at).unwrap_or_else(|| id.clone()),
             action: action.clone(),
@@ -253,10 +263,10 @@ impl Compiler {
             undo: None,
             retry,
             timeout_ms,
-            on_error: self.on_error(map, &handling, at),
+            on_error: replaced.or_else(|| self.on_error(map, &handling, at)),
             output,
-            stream: self.flag(map, "streamOutput", at).unwrap_or(true),
-            config: self.with_child(with_fallbacks(config, &handling), &action, at),
+            stream: self.flag(map, "streamOutput", at).or(shown_in_config).unwrap_or(true),
+            config: self.with_child(config, &action, at),
             pointer: at.to_owned(),
             id: id.clone(),
         };
@@ -286,7 +296,7 @@ impl Compiler {
         if !config.is_object() {
             self.problems.add(format!("{at}/config"), "expected an object");
         }
-        let handling = self.handling(&config, at);
+        let handling = handling::read(config.get("errorHandling"), &format!("{at}/config"), &mut self.problems);
         for (map, at) in [(&handling, format!("{at}/config/errorHandling/retry")), (map, format!("{at}/retry"))] {
             if let Some(retry) = map.get("retry").filter(|retry| !retry.is_null()) {
                 self.retry(retry, &at);
@@ -362,23 +372,6 @@ impl Compiler {
         number
     }
 
-    /// The error handling of a step's configuration.
-    fn handling(&mut self, config: &Value, at: &str) -> Map<String, Value> {
-        let at = format!("{at}/config/errorHandling");
-        let handling = match config.get("errorHandling") {
-            None | Some(Value::Null) => return Map::new(),
-            Some(Value::Object(handling)) => handling.clone(),
-            Some(_) => {
-                self.problems.add(at, "expected an object {onError, defaultValue, retry, fallbacks}");
-                return Map::new();
-            }
-        };
-        if handling.get("fallbacks").is_some_and(|fallbacks| !fallbacks.is_null() && !fallbacks.is_array()) {
-            self.problems.add(format!("{at}/fallbacks"), "expected a list of {model}");
-        }
-        handling
-    }
-
     fn retry(&mut self, given: &Value, at: &str) -> Retry {
         let mut retry = Retry::default();
         let Some(map) = given.as_object() else {
@@ -411,8 +404,10 @@ impl Compiler {
             None => default.map(|value| OnError::Default { value }),
             Some("fail" | "stop") => Some(OnError::Stop),
             Some("continue" | "default") => Some(default.map_or(OnError::Continue, |value| OnError::Default { value })),
+            // When the fallbacks have failed, too, the flow's own policy decides.
+            Some("fallback") => default.map(|value| OnError::Default { value }),
             Some(other) => {
-                self.problems.add(format!("{at}/onError"), format!("unknown policy `{other}`; one of continue, fail"));
+                self.problems.add(format!("{at}/onError"), format!("unknown policy `{other}`; one of continue, fail, fallback"));
                 None
             }
         }
@@ -440,17 +435,6 @@ fn through(after: &[String], disabled: &HashMap<String, Vec<String>>) -> Vec<Str
         }
     }
     found
-}
-
-/// Model fallbacks of the error handling stand with the prompt's own.
-fn with_fallbacks(mut config: Value, handling: &Map<String, Value>) -> Value {
-    let listed = handling.get("fallbacks").and_then(Value::as_array);
-    let models: Vec<Value> =
-        listed.into_iter().flatten().filter_map(|fallback| fallback.get("model").filter(|model| model.is_string()).cloned()).collect();
-    if let Some(map) = config.as_object_mut().filter(|map| !models.is_empty() && !map.contains_key("fallbacks")) {
-        map.insert("fallbacks".into(), Value::Array(models));
-    }
-    config
 }
 
 /// The field in which a step, or a tool, of this type has the document that it runs.

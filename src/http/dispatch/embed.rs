@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::agent_document;
 use super::document;
+use super::prompt_tools;
 use super::tools::{SavedTool, builtin};
 use crate::error::{Error, Kind, Problems, Result};
 use crate::id::{AgentId, FlowId, TenantId, ToolId};
@@ -43,6 +44,7 @@ impl<'a> Embed<'a> {
         if kind == TargetKind::Agent {
             let at = agent_document::place(&document);
             if let Some(settings) = document.pointer_mut(at) {
+                prompt_tools::respell_tools(settings);
                 self.tools(settings, at, depth).await?;
             }
             return Ok(document);
@@ -50,7 +52,10 @@ impl<'a> Embed<'a> {
         for (path, action) in document::configs(&document) {
             let Some(config) = document.pointer_mut(&path) else { continue };
             match action.as_str() {
-                "prompt" => self.tools(config, &path, depth).await?,
+                "prompt" => {
+                    prompt_tools::respell_tools(config);
+                    self.tools(config, &path, depth).await?;
+                }
                 "tool-call" => self.tool_of_step(config, &path, depth).await?,
                 // Its steps are steps of the document, each met here by itself.
                 "loop" => {}

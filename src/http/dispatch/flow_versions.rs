@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::flows::{self, shelf};
-use super::{about, body_optional};
+use super::{about, body_optional, provenance};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::http::AppState;
@@ -75,7 +75,7 @@ impl From<FlowVersion> for Row {
             version_type: if version.published_at.is_some() { VersionType::Published } else { VersionType::Draft },
             label: text("label"),
             notes: text("notes"),
-            flow_config: version.document,
+            flow_config: provenance::content(&version.document),
             created_at: version.created_at,
             published_at: version.published_at,
         }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::document::StepDocument;
 use super::embed::Embed;
 use super::saved::{self, Current, PublishInput, Shelf, Status};
-use super::{about, body_optional, document};
+use super::{about, body_optional, document, provenance};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -143,7 +143,7 @@ async fn create(
     receipts
         .once(call, move |seed| async move {
             let shelf = shelf(&store, tenant);
-            let version = version(&shelf, &engine, &clock, FlowId::from_u128(seed), source).await?;
+            let version = version(&shelf, &engine, &clock, FlowId::from_u128(seed), provenance::edited(&source)).await?;
             let current = shelf.create(version).await?;
             detail(&store, tenant, current).await
         })
@@ -165,7 +165,8 @@ async fn update(
 ) -> Result<Json<Detail>> {
     let shelf = shelf(&store, caller.tenant);
     let current = shelf.current(id).await?;
-    let next = version(&shelf, &engine, &clock, id, merged(&current.1.document, body.value.0)).await?;
+    let document = provenance::edited(&merged(&current.1.document, body.value.0));
+    let next = version(&shelf, &engine, &clock, id, document).await?;
     let current = shelf.change(current, next).await?;
     detail(&store, caller.tenant, current).await.map(Json)
 }
@@ -218,7 +219,7 @@ fn merged(old: &Value, new: Map<String, Value>) -> Value {
 }
 
 /// A version of a document that compiles.
-async fn version(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: FlowId, document: Value) -> Result<FlowVersion> {
+pub(super) async fn version(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: FlowId, document: Value) -> Result<FlowVersion> {
     let whole = Embed::whole(shelf.store, shelf.tenant, TargetKind::Flow, document.clone()).await?;
     engine.accept(shelf.tenant, || document::compile(&whole)).await?;
     Ok(saved::version(clock, id, document))

@@ -4,6 +4,7 @@
 //! `routes()`, one line below.
 
 pub mod agent_document;
+mod agent_hash;
 mod agents;
 mod api_keys;
 mod assets;
@@ -14,15 +15,19 @@ mod client;
 mod credentials;
 pub mod document;
 mod embed;
+mod ensure;
 mod evals;
 mod execute;
 mod executions;
 mod flow_versions;
 mod flows;
 mod forget;
+mod handling;
 mod limits;
 mod mcp;
 mod named;
+mod prompt_tools;
+mod provenance;
 mod record_runs;
 mod records;
 mod records_csv;
@@ -32,6 +37,7 @@ mod schedules;
 mod secrets;
 mod step_results;
 mod tools;
+mod unavailable;
 mod usage;
 
 use aide::axum::ApiRouter;
@@ -54,6 +60,7 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(executions::routes())
         .merge(agents::routes())
         .merge(flows::routes())
+        .merge(ensure::routes())
         .merge(flow_versions::routes())
         .merge(records::routes())
         .merge(api_keys::routes())

@@ -33,7 +33,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 }
 
 /// The alias that callers in production use.
-const LIVE: &str = "live";
+pub(super) const LIVE: &str = "live";
 const DEPLOY_LIVE: &str = "AGENTS:DEPLOY:LIVE";
 /// Aliases of one agent.
 const MOST: u32 = 50;
@@ -161,13 +161,36 @@ async fn find(store: &SharedStore, tenant: TenantId, agent: AgentId, alias: &str
     Ok(all(store, tenant).find_at(&place(agent.as_flow(), alias)).await?)
 }
 
-fn may_move(caller: &Caller, alias: &str) -> Result<()> {
+/// Whether the caller may move an alias.
+pub(super) fn may_move(caller: &Caller, alias: &str) -> Result<()> {
     if alias == LIVE { require(caller, DEPLOY_LIVE) } else { Ok(()) }
 }
 
 fn moved() -> Error {
     Error::new(Kind::Conflict, "release_moved", "the release is not at the revision that `ifMatch` names")
         .next("read the release, look at what it names now, and send its revision")
+}
+
+/// Lets `live` name a version, whatever it names now; whether it moved.
+pub(super) async fn move_live(store: &SharedStore, clock: &Clock, tenant: TenantId, agent: FlowId, version: FlowVersionId) -> Result<bool> {
+    let releases = all(store, tenant);
+    let release = Release { agent, alias: LIVE.into(), version };
+    for _ in 0..3 {
+        let Some(known) = releases.find_at(&place(agent, LIVE)).await? else {
+            match releases.create(ReleaseId::new(clock), release.clone(), clock.now()).await {
+                Ok(_) => return Ok(true),
+                Err(StoreError::Exists(_)) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if known.body == release {
+            return Ok(false);
+        }
+        if releases.change(&known, release.clone(), clock.now()).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Err(moved())
 }
 
 async fn list(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Id(agent): Id<AgentId>) -> Result<Json<Rows>> {

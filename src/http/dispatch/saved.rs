@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::provenance;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::http::extract::InPath;
@@ -55,7 +56,8 @@ pub(super) fn version(clock: &Clock, id: FlowId, document: Value) -> FlowVersion
 }
 
 impl Shelf<'_> {
-    fn missing(&self) -> Error {
+    /// There is none of this id or name.
+    pub fn missing(&self) -> Error {
         match self.kind {
             TargetKind::Flow => FlowId::missing(),
             TargetKind::Agent => AgentId::missing(),
@@ -95,7 +97,7 @@ impl Shelf<'_> {
 
     /// Makes a version the current one, on top of what was read; the same document again is no new version.
     pub async fn change(&self, (old, current): Current, next: FlowVersion) -> Result<Current> {
-        if next.document == current.document {
+        if provenance::content(&next.document) == provenance::content(&current.document) {
             return Ok((old, current));
         }
         let changed = SavedFlow { created_at: old.created_at, published: old.published, ..self.named(&next, next.created_at)? };

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::engine::step::{AnswerState, COMPLETION, CompletionReport};
 use crate::id::RunId;
 use crate::model::EventRecord;
-use crate::model::event::{Event, Rest, Tokens};
+use crate::model::event::{Event, Rest, Tokens, output_of};
 use crate::provider::Finish;
 
 /// The facts about an execution that its log is read with.
@@ -184,9 +184,9 @@ impl AnswerReader {
             }
             Event::ApprovalStart { tool_name, .. } => self.waits_for = Some(format!("a person's approval of `{tool_name}`")),
             Event::Await { tool_name, .. } => self.waits_for = Some(format!("the output of `{tool_name}`")),
-            Event::ExecutionComplete { success, final_output, total_tokens, completed_at, .. } => {
+            Event::ExecutionComplete { success, final_output, result, total_tokens, completed_at, .. } => {
                 self.completed = Some(completed_at);
-                progress.end = Some(self.ending(success, final_output.unwrap_or_default(), total_tokens));
+                progress.end = Some(self.ending(success, output_of(final_output, result).unwrap_or_default(), total_tokens));
             }
             Event::ExecutionError { error, code, retryable, completed_at, .. } => {
                 self.completed = Some(completed_at);

@@ -40,6 +40,18 @@ pub fn example_of(operation: &str) -> Option<Value> {
         }),
         "sendSignal" => json!({ "paid": true }),
         "settleEffect" => json!({ "waitId": WAIT, "outcome": "succeeded", "result": { "id": "ch_1" } }),
+        "ensureFlow" => json!({
+            "name": "Summary",
+            "definition": {
+                "name": "Summary",
+                "steps": [{ "name": "Summarize", "type": "prompt", "config": { "model": "local/echo", "userPrompt": "Summarize: {{text}}" } }],
+            },
+            "release": "publish",
+        }),
+        "ensureAgent" => json!({
+            "name": "Helper", "definition": { "name": "Helper", "config": { "model": "local/echo", "systemPrompt": "Be brief." } },
+            "deploy": { "alias": "live" },
+        }),
         "createFlow" | "updateFlow" => json!({
             "name": "Summary",
             "steps": [{

@@ -152,6 +152,20 @@ const NOTES: &[(&str, &str)] = &[
         "createEval",
         "Asks every variant every case, in the background, and grades the answers; docs/evals.md describes targets and graders.",
     ),
+    (
+        "ensureFlow",
+        "With `contentHash` alone it answers whether that is the saved flow, with `definition` it saves it. A flow that was changed in another way is 409 `external_modification` unless `onConflict` is `overwrite`.",
+    ),
+    (
+        "ensureAgent",
+        "With `contentHash` alone it answers whether that is the saved agent, with `definition` it saves it. An agent that was changed in another way is 409 `external_modification` unless `onConflict` is `overwrite`.",
+    ),
+    (
+        "getExecutionStatus",
+        "For callers that did not wait: `statusUrl` of an accepted dispatch leads here. The whole execution is at `GET /v1/executions/{executionId}`.",
+    ),
+    ("pullFlow", "In the form that `POST /v1/flows/ensure` takes, with the hash that it goes by."),
+    ("pullAgent", "In the form that `POST /v1/agents/ensure` takes, with the hash that it goes by."),
     ("submitEval", "The same as `POST /v1/evals`."),
     ("getEvalResults", "The same as `GET /v1/evals/{evalId}/results`."),
     ("compareEvalRuns", "The same as `POST /v1/evals/compare`."),

@@ -105,7 +105,9 @@ fn event(kind: &str, body: &mut Map<String, Value>, time: &str) -> RunEvent {
     let at = text(body.remove(time));
     let step = if kind.starts_with("run.") { None } else { text(body.remove("id")) };
     let data = match kind {
-        "run.completed" => object(json!({ "result": body.get("finalOutput"), "duration_ms": body.get("durationMs") })),
+        "run.completed" => {
+            object(json!({ "result": body.get("result").or(body.get("finalOutput")), "duration_ms": body.get("durationMs") }))
+        }
         "run.failed" | "run.cancelled" => {
             object(json!({ "code": body.get("code"), "message": body.get("error"), "step": body.get("stepId") }))
         }

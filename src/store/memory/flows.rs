@@ -131,6 +131,16 @@ impl crate::store::Flows for MemoryStore {
         Ok(versions)
     }
 
+    async fn delete_flow_version(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId) -> StoreResult<bool> {
+        let flows = &mut self.tables().flows;
+        let is_free = flows.any(tenant, flow).is_some_and(|saved| saved.current != version && saved.published != Some(version));
+        if !is_free || flows.versions.get(&version).is_none_or(|found| found.flow != flow) {
+            return Ok(false);
+        }
+        flows.versions.remove(&version);
+        Ok(true)
+    }
+
     async fn publish_flow(
         &self,
         tenant: TenantId,

@@ -183,6 +183,20 @@ impl Flows for PostgresStore {
         rows.iter().map(row::flow_version).collect()
     }
 
+    async fn delete_flow_version(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId) -> StoreResult<bool> {
+        let result = sqlx::query(
+            "delete from flow_versions where id = $1 and flow = $2 and exists (select 1 from flows f where f.id = $2 and f.tenant = $3 \
+             and f.current_version <> $1 and (f.published_version is null or f.published_version <> $1))",
+        )
+        .bind(version.suffix())
+        .bind(flow.suffix())
+        .bind(tenant.suffix())
+        .execute(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(result.rows_affected() > 0)
+    }
+
     async fn publish_flow(
         &self,
         tenant: TenantId,

@@ -163,6 +163,10 @@ impl Flows for Sealing {
         self.show_all(tenant, versions, Keys::show_version).await
     }
 
+    async fn delete_flow_version(&self, tenant: TenantId, flow: FlowId, version: FlowVersionId) -> StoreResult<bool> {
+        self.inner.delete_flow_version(tenant, flow, version).await
+    }
+
     async fn publish_flow(
         &self,
         tenant: TenantId,

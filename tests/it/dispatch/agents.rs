@@ -233,7 +233,7 @@ async fn a_step_asks_an_agent(world: Arc<World>) {
     }));
     body["inputs"] = json!({ "topic": "ships", "kind": "harbour" });
     let told = node.dispatch(&body).await;
-    assert_eq!(told.step("ask")["result"]["output"], "word1 word2 word3 word4 word5 ");
+    assert_eq!(told.step("ask")["result"], "word1 word2 word3 word4 word5 ");
     assert_eq!(told.last().data["finalOutput"], "word1 word2 word3 word4 word5 ");
     let asked = world.asked("fake-ok").await["messages"].clone();
     assert_eq!(asked[0]["content"], "You write for the harbour post.");

@@ -31,7 +31,7 @@ async fn opened(node: &Node, url: &str) -> crate::support::call::Answer {
 async fn files_are_kept_and_opened_by_their_urls(world: Arc<World>) {
     let node = world.node();
     let config = json!({ "content": "aGVsbG8=", "filename": "../grüß gott.txt", "contentType": "text/html" });
-    let file = made(&node, "store-asset", config).await["finalOutput"].clone();
+    let file = made(&node, "store-asset", config).await["result"].clone();
     assert_eq!(
         (&file["filename"], &file["size"], &file["contentType"]),
         (&json!("grüß gott.txt"), &json!(5), &json!("text/html")),
@@ -64,7 +64,7 @@ async fn files_are_kept_and_opened_by_their_urls(world: Arc<World>) {
     // From an address; it outlives the server.
     world.sink.on("/report.csv", [Reply::Answer(200, vec![("content-type", "text/csv".into())], "a,b".into())]);
     let public =
-        made(&node, "store-asset", json!({ "url": world.sink.url("/report.csv"), "visibility": "public" })).await["finalOutput"].clone();
+        made(&node, "store-asset", json!({ "url": world.sink.url("/report.csv"), "visibility": "public" })).await["result"].clone();
     assert_eq!((&public["filename"], &public["contentType"]), (&json!("report.csv"), &json!("text/csv")));
     let node = world.crash().await;
     let answer = opened(&node, public["url"].as_str().unwrap()).await;
@@ -189,7 +189,7 @@ async fn a_bucket_is_asked_in_its_own_words(world: Arc<World>) {
     });
     let node = world.crash().await;
     let file = made(&node, "store-asset", json!({ "content": "aGVsbG8=", "filename": "a.txt" })).await;
-    let id = file["finalOutput"]["assetId"].as_str().unwrap_or_else(|| panic!("{file}")).to_owned();
+    let id = file["result"]["assetId"].as_str().unwrap_or_else(|| panic!("{file}")).to_owned();
     let asked = world.sink.all();
     let path = asked.iter().find(|path| path.contains(&id)).unwrap_or_else(|| panic!("{asked:?}")).clone();
     assert!(path.starts_with("/s3/files/dispatch/tenant_"), "{path}");
@@ -199,6 +199,6 @@ async fn a_bucket_is_asked_in_its_own_words(world: Arc<World>) {
     let head =
         vec![("etag", "\"1\"".into()), ("last-modified", "Sat, 28 Nov 2026 00:00:00 GMT".into()), ("content-type", "text/plain".into())];
     world.sink.on(&path, [Reply::Answer(200, head, "hello".into())]);
-    let answer = opened(&node, file["finalOutput"]["url"].as_str().unwrap()).await;
+    let answer = opened(&node, file["result"]["url"].as_str().unwrap()).await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "hello"), "{}", answer.text());
 }

@@ -172,7 +172,7 @@ async fn a_script_that_ignores_interrupts_times_out(world: Arc<World>) {
     let mut next = script("return 1 + 1");
     next["streamResponse"] = json!(false);
     let answer = within(node.bare(reqwest::Method::POST, "/v1/dispatch").bearer(&stranger).json(&next).ok()).await;
-    assert_eq!(answer["finalOutput"], 2, "{answer}");
+    assert_eq!(answer["result"], 2, "{answer}");
 }
 
 async fn the_total_size_of_scripts_is_limited(world: Arc<World>) {

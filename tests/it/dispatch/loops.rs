@@ -17,7 +17,7 @@ fn script(code: &str) -> Value {
 async fn rounds_follow_one_another(world: Arc<World>) {
     let node = world.node();
     let run =
-        async |config: Value| node.result(&flow(json!([set("base", json!(10)), step("all", "loop", config)]))).await["finalOutput"].clone();
+        async |config: Value| node.result(&flow(json!([set("base", json!(10)), step("all", "loop", config)]))).await["result"].clone();
     let sum = script("return base + item + index;");
     assert_eq!(run(json!({ "over": [1, 2, 3], "steps": sum })).await, json!([11, 13, 15]));
     assert_eq!(run(json!({ "over": "{{nothing}}", "steps": sum })).await, json!([]));
@@ -64,8 +64,8 @@ async fn a_round_that_fails(world: Arc<World>) {
     let told = run(json!({})).await;
     assert_eq!((&told.step("all")["code"], &told.step("all")["success"]), (&json!("child_failed"), &json!(false)));
     let told = run(json!({ "onRoundError": "continue" })).await;
-    assert_eq!(told.last().data["finalOutput"][2], 3, "{:?}", told.last());
-    assert_eq!(told.last().data["finalOutput"][1]["error"]["code"], "child_failed");
+    assert_eq!(told.last().data["result"][2], 3, "{:?}", told.last());
+    assert_eq!(told.last().data["result"][1]["error"]["code"], "child_failed");
 }
 
 async fn wrong_loops_are_refused(world: Arc<World>) {

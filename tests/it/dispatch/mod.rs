@@ -48,6 +48,7 @@ mod agents;
 mod approvals;
 mod batches;
 mod client;
+mod contract;
 mod conversations;
 mod disconnects;
 mod edges;

@@ -34,14 +34,14 @@ async fn a_site_is_read_page_by_page(world: Arc<World>) {
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         flow(json!([step("site", "crawl", config)]))
     };
-    let read = node.result(&crawl(json!({ "depth": 1 }))).await["finalOutput"].clone();
+    let read = node.result(&crawl(json!({ "depth": 1 }))).await["result"].clone();
     let pages: Vec<&str> = read.as_array().unwrap().iter().map(|page| page["content"].as_str().unwrap()).collect();
     assert!(pages.len() == 2 && pages[0].starts_with("# Home") && pages[1].starts_with("Page **a**"), "{read}");
     assert_eq!((&read[0]["title"], &read[0]["status"]), (&json!("T"), &json!(200)));
     assert!(sink.seen("/else").is_empty() && sink.seen("/site/deep").is_empty());
-    let read = node.result(&crawl(json!({ "limit": 1 }))).await["finalOutput"].clone();
+    let read = node.result(&crawl(json!({ "limit": 1 }))).await["result"].clone();
     assert_eq!(read.as_array().unwrap().len(), 1);
-    let read = node.result(&crawl(json!({ "format": "html", "excludePaths": ["/site/b"] }))).await["finalOutput"].clone();
+    let read = node.result(&crawl(json!({ "format": "html", "excludePaths": ["/site/b"] }))).await["result"].clone();
     assert_eq!(read.as_array().unwrap().len(), 3);
     assert!(read[2]["content"].as_str().unwrap().contains("<title>"));
 }
@@ -53,7 +53,7 @@ async fn robots_are_asked(world: Arc<World>) {
     sink.on("/robots.txt", [Reply::text("User-agent: *\nDisallow: /private\n\nUser-agent: dispatch\nDisallow: /secret\n")]);
     sink.on("/private", [html("p <a href='/secret'>s</a>")]);
     assert_eq!(node.result(&crawl("/secret")).await["error"]["code"], "robots_disallow");
-    assert_eq!(node.result(&crawl("/private")).await["finalOutput"].as_array().unwrap().len(), 1);
+    assert_eq!(node.result(&crawl("/private")).await["result"].as_array().unwrap().len(), 1);
     assert!(sink.seen("/secret").is_empty());
     sink.on("/robots.txt", [Reply::status(500, json!({}))]);
     assert_eq!(
@@ -72,10 +72,10 @@ async fn searches_come_in_one_form(world: Arc<World>) {
         .on("/wikipedia/w/api.php", [Reply::json(json!({ "query": { "search": [{ "title": "Tea", "pageid": 7, "snippet": "leaf" }] } }))]);
     let search = async |config: Value| node.result(&flow(json!([step("found", "search", config)]))).await;
     let found = search(json!({ "query": "green tea", "maxResults": 1 })).await;
-    assert_eq!(found["finalOutput"], json!([{ "snippet": "hot", "title": "Tea", "url": "https://tea.example/" }]), "{found}");
+    assert_eq!(found["result"], json!([{ "snippet": "hot", "title": "Tea", "url": "https://tea.example/" }]), "{found}");
     assert!(world.sink.all().contains(&"/searxng/search?format=json&q=green+tea".to_owned()), "{:?}", world.sink.all());
     let found = search(json!({ "query": "tea", "provider": "wikipedia" })).await;
-    assert_eq!(found["finalOutput"][0]["url"], "https://en.wikipedia.org/?curid=7");
+    assert_eq!(found["result"][0]["url"], "https://en.wikipedia.org/?curid=7");
     assert_eq!(search(json!({ "query": "tea", "provider": "brave" })).await["error"]["code"], "service_not_configured");
     assert_eq!(search(json!({ "query": "{{nothing}}" })).await["error"]["code"], "invalid_search");
 }
@@ -93,8 +93,8 @@ async fn repositories_are_read(world: Arc<World>) {
         [Reply::json(json!([{ "name": "docs", "path": "docs", "type": "dir", "size": 0, "sha": "x" }]))],
     );
     let read = async |config: Value| node.result(&flow(json!([step("file", "fetch-github", config)]))).await;
-    assert_eq!(read(json!({ "repo": "ada/tea", "path": "docs/a b.md", "ref": "v1" })).await["finalOutput"], "hello");
-    assert_eq!(read(json!({ "repo": "https://github.com/ada/tea.git" })).await["finalOutput"][0]["type"], "dir");
+    assert_eq!(read(json!({ "repo": "ada/tea", "path": "docs/a b.md", "ref": "v1" })).await["result"], "hello");
+    assert_eq!(read(json!({ "repo": "https://github.com/ada/tea.git" })).await["result"][0]["type"], "dir");
     let asked = sink.all();
     assert!(asked.contains(&"/github/repos/ada/tea/contents/docs/a%20b.md?ref=v1".to_owned()), "{asked:?}");
     assert_eq!(sink.seen("/github/repos/ada/tea/contents")[0].header("authorization"), "", "no key, no header");

@@ -531,19 +531,19 @@ async fn pages_are_read_to_their_end(world: Arc<World>) {
     // By number: a short page is the last.
     world.sink.on("/numbered", [page(json!([1, 2]), json!(null)), page(json!([3, 4]), json!(null)), page(json!([5]), json!(null))]);
     let config = json!({ "url": url("/numbered"), "headers": { "x-key": "{{secrets.key}}" }, "entityPath": "data.items", "pageSize": 2, "pageSizeParam": "limit" });
-    assert_eq!(run(config).await["finalOutput"], json!([1, 2, 3, 4, 5]));
+    assert_eq!(run(config).await["result"], json!([1, 2, 3, 4, 5]));
     let asked: Vec<String> = world.sink.all().into_iter().filter(|asked| asked.starts_with("/numbered")).collect();
     assert_eq!(asked, ["/numbered?page=1&limit=2", "/numbered?page=2&limit=2", "/numbered?page=3&limit=2"]);
     assert_eq!(world.sink.seen("/numbered")[2].header("x-key"), "canary-of-pages");
     // By cursor, in the place that the call names.
     world.sink.on("/cursor", [page(json!(["a"]), json!("c 2")), page(json!(["b"]), json!("c3")), page(json!(["c"]), json!(null))]);
     let config = json!({ "http": { "url": format!("{}?after={{{{cursor}}}}", url("/cursor")) }, "paginationType": "cursor", "cursorPath": "next", "entityPath": "data.items" });
-    assert_eq!(run(config).await["finalOutput"], json!(["a", "b", "c"]));
+    assert_eq!(run(config).await["result"], json!(["a", "b", "c"]));
     assert!(world.sink.all().contains(&"/cursor?after=c%202".to_owned()), "{:?}", world.sink.all());
     // By offset, and no further than it may.
     world.sink.on("/offset", (0..5).map(|number| Reply::json(json!([number]))));
     let config = json!({ "url": url("/offset"), "paginationType": "offset", "maxPages": 3 });
-    assert_eq!(run(config).await["finalOutput"], json!([0, 1, 2]));
+    assert_eq!(run(config).await["result"], json!([0, 1, 2]));
     assert_eq!(world.sink.all().last().map(String::as_str), Some("/offset?offset=2"));
     // What is no list, and a page that fails.
     world.sink.on("/none", [Reply::json(json!({ "items": 7 }))]);
@@ -571,7 +571,7 @@ async fn memories_are_kept_and_found(world: Arc<World>) {
     for (text, session) in
         [("Ada drinks tea in the morning.", "s1"), ("Ada rides a red bicycle.", "s1"), ("Ada is afraid of the sea.", "s2")]
     {
-        assert_eq!(node.result(&save(text, session)).await["finalOutput"], text);
+        assert_eq!(node.result(&save(text, session)).await["result"], text);
     }
     let read = async |kind: &str, config: Value, email: &str| {
         let mut body = flow(json!([step("read", kind, config)]));
@@ -579,12 +579,12 @@ async fn memories_are_kept_and_found(world: Arc<World>) {
         node.result(&body).await
     };
     let recall = json!({ "profileTemplate": "user:{{email}}", "queryTemplate": "{{question}}", "responseLength": "short" });
-    assert_eq!(read("recall-memory", recall.clone(), "ada@example.com").await["finalOutput"], "Ada rides a red bicycle.");
-    assert_eq!(read("recall-memory", recall.clone(), "bob@example.com").await["finalOutput"], "", "nobody else's");
-    let all = read("memory-summary", json!({ "profileTemplate": "user:{{email}}" }), "ada@example.com").await["finalOutput"].clone();
+    assert_eq!(read("recall-memory", recall.clone(), "ada@example.com").await["result"], "Ada rides a red bicycle.");
+    assert_eq!(read("recall-memory", recall.clone(), "bob@example.com").await["result"], "", "nobody else's");
+    let all = read("memory-summary", json!({ "profileTemplate": "user:{{email}}" }), "ada@example.com").await["result"].clone();
     assert_eq!(all, "Ada is afraid of the sea.\nAda rides a red bicycle.\nAda drinks tea in the morning.");
     let session = json!({ "profileTemplate": "user:{{email}}", "sessionId": "s2" });
-    assert_eq!(read("memory-summary", session, "ada@example.com").await["finalOutput"], "Ada is afraid of the sea.");
+    assert_eq!(read("memory-summary", session, "ada@example.com").await["result"], "Ada is afraid of the sea.");
     // Who cannot be named has no memory: else all would share one.
     let nobody = json!({ "profileTemplate": "user:{{missing}}", "queryTemplate": "x" });
     assert_eq!(read("recall-memory", nobody, "x").await["error"]["code"], "invalid_profile");
@@ -600,5 +600,5 @@ async fn memories_are_kept_and_found(world: Arc<World>) {
     };
     let stranger = world.strangers_key().await;
     let theirs = node.bare(reqwest::Method::POST, "/v1/dispatch").bearer(&stranger).json(&body).ok().await;
-    assert_eq!(theirs["finalOutput"], "");
+    assert_eq!(theirs["result"], "");
 }

@@ -189,7 +189,7 @@ async fn tools_in_tools_end_somewhere(world: Arc<World>) {
     let body = json!({ "agent": { "agentId": id }, "messages": [{ "role": "user", "content": message }] });
     let result = node.result(&body).await;
     assert_eq!(result["status"], "completed", "{result}");
-    assert!(result["finalOutput"].as_str().unwrap().contains("nested"), "{}", result["finalOutput"]);
+    assert!(result["result"].as_str().unwrap().contains("nested"), "{}", result["result"]);
 }
 
 async fn built_in_tools_work(world: Arc<World>) {
@@ -213,14 +213,14 @@ async fn a_tool_is_called_without_a_model(world: Arc<World>) {
     let id = save(&node, &custom("double", "return n * 2;")).await;
     let call = json!({ "parameters": { "n": 4 }, "streamResponse": false });
     let result = node.post(&format!("/v1/tools/{id}/execute")).json(&call).ok().await;
-    assert_eq!((&result["success"], &result["finalOutput"]), (&json!(true), &json!(8)), "{result}");
+    assert_eq!((&result["success"], &result["result"]), (&json!(true), &json!(8)), "{result}");
     // What a caller sends is no template.
     let echo = save(&node, &json!({ "name": "echo", "description": "x", "toolType": "custom", "parametersSchema": { "type": "object" }, "config": { "code": "return text;" } })).await;
     let call = json!({ "parameters": { "text": "{{parameters.text}}", "a.b c": 1 }, "streamResponse": false });
     let result = node.post(&format!("/v1/tools/{echo}/execute")).json(&call).ok().await;
-    assert_eq!(result["finalOutput"], "{{parameters.text}}", "{result}");
+    assert_eq!(result["result"], "{{parameters.text}}", "{result}");
     let step = json!([{ "id": "d", "type": "tool-call", "config": { "toolId": id, "parameters": { "n": 5 }, "outputVariable": "d" } }]);
-    assert_eq!(node.result(&flow(step)).await["finalOutput"], 10);
+    assert_eq!(node.result(&flow(step)).await["result"], 10);
     let step = json!([{ "id": "d", "type": "tool-call", "config": { "toolId": "tool_01h455vb4pex5vsknk084sn02q" } }]);
     let refused = node.post("/v1/dispatch").json(&flow(step)).refused(422, "validation_failed").await;
     assert_eq!(refused.pointers(), ["/flow/steps/0/config/toolId"]);

@@ -34,15 +34,15 @@ async fn texts_are_found_by_what_they_say(world: Arc<World>) {
     let mut body = flow(kept("notes of {{who}}"));
     body["inputs"] = json!({ "who": "Ada" });
     let told = node.result(&body).await;
-    assert_eq!((&told["finalOutput"]["count"], &told["finalOutput"]["collection"]), (&json!(3), &json!("notes of Ada")), "{told}");
+    assert_eq!((&told["result"]["count"], &told["result"]["collection"]), (&json!(3), &json!("notes of Ada")), "{told}");
     let search = async |key: Option<&str>, config: Value| {
         let mut config = config;
         config["collection"] = "notes of Ada".into();
         let mut body = flow(json!([step("found", "vector-search", config)]));
         body["streamResponse"] = false.into();
         match key {
-            Some(key) => node.bare(reqwest::Method::POST, "/v1/dispatch").bearer(key).json(&body).ok().await["finalOutput"].clone(),
-            None => node.result(&body).await["finalOutput"].clone(),
+            Some(key) => node.bare(reqwest::Method::POST, "/v1/dispatch").bearer(key).json(&body).ok().await["result"].clone(),
+            None => node.result(&body).await["result"].clone(),
         }
     };
     let found = search(None, json!({ "query": "the red bicycle", "limit": 2 })).await;
@@ -60,12 +60,12 @@ async fn a_store_that_is_repeated_keeps_nothing_twice(world: Arc<World>) {
         set("items", json!([{ "id": "a", "vector": [1, 0], "text": "first" }, { "vector": [0, 1], "text": "second" }])),
         step("kept", "store-vector", json!({ "vectorsSource": "items", "destination": "notes" })),
     ]);
-    let first = node.result(&flow(steps.clone())).await["finalOutput"]["ids"].clone();
-    let second = node.result(&flow(steps)).await["finalOutput"]["ids"].clone();
+    let first = node.result(&flow(steps.clone())).await["result"]["ids"].clone();
+    let second = node.result(&flow(steps)).await["result"]["ids"].clone();
     assert_eq!(first[0], second[0], "what has a name of its own is replaced");
     assert_ne!(first[1], second[1]);
     let steps = json!([set("v", json!([1, 0.1])), step("found", "vector-search", json!({ "vectorSource": "v", "collection": "notes" }))]);
-    let found = node.result(&flow(steps)).await["finalOutput"].clone();
+    let found = node.result(&flow(steps)).await["result"].clone();
     let ids: Vec<&str> = found.as_array().unwrap().iter().map(|item| item["text"].as_str().unwrap()).collect();
     assert_eq!((ids, &found[0]["id"]), (vec!["first", "second", "second"], &json!("a")), "{found}");
 }
@@ -91,7 +91,7 @@ async fn what_is_kept_is_forgotten_when_it_is_asked(world: Arc<World>) {
     assert_eq!(forget("/v1/vectors?collection=notes%20of%20Ada", None).await, 0);
     assert_eq!(forget("/v1/memories?profile=user:ada", None).await, 1);
     let summary = json!([step("said", "memory-summary", json!({ "profileTemplate": "user:ada" }))]);
-    assert_eq!(node.result(&flow(summary)).await["finalOutput"], "");
+    assert_eq!(node.result(&flow(summary)).await["result"], "");
     node.bare(reqwest::Method::DELETE, "/v1/vectors").bearer(KEY).refused(400, "invalid_query").await;
 }
 
@@ -102,7 +102,7 @@ async fn a_provider_is_asked_and_paid(world: Arc<World>) {
         step("made", "generate-embedding", json!({ "inputSource": "texts", "embeddingModel": "text-embedding-3-small" }))
     ]);
     let told = node.dispatch(&flow(steps)).await;
-    assert_eq!(told.step("made")["result"]["vectors"], 2, "{}", told.step("made"));
+    assert_eq!(told.step("made")["result"].as_array().unwrap().len(), 2, "{}", told.step("made"));
     assert!(
         told.step("made")["cost"].as_f64().unwrap() > 0.0 && told.step("made")["tokensUsed"].as_u64().unwrap() > 0,
         "{}",

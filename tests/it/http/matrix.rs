@@ -149,7 +149,7 @@ type InBody = (&'static str, (u16, &'static str), String, Box<dyn Fn(&str) -> Va
 async fn paused(app: &TestApp, kind: &str, step: Value) -> Value {
     let body = json!({ "flow": { "name": kind, "steps": [step] }, "streamResponse": false });
     let result = app.post("/v1/dispatch").json(&body).ok().await;
-    assert_eq!(result["pausedReason"]["type"], kind, "{result}");
+    assert_eq!(result["pausedReason"]["waitType"], kind, "{result}");
     app.get(&format!("/v1/executions/{}", result["executionId"].as_str().unwrap())).ok().await
 }
 
@@ -174,7 +174,7 @@ impl Property {
         let keep = json!({ "id": "s", "type": "store-asset", "config": { "content": "aGk=", "filename": "a.txt" } });
         let keep = json!({ "flow": { "name": "keep", "steps": [keep] }, "streamResponse": false });
         let kept = app.post("/v1/dispatch").json(&keep).ok().await;
-        let asset = kept["finalOutput"]["assetId"].as_str().unwrap().to_owned();
+        let asset = kept["result"]["assetId"].as_str().unwrap().to_owned();
         let preview = format!("/v1/agents/{}/releases/preview", agent["id"].as_str().unwrap());
         app.put(&preview).json(&json!({ "versionId": agent["currentVersionId"] })).ok().await;
         let record = app.post("/v1/records").json(&json!({ "type": "t", "name": "r" })).ok().await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dispatch::engine::StepRecord;
 use dispatch::id::RunId;
-use dispatch::model::event::{Event, EventRecord};
+use dispatch::model::event::{Event, EventRecord, output_of};
 use dispatch::model::wait::{WaitKind, digest};
 use dispatch::model::{Outcome, Run, RunState, StepState, Wait};
 use dispatch::store::{Runs, Signal, Waits};
@@ -264,7 +264,9 @@ fn whole(case: &Case, remains: &Remains, fates: &[Fate], faults: &mut Vec<String
     }
     let last = remains.events.last().and_then(EventRecord::event);
     let fits = match (&last, run.state) {
-        (Some(Event::ExecutionComplete { final_output, .. }), RunState::Completed) => *final_output == run.output,
+        (Some(Event::ExecutionComplete { final_output, result, .. }), RunState::Completed) => {
+            output_of(final_output.clone(), result.clone()) == run.output
+        }
         (Some(Event::ExecutionError { code, .. }), RunState::Failed) => Some(code) == run.failure.as_ref().map(|why| &why.code),
         (Some(Event::ExecutionError { code, .. }), RunState::Cancelled) => code == "cancelled",
         (_, state) => !state.is_terminal(),

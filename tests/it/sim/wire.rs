@@ -183,6 +183,7 @@ macro_rules! pass_the_rest {
                 fn delete_flow(tenant: TenantId, kind: TargetKind, id: FlowId) -> bool;
                 fn find_flow_version(tenant: TenantId, id: FlowVersionId) -> Option<FlowVersion>;
                 fn list_flow_versions(tenant: TenantId, flow: FlowId) -> Vec<FlowVersion>;
+                fn delete_flow_version(tenant: TenantId, flow: FlowId, version: FlowVersionId) -> bool;
                 fn publish_flow(tenant: TenantId, kind: TargetKind, flow: FlowId, version: FlowVersionId, now: Timestamp) -> bool;
             }
             Records {

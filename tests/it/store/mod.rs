@@ -130,6 +130,7 @@ contract! {
         flows_are_searched_in_any_case_and_paged,
         an_agent_is_no_flow,
         a_version_is_published,
+        a_version_is_deleted_unless_it_is_in_use,
         a_deleted_flow_takes_its_versions_along,
         nobody_reaches_a_stranger_s_flow,
     ],

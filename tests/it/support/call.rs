@@ -105,7 +105,7 @@ impl Answer {
         assert_eq!(body["error"] == "Not Found", code == "route_not_found", "{body}");
         assert!(body["retryable"].is_boolean(), "{body}");
         assert_eq!(body.get("retryAfter").map(ToString::to_string).as_deref(), self.header("retry-after"), "{body}");
-        let known = ["error", "code", "details", "retryable", "retryAfter", "next"];
+        let known = ["error", "code", "message", "hint", "details", "retryable", "retryAfter", "next"];
         assert!(body.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{body}");
         self
     }

@@ -25,6 +25,7 @@ pub fn show_json(answer: &Value) -> String {
     let mut answer = answer.clone();
     if let Some(map) = answer.as_object_mut() {
         map.shift_remove("events");
+        map.shift_remove("totalEvents");
     }
     Names::default().settle(&mut answer);
     serde_json::to_string_pretty(&answer).unwrap()

@@ -30,7 +30,28 @@ const UNKNOWN_OUTPUT: u32 = 8_192;
 
 /// Makes the call. What is shown while it runs is void if it fails; the log says so.
 pub async fn make(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32) -> StepResult<Completion> {
-    ask(prompt, context, request, turn, prompt.show).await
+    ask(prompt, context, request, ChainPlace { turn, from: 0 }, prompt.show).await
+}
+
+/// [`make`] with the models from a place of the chain on.
+pub async fn make_from(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32, from: usize) -> StepResult<Completion> {
+    ask(prompt, context, request, ChainPlace { turn, from }, prompt.show).await
+}
+
+/// The place in the chain of the models behind the one that answered; none behind the last.
+pub fn next_place(prompt: &Prompt, context: &StepContext<'_>, answered: &Completion, from: usize) -> StepResult<Option<usize>> {
+    let candidates = candidates(prompt, context, from)?;
+    let at = candidates.iter().position(|model| model.provider == answered.provider && model.model == answered.model);
+    let next = at.map_or(1, |at| at + 1);
+    Ok((next < candidates.len()).then_some(from + next))
+}
+
+/// Which call of a step it is.
+#[derive(Clone, Copy)]
+struct ChainPlace {
+    turn: u32,
+    /// The first model of the chain that is asked.
+    from: usize,
 }
 
 /// Shows an answer that was given before.
@@ -50,14 +71,14 @@ pub fn show_cached(prompt: &Prompt, context: &StepContext<'_>, completion: &Comp
 
 /// [`make`], of whose answer the log tells nothing while it comes.
 pub async fn make_silently(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32) -> StepResult<Completion> {
-    ask(prompt, context, request, turn, false).await
+    ask(prompt, context, request, ChainPlace { turn, from: 0 }, false).await
 }
 
-async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, turn: u32, visible: bool) -> StepResult<Completion> {
-    let candidates = candidates(prompt, context)?;
+async fn ask(prompt: &Prompt, context: &StepContext<'_>, request: ChatRequest, place: ChainPlace, visible: bool) -> StepResult<Completion> {
+    let candidates = candidates(prompt, context, place.from)?;
     let Some(first) = candidates.first() else { return Err(StepFailure::new("unknown_model", "the prompt names no model").into()) };
     let span = traced::model("chat", first);
-    let result = converse(context, candidates, request, turn, visible).instrument(span.clone()).await;
+    let result = converse(context, candidates, request, place, visible).instrument(span.clone()).await;
     traced::came_out(&span, &result);
     result
 }
@@ -66,7 +87,7 @@ async fn converse(
     context: &StepContext<'_>,
     candidates: Vec<Resolved>,
     request: ChatRequest,
-    turn: u32,
+    place: ChainPlace,
     visible: bool,
 ) -> StepResult<Completion> {
     let limits = context.usage_limits().await?;
@@ -94,7 +115,9 @@ async fn converse(
         hold,
         begun,
     };
-    let mut show = Shown::new(context, turn, visible);
+    let mut show = Shown::new(context, place.turn, visible);
+    // Blocks of the calls before have their own numbers.
+    show.blocks = u32::try_from(place.from).unwrap_or(0) * 100;
     let (mut heard, max_bytes) = (0, context.limits().max_model_answer_bytes);
     while let Some(piece) = context.outside(stream.stream.next()).await {
         match piece {
@@ -164,16 +187,21 @@ fn length(piece: &Piece) -> usize {
     }
 }
 
-fn candidates(prompt: &Prompt, context: &StepContext<'_>) -> StepResult<Vec<Resolved>> {
+/// The models that can be asked, from a place among them on.
+fn candidates(prompt: &Prompt, context: &StepContext<'_>, from: usize) -> StepResult<Vec<Resolved>> {
     let models = &context.parts().models;
     let mut candidates = Vec::with_capacity(prompt.models.len());
     let mut refused = None;
-    for name in &prompt.models {
+    for (name, delay) in prompt.models.iter().zip(&prompt.delays) {
         match models.resolve(name).and_then(|model| models.check(&model, &context.run.keys)) {
-            Ok(resolved) => candidates.push(resolved),
+            Ok(mut resolved) => {
+                resolved.delay = *delay;
+                candidates.push(resolved);
+            }
             Err(error) => refused = refused.or(Some(error)),
         }
     }
+    candidates.drain(..from.min(candidates.len()));
     match refused {
         Some(error) if candidates.is_empty() => Err(error.into()),
         _ => Ok(candidates),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::cache::{CacheConfig, MAX_TTL};
+use super::fallbacks::{Fallback, FallbackChain, FallbackTrigger};
 use super::messages::check_literal_messages;
 use super::own_tools::{ArtifactsConfig, Rules, SPAWN, Spawn, SubagentConfig, artifacts};
 use super::remember::{MemoryConfig, Remember};
@@ -63,9 +64,13 @@ pub struct Config {
     pub max_tokens: Option<u32>,
     #[serde(default, alias = "stopSequences")]
     pub stop: Vec<String>,
-    /// Models to ask, in order, when the first cannot answer.
+    /// What is done, in order, when the model cannot answer: models to ask, `{type: "retry", delay}`, or at the end `{type: "message", message}`.
     #[serde(default, alias = "fallbackModels")]
     pub fallbacks: Vec<Fallback>,
+    /// Of the error handling, put in by the document's compiler.
+    #[serde(default)]
+    #[schemars(skip)]
+    pub fallback_triggers: Vec<FallbackTrigger>,
     /// `{enabled, types}`: what the model may show beside its answer.
     #[serde(default)]
     pub artifacts: Option<ArtifactsConfig>,
@@ -116,22 +121,6 @@ fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
 
 const fn default_turns() -> u32 {
     MAX_TURNS
-}
-
-/// A model that takes over.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected a model's name or {model}")]
-pub enum Fallback {
-    Name(String),
-    Model { model: String },
-}
-
-impl Fallback {
-    fn name(&self) -> &str {
-        match self {
-            Self::Name(name) | Self::Model { model: name } => name,
-        }
-    }
 }
 
 /// The tools of a prompt.
@@ -199,7 +188,14 @@ const MOST_TOOL_CALLS: u32 = 200;
 
 /// A compiled prompt.
 pub struct Prompt {
+    /// The models in the order that they are asked in; one that is asked again stands there again.
     pub models: Vec<String>,
+    /// How long is waited before each of them takes over.
+    pub delays: Vec<Duration>,
+    /// The answer when all of them have failed.
+    pub message: Option<String>,
+    /// Whether an answer without text makes the next model take over.
+    pub after_empty: bool,
     pub user: Option<Template>,
     pub system: Option<Template>,
     pub previous: Option<TemplateTree>,
@@ -312,8 +308,8 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     check_ranges(&config, &mut fields);
     let (format, schema) = format(config.response_format.as_ref(), &mut fields);
     let reasoning = reasoning(config.reasoning.as_ref(), &mut fields);
-    let mut models = vec![config.model.clone()];
-    models.extend(config.fallbacks.iter().map(|fallback| fallback.name().to_owned()));
+    let chain = FallbackChain::compile(&config.model, &config.fallbacks, &config.fallback_triggers, &mut fields);
+    let (models, delays): (Vec<String>, Vec<Duration>) = chain.models.into_iter().unzip();
     let tools = config.tools.unwrap_or_default();
     let choice = choice(&tools, &mut fields);
     let limits = limits(&tools, &mut fields);
@@ -339,6 +335,9 @@ pub fn compile(step: &Step) -> Result<Box<dyn StepBody>, Problems> {
     limits.extend(spawn.iter().map(|spawn| (SPAWN.to_owned(), spawn.most)));
     let prompt = Prompt {
         models,
+        delays,
+        message: chain.message,
+        after_empty: chain.after_empty,
         user,
         system,
         previous,

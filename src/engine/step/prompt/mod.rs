@@ -1,12 +1,13 @@
 //! `prompt`: one model call, or a loop of model calls and tool calls.
 //!
 //! [`config`](self::config) compiles the configuration, `messages` makes the conversation, `call` streams one model call into the log, `turns` is
-//! the loop, `rounds` counts it, `reflect` looks back on it, `remember` knows what was said before, `own_tools` are those that a prompt brings
+//! the loop, `fallbacks` takes over when it fails, `rounds` counts it, `reflect` looks back on it, `remember` knows what was said before, `own_tools` are those that a prompt brings
 //! along, `report` tells what the answer came to. Each turn and each tool call is journaled under its own key.
 
 mod cache;
 mod call;
 mod config;
+mod fallbacks;
 pub(super) mod messages;
 mod own_tools;
 mod reflect;

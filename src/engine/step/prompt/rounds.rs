@@ -166,6 +166,13 @@ impl<'c, 'a> Rounds<'c, 'a> {
         (why, turns)
     }
 
+    /// The last turn ends without a word of the model; the number of turns.
+    pub fn give_up(mut self) -> u32 {
+        let turns = self.iteration;
+        self.end("fallback");
+        turns
+    }
+
     fn end(&mut self, why: &'static str) {
         self.tell_once("ended", || Event::TurnComplete {
             id: self.id(),

@@ -57,7 +57,13 @@ impl StepBody for Prompt {
             if let Some(turns) = rounds.reflects() {
                 conversation.push(Box::pin(reflect(self, context, &conversation, turns)).await?);
             }
-            let mut completion = self.turn(context, &conversation, &tools, turn, may_call, &rounds).await?;
+            let mut completion = match self.turn(context, &conversation, &tools, turn, may_call, &rounds).await {
+                Err(Interrupt::Fail(failure)) => match self.message_for(context, &failure) {
+                    Some(message) => return Ok(self.answer_with(context, message, &failure, rounds)),
+                    None => return Err(failure.into()),
+                },
+                answered => answered?,
+            };
             rounds.answered(&completion);
             used = used.plus(&completion.total_usage());
             context.asks_model(format!("{}/{}", completion.provider, completion.model));
@@ -192,6 +198,16 @@ impl Prompt {
             return Ok(completion);
         }
         let mut completion = call::make(self, context, request.clone(), turn).await?;
+        let mut from = 0;
+        while self.is_empty_answer(&completion) {
+            let Some(next) = call::next_place(self, context, &completion, from)? else {
+                return Err(StepFailure::new("empty_answer", "the model answered without a text").into());
+            };
+            from = next;
+            let mut request = request.clone();
+            request.idempotency_key = Some(context.idempotency_key(&format!("turn/{turn}/fallback/{from}")));
+            completion = completion.followed_by(Box::pin(call::make_from(self, context, request, turn, from)).await?);
+        }
         if completion.tool_calls.is_empty()
             && let Some(fault) = self.mends(context, &completion).await?
         {

@@ -91,7 +91,7 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
             Some(run) => outcome_of(state, tenant, run).await?.map(|(_, outcome)| outcome),
             None => None,
         };
-        let (output, events) = outcome.map_or((Value::Null, Vec::new()), |outcome| (outcome.final_output, outcome.events));
+        let (output, events) = outcome.map_or((Value::Null, Vec::new()), |outcome| (outcome.result, outcome.events));
         let names = events.iter().filter(|event| event["type"] == "tool_complete" && event["success"] == true);
         let tools: Vec<String> = names.filter_map(|event| event["toolName"].as_str().map(str::to_owned)).collect();
         let case = eval.cases.get(trial.case).cloned().unwrap_or_default();
@@ -119,7 +119,7 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
                 }
             }
             if let Some(run) = *asked {
-                *grade = outcome_of(state, tenant, run).await?.map(|(_, said)| grader.verdict(&said.final_output, run));
+                *grade = outcome_of(state, tenant, run).await?.map(|(_, said)| grader.verdict(&said.result, run));
             }
         }
         done &= grades.iter().all(Option::is_some);
@@ -145,7 +145,7 @@ async fn hear(state: &AppState, tenant: TenantId, eval: &mut Eval, place: usize)
     let Some(trial) = eval.trials.get_mut(place) else { return Ok(true) };
     for ((grade, judge), grader) in trial.grades.iter_mut().zip(&trial.judges).zip(&eval.graders) {
         if let (None, Some(run)) = (&grade, judge) {
-            *grade = outcome_of(state, tenant, *run).await?.map(|(_, said)| grader.verdict(&said.final_output, *run));
+            *grade = outcome_of(state, tenant, *run).await?.map(|(_, said)| grader.verdict(&said.result, *run));
         }
     }
     Ok(trial.grades.iter().all(Option::is_some))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::outcome::{Fold, Outcome};
+use super::outcome::{Fold, Outcome, paused_reason};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::feed::Follower;
@@ -51,8 +51,8 @@ pub async fn follow(place: Follow<'_>, mut follower: Follower, mut tell: impl Fn
             Rest::Caller => {
                 // The middle of a log does not say what it is the log of.
                 let run = place.store.find_run(place.tenant, place.run).await?;
-                let kind = run.map(|run| run.target.kind()).unwrap_or_default().as_str().into();
-                return Ok(Outcome { kind, ..fold.outcome() });
+                fold.set_kind(run.map(|run| run.target.kind()).unwrap_or_default());
+                return Ok(fold.outcome());
             }
             Rest::None => {}
             Rest::Later => {
@@ -86,7 +86,7 @@ impl Follow<'_> {
             reason["type"] = if of_event.is_some() { "event" } else { "signal" }.into();
             reason["name"] = of_event.cloned().unwrap_or_else(|| wait.name.clone().into());
         }
-        Ok(Some(reason))
+        Ok(reason.as_object().cloned().map(|reason| paused_reason(reason, None)))
     }
 
     /// Whether a run waits for nothing but children, and these do not wait for anybody themselves.

@@ -4,19 +4,21 @@
 //! or as a stream.
 
 mod answer;
+mod options;
 mod outcome;
 mod request;
 mod resolve;
 mod routes;
 mod sse;
 mod unattended;
+mod upsert;
 
 pub(super) use answer::{Follow, follow};
 pub use outcome::{Fold, Outcome};
 pub use request::DispatchRequest;
 pub(super) use request::{ApproveRequest, ResumeRequest};
 pub(super) use resolve::Lookup;
-pub(super) use routes::{Desk, Posted, may_be_accepted, routes, streamed};
+pub(super) use routes::{Desk, Posted, may_be_accepted, routes, streamed, target_id};
 pub use sse::PublicEvent;
 pub(super) use sse::{EventPage, nothing_more, or_events, stream_response};
 pub(super) use unattended::start_unattended;

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::sse::PublicEvent;
 use crate::clock::Timestamp;
 use crate::id::RunId;
-use crate::model::event::{Event, Tokens};
+use crate::model::TargetKind;
+use crate::model::event::{Event, Tokens, output_of, told_output};
 use crate::model::run::Fault;
 
 /// The answer to a dispatch that does not stream. A superset of what readers of flows and of agents look for.
@@ -21,8 +22,10 @@ pub struct Outcome {
     pub kind: String,
     /// `completed`, `failed`, `cancelled` or `paused`.
     pub status: String,
-    /// The final output; text stays text.
+    /// The final output as it is. Of an agent that has not ended it is an empty text.
     pub result: Value,
+    /// The final output as a text: of a value that is none, its JSON.
+    #[schemars(with = "Option<String>")]
     pub final_output: Value,
     /// Each completed step's result, by the step's name.
     pub results: Map<String, Value>,
@@ -34,6 +37,9 @@ pub struct Outcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<PausedReason>")]
     pub paused_reason: Option<Value>,
+    /// What was decided, in the answer to an approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<&'static str>,
     /// US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_cost: Option<f64>,
@@ -43,6 +49,8 @@ pub struct Outcome {
     /// Every event, as it would have been streamed.
     #[schemars(with = "Vec<PublicEvent>")]
     pub events: Vec<Value>,
+    /// The number of them.
+    pub total_events: usize,
 }
 
 /// What a paused run waits for.
@@ -51,8 +59,30 @@ pub struct Outcome {
 #[schemars(rename = "DispatchPausedReason")]
 #[expect(dead_code, reason = "describes `pausedReason`, which is put together from events")]
 struct PausedReason {
-    #[serde(flatten)]
-    first: PausedWait,
+    /// `local_action` where its caller has to answer, `durable_poll` where it goes on by itself or by somebody else's word.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The `type` of the first of `waits`; `timer`, `signal` or `event` where nothing is asked.
+    wait_type: String,
+    execution_id: RunId,
+    step_id: Option<String>,
+    /// The tool that is called, of a `local_action`.
+    tool_id: Option<String>,
+    /// Answers a `local_tool` or an `elicitation`, as a key of `toolOutputs`.
+    tool_call_id: Option<String>,
+    tool_name: Option<String>,
+    /// What the tool was called with.
+    parameters: Option<Value>,
+    /// Answers an `approval`.
+    approval_id: Option<String>,
+    digest: Option<String>,
+    reason: Option<String>,
+    /// `approval` or `elicitation`; absent where a tool runs in the caller.
+    await_reason: Option<String>,
+    elicitation: Option<Value>,
+    wait_id: Option<String>,
+    effect: Option<String>,
+    message: Option<String>,
     /// Everything that it waits for, oldest first.
     waits: Option<Vec<PausedWait>>,
     /// When it goes on by itself, of a `timer`.
@@ -67,11 +97,12 @@ struct PausedReason {
 #[schemars(rename = "DispatchWait")]
 #[expect(dead_code, reason = "describes one of `waits`, which is put together from events")]
 struct PausedWait {
-    /// `approval`, `local_tool`, `elicitation`, `effect_unknown`, `timer`, `signal` or `event`.
+    /// `approval`, `local_tool`, `elicitation` or `effect_unknown`.
     #[serde(rename = "type")]
     kind: String,
     execution_id: RunId,
     step_id: Option<String>,
+    tool_id: Option<String>,
     /// Answers a `local_tool` or an `elicitation`, as a key of `toolOutputs`.
     tool_call_id: Option<String>,
     tool_name: Option<String>,
@@ -90,6 +121,21 @@ struct PausedWait {
     /// The effect whose answer was lost, of an `effect_unknown`.
     effect: Option<String>,
     message: Option<String>,
+}
+
+/// Tells the first thing that a run waits for in the words of clients: whether they have to act, or to look again.
+pub(super) fn paused_reason(mut first: Map<String, Value>, waits: Option<Vec<Value>>) -> Value {
+    let own = first.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_asked = ["local_tool", "elicitation", "approval"].contains(&own.as_str());
+    first.insert("type".into(), if is_asked { "local_action" } else { "durable_poll" }.into());
+    if is_asked && own != "local_tool" {
+        first.insert("awaitReason".into(), own.clone().into());
+    }
+    first.insert("waitType".into(), own.into());
+    if let Some(waits) = waits {
+        first.insert("waits".into(), Value::Array(waits));
+    }
+    Value::Object(first)
 }
 
 /// Folds a run's events, one by one, into its answer.
@@ -115,9 +161,11 @@ impl Fold {
             results: Map::new(),
             error: None,
             paused_reason: None,
+            decision: None,
             total_cost: None,
             total_tokens: None,
             events: Vec::new(),
+            total_events: 0,
         };
         Self { outcome, waits: Vec::new(), failed: None, ended: false }
     }
@@ -136,12 +184,20 @@ impl Fold {
     pub fn outcome(self) -> Outcome {
         let mut outcome = self.outcome;
         if !self.ended
-            && let Some(Value::Object(mut first)) = self.waits.first().cloned()
+            && let Some(Value::Object(first)) = self.waits.first().cloned()
         {
-            first.insert("waits".into(), Value::Array(self.waits));
-            outcome.paused_reason = Some(Value::Object(first));
+            outcome.paused_reason = Some(paused_reason(first, Some(self.waits)));
         }
+        if outcome.kind == TargetKind::Agent.as_str() && outcome.result.is_null() {
+            outcome.result = Value::String(String::new());
+        }
+        outcome.total_events = outcome.events.len();
         outcome
+    }
+
+    /// Says what the log is of, where its beginning was not read.
+    pub fn set_kind(&mut self, kind: TargetKind) {
+        self.outcome.kind = kind.as_str().into();
     }
 
     /// Takes the next event, in the form that callers see.
@@ -153,17 +209,19 @@ impl Fold {
         {
             self.outcome.kind.clone_from(kind);
         }
+        let has_result = event.get("result").is_some();
         self.outcome.events.push(event);
         match known {
-            Some(Event::StepComplete { id, name, result: Some(result), success: true, .. }) => {
+            Some(Event::StepComplete { id, name, result, success: true, .. }) if has_result => {
                 self.leave(&id);
+                let result = result.unwrap_or_default();
                 let shown = result.get("response").filter(|_| result.get("model").is_some()).cloned().unwrap_or(result);
                 self.outcome.results.insert(name, shown);
             }
-            Some(Event::Await { tool_call_id, tool_name, parameters, step_id, elicitation, .. }) => {
+            Some(Event::Await { tool_id, tool_call_id, tool_name, parameters, step_id, elicitation, .. }) => {
                 let mut wait = json!({
-                    "type": "local_tool", "executionId": run, "stepId": step_id, "toolCallId": tool_call_id, "toolName": tool_name,
-                    "parameters": parameters,
+                    "type": "local_tool", "executionId": run, "stepId": step_id, "toolId": tool_id, "toolCallId": tool_call_id,
+                    "toolName": tool_name, "parameters": parameters,
                 });
                 if let Some(elicitation) = elicitation {
                     (wait["type"], wait["elicitation"]) = ("elicitation".into(), elicitation);
@@ -172,8 +230,8 @@ impl Fold {
             }
             Some(Event::ApprovalStart { approval_id, tool_call_id, tool_name, parameters, digest, reason, step_id, .. }) => {
                 self.wait(json!({
-                    "type": "approval", "executionId": run, "stepId": step_id, "approvalId": approval_id, "toolCallId": tool_call_id,
-                    "toolName": tool_name, "parameters": parameters, "digest": digest, "reason": reason,
+                    "type": "approval", "executionId": run, "stepId": step_id, "approvalId": approval_id, "toolId": tool_name,
+                    "toolCallId": tool_call_id, "toolName": tool_name, "parameters": parameters, "digest": digest, "reason": reason,
                 }))
             }
             Some(Event::ApprovalComplete { approval_id, .. }) => {
@@ -197,12 +255,12 @@ impl Fold {
                     self.failed.get_or_insert_with(told);
                 }
             }
-            Some(Event::ExecutionComplete { success, final_output, total_cost, total_tokens, .. }) => {
-                let output = final_output.unwrap_or_default();
+            Some(Event::ExecutionComplete { success, final_output, result, total_cost, total_tokens, .. }) => {
                 self.end("completed", success, total_cost, json!(total_tokens));
                 self.outcome.error = self.failed.take().filter(|_| !success);
-                self.outcome.result = output.clone();
-                self.outcome.final_output = output;
+                let output = output_of(final_output, result);
+                self.outcome.result = output.clone().unwrap_or_default();
+                self.outcome.final_output = told_output(output).0.unwrap_or_default();
             }
             Some(Event::ExecutionError { error, code, step_id, retryable, total_cost, total_tokens, .. }) => {
                 let status = if code == "cancelled" { "cancelled" } else { "failed" };

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::super::agent_document::AgentDocument;
 use super::super::document::FlowDocument;
+use super::super::unavailable;
 use crate::engine::Decision;
 use crate::error::{Problem, Problems};
 use crate::http::budget::BudgetDocument;
@@ -83,6 +84,9 @@ pub struct DispatchRequest {
     /// Tools that run in the caller: the run pauses with `await` when one is called.
     #[schemars(with = "Option<Vec<Definition>>")]
     pub client_tools: Part<Vec<Value>>,
+    /// Which of the page's tools among them the model may see.
+    #[schemars(with = "Option<ClientToolsPolicy>")]
+    pub client_tools_policy: Part<ClientToolsPolicy>,
     /// Values read as `{{secrets.name}}` in HTTP steps and external tools; sealed while the run lives, never shown.
     #[schemars(with = "Option<BTreeMap<String, Secret>>")]
     pub secrets: Part<BTreeMap<String, Secret>>,
@@ -101,6 +105,67 @@ pub struct DispatchRequest {
     /// The same as `options.streamResponse`.
     #[schemars(with = "Option<bool>")]
     pub stream_response: Part<bool>,
+    /// Refused, as the members below it.
+    #[schemars(skip)]
+    pub credential_proxies: Option<Value>,
+    #[schemars(skip)]
+    pub end_user: Option<Value>,
+    #[schemars(skip)]
+    pub tenant: Option<Value>,
+    #[schemars(skip)]
+    pub identity_proof: Option<Value>,
+    /// `inline`; others are refused.
+    #[schemars(skip)]
+    pub history: Option<Value>,
+}
+
+impl DispatchRequest {
+    /// Notes the members that cannot be honoured.
+    pub fn refuse_unavailable(&self, problems: &mut Problems) {
+        let given = [
+            ("credentialProxies", &self.credential_proxies),
+            ("endUser", &self.end_user),
+            ("tenant", &self.tenant),
+            ("identityProof", &self.identity_proof),
+        ];
+        for (name, value) in given {
+            unavailable::refuse_value(value.as_ref(), &format!("/{name}"), problems);
+        }
+        if self.history.as_ref().is_some_and(|history| !history.is_null() && history != "inline") {
+            problems.add("/history", "expected `inline`: an execution's history is what `messages` holds");
+        }
+    }
+}
+
+/// What a host allows of the tools that its page declares.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ClientToolsPolicy {
+    /// Names of tools of the origin `webmcp`, without the prefix; `*` stands for any text. All of them when absent. Tools of the origin `sdk` are
+    /// not judged.
+    pub allowlist: Option<Vec<String>>,
+}
+
+impl ClientToolsPolicy {
+    /// Whether the model may see a page's tool of this name.
+    pub fn allows(&self, name: &str) -> bool {
+        let name = name.strip_prefix("webmcp:").unwrap_or(name);
+        let matches = |pattern: &String| matches(pattern.strip_prefix("webmcp:").unwrap_or(pattern), name);
+        self.allowlist.as_ref().is_none_or(|patterns| patterns.iter().any(matches))
+    }
+}
+
+/// Whether a name fits a pattern in which `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut left) = name.strip_prefix(start) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some(at) = left.find(part) else { return false };
+        left = left.get(at + part.len()..).unwrap_or_default();
+    }
+    left.ends_with(end)
 }
 
 /// How one dispatch behaves.
@@ -118,15 +183,47 @@ pub struct OptionsDocument {
     /// Steps and events are always kept; accepted for compatibility.
     pub store_results: Option<bool>,
     pub debug_mode: Option<bool>,
+    /// The model of every prompt of the flow, or of the agent, instead of its own.
+    pub model_override: Option<String>,
     /// Milliseconds one step may take, unless it says otherwise.
     pub step_timeout_ms: Option<u64>,
-    /// `upsert` keeps a version of each change; on by default.
+    /// Milliseconds the flow or the agent may run, instead of its own `timeoutMs`.
+    pub flow_timeout_ms: Option<u64>,
+    /// The same as `versionId`.
+    pub flow_version_id: Option<String>,
+    /// `upsert` keeps a version of each change; on by default. Without it the version before is deleted unless it is published.
     pub create_version_on_change: Option<bool>,
-    /// `upsert` replaces a flow that was saved elsewhere meanwhile.
+    /// `upsert` replaces a flow that was changed in another way since the last upsert.
     pub allow_overwrite_external_changes: Option<bool>,
+    /// The same two members, as some clients send them.
+    pub upsert_options: Option<UpsertOptions>,
+    /// `default` or `on`.
+    pub logging_policy: Option<String>,
     /// `continue` (the default): the run goes on when the caller hangs up; `cancel`: it is cancelled.
     pub on_disconnect: Option<String>,
     pub budget: Option<BudgetDocument>,
+}
+
+/// How an upsert treats the flow that it finds.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UpsertOptions {
+    pub create_version_on_change: Option<bool>,
+    pub allow_overwrite_external_changes: Option<bool>,
+}
+
+impl OptionsDocument {
+    /// Whether an upsert keeps the version before.
+    pub fn keeps_versions(&self) -> bool {
+        let nested = self.upsert_options.and_then(|options| options.create_version_on_change);
+        self.create_version_on_change.or(nested).unwrap_or(true)
+    }
+
+    /// Whether an upsert replaces what was changed in another way.
+    pub fn overwrites(&self) -> bool {
+        let nested = self.upsert_options.and_then(|options| options.allow_overwrite_external_changes);
+        self.allow_overwrite_external_changes.or(nested).unwrap_or(false)
+    }
 }
 
 /// A record, inline or by id.
@@ -217,4 +314,30 @@ pub struct Continuation {
     pub reason: Option<String>,
     #[serde(default)]
     pub digest: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        let policy = |patterns: &[&str]| ClientToolsPolicy { allowlist: Some(patterns.iter().map(|text| (*text).to_owned()).collect()) };
+        for (pattern, name, fits) in [
+            ("add_*", "webmcp:add_cart", true),
+            ("add_*", "delete_cart", false),
+            ("*_cart", "add_cart", true),
+            ("*_cart", "add_cart_now", false),
+            ("a*c*e", "abcde", true),
+            ("a*c*e", "aec", false),
+            ("ab*ba", "aba", false),
+            ("*", "anything", true),
+            ("add_cart", "add_cart", true),
+            ("add_cart", "add_carts", false),
+        ] {
+            assert_eq!(policy(&[pattern]).allows(name), fits, "{pattern} {name}");
+        }
+        assert!(!policy(&[]).allows("a"), "an empty list allows none");
+        assert!(ClientToolsPolicy::default().allows("a"));
+    }
 }

@@ -10,15 +10,18 @@ use super::super::agent_document;
 use super::super::bounds::NO_CONTROLS;
 use super::super::document;
 use super::super::embed::Embed;
+use super::super::provenance;
 use super::super::releases::released;
-use super::request::{DispatchRequest, OptionsDocument, RecordDocument};
+use super::options::{OptionOverrides, refuse_unavailable, run_options};
+use super::request::{ClientToolsPolicy, DispatchRequest, OptionsDocument, RecordDocument};
+use super::upsert;
 use crate::clock::Clock;
 use crate::engine::plan::Plan;
 use crate::engine::step::check_messages;
 use crate::engine::{Engine, StartRun};
 use crate::error::{Error, Kind, Problem, Problems, Result};
 use crate::http::AppState;
-use crate::id::{AgentId, FlowId, FlowVersionId, RecordId, TenantId};
+use crate::id::{AgentId, FlowId, RecordId, TenantId};
 use crate::model::run::{RunInput, RunOptions};
 use crate::model::{Flow, Record, Requester, Target, TargetKind};
 use crate::secret::Secret;
@@ -85,8 +88,9 @@ pub struct Lookup<'a> {
     pub seed: Option<u128>,
 }
 
+/// How a flow or a record is found.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Virtual,
     Existing,
     Upsert,
@@ -137,13 +141,20 @@ impl Lookup<'_> {
     /// Resolves a request. Nothing is saved before everything in it was found to be right.
     pub async fn resolve(&self, request: DispatchRequest) -> Result<Resolved> {
         let mut problems = Problems::default();
-        let options: OptionsDocument = read(request.options.take("/options", &mut problems), "/options", &mut problems).unwrap_or_default();
+        request.refuse_unavailable(&mut problems);
+        let options = request.options.take("/options", &mut problems);
+        if let Some(options) = &options {
+            refuse_unavailable(options, &mut problems);
+        }
+        let options: OptionsDocument = read(options, "/options", &mut problems).unwrap_or_default();
         let record: Option<RecordDocument> = read(request.record.take("/record", &mut problems), "/record", &mut problems);
         let messages = messages(request.messages, &mut problems);
         let given_tools = request.client_tools.take("/clientTools", &mut problems).unwrap_or_default();
+        let policy = request.client_tools_policy.take("/clientToolsPolicy", &mut problems).unwrap_or_default();
         let tools_read = self.engine.read(self.requester(), || client_tools(&given_tools)).await;
-        let (client_tools, faults) = tools_read.map_err(|error| error.under("/clientTools"))?;
+        let (mut client_tools, faults) = tools_read.map_err(|error| error.under("/clientTools"))?;
         problems.0.extend(faults.0);
+        client_tools.retain(|tool| may_be_seen(tool, &policy));
         let secrets = request.secrets.take("/secrets", &mut problems).unwrap_or_default();
         if secrets.len() > MAX_SECRETS {
             problems.add("/secrets", format!("a request may carry {MAX_SECRETS} secrets"));
@@ -162,6 +173,7 @@ impl Lookup<'_> {
         };
         let (its_version, its_alias) = (named("versionId"), named("alias"));
         let version = request.version_id.take("/versionId", &mut problems).or(its_version);
+        let version = pinned(version, request.flow.as_ref(), &options, &mut problems);
         let alias = request.alias.take("/alias", &mut problems).or(its_alias);
         if alias.is_some() && version.is_some() {
             problems.add("/alias", "`versionId` says which version; give one of them");
@@ -177,7 +189,9 @@ impl Lookup<'_> {
         if !matches!(version, Wanted::Current) && mode != Mode::Existing && !saved_agent {
             problems.add(version.field(), "versions are of saved flows and agents; this one is sent along");
         }
-        let timeout = options.step_timeout_ms.unwrap_or(document::STEP_TIMEOUT_MS);
+        let overrides = OptionOverrides::read(&options, &mut problems);
+        let is_probe = agent.is_none() && mode == Mode::Upsert && flow.as_ref().is_some_and(upsert::is_probe);
+        let hash = flow.as_ref().and_then(|flow| provenance::given_hash(flow.get("contentHash"), "/flow/contentHash", &mut problems));
         let (plan, target) = match (&agent, &flow, mode) {
             (Some(agent), _, _) => {
                 if flow.is_some() {
@@ -186,19 +200,27 @@ impl Lookup<'_> {
                 if messages.iter().all(|message| message.get("role").and_then(Value::as_str) == Some("system")) {
                     problems.add("/messages", "an agent needs at least one message of its user");
                 }
-                self.agent(agent, &version, &mut problems).await?
+                self.agent(agent, &version, &overrides, &mut problems).await?
             }
             (None, None, _) => {
                 problems.add("/flow", "expected a flow: `{name, steps}` or `{id}`, or an agent");
                 (Ok(None), Target::default())
             }
             (None, Some(flow), Mode::Existing) => {
-                let found = self.saved_flow(flow, &version, timeout, &mut problems).await?;
+                let found = self.saved_flow(flow, &version, &overrides, &mut problems).await?;
+                self.plan(found, "/flow", &mut problems).await?
+            }
+            (None, Some(flow), _) if is_probe => {
+                let (saved, version) = self.probed(flow, hash.as_deref()).await?;
+                let found = self.compiled(version.document, Target::Flow(Some(saved.id)), &overrides, &mut problems).await?;
                 self.plan(found, "/flow", &mut problems).await?
             }
             (None, Some(flow), _) => {
                 let compiled = match noted(self.whole(TargetKind::Flow, flow.clone()).await, "/flow", &mut problems)? {
-                    Some(whole) => noted(document::compile_with(&whole, timeout), "/flow", &mut problems)?,
+                    Some(whole) => {
+                        let whole = overrides.apply(TargetKind::Flow, whole);
+                        noted(document::compile_with(&whole, overrides.step_timeout), "/flow", &mut problems)?
+                    }
                     None => None,
                 };
                 self.plan(compiled.map(|flow| (flow, Target::Flow(None))), "/flow", &mut problems).await?
@@ -217,10 +239,11 @@ impl Lookup<'_> {
         if is_sent && !problems.0.iter().any(|problem| problem.pointer.starts_with("/messages")) {
             note_unsendable(&messages, &mut problems);
         }
+        overrides.place(&mut problems);
         problems.into_result()?;
         let Some(plan) = plan? else { return Err(Error::invalid_at("/flow", "expected a flow")) };
-        let target = match flow.filter(|_| mode.saves()) {
-            Some(flow) => Target::Flow(Some(self.save_flow(flow, &options, mode).await?)),
+        let target = match flow.filter(|_| mode.saves() && !is_probe) {
+            Some(flow) => Target::Flow(Some(self.save_flow(&flow, hash, &options, mode).await?)),
             None => target,
         };
         let record = match (record, found_record) {
@@ -248,7 +271,13 @@ impl Lookup<'_> {
         Embed::whole(self.store, self.tenant, kind, document).await
     }
 
-    async fn saved_flow(&self, flow: &Value, version: &Wanted, timeout: u64, problems: &mut Problems) -> Result<Option<(Flow, Target)>> {
+    async fn saved_flow(
+        &self,
+        flow: &Value,
+        version: &Wanted,
+        overrides: &OptionOverrides,
+        problems: &mut Problems,
+    ) -> Result<Option<(Flow, Target)>> {
         let Some(id) = flow.get("id").and_then(Value::as_str) else {
             problems.add("/flow/id", "`flowMode: existing` needs the id of a saved flow");
             return Ok(None);
@@ -262,8 +291,20 @@ impl Lookup<'_> {
             return Ok(None);
         };
         let Some(version) = version else { return Ok(None) };
-        let Some(whole) = noted(self.whole(TargetKind::Flow, version.document).await, "/flow", problems)? else { return Ok(None) };
-        Ok(noted(document::compile_with(&whole, timeout), "/flow", problems)?.map(|flow| (flow, Target::Flow(Some(saved.id)))))
+        self.compiled(version.document, Target::Flow(Some(saved.id)), overrides, problems).await
+    }
+
+    /// A saved flow's document, compiled.
+    async fn compiled(
+        &self,
+        document: Value,
+        target: Target,
+        overrides: &OptionOverrides,
+        problems: &mut Problems,
+    ) -> Result<Option<(Flow, Target)>> {
+        let Some(whole) = noted(self.whole(TargetKind::Flow, document).await, "/flow", problems)? else { return Ok(None) };
+        let whole = overrides.apply(TargetKind::Flow, whole);
+        Ok(noted(document::compile_with(&whole, overrides.step_timeout), "/flow", problems)?.map(|flow| (flow, target)))
     }
 
     /// A saved flow or agent with the wanted version; without one, its fault is noted.
@@ -295,12 +336,12 @@ impl Lookup<'_> {
         Ok(Some((saved, found)))
     }
 
-    async fn agent(&self, agent: &Value, version: &Wanted, problems: &mut Problems) -> Result<Planned> {
+    async fn agent(&self, agent: &Value, version: &Wanted, overrides: &OptionOverrides, problems: &mut Problems) -> Result<Planned> {
         let Some(id) = agent.get("agentId").filter(|id| !id.is_null()) else {
             let Some(whole) = noted(self.whole(TargetKind::Agent, agent.clone()).await, "/agent", problems)? else {
                 return Ok((Ok(None), Target::default()));
             };
-            let compiled = noted(agent_document::compile(&whole), "/agent", problems)?;
+            let compiled = noted(agent_document::compile(&overrides.apply(TargetKind::Agent, whole)), "/agent", problems)?;
             return self.agent_plan(compiled.map(|flow| (flow, Target::Agent(None))), agent, "/agent", problems).await;
         };
         let found = match id.as_str().and_then(|id| id.parse::<AgentId>().ok()) {
@@ -316,7 +357,7 @@ impl Lookup<'_> {
         let Some(whole) = noted(self.whole(TargetKind::Agent, version.document.clone()).await, "/agent/agentId", problems)? else {
             return Ok((Ok(None), Target::default()));
         };
-        let compiled = noted(agent_document::compile(&whole), "/agent/agentId", problems)?;
+        let compiled = noted(agent_document::compile(&overrides.apply(TargetKind::Agent, whole)), "/agent/agentId", problems)?;
         self.agent_plan(compiled.map(|flow| (flow, target)), &version.document, "/agent/agentId", problems).await
     }
 
@@ -336,57 +377,6 @@ impl Lookup<'_> {
             Err(error) if error.problems().is_empty() => Ok((Err(error), target)),
             plan => Ok((Ok(noted(plan, at, problems)?), target)),
         }
-    }
-
-    async fn save_flow(&self, flow: Value, options: &OptionsDocument, mode: Mode) -> Result<FlowId> {
-        let name = flow.get("name").and_then(Value::as_str).unwrap_or_default().trim().to_owned();
-        let description = flow.get("description").and_then(Value::as_str).map(str::to_owned);
-        let now = self.clock.now();
-        for _ in 0..3 {
-            let old = self.store.find_flow_by_name(self.tenant, TargetKind::Flow, &name).await?;
-            let fresh = self.seed.map_or_else(|| FlowId::new(self.clock), FlowId::from_u128);
-            let id = old.as_ref().map_or(fresh, |old| old.id);
-            let version = FlowVersion {
-                id: FlowVersionId::new(self.clock),
-                flow: id,
-                number: 0,
-                document: flow.clone(),
-                created_at: now,
-                published_at: None,
-            };
-            let Some(old) = old else {
-                let saved = SavedFlow {
-                    id,
-                    kind: TargetKind::Flow,
-                    name: name.clone(),
-                    description: description.clone(),
-                    created_at: now,
-                    updated_at: now,
-                    current: version.id,
-                    published: None,
-                };
-                match self.store.create_flow(self.tenant, saved, version).await {
-                    Ok(()) => return Ok(id),
-                    Err(StoreError::Exists(_)) if mode == Mode::Upsert || self.seed.is_some() => continue,
-                    Err(error) => return Err(error.into()),
-                }
-            };
-            if mode == Mode::Create {
-                let made_by_this_call = self.seed.map(FlowId::from_u128) == Some(old.id);
-                return if made_by_this_call { Ok(id) } else { Err(StoreError::Exists("a flow with this name").into()) };
-            }
-            let current = self.store.find_flow_version(self.tenant, old.current).await?;
-            if current.is_some_and(|current| current.document == flow) {
-                return Ok(id);
-            }
-            let expected = (!options.allow_overwrite_external_changes.unwrap_or(false)).then_some(old.current);
-            let changed = SavedFlow { description: description.clone(), updated_at: now, ..old };
-            if self.store.update_flow(self.tenant, changed, Some(version), expected).await?.is_some() {
-                return Ok(id);
-            }
-        }
-        Err(Error::new(Kind::Conflict, "flow_changed", "the flow is being changed by others at the same time")
-            .retry_after(std::time::Duration::from_secs(1)))
     }
 
     /// The record as templates see it, saved first if that is asked for.
@@ -553,6 +543,33 @@ fn sends_messages(flow: &Flow) -> bool {
     flow.steps.iter().any(|step| step.config.get("previousMessages").and_then(Value::as_str).is_some_and(names_messages))
 }
 
+/// Whether a policy lets the model see a tool of the request.
+fn may_be_seen(tool: &Value, policy: &ClientToolsPolicy) -> bool {
+    let is_of_page = tool.get("origin").and_then(Value::as_str) == Some("webmcp");
+    !is_of_page || tool.get("name").and_then(Value::as_str).is_none_or(|name| policy.allows(name))
+}
+
+/// The version that is wanted, wherever the request names it.
+fn pinned(given: Option<String>, flow: Option<&Value>, options: &OptionsDocument, problems: &mut Problems) -> Option<String> {
+    let in_flow = match flow.and_then(|flow| flow.get("versionId")) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(version)) => Some(version.clone()),
+        Some(_) => {
+            problems.add("/flow/versionId", "expected a text");
+            None
+        }
+    };
+    let mut wanted = given;
+    for (at, version) in [("/flow/versionId", in_flow), ("/options/flowVersionId", options.flow_version_id.clone())] {
+        match (&wanted, version) {
+            (Some(wanted), Some(version)) if *wanted != version => problems.add(at, "another version is named, too; give one of them"),
+            (None, Some(version)) => wanted = Some(version),
+            _ => {}
+        }
+    }
+    wanted
+}
+
 /// Returns the tools by name, and their faults.
 fn client_tools(tools: &[Value]) -> (Vec<Value>, Problems) {
     let mut problems = Problems::default();
@@ -588,29 +605,4 @@ fn client_tools(tools: &[Value]) -> (Vec<Value>, Problems) {
         named.push(tool);
     }
     (named, problems)
-}
-
-fn run_options(options: &OptionsDocument, problems: &mut Problems) -> RunOptions {
-    let cancel_on_disconnect = match options.on_disconnect.as_deref() {
-        None | Some("continue") => false,
-        Some("cancel") => true,
-        Some(other) => {
-            problems.add("/options/onDisconnect", format!("unknown `{other}`; one of continue, cancel"));
-            false
-        }
-    };
-    if options.step_timeout_ms == Some(0) {
-        problems.add("/options/stepTimeoutMs", "expected 1 or more");
-    }
-    RunOptions {
-        auto_append_metadata: options.auto_append_metadata.unwrap_or(false),
-        debug: options.debug_mode.unwrap_or(false),
-        cancel_on_disconnect,
-        budget: options.budget.map(|budget| budget.read("/options/budget", problems)).unwrap_or_default(),
-        source: String::new(),
-        depth: 0,
-        by_visitor: false,
-        as_completion: false,
-        reports_state: false,
-    }
 }

@@ -35,7 +35,7 @@ use crate::http::scope::{FlowsExecute, Scoped};
 use crate::http::{AppState, admission};
 use crate::id::{RunId, SessionId, TenantId, WaitId};
 use crate::model::wait::Approver;
-use crate::model::{Caller, Requester, RunState, Who};
+use crate::model::{Caller, Requester, RunState, Target, TargetKind, Who};
 use crate::queue::Workers;
 use crate::store::{Created, RunKey, SharedStore};
 
@@ -107,8 +107,14 @@ pub fn may_be_accepted(operation: TransformOperation<'_>) -> TransformOperation<
 struct Accepted {
     execution_id: RunId,
     status: RunState,
+    target_kind: TargetKind,
+    /// The saved flow or agent, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_id: Option<String>,
     /// Where it stands.
     url: String,
+    /// Where it stands, in short.
+    status_url: String,
     /// Where its events are.
     events_url: String,
 }
@@ -140,6 +146,7 @@ pub struct Posted<'a> {
 /// An execution that was started, or started before, and how its caller is answered.
 pub struct Begun {
     pub run: RunId,
+    target: Target,
     reply: Reply,
 }
 
@@ -162,11 +169,11 @@ impl Desk {
             Reply::Ready(response) => return Ok(response),
             Reply::Json(tenant, guard) => (tenant, guard),
         };
-        let response = self.one_json(tenant, begun.run, None).await;
+        let response = self.one_json(tenant, begun.run, None, None).await;
         guard.into_iter().for_each(OnDisconnect::disarm);
         match response {
             // The run exists: an error would have the caller make a second one.
-            Err(error) if error.kind() == Kind::Unavailable => Ok(accepted(begun.run)),
+            Err(error) if error.kind() == Kind::Unavailable => Ok(accepted(begun.run, begun.target)),
             response => response.map(|response| named(begun.run, response)),
         }
     }
@@ -185,11 +192,12 @@ impl Desk {
         if let Some(Created::Duplicate { run, request_hash: before }) = known {
             let wants = Wants { stream: stream_option(&request), ..wants };
             let response = self.repeat(caller, run, &before, &request_hash, &wants).await?;
-            return Ok(Begun { run, reply: Reply::Ready(response) });
+            return Ok(Begun { run, target: Target::default(), reply: Reply::Ready(response) });
         }
         let seed = key.0.as_deref().map(|key| seed(tenant, key, &request_hash));
         let lookup = Lookup { engine: &self.engine, store: &self.store, clock: &self.clock, tenant, is_visitor, seed };
         let resolved = lookup.resolve(request).await?;
+        let target = resolved.target;
         let wants = Wants { stream: resolved.stream, ..wants };
         let cancel = resolved.input.options.cancel_on_disconnect;
         let hand_over = resolved.respond_async || prefers_async(headers);
@@ -207,18 +215,18 @@ impl Desk {
         };
         if let Created::Duplicate { run, request_hash: before } = created {
             let response = self.repeat(caller, run, &before, &request_hash, &wants).await?;
-            return Ok(Begun { run, reply: Reply::Ready(response) });
+            return Ok(Begun { run, target, reply: Reply::Ready(response) });
         }
         failpoint::hit("http.accepted");
         let reply = match slot {
-            _ if hand_over => Reply::Ready(accepted(run)),
+            _ if hand_over => Reply::Ready(accepted(run, target)),
             Some(slot) => {
                 let follower = self.feed.follow(tenant, run, None);
                 Reply::Ready(named(run, stream_response(run, follower, self.clock.clone(), slot, guard)))
             }
             None => Reply::Json(tenant, guard),
         };
-        Ok(Begun { run, reply })
+        Ok(Begun { run, target, reply })
     }
 }
 
@@ -297,14 +305,27 @@ fn prefers_async(headers: &HeaderMap) -> bool {
     headers.get_all(PREFER).iter().any(|value| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("respond-async")))
 }
 
-fn accepted(run: RunId) -> Response {
+fn accepted(run: RunId, target: Target) -> Response {
     let place = format!("/v1/executions/{run}");
-    let body = Accepted { execution_id: run, status: RunState::Running, url: place.clone(), events_url: format!("{place}/events") };
+    let body = Accepted {
+        execution_id: run,
+        status: RunState::Running,
+        target_kind: target.kind(),
+        target_id: target_id(target),
+        url: place.clone(),
+        status_url: format!("{place}/status"),
+        events_url: format!("{place}/events"),
+    };
     let mut response = named(run, (StatusCode::ACCEPTED, Json(body)).into_response());
     if let Ok(place) = HeaderValue::from_str(&place) {
         response.headers_mut().insert(LOCATION, place);
     }
     response
+}
+
+/// The id of a saved flow or agent.
+pub fn target_id(target: Target) -> Option<String> {
+    target.flow_id().map(|id| id.to_string()).or_else(|| target.agent_id().map(|id| id.to_string()))
 }
 
 fn named(run: RunId, mut response: Response) -> Response {
@@ -329,15 +350,24 @@ impl Desk {
         self.decide(caller, request.execution_id, word, &wants).await
     }
 
-    async fn one_json(&self, tenant: TenantId, run: RunId, cursor: Option<u64>) -> Result<Response> {
+    /// One JSON, once the execution rests; `decision` is what the call decided.
+    async fn one_json(&self, tenant: TenantId, run: RunId, cursor: Option<u64>, decision: Option<Decision>) -> Result<Response> {
         let follower = self.feed.follow(tenant, run, cursor);
         let place = Follow { store: &self.store, clock: &self.clock, tenant, run };
-        Ok(Json(follow(place, follower, |_| {}).await?).into_response())
+        let outcome = follow(place, follower, |_| {}).await?;
+        Ok(Json(Outcome { decision: decision.map(Decision::as_str), ..outcome }).into_response())
     }
 
-    async fn answer(&self, caller: &Caller, run: RunId, cursor: Option<u64>, wants: &Wants<'_>) -> Result<Response> {
+    async fn answer(
+        &self,
+        caller: &Caller,
+        run: RunId,
+        cursor: Option<u64>,
+        wants: &Wants<'_>,
+        decision: Option<Decision>,
+    ) -> Result<Response> {
         if !wants.stream() {
-            return self.one_json(caller.tenant, run, cursor).await.map(|response| named(run, response));
+            return self.one_json(caller.tenant, run, cursor, decision).await.map(|response| named(run, response));
         }
         let slot = self.limits.open_stream(caller.who)?;
         let follower = self.feed.follow(caller.tenant, run, cursor);
@@ -362,7 +392,7 @@ impl Desk {
             .next(format!("follow it at GET /v1/executions/{run}/events")));
         }
         failpoint::hit("http.repeated");
-        let mut response = self.answer(caller, run, None, wants).await?;
+        let mut response = self.answer(caller, run, None, wants, None).await?;
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         Ok(response)
     }
@@ -380,7 +410,7 @@ impl Desk {
         }
         self.may_continue(caller, run, None).await?;
         let answered = self.engine.deliver(caller.tenant, run, outputs, messages, &caller.who.to_string()).await?;
-        self.go_on(caller, run, answered, wants).await
+        self.go_on(caller, run, answered, wants, None).await
     }
 
     async fn decide(&self, caller: &Caller, run: RunId, word: Word, wants: &Wants<'_>) -> Result<Response> {
@@ -388,7 +418,7 @@ impl Desk {
         let by = caller.who.to_string();
         let verdict = Verdict { decision: word.decision, reason: word.reason.as_deref(), digest: word.digest.as_deref(), by: &by };
         let answered = self.engine.approve(caller.tenant, run, word.approval, verdict).await?;
-        self.go_on(caller, run, answered, wants).await
+        self.go_on(caller, run, answered, wants, Some(word.decision)).await
     }
 
     /// A page may continue what its own session began, and decide what its user was asked.
@@ -410,9 +440,16 @@ impl Desk {
     }
 
     /// Answers with what came of an answer, up to the next rest; the same when it is repeated.
-    async fn go_on(&self, caller: &Caller, run: RunId, answered: Answered, wants: &Wants<'_>) -> Result<Response> {
+    async fn go_on(
+        &self,
+        caller: &Caller,
+        run: RunId,
+        answered: Answered,
+        wants: &Wants<'_>,
+        decision: Option<Decision>,
+    ) -> Result<Response> {
         failpoint::hit("http.resolved");
         self.workers.nudge(run).await;
-        self.answer(caller, run, answered.after, wants).await
+        self.answer(caller, run, answered.after, wants, decision).await
     }
 }

@@ -1,9 +1,10 @@
 //! `/v1/executions`: runs as they stand, their events, their steps, and how to stop them.
 //!
-//! `filter` reads the filters, `rows` formats executions, `steps` their steps.
+//! `filter` reads the filters, `rows` formats executions, `status` those that are polled, `steps` their steps.
 
 mod filter;
 mod rows;
+mod status;
 mod steps;
 
 use std::time::Duration;
@@ -48,6 +49,10 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         .api_route(
             "/v1/executions/{executionId}",
             get_with(read, about("getExecution", "Executions", "Read an execution and what it waits for")),
+        )
+        .api_route(
+            "/v1/executions/{executionId}/status",
+            get_with(status::status, about("getExecutionStatus", "Executions", "Read how far an execution is")),
         )
         .api_route(
             "/v1/executions/{executionId}/events",

@@ -197,7 +197,7 @@ impl Server {
 
     fn told(&self, caller: &Caller, answer: Outcome, asks: bool) -> Result<CallToolResponse> {
         match RunState::parse(&answer.status) {
-            Some(RunState::Completed) if answer.success => Ok(complete(answer.final_output)),
+            Some(RunState::Completed) if answer.success => Ok(complete(answer.result)),
             Some(RunState::Paused) => self.paused(caller, &answer, asks),
             _ => {
                 let error = serde_json::to_value(&answer.error).unwrap_or_default();
@@ -213,7 +213,7 @@ impl Server {
     fn paused(&self, caller: &Caller, answer: &Outcome, asks: bool) -> Result<CallToolResponse> {
         let reason = answer.paused_reason.clone().unwrap_or_default();
         let text = |name: &str| reason.get(name).and_then(Value::as_str).unwrap_or_default();
-        let approval = text("approvalId").parse::<WaitId>().ok().filter(|_| text("type") == "approval");
+        let approval = text("approvalId").parse::<WaitId>().ok().filter(|_| text("waitType") == "approval");
         if let Some(approval) = approval.filter(|_| asks) {
             let pending = serde_json::to_vec(&Pending { run: answer.execution_id, approval }).map_err(Error::internal)?;
             let sealed = URL_SAFE_NO_PAD.encode(self.state.vault.seal(&pending, &format!("mcp/{}", caller.tenant))?);
@@ -226,7 +226,7 @@ impl Server {
             return Ok(InputRequiredResult::new(Some([(APPROVAL.to_owned(), question)].into_iter().collect()), Some(sealed)).into());
         }
         let message =
-            format!("The execution {} is paused ({}). It goes on when somebody answers it here.", answer.execution_id, text("type"));
+            format!("The execution {} is paused ({}). It goes on when somebody answers it here.", answer.execution_id, text("waitType"));
         let mut result = CallToolResult::error(vec![ContentBlock::text(message)]);
         result.structured_content = Some(json!({ "executionId": answer.execution_id, "status": "paused", "pausedReason": reason }));
         Ok(result.into())

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::super::unavailable;
 use super::fire::{fire, request};
 use super::{ExecutionOptions, Firing, Schedule, Status, Target, Trigger};
 use crate::clock::Timestamp;
@@ -75,7 +76,8 @@ struct Input {
     /// Variables at the root of templates, beside `_schedule`.
     inputs: Option<Map<String, Value>>,
     /// How its executions are made.
-    execution_options: Option<ExecutionOptions>,
+    #[schemars(with = "Option<ExecutionOptions>")]
+    execution_options: Option<Value>,
 }
 
 /// A schedule.
@@ -204,7 +206,13 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
     {
         problems.add("/name", format!("expected 1 to {LONGEST_NAME} characters, none of them a control character"));
     }
-    if input.execution_options.is_some_and(|options| options.timeout_ms == Some(0)) {
+    let given = input.execution_options.filter(|options| !options.is_null());
+    if let Some(Value::Object(options)) = &given {
+        let others: Vec<&str> = options.keys().map(String::as_str).filter(|name| *name != "timeoutMs").collect();
+        unavailable::refuse(options, &others, "/executionOptions", &mut problems);
+    }
+    let options = part::<ExecutionOptions>(given, "/executionOptions", &mut problems);
+    if options.is_some_and(|options| options.timeout_ms == Some(0)) {
         problems.add("/executionOptions/timeoutMs", "expected at least 1");
     }
     if let Some(target) = &target {
@@ -237,7 +245,7 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
         messages: input.messages.or(old.as_ref().and_then(|old| old.messages.clone())),
         inputs: input.inputs.or(old.as_ref().and_then(|old| old.inputs.clone())),
         key_id: old.as_ref().and_then(|old| old.key_id),
-        execution_options: input.execution_options.or(old.and_then(|old| old.execution_options)),
+        execution_options: options.or(old.and_then(|old| old.execution_options)),
         status,
         next,
         last,

@@ -166,6 +166,26 @@ pub async fn a_version_is_published(site: Site) {
     assert!(!store.publish_flow(world.stranger, Flow, saved.id, first.id, world.now).await.unwrap());
 }
 
+pub async fn a_version_is_deleted_unless_it_is_in_use(site: Site) {
+    let (world, store) = (world(), &site.store);
+    let (saved, first) = flow(&world, "a");
+    store.create_flow(world.tenant, saved.clone(), first.clone()).await.unwrap();
+    assert!(!store.delete_flow_version(world.tenant, saved.id, first.id).await.unwrap(), "it is the current one");
+    let (second, third) = (next(&world, &saved), next(&world, &saved));
+    for version in [&second, &third] {
+        store.update_flow(world.tenant, saved.clone(), Some(version.clone()), None).await.unwrap().unwrap();
+    }
+    store.publish_flow(world.tenant, Flow, saved.id, second.id, world.at(5)).await.unwrap();
+    assert!(!store.delete_flow_version(world.tenant, saved.id, second.id).await.unwrap(), "it is the published one");
+    assert!(!store.delete_flow_version(world.stranger, saved.id, first.id).await.unwrap());
+    let (other, _) = flow(&world, "b");
+    assert!(!store.delete_flow_version(world.tenant, other.id, first.id).await.unwrap(), "another flow's version");
+    assert!(store.delete_flow_version(world.tenant, saved.id, first.id).await.unwrap());
+    assert!(!store.delete_flow_version(world.tenant, saved.id, first.id).await.unwrap());
+    let left = store.list_flow_versions(world.tenant, saved.id).await.unwrap();
+    assert_eq!(left.iter().map(|version| version.id).collect::<Vec<_>>(), [third.id, second.id]);
+}
+
 pub async fn a_deleted_flow_takes_its_versions_along(site: Site) {
     let (world, store) = (world(), &site.store);
     let (saved, first) = flow(&world, "a");
