@@ -3,12 +3,10 @@
 //! The write is fenced like every commit of a run: on SQLite by the file lock that a server holds while it lives, on
 //! PostgreSQL by the run's lease.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::master_key;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::failing_commit;
@@ -16,8 +14,6 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{NodeId, RunId, TenantId};
 use crate::model::run::Failure;
 use crate::model::{JournalEntry, Outcome, Run};
-use crate::secret::Vault;
-use crate::store::sealing::Sealing;
 use crate::store::{self, Claim, Commit, Committed, NOTICE, SharedStore};
 
 /// How long this process holds the run.
@@ -37,13 +33,8 @@ async fn discard(config: &Config, clock: &Clock, store: &SharedStore, id: RunId)
     if found.state.is_terminal() {
         return Err(Error::new(Kind::Conflict, "execution_ended", format!("the execution {id} has ended: {}", found.state.as_str())));
     }
-    // Sealed data of a tenant is written as the tenant's own server would write it. Without the server's master key only tenants
-    // that seal nothing can be handled; for them any key works.
-    let mut key = [0u8; 32];
-    clock.fill(&mut key);
-    let key = master_key::existing(config)?.unwrap_or(key);
-    let vault = Vault::new(key, clock.clone());
-    let sealed: SharedStore = Arc::new(Sealing::new(store.clone(), vault, clock.clone()));
+    // Sealed data of a tenant is written as the tenant's own server would write it.
+    let sealed = super::readable(config, clock, store.clone())?;
     let now = clock.now();
     let claim = Claim { node: NodeId::new(clock), now, until: now.after(LEASE), max: 1, only: Some(id), except: Vec::new(), after: None };
     let Some(lease) = sealed.claim_runs(claim).await?.pop() else { return Err(held(store, found.tenant, id).await?) };

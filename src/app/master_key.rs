@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::store::SharedStore;
 
-const FILE: &str = "master.key";
+/// The key's file in the data folder.
+pub const FILE: &str = "master.key";
 /// How often a key that another server is writing is looked at, and how long between.
 const MAX_LOOKS: u32 = 100;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);

@@ -1,6 +1,7 @@
 //! The composition root: builds every part from the options, starts and stops them. Only this place knows all of them.
 
 pub mod about;
+mod backup;
 mod discard;
 mod master_key;
 mod sealed_data;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::about::About;
+pub use backup::{BackupContents, back_up, restore};
 pub use discard::discard_run;
 
 use crate::asset::{self, Assets};
@@ -39,6 +41,7 @@ use crate::model::job::{Placed, WORKFLOW_PREFIX};
 use crate::net::{Egress, Mailer, Policy};
 use crate::provider::{Catalogue, Models, Setup};
 use crate::queue::jobs::NamedFlows;
+use crate::queue::retention::RetentionSweeper;
 use crate::queue::{Jobs, Workers, census, crons, events, webhooks};
 use crate::secret::{Secret, Vault};
 use crate::store::sealing::{self, Encryption, Founding, Sealing};
@@ -139,7 +142,9 @@ impl App {
         let saved = Arc::new(dispatch::SavedFlows::new(engine.clone(), store.clone(), clock.clone()));
         let limits = Limits::new(config.limits.http, clock.clone());
         let readiness = Readiness::default();
-        let state = AppState { assets, auth, store, sealing, vault, clock, limits, readiness, engine, feed, workers, jobs, saved };
+        let retention = config.retention.clone();
+        let state =
+            AppState { assets, auth, store, sealing, vault, clock, limits, readiness, engine, feed, workers, jobs, saved, retention };
         let cors = Origins::parse(config.cors.iter().map(String::as_str))?;
         let options = HttpOptions { cors, metrics: telemetry::metrics() };
         let models = &state.engine.parts().models;
@@ -163,6 +168,8 @@ impl App {
         let crons = tokio::spawn(crons::beat(state.jobs.clone()));
         let events = tokio::spawn(events::beat(state.jobs.clone()));
         let webhooks = tokio::spawn(webhooks::beat(state.jobs.clone(), state.vault.clone()));
+        let sweeper = RetentionSweeper::new(state.store.clone(), state.clock.clone(), state.retention.clone());
+        let retention = tokio::spawn(sweeper.run());
         let stop = CancellationToken::new();
         let draining = {
             let (state, stop, grace) = (state.clone(), stop.clone(), self.grace);
@@ -184,6 +191,7 @@ impl App {
         events.abort();
         webhooks.abort();
         census.abort();
+        retention.abort();
         state.store.close().await;
     }
 }
@@ -236,6 +244,14 @@ pub fn database_file(config: &Config) -> PathBuf {
 /// Opens the store that the options name, for looking and administrating; a server may be at work on it.
 pub async fn open(config: &Config, clock: &Clock) -> Result<SharedStore> {
     Ok(store::open(&database(config), store::Options::new(clock.clone())).await?)
+}
+
+/// Wraps a store so that sealed tenants can be read. Without the server's master key only tenants that seal nothing can be; for them any key works.
+pub fn readable(config: &Config, clock: &Clock, store: SharedStore) -> Result<SharedStore> {
+    let mut key = [0u8; 32];
+    clock.fill(&mut key);
+    let key = master_key::existing(config)?.unwrap_or(key);
+    Ok(Arc::new(Sealing::new(store, Vault::new(key, clock.clone()), clock.clone())))
 }
 
 /// Makes a tenant and its first key. Who can read what it keeps is known before it can keep anything.

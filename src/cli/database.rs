@@ -43,7 +43,8 @@ impl Location {
         app::database(&self.config())
     }
 
-    fn config(self) -> Config {
+    /// Returns the configuration, whether or not there is a database.
+    pub fn config(self) -> Config {
         let master_key = std::env::var("DISPATCH_MASTER_KEY").ok().map(crate::secret::Secret::new);
         Config { database_url: self.database_url, env: HashMap::new(), master_key, ..Config::new(self.data) }
     }

@@ -3,12 +3,14 @@
 //! Every command prints for people, or with `--json` one JSON envelope; exit codes say whether to try again: 0 success,
 //! 1 internal, 2 usage (do not retry), 3 transient (retry), 4 not found.
 
+mod backup;
 mod completion;
 pub mod config;
 mod database;
 mod demo;
 mod doctor;
 mod embedded;
+mod export;
 pub mod fake_provider;
 mod follow;
 mod keys;
@@ -64,6 +66,12 @@ enum Command {
     Tenants(tenants::Arguments),
     /// List unfinished executions, and discard one, while no server runs.
     Runs(runs::Arguments),
+    /// Write a backup of the embedded database and its files to a folder, also while a server runs.
+    Backup(backup::BackupArguments),
+    /// Restore a backup as a new data folder.
+    Restore(backup::RestoreArguments),
+    /// Write a tenant's flows, agents, tools, records, conversations and executions as JSON lines.
+    Export(export::Arguments),
     /// Check a database and report what is wrong with it.
     Doctor(doctor::Arguments),
     /// Print the API document (OpenAPI 3.1).
@@ -101,6 +109,9 @@ pub async fn main() -> ExitCode {
         Command::Usage(arguments) => done(usage::run(arguments, &output).await),
         Command::Tenants(arguments) => done(tenants::run(arguments, &output).await),
         Command::Runs(arguments) => done(runs::run(arguments, &output).await),
+        Command::Backup(arguments) => done(backup::backup(arguments, &output).await),
+        Command::Restore(arguments) => done(backup::restore(arguments, &output).await),
+        Command::Export(arguments) => done(export::run(arguments, &output).await),
         Command::Doctor(arguments) => doctor::run(arguments, &output).await,
         Command::Openapi(arguments) => done(openapi::run(arguments, &output)),
         Command::Schema(arguments) => done(schema::run(arguments, &output)),

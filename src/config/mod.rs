@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 pub use limits::ServerLimits;
 
+use crate::model::RetentionPolicy;
 use crate::net::AllowRule;
 use crate::secret::Secret;
 use crate::tool::mcp::Commands;
@@ -59,6 +60,8 @@ pub struct Config {
     pub grace: std::time::Duration,
     /// How long after a run's end its log stays as it was told; `None`: for ever.
     pub compact_after: Option<std::time::Duration>,
+    /// How long data is kept where a tenant does not say; for ever by default.
+    pub retention: RetentionPolicy,
 }
 
 impl Config {
@@ -87,6 +90,7 @@ impl Config {
             limits: ServerLimits::default(),
             grace: std::time::Duration::from_secs(5),
             compact_after: Some(std::time::Duration::from_secs(24 * 3_600)),
+            retention: RetentionPolicy::default(),
         }
     }
 }

@@ -262,6 +262,19 @@ pub const NUMBERS: &[NumberSetting] = &[
     .reloading(),
     NumberSetting::new(
         "pages",
+        "page-storage-mib",
+        Unit::Number,
+        (0, 1_048_576),
+        Slot::Special {
+            get: |config| config.limits.http.page_bytes.map_or(0, |bytes| bytes / MIB),
+            set: |config, value| config.limits.http.page_bytes = (value > 0).then_some(value * MIB),
+        },
+        "MiB that the executions of one client token may store. Then messages of its pages are refused (`page_storage_exceeded`) until \
+         executions are deleted. 0 removes the limit.",
+    )
+    .reloading(),
+    NumberSetting::new(
+        "pages",
         "new-sessions-per-second",
         Unit::PerSecond,
         (0, 1_000_000),

@@ -71,6 +71,30 @@ impl<T: JsonSchema> OperationOutput for Created<T> {
     }
 }
 
+/// The result of a call that creates several things: 200 with its body, marked when it is a repeated one.
+#[derive(Debug)]
+pub struct Repeatable<T>(Created<T>);
+
+impl<T> IntoResponse for Repeatable<T> {
+    fn into_response(self) -> Response {
+        let mut response = self.0.into_response();
+        *response.status_mut() = StatusCode::OK;
+        response
+    }
+}
+
+impl<T: JsonSchema> OperationOutput for Repeatable<T> {
+    type Inner = T;
+
+    fn operation_response(context: &mut GenContext, operation: &mut Operation) -> Option<Documented> {
+        Json::<T>::operation_response(context, operation)
+    }
+
+    fn inferred_responses(context: &mut GenContext, operation: &mut Operation) -> Vec<(Option<Code>, Documented)> {
+        Json::<T>::inferred_responses(context, operation)
+    }
+}
+
 /// What tells one creating call from another.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -132,6 +156,16 @@ impl Receipts {
             None => Err(Error::new(Kind::Conflict, "idempotency_in_progress", "a call with this Idempotency-Key is being worked on")
                 .retry_after(Duration::from_secs(1))),
         }
+    }
+
+    /// [`Receipts::once`] for a call that creates several things, whose answer has the status 200.
+    pub async fn once_for_all<T, F>(&self, call: Call, work: impl FnOnce(u128) -> F + Send + 'static) -> Result<Repeatable<T>>
+    where
+        T: Serialize,
+        F: Future<Output = Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.once(call, work).await.map(Repeatable)
     }
 
     async fn begin(&self, call: &Call, key: String, seed: u128) -> Result<Option<Claim>> {

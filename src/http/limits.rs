@@ -35,6 +35,8 @@ pub struct LimitOptions {
     pub idempotency_ttl: Duration,
     /// New sessions and visitors per second and client token; `None` is no limit.
     pub new_sessions: Option<Rate>,
+    /// Bytes that the executions of one client token may store; `None` is no limit.
+    pub page_bytes: Option<u64>,
     pub conversations: ConversationLimits,
 }
 
@@ -81,6 +83,9 @@ const BURST: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 const SESSIONS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
 const SESSIONS_BURST: NonZeroU32 = NonZeroU32::new(600).unwrap();
 
+/// Bytes that the executions of one client token may store, if nobody says otherwise.
+const PAGE_BYTES: u64 = 256 * 1024 * 1024;
+
 impl Default for LimitOptions {
     fn default() -> Self {
         let body = BodyLimits { raw: 2 * 1024 * 1024, inflated: 8 * 1024 * 1024, depth: 64, time: Duration::from_secs(30) };
@@ -93,6 +98,7 @@ impl Default for LimitOptions {
             keep_alive: Duration::from_secs(15),
             idempotency_ttl: Duration::from_secs(24 * 3_600),
             new_sessions: Some(Rate { per_second: SESSIONS_PER_SECOND, burst: SESSIONS_BURST }),
+            page_bytes: Some(PAGE_BYTES),
             conversations: ConversationLimits::default(),
         }
     }
@@ -177,6 +183,11 @@ impl Limits {
 
     fn current(&self) -> ActiveLimits {
         self.0.current.read().clone()
+    }
+
+    /// Returns how many bytes the executions of one client token may store.
+    pub fn page_bytes(&self) -> Option<u64> {
+        self.options().page_bytes
     }
 
     /// Counts one call of a key; refuses when its rate is used up.

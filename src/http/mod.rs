@@ -53,6 +53,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::model::RetentionPolicy;
 use crate::queue::{Jobs, Workers};
 use crate::secret::Vault;
 use crate::store::SharedStore;
@@ -74,6 +75,8 @@ pub struct AppState {
     pub workers: Workers,
     pub jobs: Jobs,
     pub saved: Arc<dyn saved::SavedTargets>,
+    /// How long data is kept where a tenant does not say.
+    pub retention: RetentionPolicy,
 }
 
 impl std::fmt::Debug for AppState {
@@ -105,6 +108,7 @@ parts! {
     workers: Workers,
     jobs: Jobs,
     saved: Arc<dyn saved::SavedTargets>,
+    retention: RetentionPolicy,
 }
 
 /// What the operator chooses about the front door.

@@ -537,6 +537,7 @@ mod tests {
             completed_at: Timestamp::from_millis(0),
             duration_ms: 1,
             final_output: None,
+            result: None,
             stop_reason: "complete".into(),
             total_cost: 0.5,
             total_tokens: Tokens::default(),

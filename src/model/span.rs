@@ -28,6 +28,14 @@ pub fn parse(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(whole))
 }
 
+/// Writes a length of time as one number with the largest unit that leaves no rest.
+pub fn format(span: Duration) -> String {
+    let millis = span.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let fitting = units.into_iter().find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit));
+    fitting.map_or_else(|| format!("{millis}ms"), |(name, unit)| format!("{}{name}", millis / unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,6 +49,13 @@ mod tests {
         }
         for text in ["", " ", "5", "h", "1w", "-5m", "1 h", "1h 30m", "5m3", "1µs", "99999999999999999999d", "18446744073709551615d"] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_are_written_as_they_are_read() {
+        for text in ["30d", "36h", "90m", "45s", "250ms"] {
+            assert_eq!(parse(text).map(format).as_deref(), Some(text));
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod jobs;
 mod keeper;
 mod loads;
 mod pulse;
+pub mod retention;
 pub mod webhooks;
 mod workers;
 
@@ -27,6 +28,7 @@ pub fn describe() {
     metrics::describe_counter!(webhooks::ATTEMPTS, "Webhook delivery attempts, by outcome: delivered, retried, given_up");
     metrics::describe_counter!(crons::FIRED, "Fired times of cron entries and schedules, by kind");
     census::describe();
+    retention::describe();
     metrics::gauge!("dispatch_runs_active").increment(0);
     metrics::counter!("dispatch_runs_stuck_total").increment(0);
     for outcome in webhooks::OUTCOMES {

@@ -14,14 +14,15 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::{
-    Accounts, Answer, ApiKey, Begun, Census, Censuses, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter, DocumentQuery,
-    DocumentRow, Documents, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease, LimitsRow, Logs, Near,
-    Nearest, NewJob, NewRun, Notices, Put, Queue, QuotaAnswer, QuotaChange, QuotaCount, QuotaSlot, QuotaTake, Quotas, Receipt, RecordPage,
-    RecordQuery, Records, Renewed, Resolve, Resolved, RunFilter, RunSummary, Rung, Runs, SavedFlow, Secrets, Signal, SignalKey, SmallLog,
-    Store, StoreError, StoreResult, StoredSecret, Tenant, UsageQuery, UsageTotal, Usages, Vaults, Vectors, Waits,
+    Accounts, Answer, ApiKey, Begun, BlobSweep, Census, Censuses, Claim, Claimed, Commit, Committed, Created, Credential, DeadFilter,
+    DocumentQuery, DocumentRow, Documents, EndedRun, Enqueued, FlowVersion, Flows, Idempotency, JobClaim, JobCount, JobFilter, Jobs, Lease,
+    LimitsRow, Logs, Near, Nearest, NewJob, NewRun, Notices, PageRuns, Put, Queue, QuotaAnswer, QuotaChange, QuotaCount, QuotaSlot,
+    QuotaTake, Quotas, Receipt, RecordPage, RecordQuery, Records, Renewed, Resolve, Resolved, Retention, RunDeletion, RunFilter,
+    RunSummary, Rung, Runs, SavedFlow, Secrets, Signal, SignalKey, SmallLog, Store, StoreError, StoreResult, StoredSecret, Tenant,
+    UsageQuery, UsageTotal, Usages, Vaults, Vectors, Waits,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::id::{DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
+use crate::id::{ClientTokenId, DeadLetterId, FlowId, FlowVersionId, JobId, KeyId, NodeId, RecordId, RunId, SecretId, TenantId, WaitId};
 use crate::model::event::Segment;
 use crate::model::job::{DeadLetter, Job, JobEnd, JobState};
 use crate::model::vector::Vector;
@@ -171,6 +172,19 @@ pass! {
     Logs {
         fn bulky_logs(before: Timestamp, except: &[TenantId], limit: u32) -> Vec<(TenantId, RunId)>;
         fn shrink_logs(logs: Vec<SmallLog>) -> u64;
+    }
+    PageRuns {
+        fn note_page_run(tenant: TenantId, token: ClientTokenId, run: RunId) -> ();
+        fn page_bytes(tenant: TenantId, token: ClientTokenId) -> u64;
+    }
+    Retention {
+        fn delete_runs(tenant: TenantId, runs: &[RunId]) -> Vec<RunDeletion>;
+        fn ended_runs(tenant: TenantId, before: Timestamp, after: Option<EndedRun>, limit: u32) -> Vec<EndedRun>;
+        fn delete_logs(tenant: TenantId, before: Timestamp, limit: u32) -> u64;
+        fn delete_jobs(tenant: TenantId, before: Timestamp, limit: u32) -> u64;
+        fn stale_documents(tenant: TenantId, kind: &str, before: Timestamp, due_after: Timestamp, limit: u32) -> Vec<String>;
+        fn collect_blobs(before: Timestamp, after: Option<String>, limit: u32) -> BlobSweep;
+        fn release_space(pages: u32) -> u64;
     }
     Waits {
         fn resolve_waits(answers: Vec<Resolve>) -> Vec<Resolved>;

@@ -22,9 +22,11 @@ mod jobs;
 mod leases;
 mod logs;
 mod notices;
+mod page_runs;
 mod payload;
 mod quotas;
 mod records;
+mod retention;
 mod row;
 mod runs;
 mod secrets;
@@ -34,6 +36,7 @@ mod vault;
 mod vectors;
 mod waits;
 
+pub mod backup;
 pub mod examine;
 pub mod faulty;
 pub mod memory;
@@ -58,8 +61,10 @@ pub use idempotency::{Answer, Begun, Idempotency, Receipt};
 pub use jobs::{Claimed, ClaimedJob, DeadFilter, Enqueued, JobClaim, JobCount, JobFilter, JobTurns, Jobs, MOST_CLAIMED, NewJob, Queue};
 pub use logs::{Logs, SmallLog};
 pub use notices::{NOTICE, Notices};
+pub use page_runs::PageRuns;
 pub use quotas::{LimitsRow, QuotaAnswer, QuotaChange, QuotaCount, QuotaSlot, QuotaTake, Quotas};
 pub use records::{RecordPage, RecordQuery, Records};
+pub use retention::{BLOB_GRACE, BlobSweep, EndedRun, Retention, RunDeletion};
 pub use runs::{Blob, ChildEnd, Claim, Commit, Committed, Created, Lease, NewRun, Renewed, RunFilter, RunKey, RunSummary, Runs};
 pub use secrets::{Secrets, StoredSecret};
 pub use usage::{UsageFigures, UsageGrouping, UsageQuery, UsageTotal, Usages};
@@ -223,6 +228,8 @@ impl Rung {
 #[async_trait]
 pub trait Store:
     Runs
+    + Retention
+    + PageRuns
     + Notices
     + Censuses
     + Jobs

@@ -40,7 +40,7 @@ const TABLE: &[(&str, &str)] = &[
     // Surfaces.
     ("http", "asset auth clock engine error failpoint feed id model number offload provider queue secret store tool"),
     // Roof.
-    ("config", "auth clock engine error expr feed html http net provider queue secret store tool"),
+    ("config", "auth clock engine error expr feed html http model net provider queue secret store tool"),
     ("app", "asset auth clock config engine error expr failpoint feed html http id model net provider queue secret store tool"),
     ("cli::fake_provider", "clock error provider"),
     // It talks to the server under test through the one door out.

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::numbers::NumberOptions;
 use crate::config::Config;
+use crate::model::RetentionKind;
 use crate::net::AllowRule;
 use crate::secret::Secret;
 
@@ -60,6 +62,22 @@ pub struct ServerOptions {
     /// no environment but `PATH`. Repeat.
     #[arg(long, value_parser = mcp_command, help_heading = "tools")]
     pub mcp_command: Vec<(String, Vec<String>)>,
+    /// How long ended executions are kept with all that belongs to them, as in `30d` or `12h`; forever when absent. A tenant can set its own at
+    /// `/v1/retention`.
+    #[arg(long, env = "DISPATCH_RETAIN_EXECUTIONS", value_parser = retention_span, help_heading = "retention")]
+    pub retain_executions: Option<Duration>,
+    /// How long the events of ended executions are kept, except for the last ones.
+    #[arg(long, env = "DISPATCH_RETAIN_EVENTS", value_parser = retention_span, help_heading = "retention")]
+    pub retain_events: Option<Duration>,
+    /// How long conversations of pages are kept after their last message.
+    #[arg(long, env = "DISPATCH_RETAIN_CONVERSATIONS", value_parser = retention_span, help_heading = "retention")]
+    pub retain_conversations: Option<Duration>,
+    /// How long completed webhook deliveries are kept.
+    #[arg(long, env = "DISPATCH_RETAIN_DELIVERIES", value_parser = retention_span, help_heading = "retention")]
+    pub retain_deliveries: Option<Duration>,
+    /// How long ended jobs are kept.
+    #[arg(long, env = "DISPATCH_RETAIN_JOBS", value_parser = retention_span, help_heading = "retention")]
+    pub retain_jobs: Option<Duration>,
     /// If the master key is lost, make a new one: what the old one seals (secrets, credentials, encrypted tenants) stays unreadable.
     #[arg(long)]
     pub new_master_key: bool,
@@ -98,8 +116,23 @@ impl ServerOptions {
         config.assets = self.assets;
         config.public_url = self.public_url;
         config.mcp_commands = self.mcp_command.into_iter().collect();
+        for (kind, span) in [
+            (RetentionKind::Executions, self.retain_executions),
+            (RetentionKind::Events, self.retain_events),
+            (RetentionKind::Conversations, self.retain_conversations),
+            (RetentionKind::Deliveries, self.retain_deliveries),
+            (RetentionKind::Jobs, self.retain_jobs),
+        ] {
+            config.retention.set(kind, span);
+        }
         config
     }
+}
+
+/// Parses a length of time, as in `30d`.
+fn retention_span(text: &str) -> Result<Duration, String> {
+    let span = crate::model::span::parse(text).filter(|span| !span.is_zero());
+    span.ok_or_else(|| "expected a length of time, as in 30d, 12h or 45m".to_owned())
 }
 
 /// Parses `HOST:PORT`.

@@ -14,7 +14,7 @@ use super::jobs::Counts;
 use super::order::fit;
 use super::time::AdminTime;
 use super::{MOST_ROWS, about};
-use crate::error::{Error, Kind, Problems, Result};
+use crate::error::{Error, Problems, Result};
 use crate::http::AppState;
 use crate::http::extract::{Body, Id, InPath};
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};

@@ -32,6 +32,7 @@ mod record_runs;
 mod records;
 mod records_csv;
 mod releases;
+mod retention;
 mod saved;
 mod schedules;
 mod secrets;
@@ -79,6 +80,7 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(forget::routes())
         .merge(limits::routes())
         .merge(usage::routes())
+        .merge(retention::routes())
 }
 
 /// Every route of this surface that pages call without a key.

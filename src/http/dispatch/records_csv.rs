@@ -7,7 +7,6 @@ use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
 use aide::openapi::{MediaType, ReferenceOr, Response as ApiResponse, SchemaObject, StatusCode};
 use aide::transform::TransformOperation;
-use axum::Json;
 use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
@@ -20,7 +19,8 @@ use super::records::{Altered, Pages, alter, check};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
-use crate::http::extract::{Body, Params};
+use crate::http::extract::{Body, IdempotencyKey, Params};
+use crate::http::idempotency::{Call, Receipts, Repeatable, fingerprint};
 use crate::http::scope::{RecordsRead, RecordsWrite, Scoped};
 use crate::id::RecordId;
 use crate::model::Record;
@@ -116,9 +116,18 @@ async fn import(
     caller: Scoped<RecordsWrite>,
     State(store): State<SharedStore>,
     State(clock): State<Clock>,
+    State(receipts): State<Receipts>,
+    key: IdempotencyKey,
     body: Body<Import>,
-) -> Result<Json<Imported>> {
+) -> Result<Repeatable<Imported>> {
+    let request = fingerprint(&body.raw);
+    let call = Call { tenant: caller.tenant, route: "POST /v1/records/import", key, request, secret: false };
     let input = body.value;
+    receipts.once_for_all(call, move |_| async move { import_rows(&caller, &store, &clock, input).await }).await
+}
+
+/// Saves the rows of a CSV. Done again after a crash, it finds the rows that it saved before.
+async fn import_rows(caller: &crate::model::Caller, store: &SharedStore, clock: &Clock, input: Import) -> Result<Imported> {
     let mut reader = csv::ReaderBuilder::new().from_reader(input.csv.trim_start_matches('\u{feff}').as_bytes());
     let names: Vec<String> = reader.headers().map_err(|error| unreadable(&error))?.iter().map(|name| name.trim().to_owned()).collect();
     let column = input.name_column.as_deref().unwrap_or("name");
@@ -142,7 +151,7 @@ async fn import(
         let metadata: Map<String, Value> = cells.map(|(key, cell)| (key.to_owned(), cell_value(cell, input.parse_values))).collect();
         let now = clock.now();
         let record = Record {
-            id: RecordId::new(&clock),
+            id: RecordId::new(clock),
             kind: input.kind.clone(),
             name: row.get(place).unwrap_or_default().trim().to_owned(),
             metadata,
@@ -150,7 +159,7 @@ async fn import(
             created_at: now,
             updated_at: now,
         };
-        match save(&store, &clock, &caller, record, input.existing).await {
+        match save(store, clock, caller, record, input.existing).await {
             Ok(Saved::Created) => outcome.created += 1,
             Ok(Saved::Updated) => outcome.updated += 1,
             Ok(Saved::Skipped) => outcome.skipped += 1,
@@ -163,7 +172,7 @@ async fn import(
             Err(error) => return Err(error),
         }
     }
-    Ok(Json(outcome))
+    Ok(outcome)
 }
 
 /// The keys that columns stand for; `None`: a column is no metadata. `name`: the column of the records' names.

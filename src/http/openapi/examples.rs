@@ -28,6 +28,8 @@ pub fn example_of(operation: &str) -> Option<Value> {
             "model": "local/echo", "instructions": "Be brief.", "input": "Say hello.", "max_output_tokens": 500, "metadata": { "order": "o-7" },
         }),
         "createEmbedding" => json!({ "model": "local/words", "input": ["red wine", "the sea at night"] }),
+        "deleteExecutions" => json!({ "status": "completed", "until": "2026-01-01T00:00:00Z" }),
+        "putRetention" => json!({ "executions": "30d", "conversations": "365d", "events": null }),
         "approveDispatch" | "approveAgent" => {
             json!({ "executionId": EXECUTION, "approvalId": WAIT, "decision": "approved", "streamResponse": false })
         }

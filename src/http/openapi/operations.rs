@@ -41,6 +41,7 @@ pub const TAGS: &[(&str, &str)] = &[
     ("HTTP workflow secrets", "Secrets of workflows of HTTP steps."),
     ("Sessions", "Sessions of tenants that hold the key to their data themselves."),
     ("Pages", "What web pages call, with a client token or a session instead of an API key."),
+    ("Retention", "How long data is kept."),
     ("Server", "The server itself."),
 ];
 
@@ -86,6 +87,20 @@ const NOTES: &[(&str, &str)] = &[
     (
         "settleEffect",
         "An effect that must not happen twice went out, and its answer was lost. The execution waits until somebody says whether it happened.",
+    ),
+    (
+        "deleteExecution",
+        "Deletes its events, journal, waits and signals, and the executions that it began, in one step. 409 while one of them has not ended: cancel it first. Texts that \
+         only it used are erased from the database within a few hours.",
+    ),
+    (
+        "deleteExecutions",
+        "Looks at one page of executions that have ended and pass the filters, newest first, and deletes them; repeat the call with the cursor until there is none.",
+    ),
+    ("getRetention", "`null` is for ever. `defaults` are the server's own, for kinds that are not set."),
+    (
+        "putRetention",
+        "Replaces all settings. Only what has ended is deleted, in small batches in the background, a quarter of an hour after its time at the latest.",
     ),
     ("listAgents", "Without their configurations."),
     ("createAgent", "Names are unique among your agents. The first version is saved with it."),

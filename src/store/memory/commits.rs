@@ -50,6 +50,7 @@ fn row(new: NewRun) -> StoreResult<(Row, String)> {
         waits: BTreeSet::new(),
         signals: Vec::new(),
         compacted: false,
+        log_deleted: false,
     };
     row.note(new.journal, new.segment);
     Ok((row, new.flow.body))

@@ -21,6 +21,12 @@ impl Documents {
         self.0.iter().filter(|((_, known, _), row)| known == kind && row.due_at.is_some_and(|due| due <= now)).count() as u64
     }
 
+    /// Returns the ids of documents that changed last before a time and are not due before another.
+    pub(super) fn stale(&self, tenant: TenantId, kind: &str, before: Timestamp, due_after: Timestamp, limit: usize) -> Vec<String> {
+        let is_stale = |row: &&DocumentRow| row.updated_at < before && row.due_at.is_none_or(|due| due > due_after);
+        self.of(tenant, kind).filter(is_stale).map(|row| row.id.clone()).take(limit).collect()
+    }
+
     fn of(&self, tenant: TenantId, kind: &str) -> impl DoubleEndedIterator<Item = &DocumentRow> {
         self.0.iter().filter(move |((owner, known, _), _)| *owner == tenant && known == kind).map(|(_, row)| row)
     }

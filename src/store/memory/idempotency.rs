@@ -23,6 +23,12 @@ impl Receipts {
         self.0.get(place).filter(|(expires, _)| *expires > now).map(|(_, filed)| filed)
     }
 
+    /// Deletes the keys of a run.
+    pub fn remove_run(&mut self, run: RunId) {
+        let subject = run.suffix();
+        self.0.retain(|_, (_, filed)| filed.subject != subject);
+    }
+
     /// Takes the key that a new run came with, unless it is taken.
     pub fn take(&mut self, new: &NewRun) -> StoreResult<Created> {
         let Some(key) = &new.key else { return Ok(Created::New) };

@@ -54,6 +54,23 @@ impl Jobs {
         Gates { all, ..Gates::default() }
     }
 
+    /// Deletes up to `limit` jobs of a tenant that ended before a time; returns how many were deleted.
+    pub(super) fn delete_ended(&mut self, tenant: TenantId, before: Timestamp, limit: usize) -> u64 {
+        let is_old = |row: &&Row| {
+            let has_ended = row.job.state.is_over() && row.job.completed_at.is_some_and(|at| at < before);
+            row.job.tenant == tenant && has_ended && !row.untold
+        };
+        let mut ended: Vec<(Option<Timestamp>, JobId)> =
+            self.rows.values().filter(is_old).map(|row| (row.job.completed_at, row.job.id)).collect();
+        ended.sort_unstable();
+        ended.truncate(limit);
+        for (_, id) in &ended {
+            self.rows.remove(id);
+            self.keys.retain(|_, job| *job != *id);
+        }
+        ended.len() as u64
+    }
+
     /// Adds the numbers of jobs and dead letters of all tenants. A job whose time has come counts as ready, whether or not it was marked so.
     pub(super) fn count_into(&self, census: &mut Census, now: Timestamp) {
         for Row { job, .. } in self.rows.values() {

@@ -12,8 +12,10 @@ mod idempotency;
 mod jobs;
 mod logs;
 mod notices;
+mod page_runs;
 mod quotas;
 mod records;
+mod retention;
 mod runs;
 mod secrets;
 mod usage;
@@ -21,12 +23,14 @@ mod vault;
 mod vectors;
 mod waits;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::broadcast;
 
 use super::{Rung, Store, StoreResult};
-use crate::id::RunId;
+use crate::id::{ClientTokenId, RunId};
 
 /// See the module.
 pub struct MemoryStore {
@@ -42,6 +46,8 @@ struct Tables {
     documents: documents::Documents,
     flows: flows::Flows,
     jobs: jobs::Jobs,
+    /// The client tokens of runs that pages began.
+    page_runs: BTreeMap<RunId, ClientTokenId>,
     quotas: quotas::QuotaTables,
     records: records::Records,
     secrets: secrets::Secrets,

@@ -26,6 +26,8 @@ pub(super) struct Row {
     pub signals: Vec<Signal>,
     /// Its log was made small.
     pub compacted: bool,
+    /// Its log was deleted, except for the end.
+    pub log_deleted: bool,
 }
 
 /// The tables of this noun.
@@ -68,6 +70,29 @@ impl Runs {
         self.flows.insert(row.run.flow_hash.clone(), flow);
         self.rows.insert(id, row);
         self.due.extend(wake_at.map(|at| (at, id)));
+    }
+
+    /// Deletes a run.
+    pub fn remove(&mut self, id: RunId) {
+        if let Some(at) = self.rows.remove(&id).and_then(|row| row.run.wake_at) {
+            self.due.remove(&(at, id));
+        }
+    }
+
+    /// Returns whether a run uses this flow.
+    fn uses_flow(&self, hash: &str) -> bool {
+        self.rows.values().any(|row| row.run.flow_hash == hash)
+    }
+
+    /// Returns the hashes of flows after a hash, with whether a run uses them.
+    pub fn flows_after(&self, after: &str, limit: usize) -> Vec<(String, bool)> {
+        let later = self.flows.keys().filter(|hash| hash.as_str() > after).take(limit);
+        later.map(|hash| (hash.clone(), self.uses_flow(hash))).collect()
+    }
+
+    /// Deletes a flow that no run uses.
+    pub fn remove_flow(&mut self, hash: &str) {
+        self.flows.remove(hash);
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Row> {

@@ -39,6 +39,11 @@ impl Waits {
         }
     }
 
+    /// Deletes the waits of a run.
+    pub fn remove_run(&mut self, run: RunId) {
+        self.0.retain(|_, (wait, _)| wait.run != run);
+    }
+
     pub fn of_run(&self, runs: &Runs, run: RunId) -> Vec<Wait> {
         let ids = runs.get(run).into_iter().flat_map(|row| &row.waits);
         ids.filter_map(|id| self.0.get(id)).map(|(wait, _)| wait.clone()).collect()

@@ -17,9 +17,11 @@ mod jobs;
 mod listen;
 mod logs;
 mod notices;
+mod page_runs;
 mod pooler;
 mod quotas;
 mod records;
+mod retention;
 mod runs;
 pub mod schema;
 mod secrets;
@@ -72,6 +74,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (12, "success", include_str!("../../../migrations/postgres/0012_success.sql")),
     (13, "turns_of_jobs", include_str!("../../../migrations/postgres/0013_turns_of_jobs.sql")),
     (17, "usage", include_str!("../../../migrations/postgres/0017_usage.sql")),
+    (18, "retention", include_str!("../../../migrations/postgres/0018_retention.sql")),
     (19, "turns_of_runs", include_str!("../../../migrations/postgres/0019_turns_of_runs.sql")),
 ];
 

@@ -16,8 +16,8 @@ use crate::store::{
     Vectors,
 };
 
-/// Documents that are read before anybody has shown a key.
-const OPEN: [&str; 4] = ["api_session", "handshake", "wrapping_check", "tenant_keys"];
+/// Documents that are read before anybody has shown a key, or without one: how long the tenant's data is kept is no secret of the tenant.
+const OPEN: [&str; 6] = ["api_session", "handshake", "wrapping_check", "tenant_keys", "retention", "retention_sweep"];
 
 impl Keys {
     fn turn_text(&self, text: &mut Option<String>, place: &Place<'_>, hide: bool) -> StoreResult<()> {

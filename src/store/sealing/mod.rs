@@ -13,6 +13,8 @@ mod counts;
 mod jobs;
 mod kept;
 mod keys;
+mod page_runs;
+mod retention;
 mod ring;
 mod runs;
 

@@ -4,6 +4,7 @@
 //! writer; everything else takes the same connection for a short transaction.
 
 mod accounts;
+pub(in crate::store) mod backup;
 mod census;
 mod documents;
 pub(in crate::store) mod examine;
@@ -16,10 +17,12 @@ mod jobs;
 mod logs;
 mod notices;
 mod owner;
+mod page_runs;
 mod pen;
 mod quotas;
 mod readers;
 mod records;
+mod retention;
 mod runs;
 mod secrets;
 mod usage;
@@ -85,6 +88,7 @@ pub const MIGRATIONS: &[(i64, &str, &str)] = &[
     (12, "success", include_str!("../../../migrations/sqlite/0012_success.sql")),
     (13, "turns_of_jobs", include_str!("../../../migrations/sqlite/0013_turns_of_jobs.sql")),
     (17, "usage", include_str!("../../../migrations/sqlite/0017_usage.sql")),
+    (18, "retention", include_str!("../../../migrations/sqlite/0018_retention.sql")),
     (19, "turns_of_runs", include_str!("../../../migrations/sqlite/0019_turns_of_runs.sql")),
 ];
 

@@ -1,5 +1,6 @@
 //! The command line, as the shell sees it: the real binary, its exit code, stdout and stderr.
 
+mod backup;
 mod config;
 mod demo;
 mod doctor;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::ran::{Server, Shell};
 
 /// Calls a server and returns the body of the response.
-fn call(server: &Server, method: &str, path: &str, body: &str) -> Value {
+pub(super) fn call(server: &Server, method: &str, path: &str, body: &str) -> Value {
     let host = server.url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
     let (key, length) = (&server.key, body.len());

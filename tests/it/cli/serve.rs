@@ -113,7 +113,7 @@ fn a_start_on_a_full_disk_says_so() {
     let shell = Shell::new();
     // A server that has stopped leaves no log of the database behind, so the next one writes at once.
     assert_eq!(Server::start(&shell, "data").terminate(), Some(0));
-    let serve = "trap '' XFSZ; ulimit -f 0; exec \"$0\" serve --dev --json --log off --listen 127.0.0.1:0 --data data";
+    let serve = "trap '' XFSZ; ulimit -f 1; exec \"$0\" serve --dev --json --log off --listen 127.0.0.1:0 --data data";
     let mut limited = std::process::Command::new("/bin/sh");
     limited.args(["-c", serve, env!("CARGO_BIN_EXE_dispatch")]).current_dir(shell.folder.path()).env_clear();
     let output = limited.stdin(Stdio::null()).output().unwrap();

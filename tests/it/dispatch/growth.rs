@@ -8,6 +8,8 @@ use dispatch::config::Config;
 use dispatch::engine::bus::Bus;
 use dispatch::http::limits::Rate;
 use dispatch::id::{ConversationId, RunId};
+use dispatch::model::{RetentionKind, RetentionPolicy};
+use dispatch::queue::retention::RetentionSweeper;
 use dispatch::store::{DocumentQuery, DocumentRow, MAX_SIGNALS, Signal};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -23,6 +25,7 @@ on_both!(
     a_turn_keeps_its_newest_messages,
     conversations_of_earlier_versions_are_converted,
     conversations_are_deleted_after_a_year,
+    conversations_are_kept_as_long_as_retention_says,
     feedback_of_a_session_is_limited,
     signals_of_an_execution_are_limited,
     the_oldest_events_are_deleted,
@@ -319,6 +322,52 @@ async fn new_sessions_are_rate_limited_on_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_sessions_are_rate_limited_on_postgres() {
     World::run_with(Kind::Postgres, few_sessions, new_sessions_are_rate_limited).await;
+}
+
+async fn conversations_are_kept_as_long_as_retention_says(world: Arc<World>) {
+    let chat = Chat::new(world.node()).await;
+    chat.say(json!([user("m1", "say hi")])).await;
+    let sweep = || {
+        chat.node.with_state(|state| async move {
+            let mut policy = RetentionPolicy::default();
+            policy.set(RetentionKind::Conversations, Some(Duration::from_secs(30 * 86_400)));
+            let tenant = state.store.list_tenants().await.unwrap()[0].id;
+            RetentionSweeper::new(state.store.clone(), state.clock.clone(), policy).sweep_tenant(tenant).await.unwrap()
+        })
+    };
+    assert_eq!(sweep().await, 0);
+    assert_eq!(chat.turns().await.len(), 1);
+    let age = "update documents set updated_at = 1 where kind = 'conversation' and id = $1";
+    assert_eq!(world.meddle(age, &chat.conversation).await, 1);
+    assert_eq!(sweep().await, 2, "the conversation and its turn");
+    assert!(chat.turns().await.is_empty());
+}
+
+fn small_storage(config: &mut Config) {
+    config.limits.http.page_bytes = Some(20_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn executions_of_pages_are_limited_in_bytes_on_sqlite() {
+    World::run_with(Kind::Sqlite, small_storage, executions_of_pages_are_limited_in_bytes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn executions_of_pages_are_limited_in_bytes_on_postgres() {
+    World::run_with(Kind::Postgres, small_storage, executions_of_pages_are_limited_in_bytes).await;
+}
+
+async fn executions_of_pages_are_limited_in_bytes(world: Arc<World>) {
+    let chat = Chat::new(world.node()).await;
+    let node = &chat.node;
+    chat.say(json!([user("m1", "say hi")])).await;
+    chat.say(json!([user("m2", &"x".repeat(40_000))])).await;
+    let more = json!({ "sessionId": chat.session, "messages": [user("m3", "say hi")], "streamResponse": false });
+    let refused = post(node, "/v1/client/chat", &more).refused(429, "page_storage_exceeded").await.json();
+    assert!(refused["next"].as_str().unwrap().contains("bulk-delete"), "{refused}");
+    let deleted = node.post("/v1/executions/bulk-delete").json(&json!({ "since": "2020-01-01T00:00:00Z" })).ok().await;
+    assert_eq!(deleted["deleted"], 2, "{deleted}");
+    post(node, "/v1/client/chat", &more).ok().await;
 }
 
 async fn new_sessions_are_rate_limited(world: Arc<World>) {

@@ -102,7 +102,7 @@ async fn the_operator_changes_limits(world: Arc<World>) {
         let runs = &mut config.limits.runs;
         (runs.max_result_bytes, runs.max_response_bytes, runs.max_waits) = (64 * 1024, 100_000, 2);
     });
-    let node = world.node();
+    let node = world.crash().await;
     world.sink.on("/many", [Reply::json(json!(vec![1; 3_000]))]);
     world.sink.on("/long", [Reply::text(&"x".repeat(100_001))]);
     let fetch = |id: &str| json!({ "id": id, "type": "fetch-url", "config": { "http": { "url": world.sink.url(&format!("/{id}")) } } });

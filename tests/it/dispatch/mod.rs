@@ -71,6 +71,7 @@ mod providers;
 mod quotas;
 mod reading;
 mod refusals;
+mod retention;
 mod schedules;
 mod secrets;
 mod steps;

@@ -29,8 +29,10 @@ fn workers_have_a_lower_priority() {
         // The name may contain blanks; the state comes after it.
         stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
     };
-    let mut worker =
-        Command::new(env!("CARGO_BIN_EXE_dispatch")).arg("script-worker").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dispatch"));
+    // As the server starts it: a larger reserve would not fit the worker's memory limit.
+    command.arg("script-worker").env_clear().env("MIMALLOC_ARENA_RESERVE", "32768");
+    let mut worker = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let request = b"not a job";
     let head = [u32::try_from(request.len()).unwrap().to_le_bytes(), 5_000_u32.to_le_bytes()].concat();
     worker.stdin.as_mut().unwrap().write_all(&[head.as_slice(), request].concat()).unwrap();

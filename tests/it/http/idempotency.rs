@@ -145,3 +145,46 @@ async fn keys_have_a_form() {
         keyed(&app, "/v1/flows", bad, &flow("two")).refused(400, "invalid_idempotency_key").await;
     }
 }
+
+/// A route that creates something says that it takes a key; it cannot be forgotten for a new one.
+#[test]
+fn every_creating_route_takes_a_key() {
+    let document = dispatch::http::openapi::document();
+    // Creating one of these again is what its caller wants, or is recognised by what it names.
+    const OTHERS: [&str; 2] = ["replayDeadLetter", "testWebhook"];
+    const STARTING: [&str; 9] = [
+        "dispatch",
+        "executeAgent",
+        "executeTool",
+        "importRecords",
+        "runSchedule",
+        "sendSignal",
+        "triggerHttpWorkflow",
+        "signalHttpRun",
+        "publishEvent",
+    ];
+    let mut seen = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let Some(operation) = item.get("post") else { continue };
+        let id = operation["operationId"].as_str().unwrap();
+        let creates = operation["responses"].get("201").is_some() || STARTING.contains(&id);
+        if !creates || OTHERS.contains(&id) {
+            continue;
+        }
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        assert!(parameters.clone().any(|parameter| parameter["name"] == "Idempotency-Key"), "POST {path} takes no key");
+        seen += 1;
+    }
+    assert!(seen > 20, "only {seen} creating routes were found");
+}
+
+#[tokio::test]
+async fn an_import_under_a_key_is_done_once() {
+    let app = TestApp::start().await;
+    let body = json!({ "type": "t", "csv": "name,a\none,1\n" });
+    let first = keyed(&app, "/v1/records/import", "k", &body).send().await;
+    let again = keyed(&app, "/v1/records/import", "k", &body).send().await;
+    assert_eq!((first.status, again.status), (200, 200));
+    assert_eq!((&first.json(), again.header("idempotency-replayed")), (&again.json(), Some("true")));
+    assert_eq!((&first.json()["created"], &first.json()["updated"]), (&json!(1), &json!(0)));
+}

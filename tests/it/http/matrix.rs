@@ -255,6 +255,9 @@ impl Property {
         if operation.contains("{agentId}") {
             return &self.spoken;
         }
+        if operation.starts_with("DELETE ") {
+            return self.ended["id"].as_str().unwrap();
+        }
         let of = if operation.ends_with("/settle") { &self.unsettled } else { &self.asks };
         of["id"].as_str().unwrap()
     }

@@ -141,6 +141,15 @@ contract! {
         records_are_queried_in_stable_pages,
         records_are_deleted_by_their_owner,
     ],
+    retention: [
+        an_ended_run_is_deleted_with_all_of_it,
+        what_goes_on_is_not_deleted,
+        a_run_is_deleted_with_those_that_it_began,
+        ended_runs_are_listed_by_their_end,
+        logs_are_deleted_except_for_their_end,
+        texts_that_nothing_uses_are_deleted,
+        old_jobs_and_documents_are_found,
+    ],
     accounts: [
         the_first_tenant_is_created_once,
         tenants_are_listed_oldest_first,

@@ -9,7 +9,7 @@ use dispatch::id::JobId;
 use dispatch::model::RunState;
 use dispatch::model::job::{Job, Placed};
 use dispatch::store::sqlite::{MIGRATIONS, SqliteStore};
-use dispatch::store::{Commit, JobClaim, JobTurns, NewJob, Options, Queue, SharedStore, StoreError};
+use dispatch::store::{Commit, JobClaim, JobTurns, NewJob, Options, Queue, RunDeletion, SharedStore, StoreError};
 use serde_json::json;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
@@ -387,4 +387,40 @@ async fn what_was_saved_before_agents_is_still_there() {
     sqlx::raw_sql("delete from flows where id = 'f'").execute(&mut old).await.unwrap();
     let left: i64 = sqlx::query_scalar("select count(*) from flow_versions").fetch_one(&mut old).await.unwrap();
     assert_eq!(left, 0);
+}
+
+/// The size of the file when nothing is in the log.
+async fn size(path: &Path) -> u64 {
+    sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut outsider(path).await).await.unwrap();
+    std::fs::metadata(path).unwrap().len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_space_of_deleted_runs_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatch.db");
+    let store = open(&path).await;
+    let world = world();
+    let text = "x".repeat(32_000);
+    let mut runs = Vec::new();
+    for _ in 0..10 {
+        let run = world.start(&store).await;
+        let journal = (0..33).map(|turn| done(&turn.to_string(), json!(text))).collect();
+        world.done(&store, Commit { journal, ..world.commit(run, 1, RunState::Completed) }).await;
+        runs.push(run);
+    }
+    let full = size(&path).await;
+    assert!(full > 10 * MIB, "{full}");
+    assert!(store.delete_runs(world.tenant, &runs).await.unwrap().iter().all(|deletion| *deletion == RunDeletion::Deleted(1)));
+    assert!(size(&path).await > 10 * MIB, "deleting alone frees pages, not space");
+    let mut released = 0;
+    loop {
+        match store.release_space(256).await.unwrap() {
+            0 => break,
+            bytes => released += bytes,
+        }
+    }
+    let empty = size(&path).await;
+    assert!(released > 9 * MIB && empty < 2 * MIB, "{released} bytes were given back, {empty} are left");
+    store.close().await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Ended, Item};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::http::dispatch::execute::{DispatchRequest, Fold, Outcome, start_unattended};
 use crate::id::{KeyId, RunId, TenantId};
@@ -56,7 +56,11 @@ pub async fn start_one(state: &AppState, whose: (TenantId, Option<KeyId>), key: 
 
 /// What an execution came to, if it has ended.
 async fn ended(state: &AppState, tenant: TenantId, id: RunId) -> Result<Option<Ended>> {
-    let Some((run, outcome)) = outcome_of(state, tenant, id).await? else { return Ok(None) };
+    let Some((run, outcome)) = outcome_of(state, tenant, id).await? else {
+        // An execution that was deleted tells nothing any more; whoever waits for it must not wait for ever.
+        let is_there = state.store.find_run(tenant, id).await?.is_some();
+        return Ok((!is_there).then(deleted));
+    };
     let took = run.finished_at.map_or(Duration::ZERO, |end| end.since(run.created_at));
     #[expect(clippy::cast_precision_loss, reason = "for people; budgets are kept in integers")]
     let cost = run.spent.cost as f64 / 1e9;
@@ -69,6 +73,12 @@ async fn ended(state: &AppState, tenant: TenantId, id: RunId) -> Result<Option<E
         tokens: run.spent.tokens(),
         prompts: u32::try_from(prompts).unwrap_or(u32::MAX),
     }))
+}
+
+/// The end of an execution that was deleted before it was looked at.
+fn deleted() -> Ended {
+    let error = Error::new(Kind::Missing, "execution_deleted", "the execution was deleted before its result was read");
+    Ended { success: false, error: serde_json::to_value(error.envelope()).ok(), took_ms: 0, cost: 0.0, tokens: 0, prompts: 0 }
 }
 
 /// A run that has ended, and what it said. One that is gone has ended in nothing.

@@ -152,6 +152,7 @@ async fn chat(State(table): State<Table>, headers: HeaderMap, body: Body<ChatReq
     let all = conversations::all(&door, guest.tenant);
     let kept = all.find(conversation).await?.ok_or_else(conversations::gone)?;
     let tools = tools_of(&guest, request.client_tools, request.client_tools_fingerprint.as_deref())?;
+    door.check_storage(&guest).await?;
     door.count_message(&mut guest).await?;
     if request.submit_mode == SubmitMode::Interrupt
         && let Some(running) = guest.session.body.running
@@ -201,6 +202,7 @@ async fn remember(
     fingerprint: Option<String>,
 ) -> Result<()> {
     let run = turn.run;
+    door.store.note_page_run(guest.tenant, guest.token.id, run).await?;
     turns::append(&door, guest.tenant, kept, turn).await?;
     // Tools without a fingerprint cannot be asked for again.
     let tools = if fingerprint.is_some() { tools } else { Vec::new() };

@@ -180,6 +180,19 @@ impl Door {
         self.limits.count_new_session(token)
     }
 
+    /// Refuses a message of a page whose client token stores as much as it may. Errors: `page_storage_exceeded` (429).
+    pub(super) async fn check_storage(&self, guest: &Guest) -> Result<()> {
+        let Some(limit) = self.limits.page_bytes() else { return Ok(()) };
+        let stored = self.store.page_bytes(guest.tenant, guest.token.id).await?;
+        if stored < limit {
+            return Ok(());
+        }
+        let message = format!("the executions of this client token store {stored} bytes; {limit} are allowed");
+        Err(Error::new(Kind::Limited, "page_storage_exceeded", message)
+            .retry_after(Duration::from_secs(3_600))
+            .next("its owner deletes executions at POST /v1/executions/bulk-delete, sets a retention at PUT /v1/retention, or raises --page-storage-mib"))
+    }
+
     fn admit(&self, token: &Kept<ClientToken>, headers: &HeaderMap) -> Result<()> {
         if token.body.admits(headers.get(ORIGIN).and_then(|origin| origin.to_str().ok())) {
             return Ok(());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::grade::{Answer, Fit};
-use super::{Case, Eval, Target, Variant};
+use super::{Case, Eval, Grade, Grader, Target, Variant};
 use crate::error::{Kind, Result};
 use crate::http::AppState;
 use crate::http::dispatch::batches::{Item, Progress, Work, advance, outcome_of, start_one};
@@ -119,7 +119,7 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
                 }
             }
             if let Some(run) = *asked {
-                *grade = outcome_of(state, tenant, run).await?.map(|(_, said)| grader.verdict(&said.result, run));
+                *grade = verdict(state, tenant, grader, run).await?;
             }
         }
         done &= grades.iter().all(Option::is_some);
@@ -129,6 +129,15 @@ async fn judge(state: &AppState, tenant: TenantId, id: EvalId, eval: &mut Eval) 
         }
     }
     Ok(done)
+}
+
+/// Reads what a judge said, if it has ended. One whose execution was deleted says nothing.
+async fn verdict(state: &AppState, tenant: TenantId, grader: &Grader, judge: RunId) -> Result<Option<Grade>> {
+    if let Some((_, said)) = outcome_of(state, tenant, judge).await? {
+        return Ok(Some(grader.verdict(&said.result, judge)));
+    }
+    let is_there = state.store.find_run(tenant, judge).await?.is_some();
+    Ok((!is_there).then(|| grader.silent("the judge's execution was deleted")))
 }
 
 /// Validates a value against a schema. If the queue of the sandbox is full, it is tried again later.
@@ -145,7 +154,7 @@ async fn hear(state: &AppState, tenant: TenantId, eval: &mut Eval, place: usize)
     let Some(trial) = eval.trials.get_mut(place) else { return Ok(true) };
     for ((grade, judge), grader) in trial.grades.iter_mut().zip(&trial.judges).zip(&eval.graders) {
         if let (None, Some(run)) = (&grade, judge) {
-            *grade = outcome_of(state, tenant, *run).await?.map(|(_, said)| grader.verdict(&said.result, *run));
+            *grade = verdict(state, tenant, grader, *run).await?;
         }
     }
     Ok(trial.grades.iter().all(Option::is_some))

@@ -16,23 +16,23 @@ use crate::store::RunFilter;
 #[serde(rename_all = "camelCase", default)]
 #[schemars(rename = "ExecutionFilter")]
 pub(super) struct Filter {
-    status: Option<RunState>,
+    pub(super) status: Option<RunState>,
     /// `true`: only successful executions. `false`: only executions that ended otherwise, including completed ones with failed steps.
-    success: Option<bool>,
-    flow_id: Option<String>,
-    agent_id: Option<String>,
-    record_id: Option<String>,
+    pub(super) success: Option<bool>,
+    pub(super) flow_id: Option<String>,
+    pub(super) agent_id: Option<String>,
+    pub(super) record_id: Option<String>,
     /// The API key that started them.
-    key_id: Option<String>,
+    pub(super) key_id: Option<String>,
     /// Name of the flow or agent.
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Only executions created at or after this time.
-    since: Option<Timestamp>,
+    pub(super) since: Option<Timestamp>,
     /// Only executions created before this time.
-    until: Option<Timestamp>,
+    pub(super) until: Option<Timestamp>,
     /// Rows per page, 1 to 200; 50 by default.
-    limit: Option<u32>,
-    cursor: Option<String>,
+    pub(super) limit: Option<u32>,
+    pub(super) cursor: Option<String>,
 }
 
 /// Filters of the executions of one agent or record.

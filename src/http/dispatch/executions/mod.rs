@@ -1,7 +1,8 @@
 //! `/v1/executions`: runs as they stand, their events, their steps, and how to stop them.
 //!
-//! `filter` reads the filters, `rows` formats executions, `status` those that are polled, `steps` their steps.
+//! `filter` reads the filters, `rows` formats executions, `status` those that are polled, `steps` their steps; `delete` deletes executions.
 
+mod delete;
 mod filter;
 mod rows;
 mod status;
@@ -48,7 +49,12 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         .api_route("/v1/executions", get_with(list, about("listExecutions", "Executions", "List executions, newest first")))
         .api_route(
             "/v1/executions/{executionId}",
-            get_with(read, about("getExecution", "Executions", "Read an execution and what it waits for")),
+            get_with(read, about("getExecution", "Executions", "Read an execution and what it waits for"))
+                .delete_with(delete::delete, about("deleteExecution", "Executions", "Delete an execution that has ended")),
+        )
+        .api_route(
+            "/v1/executions/bulk-delete",
+            post_with(delete::delete_many, about("deleteExecutions", "Executions", "Delete many executions that have ended")),
         )
         .api_route(
             "/v1/executions/{executionId}/status",

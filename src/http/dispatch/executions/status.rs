@@ -19,7 +19,7 @@ use crate::store::SharedStore;
 /// How far an execution is, and what came of it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(rename = "ExecutionStatus")]
+#[schemars(rename = "ExecutionProgress")]
 pub(super) struct StatusRow {
     execution_id: RunId,
     status: RunState,

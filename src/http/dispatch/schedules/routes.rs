@@ -17,7 +17,7 @@ use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::http::dispatch::execute::Lookup;
 use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
-use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
+use crate::http::idempotency::{Call, Created, Receipts, Repeatable, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{SchedulesRead, SchedulesWrite, Scoped};
 use crate::id::{FiringId, ScheduleId, TenantId};
@@ -369,9 +369,22 @@ async fn resume(caller: Scoped<SchedulesWrite>, State(state): State<AppState>, I
     change(&state, caller.tenant, &old, next).await
 }
 
-async fn run(caller: Scoped<SchedulesWrite>, State(state): State<AppState>, Id(id): Id<ScheduleId>) -> Result<Json<FiringRow>> {
-    let schedule = find(&state.store, caller.tenant, id).await?;
-    fire(&state, caller.tenant, &schedule, None).await.map(|firing| Json(firing.into()))
+async fn run(
+    caller: Scoped<SchedulesWrite>,
+    State(state): State<AppState>,
+    State(receipts): State<Receipts>,
+    Id(id): Id<ScheduleId>,
+    key: IdempotencyKey,
+) -> Result<Repeatable<FiringRow>> {
+    let tenant = caller.tenant;
+    let request = fingerprint(id.to_string().as_bytes());
+    let call = Call { tenant, route: "POST /v1/schedules/{scheduleId}/run", key, request, secret: false };
+    receipts
+        .once_for_all(call, move |_| async move {
+            let schedule = find(&state.store, tenant, id).await?;
+            fire(&state, tenant, &schedule, None).await.map(FiringRow::from)
+        })
+        .await
 }
 
 async fn runs(

@@ -18,6 +18,7 @@ pub mod quotas;
 pub mod races;
 pub mod receipts;
 pub mod records;
+pub mod retention;
 pub mod secrets;
 pub mod signals;
 pub mod text;
