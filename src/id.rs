@@ -182,6 +182,8 @@ ids! {
     RecordId = "record";
     /// A name for a version of an agent.
     ReleaseId = "release";
+    /// A change of what an alias names.
+    DeploymentId = "deploy";
     /// One execution of a flow. Surfaces print their own prefix over the same suffix.
     RunId = "exec" | "run" | "wfrun";
     /// What a paused run waits for.

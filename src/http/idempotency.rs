@@ -20,6 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tracing::Instrument;
@@ -39,7 +40,7 @@ use crate::store::{Answer, Begun, Receipt, SharedStore};
 
 /// How long a claim is left alone before another call may take over.
 const LEASE: Duration = Duration::from_secs(10);
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// A created object: 201 with its row.
 #[derive(Debug)]
@@ -47,6 +48,14 @@ pub struct Created<T> {
     body: Value,
     replayed: bool,
     row: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Created<T> {
+    /// Returns what was created, and whether an earlier call created it; for answers in another form.
+    pub fn read(self) -> Result<(T, bool)> {
+        let row = serde_json::from_value(self.body).map_err(Error::internal)?;
+        Ok((row, self.replayed))
+    }
 }
 
 impl<T> IntoResponse for Created<T> {

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::id::{
-    AgentId, AssetId, BatchId, ClientTokenId, ConversationId, DeliveryId, EvalId, FeedbackId, FiringId, FlowId, RecordId, RunId,
-    ScheduleId, ToolId,
+    AgentId, AssetId, BatchId, ClientTokenId, ConversationId, DeliveryId, DeploymentId, EvalId, FeedbackId, FiringId, FlowId, RecordId,
+    RunId, ScheduleId, ToolId,
 };
 
 /// Rows on a page when nobody says.
@@ -81,7 +81,7 @@ macro_rules! by_id {
     )*};
 }
 
-by_id! { FlowId = 1, RunId = 3, AgentId = 4, ClientTokenId = 5, ConversationId = 6, FeedbackId = 7, ToolId = 8, ScheduleId = 9, FiringId = 10, AssetId = 11, BatchId = 12, EvalId = 13, DeliveryId = 14 }
+by_id! { FlowId = 1, RunId = 3, AgentId = 4, ClientTokenId = 5, ConversationId = 6, FeedbackId = 7, ToolId = 8, ScheduleId = 9, FiringId = 10, AssetId = 11, BatchId = 12, EvalId = 13, DeliveryId = 14, DeploymentId = 15 }
 
 impl Position for (Timestamp, RecordId) {
     const KIND: u8 = 2;
@@ -134,7 +134,9 @@ impl<P: Position> Trail<P> {
             prev_cursor: prev,
             limit,
             current_page: page as u64 + 1,
+            page: page as u64 + 1,
             current_offset: page as u64 * u64::from(limit),
+            offset: page as u64 * u64::from(limit),
             total_pages: None,
             total_count: None,
         };
@@ -175,8 +177,12 @@ pub struct Pagination {
     pub limit: u32,
     /// 1 for the first page.
     pub current_page: u64,
+    /// Same as `currentPage`.
+    pub page: u64,
     /// Rows before this page, if all pages had this limit.
     pub current_offset: u64,
+    /// Same as `currentOffset`.
+    pub offset: u64,
     /// Not counted: always null.
     pub total_pages: Option<u64>,
     /// Not counted: always null.

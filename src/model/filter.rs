@@ -1,6 +1,6 @@
 //! The filter language of records: conditions over columns and metadata keys.
 //!
-//! `{field, op, value}`, or groups `{"and": [...]}` and `{"or": [...]}`. Judged here, not in SQL, so that every
+//! `{field, op, value}`, or groups `{"and": [...]}` and `{"or": [...]}`, also written `{"op": "and", "conditions": [...]}`. Judged here, not in SQL, so that every
 //! store gives the same answer. Fields are the columns `id name type createdAt updatedAt` and metadata
 //! keys, as dot paths.
 
@@ -16,7 +16,18 @@ pub enum Filter {
     All(Vec<Filter>),
     Any(Vec<Filter>),
     Not(Box<Filter>),
-    Compare { field: Vec<String>, op: Op, value: Value },
+    Compare {
+        field: Vec<String>,
+        op: Op,
+        value: Value,
+    },
+    /// The metadata has this key.
+    HasKey(String),
+    /// How many keys the metadata has.
+    KeyCount {
+        least: usize,
+        most: usize,
+    },
 }
 
 /// How a field is compared.
@@ -63,6 +74,7 @@ const OPS: &[(&str, Op)] = &[
     ("endsWith", Op::EndsWith),
     ("in", Op::In),
     ("not_in", Op::NotIn),
+    ("notIn", Op::NotIn),
     ("nin", Op::NotIn),
     ("exists", Op::Exists),
     ("is_empty", Op::IsEmpty),
@@ -95,6 +107,8 @@ impl Filter {
             Self::Any(parts) => parts.iter().any(|part| part.matches(record)),
             Self::Not(part) => !part.matches(record),
             Self::Compare { field, op, value } => compare(&read(record, field), *op, value),
+            Self::HasKey(key) => record.metadata.contains_key(key),
+            Self::KeyCount { least, most } => (*least..=*most).contains(&record.metadata.len()),
         }
     }
 }
@@ -129,6 +143,17 @@ fn parse(document: &Value, at: &str, depth: usize, budget: &mut usize, problems:
             return list(items, &format!("{at}/{name}"), problems).map(group);
         }
     }
+    if let Some(items) = map.get("conditions") {
+        let group: fn(Vec<Filter>) -> Filter = match map.get("op").map_or(Some("and"), Value::as_str) {
+            Some("and" | "AND") => Filter::All,
+            Some("or" | "OR") => Filter::Any,
+            _ => {
+                problems.add(format!("{at}/op"), "expected `and` or `or`");
+                return None;
+            }
+        };
+        return list(items, &format!("{at}/conditions"), problems).map(group);
+    }
     if let Some(part) = map.get("not") {
         return parse(part, &format!("{at}/not"), depth + 1, budget, problems).map(|part| Filter::Not(Box::new(part)));
     }
@@ -146,18 +171,37 @@ fn condition(map: &serde_json::Map<String, Value>, at: &str, problems: &mut Prob
         return None;
     };
     let name = map.get("op").or_else(|| map.get("operator")).map_or(Some("eq"), Value::as_str).unwrap_or_default();
+    let path: Vec<String> = field.strip_prefix("metadata.").unwrap_or(field).split('.').map(str::to_owned).collect();
+    let value = map.get("value").cloned().unwrap_or(Value::Null);
+    if let Some(filter) = shorthand(name, &path, &value) {
+        return Some(filter);
+    }
     let Some((_, op)) = OPS.iter().find(|(known, _)| *known == name) else {
         let known: Vec<&str> = OPS.iter().map(|(known, _)| *known).collect();
         problems.add(format!("{at}/op"), format!("unknown operator `{name}`; one of {}", known.join(", ")));
         return None;
     };
-    let value = map.get("value").cloned().unwrap_or(Value::Null);
     if matches!(op, Op::In | Op::NotIn) && !value.is_array() {
         problems.add(format!("{at}/value"), format!("`{name}` needs a list of values"));
         return None;
     }
-    let field = field.strip_prefix("metadata.").unwrap_or(field);
-    Some(Filter::Compare { field: field.split('.').map(str::to_owned).collect(), op: *op, value })
+    Some(Filter::Compare { field: path, op: *op, value })
+}
+
+/// Operators that say in one word what others say with a value.
+fn shorthand(name: &str, path: &[String], value: &Value) -> Option<Filter> {
+    let compare = |op: Op, value: Value| Filter::Compare { field: path.to_vec(), op, value };
+    Some(match name {
+        "isSet" => compare(Op::Exists, Value::Bool(true)),
+        "isNotSet" => compare(Op::Exists, Value::Bool(false)),
+        "isTrue" => compare(Op::Eq, Value::Bool(true)),
+        "isFalse" => compare(Op::Eq, Value::Bool(false)),
+        "between" => {
+            let [least, most] = value.as_array()?.as_slice() else { return None };
+            Filter::All(vec![compare(Op::Ge, least.clone()), compare(Op::Le, most.clone())])
+        }
+        _ => return None,
+    })
 }
 
 fn read(record: &Record, field: &[String]) -> Option<Value> {
@@ -272,6 +316,13 @@ mod tests {
                 true,
             ),
             (json!({"not": {"field": "total", "value": 12}}), false),
+            (json!({"op": "or", "conditions": [{"field": "total", "value": 1}, {"field": "region", "op": "isSet"}]}), true),
+            (
+                json!({"op": "and", "conditions": [{"field": "total", "op": "between", "value": [12, 20]}, {"field": "x", "op": "isNotSet"}]}),
+                true,
+            ),
+            (json!({"field": "total", "op": "between", "value": [13, 20]}), false),
+            (json!({"field": "total", "op": "isTrue"}), false),
             (json!([{"field": "total", "value": 12}, {"field": "name", "value": "x"}]), false),
         ] {
             assert_eq!(passes(filter.clone()), expected, "{filter}");

@@ -1,4 +1,4 @@
-//! `/v1/agents`: saved agents, their versions, and their executions.
+//! `/v1/agents`: saved agents and their executions; `agent_versions` has their versions.
 //!
 //! Saving compiles: an agent that cannot run is never stored. What an unpinned call runs is the agent's current version; `publish` marks
 //! one for callers that pin to it. An execution of an agent is one like any other: `execute` is a dispatch, `approve` and `resume` are those
@@ -14,15 +14,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::deletion::Deletion;
 use super::embed::Embed;
 use super::execute::{ApproveRequest, Desk, DispatchRequest, Posted, ResumeRequest, may_be_accepted, streamed};
-use super::saved::{self, Current, PublishInput, Shelf, Status};
+use super::saved::{self, Current, Publication, PublishInput, Shelf, Status};
 use super::{about, agent_document, body_optional, provenance};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::http::AppState;
-use crate::http::extract::{Body, Id, IdempotencyKey, Ids, InPath, Params};
+use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{AgentsExecute, AgentsRead, AgentsWrite, Scoped};
@@ -48,14 +49,6 @@ pub(super) fn routes() -> ApiRouter<AppState> {
             post_with(publish, |op| body_optional(about("publishAgent", "Agents", "Publish a version of an agent")(op))),
         )
         .api_route(
-            "/v1/agents/{agentId}/versions",
-            get_with(versions, about("listAgentVersions", "Agents", "List an agent's versions, newest first")),
-        )
-        .api_route(
-            "/v1/agents/{agentId}/versions/{versionId}",
-            get_with(version, about("getAgentVersion", "Agents", "Read a version of an agent")),
-        )
-        .api_route(
             "/v1/agents/{agentId}/execute",
             post_with(execute, |op| may_be_accepted(streamed(about("executeAgent", "Agents", "Execute an agent")(op)))),
         )
@@ -75,8 +68,14 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 #[schemars(rename = "Agent")]
 struct Row {
     id: AgentId,
+    /// The tenant, which owns it.
+    user_id: TenantId,
     name: String,
     description: Option<String>,
+    /// Always `runtype`: an agent that runs here.
+    agent_type: &'static str,
+    /// Always 0: its tools are in `config`.
+    capability_count: u32,
     status: Status,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -92,10 +91,15 @@ struct Detail {
     #[serde(flatten)]
     row: Row,
     icon: Option<String>,
-    /// Always `runtype`: an agent that runs here.
-    agent_type: &'static str,
     /// The settings, as they were saved.
     config: Value,
+    /// Always empty: its tools are in `config`.
+    capabilities: Vec<Map<String, Value>>,
+    /// Always null: what runs here is as healthy as the server.
+    health_status: Option<String>,
+    /// Always empty.
+    #[serde(rename = "_warnings")]
+    warnings: Vec<String>,
     /// The version that was saved last, unless it is published.
     draft_version_id: Option<FlowVersionId>,
 }
@@ -123,35 +127,17 @@ struct Shape {
     config: Option<Map<String, Value>>,
 }
 
-/// One version of an agent.
+/// An agent of which a version was published.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(rename = "AgentVersion")]
-struct Version {
-    id: FlowVersionId,
+#[schemars(rename = "PublishedAgent")]
+pub(super) struct PublishedAgent {
+    #[serde(flatten)]
+    agent: Detail,
+    /// Same as `id`.
     agent_id: AgentId,
-    /// 1, 2, 3, ... within the agent.
-    version_number: u32,
-    /// The document as it was saved.
-    agent_config: Value,
-    created_at: Timestamp,
-    published_at: Option<Timestamp>,
-}
-
-/// The versions of an agent.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "AgentVersionList")]
-struct Versions {
-    data: Vec<Version>,
-}
-
-/// What was deleted.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "DeletedAgent")]
-struct Deleted {
-    id: AgentId,
-    /// Always true.
-    deleted: bool,
+    #[serde(flatten)]
+    publication: Publication,
 }
 
 /// The agent that a continuation names. Clients that never learnt it say `virtual`; the execution's id decides.
@@ -177,7 +163,8 @@ async fn list(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Para
     let agents =
         store.list_flows(caller.tenant, TargetKind::Agent, trail.after().map(AgentId::as_flow), paging.search(), limit + 1).await?;
     let page = trail.page(agents, limit, false, |agent| AgentId::of_flow(agent.id));
-    Ok(Json(Page { data: page.data.iter().map(Row::new).collect(), pagination: page.pagination }))
+    let rows = page.data.iter().map(|agent| Row::new(caller.tenant, agent)).collect();
+    Ok(Json(Page { data: rows, pagination: page.pagination }))
 }
 
 async fn create(
@@ -196,13 +183,14 @@ async fn create(
         .once(call, move |seed| async move {
             let shelf = shelf(&store, tenant);
             let version = checked(&shelf, &engine, &clock, AgentId::from_u128(seed), provenance::edited(&source)).await?;
-            shelf.create(version).await.map(Detail::new)
+            shelf.create(version).await.map(|current| Detail::new(tenant, current))
         })
         .await
 }
 
 async fn read(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Detail>> {
-    shelf(&store, caller.tenant).current(id.as_flow()).await.map(Detail::new).map(Json)
+    let current = shelf(&store, caller.tenant).current(id.as_flow()).await?;
+    Ok(Json(Detail::new(caller.tenant, current)))
 }
 
 async fn update(
@@ -218,36 +206,25 @@ async fn update(
     let mut document = current.1.document.as_object().cloned().unwrap_or_default();
     document.extend(body.value.0);
     let next = checked(&shelf, &engine, &clock, id, provenance::edited(&Value::Object(document))).await?;
-    shelf.change(current, next).await.map(Detail::new).map(Json)
+    shelf.change(current, next).await.map(|current| Json(Detail::new(caller.tenant, current)))
 }
 
-async fn delete(caller: Scoped<AgentsWrite>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Deleted>> {
+async fn delete(caller: Scoped<AgentsWrite>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Deletion<AgentId>>> {
     shelf(&store, caller.tenant).delete(id.as_flow()).await?;
-    Ok(Json(Deleted { id, deleted: true }))
+    Ok(Json(Deletion::of(id)))
 }
 
-async fn publish(
+pub(super) async fn publish(
     caller: Scoped<AgentsWrite>,
     State(store): State<SharedStore>,
     State(clock): State<Clock>,
     Id(id): Id<AgentId>,
     body: Option<Body<PublishInput>>,
-) -> Result<Json<Detail>> {
+) -> Result<Json<PublishedAgent>> {
     let version = body.and_then(|body| body.value.version_id);
-    shelf(&store, caller.tenant).publish(id.as_flow(), version, clock.now()).await.map(Detail::new).map(Json)
-}
-
-async fn versions(caller: Scoped<AgentsRead>, State(store): State<SharedStore>, Id(id): Id<AgentId>) -> Result<Json<Versions>> {
-    let versions = shelf(&store, caller.tenant).versions(id.as_flow()).await?;
-    Ok(Json(Versions { data: versions.into_iter().map(Version::from).collect() }))
-}
-
-async fn version(
-    caller: Scoped<AgentsRead>,
-    State(store): State<SharedStore>,
-    Ids(id, version): Ids<AgentId, FlowVersionId>,
-) -> Result<Json<Version>> {
-    shelf(&store, caller.tenant).version(id.as_flow(), version).await.map(|version| Json(version.into()))
+    let current = shelf(&store, caller.tenant).publish(id.as_flow(), version, clock.now()).await?;
+    let publication = Publication::of(&current.0);
+    Ok(Json(PublishedAgent { agent: Detail::new(caller.tenant, current), agent_id: id, publication }))
 }
 
 async fn execute(
@@ -304,9 +281,12 @@ pub(super) async fn checked(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, i
 }
 
 impl Row {
-    fn new(agent: &SavedFlow) -> Self {
+    fn new(tenant: TenantId, agent: &SavedFlow) -> Self {
         Self {
             id: AgentId::of_flow(agent.id),
+            user_id: tenant,
+            agent_type: "runtype",
+            capability_count: 0,
             name: agent.name.clone(),
             description: agent.description.clone(),
             status: Status::of(agent),
@@ -319,27 +299,16 @@ impl Row {
 }
 
 impl Detail {
-    fn new((agent, version): Current) -> Self {
+    fn new(tenant: TenantId, (agent, version): Current) -> Self {
         let document = &version.document;
         Self {
-            row: Row::new(&agent),
+            row: Row::new(tenant, &agent),
             icon: document.get("icon").and_then(Value::as_str).map(str::to_owned),
-            agent_type: "runtype",
             config: agent_document::settings(&provenance::content(document)),
+            capabilities: Vec::new(),
+            health_status: None,
+            warnings: Vec::new(),
             draft_version_id: (agent.published != Some(agent.current)).then_some(agent.current),
-        }
-    }
-}
-
-impl From<FlowVersion> for Version {
-    fn from(version: FlowVersion) -> Self {
-        Self {
-            id: version.id,
-            agent_id: AgentId::of_flow(version.flow),
-            version_number: version.number,
-            agent_config: provenance::content(&version.document),
-            created_at: version.created_at,
-            published_at: version.published_at,
         }
     }
 }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::flows::{self, shelf};
 use super::{about, body_optional, provenance};
@@ -33,7 +33,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 }
 
 /// One version of a flow.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "FlowVersion")]
 struct Row {
@@ -44,6 +44,9 @@ struct Row {
     version_type: VersionType,
     /// The document as it was saved.
     flow_config: Value,
+    step_count: usize,
+    /// The names of its steps.
+    step_summary: String,
     label: Option<String>,
     notes: Option<String>,
     created_at: Timestamp,
@@ -51,28 +54,43 @@ struct Row {
 }
 
 /// Whether a version was ever published.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum VersionType {
+pub(super) enum VersionType {
     Draft,
     Published,
 }
 
+impl VersionType {
+    pub fn of(version: &FlowVersion) -> Self {
+        if version.published_at.is_some() { Self::Published } else { Self::Draft }
+    }
+}
+
 /// The versions of a flow.
 #[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "FlowVersionList")]
 struct Versions {
+    flow_id: FlowId,
+    published_version_id: Option<FlowVersionId>,
     data: Vec<Row>,
+    /// Same as `data`.
+    versions: Vec<Row>,
 }
 
 impl From<FlowVersion> for Row {
     fn from(version: FlowVersion) -> Self {
         let text = |key: &str| version.document.get(key).and_then(Value::as_str).map(str::to_owned);
+        let steps = flows::steps(&version.document);
+        let named = |step: &Map<String, Value>| step.get("name").or_else(|| step.get("id")).and_then(Value::as_str).map(str::to_owned);
         Self {
+            version_type: VersionType::of(&version),
+            step_count: steps.len(),
+            step_summary: steps.iter().filter_map(named).collect::<Vec<_>>().join(", "),
             id: version.id,
             flow_id: version.flow,
             version_number: version.number,
-            version_type: if version.published_at.is_some() { VersionType::Published } else { VersionType::Draft },
             label: text("label"),
             notes: text("notes"),
             flow_config: provenance::content(&version.document),
@@ -83,8 +101,10 @@ impl From<FlowVersion> for Row {
 }
 
 async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Versions>> {
-    let versions = shelf(&store, caller.tenant).versions(id).await?;
-    Ok(Json(Versions { data: versions.into_iter().map(Row::from).collect() }))
+    let shelf = shelf(&store, caller.tenant);
+    let published_version_id = shelf.head(id).await?.published;
+    let versions: Vec<Row> = shelf.versions(id).await?.into_iter().map(Row::from).collect();
+    Ok(Json(Versions { flow_id: id, published_version_id, data: versions.clone(), versions }))
 }
 
 async fn published(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Row>> {

@@ -1,7 +1,7 @@
 //! `/v1/flows`: saved flows.
 //!
 //! Saving compiles: a flow that cannot run is never stored. What an unpinned dispatch runs is the flow's current
-//! version; `publish` marks one for callers that pin to it.
+//! version; `publish` marks one for callers that pin to it. `flow_steps` has their steps as rows.
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
@@ -11,13 +11,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::deletion::Deletion;
 use super::document::StepDocument;
 use super::embed::Embed;
-use super::saved::{self, Current, PublishInput, Shelf, Status};
+use super::saved::{self, Current, Publication, PublishInput, Shelf, Status};
 use super::{about, body_optional, document, provenance};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::AppState;
 use crate::http::extract::{Body, Id, IdempotencyKey, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
@@ -38,13 +39,13 @@ pub(super) fn routes() -> ApiRouter<AppState> {
             "/v1/flows/{flowId}",
             get_with(read, about("getFlow", "Flows", "Read a flow with its steps"))
                 .put_with(update, about("updateFlow", "Flows", "Save a new version of a flow"))
+                .patch_with(update, about("patchFlow", "Flows", "Save a new version of a flow"))
                 .delete_with(delete, about("deleteFlow", "Flows", "Delete a flow and its versions")),
         )
         .api_route(
             "/v1/flows/{flowId}/publish",
             post_with(publish, |op| body_optional(about("publishFlow", "Flows", "Publish a version of a flow")(op))),
         )
-        .api_route("/v1/flow-steps/flow/{flowId}", get_with(list_steps, about("listFlowSteps", "Flows", "List the steps of a flow")))
 }
 
 /// A flow as lists show it.
@@ -53,6 +54,8 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 #[schemars(rename = "Flow")]
 pub(super) struct Row {
     id: FlowId,
+    /// The tenant, which owns it.
+    user_id: TenantId,
     name: String,
     description: Option<String>,
     status: Status,
@@ -70,7 +73,7 @@ pub(super) struct Row {
 pub(super) struct Detail {
     #[serde(flatten)]
     row: Row,
-    flow_steps: Vec<Value>,
+    flow_steps: Vec<Map<String, Value>>,
     step_count: usize,
     /// The version that was saved last, unless it is published.
     draft_version_id: Option<FlowVersionId>,
@@ -98,23 +101,17 @@ struct Shape {
     flow_steps: Option<Vec<StepDocument>>,
 }
 
-/// The steps of a flow.
+/// A flow of which a version was published.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(rename = "FlowStepList")]
-struct Steps {
-    data: Vec<Value>,
+#[schemars(rename = "PublishedFlow")]
+pub(super) struct PublishedFlow {
+    #[serde(flatten)]
+    flow: Detail,
+    /// Same as `id`.
     flow_id: FlowId,
-    flow_name: String,
-}
-
-/// What was deleted.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "DeletedFlow")]
-struct Deleted {
-    id: FlowId,
-    /// Always true.
-    deleted: bool,
+    #[serde(flatten)]
+    publication: Publication,
 }
 
 async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(paging): Params<Paging>) -> Result<Json<Page<Row>>> {
@@ -123,7 +120,7 @@ async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Param
     let page = trail.page(flows, limit, false, |flow| flow.id);
     let mut rows = Vec::with_capacity(page.data.len());
     for flow in &page.data {
-        rows.push(Row::new(flow, last_run(&store, caller.tenant, flow.id).await?));
+        rows.push(Row::new(caller.tenant, flow, last_run(&store, caller.tenant, flow.id).await?));
     }
     Ok(Json(Page { data: rows, pagination: page.pagination }))
 }
@@ -139,7 +136,7 @@ async fn create(
 ) -> Result<Created<Detail>> {
     let tenant = caller.tenant;
     let call = Call { tenant, route: "POST /v1/flows", key, request: fingerprint(&body.raw), secret: false };
-    let source = Value::Object(body.value.0);
+    let source = Value::Object(with_steps(body.value.0));
     receipts
         .once(call, move |seed| async move {
             let shelf = shelf(&store, tenant);
@@ -165,15 +162,19 @@ async fn update(
 ) -> Result<Json<Detail>> {
     let shelf = shelf(&store, caller.tenant);
     let current = shelf.current(id).await?;
-    let document = provenance::edited(&merged(&current.1.document, body.value.0));
+    let change = without_status(body.value.0, &current.0)?;
+    let document = provenance::edited(&merged(&current.1.document, change));
     let next = version(&shelf, &engine, &clock, id, document).await?;
     let current = shelf.change(current, next).await?;
-    detail(&store, caller.tenant, current).await.map(Json)
+    let mut detail = detail(&store, caller.tenant, current).await?;
+    // Clients read here what was saved, also when nothing changed and it is published.
+    detail.draft_version_id = Some(detail.row.current_version_id);
+    Ok(Json(detail))
 }
 
-async fn delete(caller: Scoped<FlowsWrite>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Deleted>> {
+async fn delete(caller: Scoped<FlowsWrite>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Deletion<FlowId>>> {
     shelf(&store, caller.tenant).delete(id).await?;
-    Ok(Json(Deleted { id, deleted: true }))
+    Ok(Json(Deletion::of(id)))
 }
 
 pub(super) async fn publish(
@@ -182,15 +183,11 @@ pub(super) async fn publish(
     State(clock): State<Clock>,
     Id(id): Id<FlowId>,
     body: Option<Body<PublishInput>>,
-) -> Result<Json<Detail>> {
+) -> Result<Json<PublishedFlow>> {
     let version = body.and_then(|body| body.value.version_id);
     let current = shelf(&store, caller.tenant).publish(id, version, clock.now()).await?;
-    detail(&store, caller.tenant, current).await.map(Json)
-}
-
-async fn list_steps(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<FlowId>) -> Result<Json<Steps>> {
-    let (flow, version) = shelf(&store, caller.tenant).current(id).await?;
-    Ok(Json(Steps { data: steps(&version.document), flow_id: id, flow_name: flow.name }))
+    let publication = Publication::of(&current.0);
+    Ok(Json(PublishedFlow { flow: detail(&store, caller.tenant, current).await?, flow_id: id, publication }))
 }
 
 pub(super) fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
@@ -198,7 +195,7 @@ pub(super) fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
 }
 
 async fn detail(store: &SharedStore, tenant: TenantId, (flow, version): Current) -> Result<Detail> {
-    Ok(Detail::new(&flow, &version.document, last_run(store, tenant, flow.id).await?))
+    Ok(Detail::new(tenant, &flow, &version.document, last_run(store, tenant, flow.id).await?))
 }
 
 /// When the flow's newest run was started.
@@ -218,6 +215,33 @@ fn merged(old: &Value, new: Map<String, Value>) -> Value {
     Value::Object(merged)
 }
 
+/// A new flow may come without steps, which are added later.
+fn with_steps(mut document: Map<String, Value>) -> Map<String, Value> {
+    let is_given = |name: &str| document.get(name).is_some_and(|steps| !steps.is_null());
+    if !is_given("steps") && !is_given("flowSteps") {
+        document.shift_remove("flowSteps");
+        document.insert("steps".into(), json!([]));
+    }
+    document
+}
+
+/// The change without the flow's status, which may be repeated but not set: it follows from what is published.
+fn without_status(mut change: Map<String, Value>, flow: &SavedFlow) -> Result<Map<String, Value>> {
+    let is_published = flow.published == Some(flow.current);
+    let is_same = match change.shift_remove("status") {
+        None | Some(Value::Null) => true,
+        Some(status) => match status.as_str() {
+            Some("draft") => !is_published,
+            Some("published" | "active") => is_published,
+            _ => false,
+        },
+    };
+    if is_same {
+        return Ok(change);
+    }
+    Err(Error::invalid_at("/status", "the status follows from what is published; POST /v1/flows/{flowId}/publish publishes a version"))
+}
+
 /// A version of a document that compiles.
 pub(super) async fn version(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: FlowId, document: Value) -> Result<FlowVersion> {
     let whole = Embed::whole(shelf.store, shelf.tenant, TargetKind::Flow, document.clone()).await?;
@@ -226,22 +250,30 @@ pub(super) async fn version(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, i
 }
 
 /// The document's steps as rows: with an id, their place and whether they run.
-fn steps(document: &Value) -> Vec<Value> {
-    let items = document.get("steps").or_else(|| document.get("flowSteps")).and_then(Value::as_array);
+pub(super) fn steps(document: &Value) -> Vec<Map<String, Value>> {
+    let given = |name: &str| document.get(name).and_then(Value::as_array);
     let row = |(index, step): (usize, &Value)| {
-        let mut row = json!({ "id": format!("step_{}", index + 1), "order": index, "enabled": true, "when": null });
-        if let (Some(row), Some(step)) = (row.as_object_mut(), step.as_object()) {
-            row.extend(step.clone());
-        }
+        let mut row: Map<String, Value> = [
+            ("id".to_owned(), json!(format!("step_{}", index + 1))),
+            ("order".to_owned(), json!(index)),
+            ("enabled".to_owned(), json!(true)),
+            ("when".to_owned(), Value::Null),
+            ("config".to_owned(), json!({})),
+        ]
+        .into_iter()
+        .collect();
+        let own = step.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        row.extend(own.map(|(name, value)| (name.clone(), value.clone())));
         row
     };
-    items.into_iter().flatten().enumerate().map(row).collect()
+    given("steps").or_else(|| given("flowSteps")).into_iter().flatten().enumerate().map(row).collect()
 }
 
 impl Row {
-    fn new(flow: &SavedFlow, last_run_at: Option<Timestamp>) -> Self {
+    fn new(tenant: TenantId, flow: &SavedFlow, last_run_at: Option<Timestamp>) -> Self {
         Self {
             id: flow.id,
+            user_id: tenant,
             name: flow.name.clone(),
             description: flow.description.clone(),
             status: Status::of(flow),
@@ -255,9 +287,9 @@ impl Row {
 }
 
 impl Detail {
-    fn new(flow: &SavedFlow, document: &Value, last_run_at: Option<Timestamp>) -> Self {
+    fn new(tenant: TenantId, flow: &SavedFlow, document: &Value, last_run_at: Option<Timestamp>) -> Self {
         let flow_steps = steps(document);
         let draft_version_id = (flow.published != Some(flow.current)).then_some(flow.current);
-        Self { row: Row::new(flow, last_run_at), step_count: flow_steps.len(), flow_steps, draft_version_id }
+        Self { row: Row::new(tenant, flow, last_run_at), step_count: flow_steps.len(), flow_steps, draft_version_id }
     }
 }

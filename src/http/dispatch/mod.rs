@@ -5,6 +5,7 @@
 
 pub mod agent_document;
 mod agent_hash;
+mod agent_versions;
 mod agents;
 mod api_keys;
 mod assets;
@@ -13,12 +14,14 @@ mod beat;
 mod bounds;
 mod client;
 mod credentials;
+mod deletion;
 pub mod document;
 mod embed;
 mod ensure;
 mod evals;
 mod execute;
 mod executions;
+mod flow_steps;
 mod flow_versions;
 mod flows;
 mod forget;
@@ -28,9 +31,7 @@ mod mcp;
 mod named;
 mod prompt_tools;
 mod provenance;
-mod record_runs;
 mod records;
-mod records_csv;
 mod releases;
 mod retention;
 mod saved;
@@ -40,6 +41,7 @@ mod step_results;
 mod tools;
 mod unavailable;
 mod usage;
+mod validate;
 
 use aide::axum::ApiRouter;
 
@@ -60,8 +62,10 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(execute::routes())
         .merge(executions::routes())
         .merge(agents::routes())
+        .merge(agent_versions::routes())
         .merge(flows::routes())
         .merge(ensure::routes())
+        .merge(flow_steps::routes())
         .merge(flow_versions::routes())
         .merge(records::routes())
         .merge(api_keys::routes())
@@ -74,13 +78,12 @@ pub fn routes() -> ApiRouter<AppState> {
         .merge(batches::routes())
         .merge(evals::routes())
         .merge(releases::routes())
-        .merge(records_csv::routes())
         .merge(step_results::routes())
-        .merge(record_runs::routes())
         .merge(forget::routes())
         .merge(limits::routes())
         .merge(usage::routes())
         .merge(retention::routes())
+        .merge(validate::routes())
 }
 
 /// Every route of this surface that pages call without a key.

@@ -4,7 +4,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::provenance;
 use crate::clock::{Clock, Timestamp};
@@ -45,6 +45,39 @@ impl Status {
 pub(super) struct PublishInput {
     /// The current version when absent.
     pub version_id: Option<FlowVersionId>,
+}
+
+/// What a publication came to.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Publication {
+    /// Always true.
+    success: bool,
+    /// For people.
+    message: String,
+    /// The version that was published.
+    version_id: FlowVersionId,
+    /// What was applied: `{versionId}`.
+    applied: Map<String, Value>,
+    /// Always `api`.
+    last_modified_source: &'static str,
+    /// Always empty.
+    warnings: Vec<String>,
+}
+
+impl Publication {
+    /// What was published of this flow or agent.
+    pub fn of(saved: &SavedFlow) -> Self {
+        let version = saved.published.unwrap_or(saved.current);
+        Self {
+            success: true,
+            message: format!("the {} was published", saved.kind.as_str()),
+            version_id: version,
+            applied: [("versionId".to_owned(), json!(version))].into_iter().collect(),
+            last_modified_source: "api",
+            warnings: Vec::new(),
+        }
+    }
 }
 
 /// What is saved, and the version of it that is current.

@@ -6,8 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::about;
+use super::deletion::Deletion;
+use super::{about, tools};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::secret_context;
 use crate::error::{Error, Kind, Problems, Result};
@@ -16,6 +18,7 @@ use crate::http::extract::{Body, Id, IdempotencyKey, InPath};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::scope::{Scoped, SecretsRead, SecretsWrite};
 use crate::id::{SecretId, TenantId};
+use crate::model::TargetKind;
 use crate::secret::{Secret, Vault};
 use crate::store::{SharedStore, StoreError, StoredSecret};
 
@@ -38,6 +41,8 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
 }
 
+/// Saved flows that are read at once.
+const PAGE: u32 = 200;
 /// Keys that one call asks about.
 const MOST_CHECKED: usize = 1_000;
 
@@ -83,8 +88,12 @@ struct Checked {
 #[schemars(rename = "SecretsChecked")]
 struct AllChecked {
     data: Vec<Checked>,
+    /// Keys with a value.
+    found: Vec<String>,
     /// Keys without a value.
     missing: Vec<String>,
+    /// Always empty: a secret that is deleted is missing.
+    revoked: Vec<String>,
 }
 
 /// What changes about a managed secret.
@@ -101,7 +110,7 @@ struct Change {
 }
 
 /// A managed secret, without its value.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Secret")]
 struct Row {
@@ -119,7 +128,7 @@ struct Row {
 }
 
 /// Whether there is a value.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "SecretStatus")]
 enum Status {
@@ -135,13 +144,32 @@ struct Rows {
     total: usize,
 }
 
-/// What was deleted.
+/// One managed secret, without its value.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "DeletedSecret")]
-struct Deleted {
-    id: SecretId,
-    /// Always true.
-    deleted: bool,
+#[schemars(rename = "SecretAnswer")]
+struct SecretAnswer {
+    #[serde(flatten)]
+    row: Row,
+    /// The same once more.
+    data: Row,
+}
+
+impl From<StoredSecret> for SecretAnswer {
+    fn from(secret: StoredSecret) -> Self {
+        let row = Row::from(secret);
+        Self { data: row.clone(), row }
+    }
+}
+
+/// What was deleted, and what still names it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "SecretDeletion")]
+struct SecretDeletion {
+    #[serde(flatten)]
+    deleted: Deletion<SecretId>,
+    /// How many saved flows, agents and tools name it as they are now.
+    reference_count: usize,
 }
 
 const KEY_LENGTH: std::ops::RangeInclusive<usize> = 2..=100;
@@ -200,7 +228,7 @@ async fn create(
     State(receipts): State<Receipts>,
     key: IdempotencyKey,
     body: Body<Input>,
-) -> Result<Created<Row>> {
+) -> Result<Created<SecretAnswer>> {
     let tenant = caller.tenant;
     let mut problems = Problems::default();
     let Input { key: name, value, description } = body.value;
@@ -229,10 +257,10 @@ async fn create(
                 return Err(Error::new(Kind::Conflict, "too_many_secrets", format!("a tenant may have {MOST} secrets")));
             }
             match store.create_secret(tenant, secret.clone()).await {
-                Ok(()) => Ok(Row::from(secret)),
+                Ok(()) => Ok(SecretAnswer::from(secret)),
                 // Taken by ourselves, in a try whose answer was lost.
                 Err(StoreError::Exists(_)) if store.find_secret(tenant, id).await?.is_some() => {
-                    find(&store, tenant, id).await.map(Row::from)
+                    find(&store, tenant, id).await.map(SecretAnswer::from)
                 }
                 Err(error) => Err(error.into()),
             }
@@ -244,7 +272,7 @@ async fn find(store: &SharedStore, tenant: TenantId, id: SecretId) -> Result<Sto
     store.find_secret(tenant, id).await?.ok_or_else(SecretId::missing)
 }
 
-async fn read(caller: Scoped<SecretsRead>, State(store): State<SharedStore>, Id(id): Id<SecretId>) -> Result<Json<Row>> {
+async fn read(caller: Scoped<SecretsRead>, State(store): State<SharedStore>, Id(id): Id<SecretId>) -> Result<Json<SecretAnswer>> {
     find(&store, caller.tenant, id).await.map(|secret| Json(secret.into()))
 }
 
@@ -255,7 +283,7 @@ async fn update(
     State(clock): State<Clock>,
     Id(id): Id<SecretId>,
     body: Body<Change>,
-) -> Result<Json<Row>> {
+) -> Result<Json<SecretAnswer>> {
     let Change { value, description } = body.value;
     let old = find(&store, caller.tenant, id).await?;
     let mut problems = Problems::default();
@@ -278,11 +306,43 @@ async fn update(
     Ok(Json(secret.into()))
 }
 
-async fn delete(caller: Scoped<SecretsWrite>, State(store): State<SharedStore>, Id(id): Id<SecretId>) -> Result<Json<Deleted>> {
+async fn delete(caller: Scoped<SecretsWrite>, State(store): State<SharedStore>, Id(id): Id<SecretId>) -> Result<Json<SecretDeletion>> {
+    let secret = find(&store, caller.tenant, id).await?;
+    let reference_count = references(&store, caller.tenant, &secret.key).await?;
     if !store.delete_secret(caller.tenant, id).await? {
         return Err(SecretId::missing());
     }
-    Ok(Json(Deleted { id, deleted: true }))
+    Ok(Json(SecretDeletion { deleted: Deletion::of(id), reference_count }))
+}
+
+/// Whether a document names a secret.
+fn names(document: &str, key: &str) -> bool {
+    let name = format!("secret:{key}");
+    let goes_on = |rest: &str| rest.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    document.match_indices(&name).any(|(at, _)| document.get(at + name.len()..).is_some_and(|rest| !goes_on(rest)))
+}
+
+/// How many saved flows, agents and tools name a secret as they are now.
+async fn references(store: &SharedStore, tenant: TenantId, key: &str) -> Result<usize> {
+    let mut count = 0;
+    for kind in [TargetKind::Flow, TargetKind::Agent] {
+        let mut before = None;
+        loop {
+            let page = store.list_flows(tenant, kind, before, None, PAGE).await?;
+            for saved in &page {
+                let version = store.find_flow_version(tenant, saved.current).await?;
+                count += usize::from(version.is_some_and(|version| names(&version.document.to_string(), key)));
+            }
+            before = page.last().map(|saved| saved.id);
+            if page.len() < PAGE as usize {
+                break;
+            }
+        }
+    }
+    for tool in tools::every(store, tenant).await? {
+        count += usize::from(names(&json!(tool.body.definition).to_string(), key));
+    }
+    Ok(count)
 }
 
 async fn which(caller: Scoped<SecretsRead>, State(store): State<SharedStore>, body: Body<Check>) -> Result<Json<AllChecked>> {
@@ -295,6 +355,8 @@ async fn which(caller: Scoped<SecretsRead>, State(store): State<SharedStore>, bo
         Checked { exists: found.is_some(), has_value: found.is_some_and(|secret| secret.sealed.is_some()), key }
     };
     let data: Vec<Checked> = body.value.keys.into_iter().map(checked).collect();
-    let missing = data.iter().filter(|checked| !checked.has_value).map(|checked| checked.key.clone()).collect();
-    Ok(Json(AllChecked { data, missing }))
+    let (found, missing) = data.iter().partition::<Vec<&Checked>, _>(|checked| checked.has_value);
+    let keys = |checked: Vec<&Checked>| -> Vec<String> { checked.into_iter().map(|checked| checked.key.clone()).collect() };
+    let (found, missing) = (keys(found), keys(missing));
+    Ok(Json(AllChecked { data, found, missing, revoked: Vec::new() }))
 }

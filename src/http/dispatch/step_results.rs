@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::about;
 use super::executions::{StepRow, steps_of, with_inquiries};
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::http::extract::{Filters, Id, InPath, Known};
@@ -52,6 +53,12 @@ impl Known for Query {
 #[schemars(rename = "StepResult")]
 struct Row {
     execution_session_id: RunId,
+    /// The tenant, which owns it.
+    user_id: TenantId,
+    /// Id of the saved flow.
+    flow_id: Option<FlowId>,
+    /// When the step began, or the execution of a step that did not.
+    created_at: Timestamp,
     /// Id of the saved record that the execution is about.
     record_id: Option<RecordId>,
     #[serde(flatten)]
@@ -139,7 +146,15 @@ async fn rows(store: &SharedStore, tenant: TenantId, of: RunFilter, query: Query
             if !shown.is_empty() {
                 with_inquiries(store, tenant, run.id, &mut shown).await?;
                 let record_id = record_of(store, tenant, run.id, of.record).await?;
-                data.extend(shown.into_iter().map(|step| Row { execution_session_id: run.id, record_id, step }));
+                let row = |step: StepRow| Row {
+                    execution_session_id: run.id,
+                    user_id: tenant,
+                    flow_id: run.target.flow_id(),
+                    created_at: step.began().unwrap_or(run.created_at),
+                    record_id,
+                    step,
+                };
+                data.extend(shown.into_iter().map(row));
             }
             if has_more {
                 break;

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::Problems;
+use crate::error::{Problems, pointer_token};
 
 /// Of `options`.
 pub(super) const OF_OPTIONS: [&str; 7] =
@@ -31,7 +31,7 @@ pub(super) const OF_TOOLS: [&str; 3] = ["codeModeConfig", "toolConfigs", "toolSe
 /// Notes each of the members that is there and asks for something.
 pub(super) fn refuse(map: &Map<String, Value>, names: &[&str], at: &str, problems: &mut Problems) {
     for name in names {
-        refuse_value(map.get(*name), &format!("{at}/{name}"), problems);
+        refuse_value(map.get(*name), &format!("{at}/{}", pointer_token(name)), problems);
     }
 }
 

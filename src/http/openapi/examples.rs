@@ -54,7 +54,7 @@ pub fn example_of(operation: &str) -> Option<Value> {
             "name": "Helper", "definition": { "name": "Helper", "config": { "model": "local/echo", "systemPrompt": "Be brief." } },
             "deploy": { "alias": "live" },
         }),
-        "createFlow" | "updateFlow" => json!({
+        "createFlow" | "updateFlow" | "patchFlow" => json!({
             "name": "Summary",
             "steps": [{
                 "id": "summarize", "name": "Summarize", "type": "prompt",
@@ -62,7 +62,18 @@ pub fn example_of(operation: &str) -> Option<Value> {
                 "retry": { "maxAttempts": 3, "delayMs": 500 },
             }],
         }),
-        "publishFlow" | "publishFlowVersion" | "publishAgent" => json!({}),
+        "publishFlow" | "publishFlowVersion" | "publishAgent" | "publishAgentVersion" => json!({}),
+        "addFlowStep" => json!({
+            "name": "Shorten", "type": "prompt", "order": 1,
+            "config": { "model": "local/echo", "userPrompt": "Shorten: {{summary}}", "outputVariable": "short" },
+        }),
+        "validateFlow" => json!({
+            "name": "Summary",
+            "steps": [{ "name": "Summarize", "type": "prompt", "config": { "model": "local/echo", "userPrompt": "Summarize: {{text}}" } }],
+        }),
+        "validateTemplate" | "validateLiquid" => json!({ "template": "<h1>{{ title | upcase }}</h1>" }),
+        "validateScript" => json!({ "code": "return input.items.length;" }),
+        "activateAgentAlias" | "moveAgentRelease" => json!({ "versionId": VERSION }),
         "createAgent" | "updateAgent" => json!({
             "name": "Support",
             "config": { "model": "local/echo", "systemPrompt": "You answer questions about orders.", "loopConfig": { "maxTurns": 5 } },
@@ -71,6 +82,18 @@ pub fn example_of(operation: &str) -> Option<Value> {
             json!({ "messages": [{ "role": "user", "content": "Where is my order?" }], "options": { "streamResponse": false } })
         }
         "createRecord" => json!({ "type": "customer", "name": "Ada Lovelace", "metadata": { "plan": "pro", "seats": 3 } }),
+        "patchRecord" | "updateRecord" => json!({ "metadata": { "plan": "free", "seats": 1 } }),
+        "importRecords" | "uploadRecords" => json!({ "type": "customer", "csv": "name,plan\nAda Lovelace,pro\n" }),
+        "previewRecordFilter" => json!({ "type": "customer", "where": { "field": "plan", "op": "eq", "value": "pro" } }),
+        "editRecords" => json!({
+            "recordFilter": { "type": "customer", "where": { "field": "plan", "op": "eq", "value": "pro" } },
+            "metadata": { "seats": 5 }, "dryRun": true,
+        }),
+        "runFlowOnRecordType" => json!({ "recordType": "customer", "limit": 10 }),
+        "createBatch" => json!({ "flowId": FLOW, "recordType": "customer", "limit": 10 }),
+        "submitBatch" => {
+            json!({ "flowId": FLOW, "records": [{ "type": "customer", "name": "Ada Lovelace", "metadata": { "plan": "pro" } }] })
+        }
         "searchRecords" => json!({ "type": "customer", "limit": 20 }),
         "createApiKey" => json!({ "name": "reporting", "scopes": ["FLOWS:READ"] }),
         "putLimits" | "putApiKeyLimits" => json!({
@@ -107,6 +130,11 @@ pub fn example_of(operation: &str) -> Option<Value> {
             "cases": [{ "name": "Ada", "inputs": { "name": "Ada" } }],
             "graders": [{ "type": "no_error" }],
         }),
+        "streamEval" => json!({
+            "flowId": FLOW, "records": [{ "type": "customer", "name": "Ada Lovelace", "metadata": { "plan": "pro" } }],
+            "modelOverrides": [{ "stepName": "Summarize", "model": "local/echo" }],
+        }),
+        "compareEvalRecord" => json!({ "evalGroupId": EVAL, "recordId": "Ada Lovelace" }),
         "putHttpWorkflow" => json!({
             "name": "process-order", "version": 1,
             "steps": {
@@ -123,4 +151,6 @@ pub fn example_of(operation: &str) -> Option<Value> {
 const EXECUTION: &str = "exec_01jg0000000000000000000000";
 const WAIT: &str = "wait_01jg0000000000000000000000";
 const FLOW: &str = "flow_01jg0000000000000000000000";
+const VERSION: &str = "fver_01jg0000000000000000000000";
+const EVAL: &str = "evalgrp_01jg0000000000000000000000";
 const AGENT: &str = "agent_01jg0000000000000000000000";

@@ -101,6 +101,8 @@ async fn an_agent_is_ensured(world: Arc<World>) {
     assert_eq!((&updated["result"], &updated["deployment"]["changed"]), (&json!("updated"), &json!(true)), "{updated}");
     let live = node.get(&format!("/v1/agents/{id}/releases/live")).ok().await;
     assert_eq!(live["versionId"], updated["versionId"]);
+    let moves = node.get(&format!("/v1/agents/{id}/deployments")).ok().await;
+    assert_eq!((&moves["data"][0]["alias"], &moves["data"][0]["versionId"]), (&json!("live"), &updated["versionId"]), "{moves}");
     let pulled = node.get("/v1/agents/pull?name=Helper").ok().await;
     assert_eq!((&pulled["definition"], &pulled["lastModifiedSource"]), (&definition("Be kind."), &json!("sdk")));
     assert_eq!(pulled["contentHash"], updated["contentHash"]);

@@ -50,7 +50,8 @@ async fn a_flow_is_saved_read_changed_and_deleted() {
 
     let steps = app.get(&format!("/v1/flow-steps/flow/{id}")).ok().await;
     assert_eq!((&steps["flowName"], &steps["data"][0]["id"], &steps["data"][0]["order"]), (&json!("two"), &json!("b"), &json!(0)));
-    assert_eq!(app.delete(&path).ok().await, json!({ "id": id, "deleted": true }));
+    let gone = json!({ "success": true, "id": id, "deletedId": id, "deleted": true, "message": "the flow was deleted" });
+    assert_eq!(app.delete(&path).ok().await, gone);
     app.get(&path).refused(404, "not_found").await;
     app.delete(&path).refused(404, "not_found").await;
     app.put(&path).json(&json!({})).refused(404, "not_found").await;

@@ -152,12 +152,16 @@ fn every_creating_route_takes_a_key() {
     let document = dispatch::http::openapi::document();
     // Creating one of these again is what its caller wants, or is recognised by what it names.
     const OTHERS: [&str; 2] = ["replayDeadLetter", "testWebhook"];
-    const STARTING: [&str; 9] = [
+    const STARTING: [&str; 13] = [
         "dispatch",
         "executeAgent",
         "executeTool",
+        "addFlowStep",
         "importRecords",
+        "uploadRecords",
+        "streamEval",
         "runSchedule",
+        "runScheduleNow",
         "sendSignal",
         "triggerHttpWorkflow",
         "signalHttpRun",
@@ -187,4 +191,17 @@ async fn an_import_under_a_key_is_done_once() {
     assert_eq!((first.status, again.status), (200, 200));
     assert_eq!((&first.json(), again.header("idempotency-replayed")), (&again.json(), Some("true")));
     assert_eq!((&first.json()["created"], &first.json()["updated"]), (&json!(1), &json!(0)));
+}
+
+#[tokio::test]
+async fn a_step_under_a_key_is_added_once() {
+    let app = TestApp::start().await;
+    let saved = app.post("/v1/flows").json(&flow("f")).ok().await;
+    let path = format!("/v1/flows/{}/steps", saved["id"].as_str().unwrap());
+    let body = json!({ "type": "set-variable", "name": "x", "config": { "variableName": "x", "value": 1 } });
+    let first = keyed(&app, &path, "k", &body).send().await;
+    let again = keyed(&app, &path, "k", &body).send().await;
+    assert_eq!((first.status, again.status), (200, 200));
+    assert_eq!((&first.json(), again.header("idempotency-replayed")), (&again.json(), Some("true")));
+    assert_eq!(app.get(&path).ok().await["data"].as_array().unwrap().len(), 1);
 }

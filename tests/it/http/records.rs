@@ -80,10 +80,16 @@ async fn many_records_are_edited_and_deleted_at_once() {
     let gone = "record_01h455vb4pex5vsknk084sn02q";
     let ids = json!([one["id"], gone, two["id"]]);
     let edit = json!({ "ids": ids, "metadata": { "drop": null, "new": [1] }, "type": "u" });
-    assert_eq!(app.post("/v1/records/bulk-edit").json(&edit).ok().await, json!({ "updated": 2, "missing": [gone], "conflicts": [] }));
+    let edited = app.post("/v1/records/bulk-edit").json(&edit).ok().await;
+    assert_eq!((&edited["updated"], &edited["missing"], &edited["conflicts"]), (&json!(2), &json!([gone]), &json!([])));
+    assert_eq!(edited["recordIds"], json!([one["id"], two["id"]]));
+    let diff = json!({ "id": one["id"], "before": { "keep": 1, "drop": 1 }, "after": { "keep": 1, "new": [1] } });
+    assert_eq!(edited["data"][0], diff);
     let changed = app.get(&format!("/v1/records/{}", one["id"].as_str().unwrap())).ok().await;
     assert_eq!((&changed["metadata"], &changed["type"]), (&json!({ "keep": 1, "new": [1] }), &json!("u")));
-    assert_eq!(app.post("/v1/records/bulk-delete").json(&json!({ "ids": ids })).ok().await["deleted"], 2);
+    let deleted = app.post("/v1/records/bulk-delete").json(&json!({ "ids": ids })).ok().await;
+    assert_eq!((&deleted["deleted"], &deleted["deletedIds"]), (&json!(2), &json!([one["id"], two["id"]])));
+    assert_eq!((&deleted["success"], &deleted["notFoundIds"]), (&json!(true), &json!([gone])));
     let many: Vec<&str> = vec![gone; 1_001];
     app.post("/v1/records/bulk-delete").json(&json!({ "ids": many })).refused(422, "validation_failed").await;
     let wrong = app.post("/v1/records/bulk-delete").json(&json!({ "ids": [gone, "x"] })).refused(422, "validation_failed").await;

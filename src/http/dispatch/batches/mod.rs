@@ -3,10 +3,12 @@
 //! A batch is a document that is due as long as there is something to do. [`advance`] does a little of it: starts what is not started, under keys
 //! of its own, and notes what has ended. Every server does so; `hold` sees to it that one does at a time.
 //!
-//! `records` makes batches over records; evals are batches too, and judge what ended.
+//! `records` keeps and shows batches over records, `submit` makes them, `runtype` shows them in the words of `/v1/batch`; evals are batches too, and judge what ended.
 
 mod hold;
 mod records;
+mod runtype;
+mod submit;
 mod work;
 
 use aide::axum::ApiRouter;
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(super) use self::hold::{Progress, Work, cancel, tick};
+pub(super) use self::submit::of_type;
 pub(super) use self::work::{advance, outcome_of, start_one};
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -23,7 +26,7 @@ use crate::id::{BatchId, FlowId, KeyId, RecordId, RunId, TenantId};
 use crate::store::Document;
 
 pub(super) fn routes() -> ApiRouter<AppState> {
-    records::routes()
+    records::routes().merge(submit::routes()).merge(runtype::routes())
 }
 
 /// Executions of one batch.
@@ -56,7 +59,7 @@ pub(super) struct Item {
 }
 
 /// What an execution came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Ended {
     pub success: bool,
@@ -69,16 +72,33 @@ pub(super) struct Ended {
     pub tokens: u64,
     /// Prompts that were executed.
     pub prompts: u32,
+    /// Steps that completed; 0 of an agent.
+    #[serde(default)]
+    pub steps: u32,
+    /// Those of them that failed.
+    #[serde(default)]
+    pub failed_steps: u32,
+    #[serde(default)]
+    pub input_tokens: u64,
+    #[serde(default)]
+    pub output_tokens: u64,
+    /// It asked models without a known price.
+    #[serde(default)]
+    pub unpriced: bool,
 }
 
-/// A flow over the records of a type.
+/// A flow over the records of a type, or over chosen records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Batch {
     pub flow: FlowId,
+    /// Empty for chosen records.
     pub record_type: String,
     pub inputs: serde_json::Map<String, Value>,
     pub items: Vec<Item>,
+    /// Records that are not saved: those of the last items.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inline: Vec<serde_json::Map<String, Value>>,
     /// The API key of whoever asked for it.
     #[serde(default)]
     pub key_id: Option<KeyId>,
@@ -115,8 +135,13 @@ impl Work for Batch {
     }
 
     async fn go_on(&mut self, state: &AppState, tenant: TenantId, id: BatchId) -> Result<bool> {
-        let (flow, inputs) = (self.flow, &self.inputs);
-        advance(state, (tenant, self.key_id), &id.to_string(), &mut self.items, |_, item| records::request(flow, inputs, item.record)).await
+        let (flow, inputs, inline) = (self.flow, &self.inputs, &self.inline);
+        let saved = self.items.len().saturating_sub(inline.len());
+        let request = |place: usize, item: &Item| {
+            let unsaved = place.checked_sub(saved).and_then(|place| inline.get(place));
+            submit::request(flow, inputs, item.record, unsaved)
+        };
+        advance(state, (tenant, self.key_id), &id.to_string(), &mut self.items, request).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! `POST /v1/flows/{flowId}/run-on-record-type` and `/v1/batches`: a flow for each record of a type.
+//! `/v1/batches`: batches over records, and what their executions came to.
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
@@ -6,60 +6,52 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use super::{Batch, Item, MOST, Progress, Status, cancel};
+use super::{Batch, Item, Status, cancel, submit};
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::http::AppState;
 use crate::http::dispatch::about;
-use crate::http::dispatch::execute::{DispatchRequest, Lookup};
-use crate::http::dispatch::records::Pages;
-use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
-use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
+use crate::http::extract::{Id, InPath, Params};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{FlowsExecute, FlowsRead, Scoped};
 use crate::id::{BatchId, FlowId, RecordId, RunId, TenantId};
-use crate::model::Record;
-use crate::model::filter::Filter;
 use crate::store::{Collection, Kept, SharedStore};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route(
-            "/v1/flows/{flowId}/run-on-record-type",
-            post_with(create, about("runFlowOnRecordType", "Batches", "Run a flow for each record of a type")),
+            "/v1/batches",
+            get_with(list, about("listBatches", "Batches", "List batches, newest first"))
+                .post_with(submit::create, about("createBatch", "Batches", "Run a flow for each record of a type")),
         )
-        .api_route("/v1/batches", get_with(list, about("listBatches", "Batches", "List batches, newest first")))
         .api_route("/v1/batches/{batchId}", get_with(read, about("getBatch", "Batches", "Read a batch and what its executions came to")))
         .api_route("/v1/batches/{batchId}/cancel", post_with(stop, about("cancelBatch", "Batches", "Cancel a batch and its executions")))
 }
 
-/// What to run a flow for.
+/// Which batches.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(rename = "RecordBatchInput")]
-struct Input {
-    /// The type of the records; 1 to 255 characters.
-    #[schemars(length(min = 1, max = 255))]
-    record_type: String,
-    /// Only records that pass it; as in `POST /v1/records/search`.
-    #[serde(default)]
-    filter: Option<Value>,
-    /// At most so many, the last changed first: 1 to 1,000; 1,000 when absent.
-    #[serde(default)]
-    #[schemars(range(min = 1, max = 1000))]
-    limit: Option<usize>,
-    /// Variables at the root of templates, the same for each record.
-    #[serde(default)]
-    inputs: Map<String, Value>,
+#[schemars(rename = "BatchListQuery")]
+struct Query {
+    /// Only batches of this flow.
+    flow_id: Option<String>,
+    /// Only batches over records of this type.
+    record_type: Option<String>,
+    /// Only batches in this state.
+    status: Option<Status>,
+    /// Rows per page, 1 to 200; 50 by default.
+    limit: Option<u32>,
+    /// A `nextCursor` or `prevCursor` of an earlier answer.
+    cursor: Option<String>,
 }
 
 /// A batch.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Batch")]
-struct Row {
+pub(super) struct Row {
     batch_id: BatchId,
     flow_id: FlowId,
     record_type: String,
@@ -75,11 +67,54 @@ struct Row {
     results: Vec<ItemRow>,
 }
 
+/// A batch that has begun.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "StartedBatch")]
+pub(super) struct StartedBatch {
+    batch_id: BatchId,
+    flow_id: FlowId,
+    record_type: String,
+    record_count: usize,
+    status: Status,
+    /// Whether nothing has failed so far.
+    success: bool,
+    /// Always false: executions are started behind the answer.
+    executed_immediately: bool,
+    success_count: usize,
+    failure_count: usize,
+    created_at: Timestamp,
+    /// Empty until it has completed.
+    completed_at: String,
+    /// One for each execution that has ended: none yet. `GET /v1/batches/{batchId}` has all.
+    results: Vec<ItemRow>,
+}
+
+impl From<Kept<Batch>> for StartedBatch {
+    fn from(kept: Kept<Batch>) -> Self {
+        let row = Row::of(kept, false);
+        Self {
+            batch_id: row.batch_id,
+            flow_id: row.flow_id,
+            record_type: row.record_type,
+            record_count: row.record_count,
+            status: row.status,
+            success: row.failure_count == 0,
+            executed_immediately: row.executed_immediately,
+            success_count: row.success_count,
+            failure_count: row.failure_count,
+            created_at: row.created_at,
+            completed_at: row.completed_at.map(|at| at.to_string()).unwrap_or_default(),
+            results: row.results,
+        }
+    }
+}
+
 /// One record's execution.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "BatchResult")]
-struct ItemRow {
+pub(super) struct ItemRow {
     record_id: Option<RecordId>,
     record_name: String,
     /// Absent until it was started.
@@ -96,7 +131,7 @@ struct ItemRow {
 }
 
 impl Row {
-    fn of(kept: Kept<Batch>, whole: bool) -> Self {
+    pub fn of(kept: Kept<Batch>, whole: bool) -> Self {
         let Batch { flow, record_type, items, progress, .. } = kept.body;
         let count = |success: bool| items.iter().filter(|item| item.ended.as_ref().is_some_and(|ended| ended.success == success)).count();
         Self {
@@ -133,80 +168,27 @@ impl From<Item> for ItemRow {
     }
 }
 
-fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Batch> {
+pub(super) fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Batch> {
     Collection::of(&**store, tenant)
 }
 
-async fn records(store: &SharedStore, tenant: TenantId, kind: &str, filter: Filter, most: usize) -> Result<Vec<Record>> {
-    let (mut found, mut pages) = (Vec::new(), Pages::of(kind.to_owned(), filter));
-    while let Some(page) = pages.next(store, tenant).await? {
-        found.extend(page);
-        if found.len() >= most {
-            found.truncate(most);
+async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(query): Params<Query>) -> Result<Json<Page<Row>>> {
+    let paging = Paging { limit: query.limit, cursor: query.cursor, search: None };
+    let (trail, limit) = (paging.trail::<BatchId>()?, paging.limit());
+    let is_wanted = |kept: &Kept<Batch>| {
+        let (status, kind) = (kept.body.progress.status, &kept.body.record_type);
+        query.status.is_none_or(|wanted| wanted == status) && query.record_type.as_ref().is_none_or(|wanted| wanted == kind)
+    };
+    let (mut found, mut before) = (Vec::new(), trail.after());
+    while found.len() <= limit as usize {
+        let read = all(&store, caller.tenant).list(query.flow_id.as_deref(), before, limit + 1).await?;
+        let is_last = read.len() <= limit as usize;
+        before = read.last().map(|batch| batch.id);
+        found.extend(read.into_iter().filter(is_wanted));
+        if is_last {
             break;
         }
     }
-    Ok(found)
-}
-
-/// What is asked for one record.
-pub(super) fn request(flow: FlowId, inputs: &Map<String, Value>, record: Option<RecordId>) -> DispatchRequest {
-    DispatchRequest {
-        flow: Some(json!({ "id": flow })),
-        inputs: Some(inputs.clone()).into(),
-        record: record.map(|record| [("id".to_owned(), json!(record))].into_iter().collect::<Map<String, Value>>()).into(),
-        ..DispatchRequest::default()
-    }
-}
-
-async fn create(
-    caller: Scoped<FlowsExecute>,
-    State(state): State<AppState>,
-    State(receipts): State<Receipts>,
-    Id(flow): Id<FlowId>,
-    key: IdempotencyKey,
-    body: Body<Input>,
-) -> Result<Created<Row>> {
-    let (tenant, key_id) = (caller.tenant, caller.key_id());
-    let call = Call {
-        tenant,
-        route: "POST /v1/flows/run-on-record-type",
-        key,
-        request: format!("{flow}:{}", fingerprint(&body.raw)),
-        secret: false,
-    };
-    let input = body.value;
-    receipts
-        .once(call, move |seed| async move {
-            let length = input.record_type.chars().count();
-            if !(1..=255).contains(&length) || input.record_type.contains('\0') {
-                return Err(Error::invalid_at("/recordType", "expected 1 to 255 characters"));
-            }
-            let most = input.limit.unwrap_or(MOST);
-            if !(1..=MOST).contains(&most) {
-                return Err(Error::invalid_at("/limit", format!("expected 1 to {MOST}")));
-            }
-            let filter = input.filter.filter(|filter| !filter.is_null()).map_or(Ok(Filter::everything()), |filter| Filter::parse(&filter));
-            let filter = filter.map_err(|error| error.under("/filter"))?;
-            // What would be run is resolved once, so that faults are told now.
-            if state.store.find_flow(tenant, crate::model::TargetKind::Flow, flow).await?.is_none() {
-                return Err(FlowId::missing());
-            }
-            Lookup::of(&state, tenant).resolve(request(flow, &input.inputs, None)).await?;
-            let found = records(&state.store, tenant, &input.record_type, filter, most).await?;
-            let items = found.into_iter().map(|record| Item { record: Some(record.id), name: record.name, run: None, ended: None });
-            let now = state.clock.now();
-            let items: Vec<Item> = items.collect();
-            let progress = if items.is_empty() { Progress::done(now) } else { Progress::begun(now) };
-            let batch = Batch { flow, record_type: input.record_type, inputs: input.inputs, items, key_id, progress };
-            Ok(Row::of(all(&state.store, tenant).create_once(BatchId::from_u128(seed), batch, now).await?, true))
-        })
-        .await
-}
-
-async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Params(paging): Params<Paging>) -> Result<Json<Page<Row>>> {
-    let (trail, limit) = (paging.trail::<BatchId>()?, paging.limit());
-    let found = all(&store, caller.tenant).list(None, trail.after(), limit + 1).await?;
     let page = trail.page(found, limit, false, |batch| batch.id);
     Ok(Json(Page { data: page.data.into_iter().map(|kept| Row::of(kept, false)).collect(), pagination: page.pagination }))
 }

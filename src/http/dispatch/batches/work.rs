@@ -42,7 +42,7 @@ pub async fn advance(
             // What cannot be started has ended: the others go on.
             Err(error) => {
                 let told = serde_json::to_value(error.envelope()).ok();
-                item.ended = Some(Ended { success: false, error: told, took_ms: 0, cost: 0.0, tokens: 0, prompts: 0 });
+                item.ended = Some(Ended { error: told, ..Ended::default() });
             }
         }
     }
@@ -64,21 +64,29 @@ async fn ended(state: &AppState, tenant: TenantId, id: RunId) -> Result<Option<E
     let took = run.finished_at.map_or(Duration::ZERO, |end| end.since(run.created_at));
     #[expect(clippy::cast_precision_loss, reason = "for people; budgets are kept in integers")]
     let cost = run.spent.cost as f64 / 1e9;
-    let prompts = outcome.events.iter().filter(|event| event["type"] == "step_complete" && event["stepType"] == "prompt").count();
+    let steps = || outcome.events.iter().filter(|event| event["type"] == "step_complete");
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let prompts = number(steps().filter(|event| event["stepType"] == "prompt").count());
+    let (all, failed) = (number(steps().count()), number(steps().filter(|event| event["success"] == false).count()));
     Ok(Some(Ended {
         success: outcome.success,
         error: outcome.error,
         took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         cost,
         tokens: run.spent.tokens(),
-        prompts: u32::try_from(prompts).unwrap_or(u32::MAX),
+        prompts,
+        steps: all,
+        failed_steps: failed,
+        input_tokens: run.spent.input_tokens,
+        output_tokens: run.spent.output_tokens,
+        unpriced: run.spent.estimated && run.spent.cost == 0 && run.spent.calls > 0,
     }))
 }
 
 /// The end of an execution that was deleted before it was looked at.
 fn deleted() -> Ended {
     let error = Error::new(Kind::Missing, "execution_deleted", "the execution was deleted before its result was read");
-    Ended { success: false, error: serde_json::to_value(error.envelope()).ok(), took_ms: 0, cost: 0.0, tokens: 0, prompts: 0 }
+    Ended { error: serde_json::to_value(error.envelope()).ok(), ..Ended::default() }
 }
 
 /// A run that has ended, and what it said. One that is gone has ended in nothing.

@@ -18,7 +18,7 @@ use super::bounds::{
 use super::conversations::{self, Conversation};
 use super::door::{Door, Guest};
 use super::turns::{self, Said, Turn};
-use crate::engine::Decision;
+use crate::engine::{Decision, no_paused_run};
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
@@ -100,7 +100,7 @@ impl ChatRequest {
 #[schemars(rename = "ClientResumeRequest")]
 struct Outputs {
     session_id: Secret,
-    execution_id: RunId,
+    execution_id: String,
     /// Outputs by `toolCallId` (or tool name); at least one.
     #[serde(default)]
     tool_outputs: Map<String, Value>,
@@ -120,8 +120,8 @@ struct Outputs {
 #[schemars(rename = "ClientApproveRequest")]
 struct Word {
     session_id: Secret,
-    execution_id: RunId,
-    approval_id: WaitId,
+    execution_id: String,
+    approval_id: String,
     decision: Decision,
     #[serde(default)]
     reason: Option<String>,
@@ -283,9 +283,16 @@ fn dispatch(guest: &Guest, messages: Vec<Value>, tools: Vec<Value>) -> DispatchR
     request
 }
 
+/// The execution that a page names; a text that is no id is none that is there. Whether it is the session's is judged where it is answered.
+async fn execution(door: &Door, guest: &Guest, id: &str) -> Result<RunId> {
+    let id = id.parse::<RunId>().map_err(|_| no_paused_run())?;
+    door.store.find_run(guest.tenant, id).await?.map(|run| run.id).ok_or_else(no_paused_run)
+}
+
 async fn resume(State(table): State<Table>, headers: HeaderMap, body: Body<Outputs>) -> Result<Response> {
     let Outputs { session_id, execution_id, tool_outputs, messages, client_tools, client_tools_fingerprint, stream_response } = body.value;
     let mut guest = table.door.guest(&session_id, &headers).await?;
+    let execution_id = execution(&table.door, &guest, &execution_id).await?;
     if client_tools.is_some() || client_tools_fingerprint.is_some() {
         let tools = tools_of(&guest, client_tools, client_tools_fingerprint.as_deref())?;
         table
@@ -305,6 +312,8 @@ async fn resume(State(table): State<Table>, headers: HeaderMap, body: Body<Outpu
 async fn approve(State(table): State<Table>, headers: HeaderMap, body: Body<Word>) -> Result<Response> {
     let Word { session_id, execution_id, approval_id, decision, reason, stream_response } = body.value;
     let guest = table.door.guest(&session_id, &headers).await?;
+    let execution_id = execution(&table.door, &guest, &execution_id).await?;
+    let approval_id = approval_id.parse::<WaitId>().map_err(|_| Error::missing("approval"))?;
     let mut problems = Problems::default();
     check_length(&mut problems, "/reason", reason.as_deref(), MAX_REASON_BYTES);
     problems.into_result()?;

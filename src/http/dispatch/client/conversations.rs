@@ -1,9 +1,7 @@
 //! Conversations: what was asked in a session, and which execution answered it.
 //!
 //! An answer is not copied here: it is the execution's output, read when the conversation is. So nothing has to be written when an
-//! execution ends, on whichever server that is. The turns have rows of their own (`turns`).
-
-use std::time::Duration;
+//! execution ends, on whichever server that is. What is stored is in `history`; the turns have rows of their own (`turns`).
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, patch_with};
@@ -19,20 +17,20 @@ use serde_json::Value;
 use super::TAG;
 use super::bounds::{MAX_ID_BYTES, check_length};
 use super::door::{Door, Guest};
+pub(super) use super::history::{Conversation, forget};
 use super::identity::Proof;
-use super::turns::{self, Turn, TurnRow};
+use super::turns;
 use super::visitors::{self, Visitor};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::http::extract::{Body, Id, InPath, Params};
-use crate::http::limits::ConversationLimits;
 use crate::http::problem::Problem;
-use crate::id::{ClientTokenId, ConversationId, TenantId, VisitorId};
+use crate::id::{ConversationId, FlowId, TenantId};
 use crate::model::RunState;
 use crate::secret::Secret;
-use crate::store::{Collection, Document, Kept, SharedStore, StoreResult};
+use crate::store::{Collection, Kept};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -63,154 +61,40 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
 }
 
-/// A stored conversation, without its turns.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Conversation {
-    token: ClientTokenId,
-    target: String,
-    visitor: Option<VisitorId>,
-    /// The beginning of its first message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    title: Option<String>,
-    /// The number of the next turn.
-    #[serde(default)]
-    next: u32,
-    /// The sizes in bytes of the stored turns, oldest first; 0 for a number that has not been written yet.
-    #[serde(default)]
-    sizes: Vec<u32>,
-    /// When it is deleted. Absent in conversations of earlier versions until their next message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    forget_at: Option<Timestamp>,
-    /// The turns of a conversation from an earlier version, which stored them in this row. The next turn moves them to rows of their own.
-    #[serde(rename = "turns", default, skip_serializing_if = "Vec::is_empty")]
-    old: Vec<Turn>,
-}
-
-impl Document for Conversation {
-    const KIND: &'static str = "conversation";
-    type Id = ConversationId;
-
-    fn parent(&self) -> Option<String> {
-        Some(self.token.to_string())
-    }
-
-    fn due_at(&self) -> Option<Timestamp> {
-        self.forget_at
-    }
-}
-
-/// How long a conversation without messages is stored: longer than any session lives without a message.
-const EMPTY_TTL: Duration = Duration::from_secs(31 * 24 * 3_600);
-/// How long a conversation is stored after its last message.
-const CONVERSATION_TTL: Duration = Duration::from_secs(365 * 24 * 3_600);
-/// Maximum number of conversations that one sweep deletes.
-const SWEEP: u32 = 500;
-
-impl Conversation {
-    pub fn new(token: ClientTokenId, target: String, visitor: Option<VisitorId>, now: Timestamp) -> Self {
-        let forget_at = Some(now.after(EMPTY_TTL));
-        Self { token, target, visitor, title: None, next: 0, sizes: Vec::new(), forget_at, old: Vec::new() }
-    }
-
-    /// Returns the turns in this row.
-    pub fn old(&self) -> &[Turn] {
-        &self.old
-    }
-
-    /// Returns the number of the oldest stored turn.
-    pub fn first(&self) -> u32 {
-        self.next.saturating_sub(u32::try_from(self.sizes.len()).unwrap_or(u32::MAX))
-    }
-
-    /// Returns the number after its last turn.
-    pub fn end(&self) -> u32 {
-        if self.old.is_empty() { self.next } else { u32::try_from(self.old.len()).unwrap_or(u32::MAX) }
-    }
-
-    /// Records the size of a written turn, and removes the oldest turns beyond the limits.
-    pub fn note(&mut self, number: u32, bytes: u32, limits: &ConversationLimits) {
-        while self.next <= number {
-            self.sizes.push(0);
-            self.next += 1;
-        }
-        let first = self.first();
-        // A turn that was deleted in the meantime does not count.
-        if number >= first
-            && let Some(size) = self.sizes.get_mut((number - first) as usize)
-        {
-            *size = bytes;
-        }
-        while self.sizes.len() > 1 && (self.sizes.len() > limits.max_turns || self.bytes() > limits.max_bytes) {
-            self.sizes.remove(0);
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        self.sizes.iter().map(|size| u64::from(*size)).sum()
-    }
-
-    /// Records that its old turns now have rows of their own, with these numbers and sizes.
-    pub fn forget_old(&mut self, moved: &[(u32, u32)], limits: &ConversationLimits) {
-        if !self.old.is_empty() {
-            self.old.clear();
-            moved.iter().for_each(|(number, bytes)| self.note(*number, *bytes, limits));
-        }
-    }
-
-    /// Sets the title, unless it has one.
-    pub fn begin_with(&mut self, title: Option<&String>) {
-        if self.title.is_none() {
-            self.title = title.cloned();
-        }
-    }
-
-    /// Records a message at this time.
-    pub fn keep_from(&mut self, now: Timestamp) {
-        self.forget_at = Some(now.after(CONVERSATION_TTL));
-    }
-
-    fn turn_count(&self) -> usize {
-        if self.old.is_empty() { self.sizes.iter().filter(|size| **size > 0).count() } else { self.old.len() }
-    }
-
-    fn title(&self) -> Option<String> {
-        self.title.clone().or_else(|| self.old.iter().find_map(Turn::title))
-    }
-}
-
-/// Deletes conversations whose time has come; returns how many.
-pub(super) async fn forget(store: &SharedStore, now: Timestamp) -> StoreResult<u64> {
-    let mut forgotten = 0;
-    for (tenant, row) in store.due_documents(Conversation::KIND, now, &[], SWEEP).await? {
-        let parent = format!("{}_{}", ConversationId::PREFIX, row.id);
-        store.delete_documents_of(tenant, TurnRow::KIND, &parent).await?;
-        forgotten += u64::from(store.delete_document(tenant, Conversation::KIND, &row.id).await?);
-    }
-    Ok(forgotten)
-}
-
 /// A conversation in a list.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ConversationSummary")]
 pub(super) struct Summary {
     id: ConversationId,
     target_id: String,
-    /// The beginning of its first message.
-    title: Option<String>,
+    /// The flow that it talks to; null for an agent.
+    flow_id: Option<String>,
+    /// The beginning of its first message; empty when that has no text.
+    title: String,
+    /// The beginning of its latest message.
+    preview: Option<String>,
     turn_count: usize,
+    /// Stored messages: those of the user, and an answer for each turn.
+    message_count: usize,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
 
 impl Summary {
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
     pub fn of(kept: &Kept<Conversation>) -> Self {
         Self {
             id: kept.id,
             target_id: kept.body.target.clone(),
-            title: kept.body.title(),
+            flow_id: kept.body.target.parse::<FlowId>().is_ok().then(|| kept.body.target.clone()),
+            title: kept.body.title().unwrap_or_default(),
+            preview: kept.body.preview(),
             turn_count: kept.body.turn_count(),
+            message_count: kept.body.message_count(),
             created_at: kept.created_at,
             updated_at: kept.updated_at,
         }

@@ -124,7 +124,7 @@ impl Guest {
 
 fn unknown_token() -> Error {
     Error::new(Kind::Unauthenticated, "invalid_client_token", "the client token is not valid")
-        .next("tokens are made at POST /v1/client-tokens; a deleted or regenerated one ends at once")
+        .next("tokens are made at POST /v1/client-tokens; one that was deleted, replaced or made inactive is refused at once")
 }
 
 fn expired() -> Error {
@@ -138,7 +138,7 @@ impl Door {
         let ticket = ticket::read(token, &tokens::PREFIXES).ok_or_else(unknown_token)?;
         let id = ClientTokenId::from_u128(ticket.id);
         let found = Collection::<ClientToken>::of(&*self.store, ticket.tenant).find(id).await?;
-        let token = found.filter(|token| ticket.is(&token.body.hash)).ok_or_else(unknown_token)?;
+        let token = found.filter(|token| ticket.is(&token.body.hash) && token.body.settings.is_active).ok_or_else(unknown_token)?;
         self.admit(&token, headers)?;
         self.limits.count(Who::ClientToken(id)).map_err(|limited| limited.error())?;
         Ok(Page { tenant: ticket.tenant, token })
@@ -159,8 +159,9 @@ impl Door {
         if session.body.expires_at <= self.clock.now() {
             return Err(expired());
         }
-        // A session lives no longer than its token.
-        let token = Collection::<ClientToken>::of(&*self.store, tenant).find(session.body.token).await?.ok_or_else(expired)?;
+        // A session lives no longer than its token, and stands still while its token is not active.
+        let token = Collection::<ClientToken>::of(&*self.store, tenant).find(session.body.token).await?;
+        let token = token.filter(|token| token.body.settings.is_active).ok_or_else(expired)?;
         self.admit(&token, headers)?;
         Ok(Guest { tenant, token, session })
     }

@@ -21,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
-use crate::http::extract::Body;
+use crate::http::extract::{Body, InPath};
 use crate::id::{AgentId, ClientTokenId, ConversationId, FlowId, SessionId, VisitorId};
 use crate::model::TargetKind;
 use crate::secret::Secret;
@@ -46,7 +46,7 @@ struct Request {
     session_id: Option<Secret>,
     /// A conversation of before; needs `visitorToken`.
     #[serde(default)]
-    conversation_id: Option<ConversationId>,
+    conversation_id: Option<String>,
     /// Ask for a visitor, who can come back to conversations.
     #[serde(default)]
     visitor_history: bool,
@@ -127,8 +127,11 @@ async fn init(State(door): State<Door>, headers: HeaderMap, body: Body<Request>)
         match old_session(&door, &page, request.session_id.as_ref(), &target.id, end_user.as_deref(), &headers, expires_at).await? {
             Some(old) => old,
             None => {
-                let conversation = match (request.conversation_id, &visitor) {
-                    (Some(id), Some((visitor, _))) => conversations::of_visitor(&door, page.tenant, visitor, id).await?.id,
+                let conversation = match (&request.conversation_id, &visitor) {
+                    (Some(id), Some((visitor, _))) => {
+                        let id = id.parse::<ConversationId>().map_err(|_| ConversationId::missing())?;
+                        conversations::of_visitor(&door, page.tenant, visitor, id).await?.id
+                    }
                     _ => ConversationId::new(&door.clock),
                 };
                 door.count_new_session(page.token.id)?;

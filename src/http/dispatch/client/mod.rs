@@ -4,7 +4,7 @@
 //! session; the session's text proves the page in every later call. What runs is always saved, never sent along; what may be answered is only
 //! what the session's own executions ask of their end user.
 //!
-//! `tokens` is the owner's side; `door` authenticates sessions; `bounds` limits what pages can store; `turns` stores messages. The other
+//! `tokens` is the owner's side, `token_rows` how it is shown; `door` authenticates sessions; `bounds` limits what pages can store; `history` and `turns` store conversations. The other
 //! files are handlers, one per noun.
 
 mod bounds;
@@ -12,8 +12,11 @@ mod chat;
 mod conversations;
 mod door;
 mod feedback;
+mod history;
 mod identity;
 mod init;
+mod owned;
+mod token_rows;
 mod tokens;
 mod turns;
 mod visitors;
@@ -27,7 +30,7 @@ use crate::store::{SharedStore, StoreResult, forget};
 
 /// The owner's routes.
 pub(super) fn routes() -> ApiRouter<AppState> {
-    ApiRouter::new().merge(tokens::routes())
+    ApiRouter::new().merge(tokens::routes()).merge(owned::routes())
 }
 
 /// The pages' routes.

@@ -9,19 +9,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::bounds::{MAX_LOOK_BYTES, MAX_ORIGIN_BYTES, check_length, json_len};
-use super::conversations::{self, Conversation};
 use super::feedback::Feedback;
+use super::owned;
+use super::token_rows::{NewRow, Row, Rows, TokenAnswer, Warning};
 use crate::auth::ticket;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
 use crate::http::cors::Origins;
 use crate::http::dispatch::about;
+use crate::http::dispatch::deletion::Deletion;
 use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{ClientTokensRead, ClientTokensWrite, Scoped};
-use crate::id::{AgentId, ClientTokenId, ConversationId, FeedbackId, FlowId, TenantId};
+use crate::id::{AgentId, ClientTokenId, FeedbackId, FlowId, TenantId};
 use crate::model::TargetKind;
 use crate::secret::{Secret, Vault};
 use crate::store::{Collection, Document, Kept, SharedStore};
@@ -72,7 +74,7 @@ pub(super) enum Environment {
 }
 
 impl Environment {
-    const fn prefix(self) -> &'static str {
+    pub const fn prefix(self) -> &'static str {
         match self {
             Self::Live => "ct_live_",
             Self::Test => "ct_test_",
@@ -94,10 +96,9 @@ pub(super) struct Look {
     pub theme: Option<Map<String, Value>>,
 }
 
-/// A client token as it is kept and shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A client token's settings as they are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[schemars(rename = "ClientTokenSettings")]
 pub(super) struct Settings {
     pub name: String,
     /// `https://app.example.com`, `app.example.com`, `localhost:3000`, `*.example.com` or `*`.
@@ -107,6 +108,9 @@ pub(super) struct Settings {
     /// What runs when a page names nothing: one of the flows or agents. The first of them when absent.
     pub default_flow_id: Option<String>,
     pub environment: Environment,
+    /// Whether pages may use it. Those of earlier versions may.
+    #[serde(default = "active")]
+    pub is_active: bool,
     /// Run the published version, not the one that was saved last.
     pub pin_to_version: bool,
     /// Messages that one session may send.
@@ -121,6 +125,10 @@ pub(super) struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_secret: Option<String>,
     pub config: Look,
+}
+
+const fn active() -> bool {
+    true
 }
 
 /// A client token's row.
@@ -139,6 +147,11 @@ impl Document for ClientToken {
 }
 
 impl ClientToken {
+    /// How the token begins, for people.
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
+
     /// Whether a page of this origin may use it.
     pub fn admits(&self, origin: Option<&str>) -> bool {
         let allowed = Origins::parse(self.settings.allowed_origins.iter().map(String::as_str)).unwrap_or_default();
@@ -169,60 +182,50 @@ struct Input {
     #[schemars(length(min = 1, max = 100))]
     name: Option<String>,
     /// Web origins whose pages may use it: `https://app.example.com`, `*.example.com`, `localhost:3000`, `*`. Required when the token is new.
+    #[serde(alias = "allowed_origins")]
     allowed_origins: Option<Vec<String>>,
+    #[serde(alias = "flow_ids")]
     flow_ids: Option<Vec<String>>,
+    #[serde(alias = "agent_ids")]
     agent_ids: Option<Vec<String>>,
     /// A flow or an agent of those above.
+    #[serde(alias = "default_flow_id")]
     default_flow_id: Option<String>,
     environment: Option<Environment>,
-    pin_to_version: Option<bool>,
+    /// False: pages may not use it until it is true again.
+    #[serde(alias = "is_active")]
+    is_active: Option<bool>,
+    /// `true` or `published`: run the published version. `false` or `latest`: run the one that was saved last.
+    #[serde(alias = "pin_to_version")]
+    pin_to_version: Option<VersionPin>,
     #[schemars(range(min = 1, max = 10_000))]
+    #[serde(alias = "rate_limit_per_minute")]
     rate_limit_per_minute: Option<u32>,
     #[schemars(range(min = 1, max = 100_000))]
+    #[serde(alias = "rate_limit_per_hour")]
     rate_limit_per_hour: Option<u32>,
     #[schemars(range(min = 1, max = 10_000))]
+    #[serde(alias = "max_messages_per_session")]
     max_messages_per_session: Option<u32>,
     #[schemars(range(min = 2, max = 43_200))]
+    #[serde(alias = "session_idle_timeout_minutes")]
     session_idle_timeout_minutes: Option<u32>,
+    #[serde(alias = "visitor_history")]
     visitor_history: Option<bool>,
     /// The key of a managed secret (`/v1/secrets`) under which the owner's backend signs identity proofs; the empty text ends that.
     #[schemars(length(max = 100))]
+    #[serde(alias = "identity_secret")]
     identity_secret: Option<String>,
     config: Option<Look>,
 }
 
-/// A client token, without its text.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "ClientToken")]
-struct Row {
-    id: ClientTokenId,
-    #[serde(flatten)]
-    settings: Settings,
-    /// How the token begins.
-    hint: String,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-/// Something that the owner may not have meant.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ClientTokenWarning")]
-struct Warning {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    message: &'static str,
-}
-
-/// A client token with its text.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "NewClientToken")]
-struct NewRow {
-    client_token: Row,
-    /// What the page holds. It is no secret, but whoever has it can run what it allows from the origins that it allows.
-    token: String,
-    warnings: Vec<Warning>,
+/// Which version runs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "ClientTokenPin")]
+enum VersionPin {
+    Flag(bool),
+    Name(String),
 }
 
 /// A client token's text.
@@ -230,15 +233,6 @@ struct NewRow {
 #[schemars(rename = "ClientTokenText")]
 struct Text {
     token: String,
-}
-
-/// What was deleted.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "DeletedClientToken")]
-struct Deleted {
-    id: ClientTokenId,
-    /// Always true.
-    deleted: bool,
 }
 
 /// One word on an answer.
@@ -250,13 +244,6 @@ struct FeedbackRow {
     created_at: Timestamp,
     #[serde(flatten)]
     feedback: Feedback,
-}
-
-impl From<Kept<ClientToken>> for Row {
-    fn from(kept: Kept<ClientToken>) -> Self {
-        let Kept { id, created_at, updated_at, body, .. } = kept;
-        Self { id, settings: body.settings, hint: body.hint, created_at, updated_at }
-    }
 }
 
 const LONGEST_NAME: usize = 100;
@@ -283,6 +270,7 @@ impl Input {
             agent_ids: Vec::new(),
             default_flow_id: None,
             environment: Environment::Live,
+            is_active: true,
             pin_to_version: false,
             rate_limit_per_minute: 30,
             rate_limit_per_hour: 500,
@@ -327,7 +315,15 @@ impl Input {
             *limit = given;
         }
         settings.environment = self.environment.unwrap_or(settings.environment);
-        settings.pin_to_version = self.pin_to_version.unwrap_or(settings.pin_to_version);
+        settings.is_active = self.is_active.unwrap_or(settings.is_active);
+        match self.pin_to_version {
+            None => {}
+            Some(VersionPin::Flag(pinned)) => settings.pin_to_version = pinned,
+            Some(VersionPin::Name(name)) if name == "published" || name == "latest" => settings.pin_to_version = name == "published",
+            Some(VersionPin::Name(_)) => {
+                problems.add("/pinToVersion", "expected `published` or `latest`: the targets of a token have versions of their own");
+            }
+        }
         settings.visitor_history = self.visitor_history.unwrap_or(settings.visitor_history);
         settings.config = self.config.unwrap_or(settings.config);
         if json_len(&settings.config) > MAX_LOOK_BYTES {
@@ -406,15 +402,12 @@ fn mint(clock: &Clock, vault: &Vault, tenant: TenantId, id: ClientTokenId, setti
     Ok((text, ClientToken { hash, sealed, hint: format!("{prefix}..."), settings }))
 }
 
-async fn list(
-    caller: Scoped<ClientTokensRead>,
-    State(store): State<SharedStore>,
-    Params(paging): Params<Paging>,
-) -> Result<Json<Page<Row>>> {
+async fn list(caller: Scoped<ClientTokensRead>, State(store): State<SharedStore>, Params(paging): Params<Paging>) -> Result<Json<Rows>> {
     let (trail, limit) = (paging.trail::<ClientTokenId>()?, paging.limit());
     let tokens = all(&store, caller.tenant).list(None, trail.after(), limit + 1).await?;
     let page = trail.page(tokens, limit, false, |token| token.id);
-    Ok(Json(Page { data: page.data.into_iter().map(Row::from).collect(), pagination: page.pagination }))
+    let data: Vec<Row> = page.data.into_iter().map(Row::from).collect();
+    Ok(Json(Rows { client_tokens: data.clone(), data, pagination: page.pagination }))
 }
 
 async fn create(
@@ -440,7 +433,7 @@ async fn create(
                 None => all(&store, tenant).create(id, token, clock.now()).await?,
             };
             let warnings = warnings(&kept.body.settings);
-            Ok(NewRow { client_token: kept.into(), token: text.expose().to_owned(), warnings })
+            Ok(NewRow::new(kept, text.expose().to_owned(), warnings))
         })
         .await
 }
@@ -453,8 +446,10 @@ async fn find(store: &SharedStore, tenant: TenantId, id: ClientTokenId) -> Resul
     all(store, tenant).find(id).await?.ok_or_else(ClientTokenId::missing)
 }
 
-async fn read(caller: Scoped<ClientTokensRead>, State(store): State<SharedStore>, Id(id): Id<ClientTokenId>) -> Result<Json<Row>> {
-    find(&store, caller.tenant, id).await.map(|token| Json(token.into()))
+async fn read(caller: Scoped<ClientTokensRead>, State(store): State<SharedStore>, Id(id): Id<ClientTokenId>) -> Result<Json<TokenAnswer>> {
+    let kept = find(&store, caller.tenant, id).await?;
+    let warnings = warnings(&kept.body.settings);
+    Ok(Json(TokenAnswer::new(kept, warnings)))
 }
 
 async fn update(
@@ -463,7 +458,7 @@ async fn update(
     State(clock): State<Clock>,
     Id(id): Id<ClientTokenId>,
     body: Body<Input>,
-) -> Result<Json<Row>> {
+) -> Result<Json<TokenAnswer>> {
     let old = find(&store, caller.tenant, id).await?;
     let settings = body.value.over(Some(old.body.settings.clone()), &store, caller.tenant).await?;
     if settings.environment != old.body.settings.environment {
@@ -471,14 +466,19 @@ async fn update(
     }
     let next = ClientToken { settings, ..old.body.clone() };
     let kept = all(&store, caller.tenant).change(&old, next, clock.now()).await?.ok_or_else(changed)?;
-    Ok(Json(kept.into()))
+    let warnings = warnings(&kept.body.settings);
+    Ok(Json(TokenAnswer::new(kept, warnings)))
 }
 
-async fn delete(caller: Scoped<ClientTokensWrite>, State(store): State<SharedStore>, Id(id): Id<ClientTokenId>) -> Result<Json<Deleted>> {
+async fn delete(
+    caller: Scoped<ClientTokensWrite>,
+    State(store): State<SharedStore>,
+    Id(id): Id<ClientTokenId>,
+) -> Result<Json<Deletion<ClientTokenId>>> {
     if !all(&store, caller.tenant).delete(id).await? {
         return Err(ClientTokenId::missing());
     }
-    Ok(Json(Deleted { id, deleted: true }))
+    Ok(Json(Deletion::of(id)))
 }
 
 async fn show(
@@ -504,20 +504,17 @@ async fn regenerate(
     let (text, next) = mint(&clock, &vault, caller.tenant, id, old.body.settings.clone())?;
     let kept = all(&store, caller.tenant).change(&old, next, clock.now()).await?.ok_or_else(changed)?;
     let warnings = warnings(&kept.body.settings);
-    Ok(Json(NewRow { client_token: kept.into(), token: text.expose().to_owned(), warnings }))
+    Ok(Json(NewRow::new(kept, text.expose().to_owned(), warnings)))
 }
 
 async fn list_conversations(
     caller: Scoped<ClientTokensRead>,
     State(store): State<SharedStore>,
     Id(id): Id<ClientTokenId>,
-    Params(paging): Params<Paging>,
-) -> Result<Json<Page<conversations::Summary>>> {
+    Params(query): Params<owned::Query>,
+) -> Result<Json<owned::Rows>> {
     find(&store, caller.tenant, id).await?;
-    let (trail, limit) = (paging.trail::<ConversationId>()?, paging.limit());
-    let found = Collection::<Conversation>::of(&*store, caller.tenant).list(Some(&id.to_string()), trail.after(), limit + 1).await?;
-    let page = trail.page(found, limit, false, |conversation| conversation.id);
-    Ok(Json(Page { data: page.data.iter().map(conversations::Summary::of).collect(), pagination: page.pagination }))
+    owned::page(&store, caller.tenant, Some(&id.to_string()), query).await
 }
 
 async fn list_feedback(

@@ -127,6 +127,16 @@ impl Turn {
         self.said.first().map(|said| text_of(&said.content).chars().take(TITLE).collect())
     }
 
+    /// Returns the beginning of the last message.
+    pub fn preview(&self) -> Option<String> {
+        self.said.last().map(|said| text_of(&said.content).chars().take(TITLE).collect())
+    }
+
+    /// How many messages of the user it has.
+    fn count(&self) -> u32 {
+        u32::try_from(self.said.len()).unwrap_or(u32::MAX)
+    }
+
     /// Applies the present limits to a turn that was stored before there were any.
     fn within_bounds(self) -> Self {
         let id = |id: String| short(&id);
@@ -162,12 +172,14 @@ fn turn_id(conversation: ConversationId, number: u32) -> TurnId {
 /// Appends a turn to a conversation and deletes the oldest turns beyond the limits. Does nothing if the conversation was deleted in the meantime.
 pub(super) async fn append(door: &Door, tenant: TenantId, kept: Kept<Conversation>, turn: Turn) -> Result<()> {
     let Some(kept) = move_old(door, tenant, kept).await? else { return Ok(()) };
-    let title = turn.title();
+    let (title, preview, said) = (turn.title(), turn.preview(), turn.count());
     let (number, bytes) = write(door, tenant, &kept, turn).await?;
     let limits = door.limits.options().conversations;
     let edit = move |conversation: &mut Conversation| {
         conversation.note(number, bytes, &limits);
+        conversation.count(number, said);
         conversation.begin_with(title.as_ref());
+        conversation.end_with(preview.as_ref());
     };
     settle(door, tenant, kept, edit).await.map(drop)
 }
@@ -214,17 +226,21 @@ async fn move_old(door: &Door, tenant: TenantId, kept: Kept<Conversation>) -> Re
         return Ok(Some(kept));
     }
     let title = kept.body.old().iter().find_map(Turn::title);
-    let mut sizes = Vec::with_capacity(kept.body.old().len());
+    let preview = kept.body.old().last().and_then(Turn::preview);
+    let (mut sizes, mut counts) = (Vec::with_capacity(kept.body.old().len()), Vec::with_capacity(kept.body.old().len()));
     for (number, turn) in (0..).zip(kept.body.old()) {
         let row = TurnRow { conversation: kept.id, number, turn: turn.clone().within_bounds() };
         sizes.push((number, row.bytes()));
+        counts.push((number, row.turn.count()));
         // An interrupted move starts again.
         all(door, tenant).create_once(turn_id(kept.id, number), row, door.clock.now()).await?;
     }
     let limits = door.limits.options().conversations;
     let edit = move |conversation: &mut Conversation| {
         conversation.forget_old(&sizes, &limits);
+        counts.iter().for_each(|(number, said)| conversation.count(*number, *said));
         conversation.begin_with(title.as_ref());
+        conversation.end_with(preview.as_ref());
     };
     settle(door, tenant, kept, edit).await
 }

@@ -196,7 +196,8 @@ impl<'a> EnsureCall<'a> {
                 self.shelf.publish(saved.id, Some(version.id), self.state.clock.now()).await?;
             }
             if self.shelf.kind == TargetKind::Agent {
-                let changed = releases::move_live(self.shelf.store, &self.state.clock, self.shelf.tenant, saved.id, version.id).await?;
+                let agent = AgentId::of_flow(saved.id);
+                let changed = releases::move_live(self.shelf.store, &self.state.clock, self.caller, agent, version.id).await?;
                 deployment = Some(Deployment { alias: releases::LIVE, changed, version_id: Some(version.id) });
             }
         }

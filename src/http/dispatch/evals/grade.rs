@@ -178,7 +178,7 @@ mod tests {
     fn judged(grader: Value, output: Value, expected: Value) -> bool {
         let grader: Grader = serde_json::from_value(grader).unwrap();
         let case = Case { expected, ..Case::default() };
-        let ended = Ended { success: true, error: None, took_ms: 10, cost: 0.5, tokens: 1, prompts: 1 };
+        let ended = Ended { success: true, error: None, took_ms: 10, cost: 0.5, tokens: 1, prompts: 1, ..Ended::default() };
         let tools = ["search".to_owned(), "search".to_owned()];
         let fits = grader.schema(&output).map(|(schema, value)| (jsonschema::is_valid(&schema, &value), None));
         grader.judge(&Answer { case: &case, output: &output, ended: &ended, tools: &tools }, fits).unwrap().pass

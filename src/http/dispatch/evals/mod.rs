@@ -1,11 +1,12 @@
 //! Evals: a flow or an agent over cases, in variants, with every answer graded.
 //!
 //! An eval is a batch of executions, one for each case and variant; `work` starts them and has them judged, `grade` judges, `routes` keeps evals and
-//! compares them.
+//! compares them, `runtype` takes and shows them in the words of Runtype's API.
 //! Executions and judges are executions like any other: they are listed, streamed and paid like them.
 
 mod grade;
 mod routes;
+mod runtype;
 mod variant;
 mod work;
 
@@ -22,7 +23,7 @@ use crate::model::TargetKind;
 use crate::store::Document;
 
 pub(super) fn routes() -> ApiRouter<AppState> {
-    routes::routes()
+    routes::routes().merge(runtype::routes())
 }
 
 /// What is asked, and what should come of it.
@@ -40,6 +41,9 @@ struct Case {
     expected: Value,
     /// The record that templates read as `_record`.
     record_id: Option<RecordId>,
+    /// A record that is not saved: `{type?, name?, metadata?}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<Map<String, Value>>,
 }
 
 /// A way to ask: what differs from the target as it is.
@@ -57,6 +61,9 @@ struct Variant {
     temperature: Option<f64>,
     /// Further members of the prompt's configuration.
     config: Map<String, Value>,
+    /// What differs at further steps. Their names say nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    more: Vec<Variant>,
 }
 
 /// What an answer is judged by.
@@ -163,6 +170,9 @@ struct Target {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Eval {
     name: String,
+    /// The first eval of its group; absent for the first one itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<EvalId>,
     target: Target,
     cases: Vec<Case>,
     variants: Vec<Variant>,
@@ -179,6 +189,10 @@ pub(super) struct Eval {
 impl Document for Eval {
     const KIND: &'static str = "eval";
     type Id = EvalId;
+
+    fn parent(&self) -> Option<String> {
+        self.group.map(|group| group.to_string())
+    }
 
     fn due_at(&self) -> Option<Timestamp> {
         self.progress.due_at()

@@ -1,6 +1,6 @@
-//! `/v1/evals`: keeping, watching, reading and comparing evals. `/v1/eval/…` are other names of the same.
+//! `/v1/evals`: keeping, watching, reading and comparing evals. `/v1/eval/…` are other names of the same, or those of `runtype`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::runtype::{CaseError, EvalBrief, EvalFigures, of_group};
 use super::work::asked;
 use super::{Case, Eval, Grade, Grader, Target, Trial, Variant};
 use crate::clock::Timestamp;
@@ -17,6 +18,7 @@ use crate::error::{Error, Problems, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::http::dispatch::batches::{Ended, Item, MOST, Progress, Status, cancel};
+use crate::http::dispatch::deletion::Deletion;
 use crate::http::dispatch::execute::Lookup;
 use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
@@ -26,7 +28,7 @@ use crate::id::{AgentId, EvalId, FlowId, RunId, TenantId};
 use crate::model::TargetKind;
 use crate::store::{Collection, Kept, SharedStore};
 
-const TAG: &str = "Evals";
+pub(super) const TAG: &str = "Evals";
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -35,7 +37,7 @@ pub(super) fn routes() -> ApiRouter<AppState> {
             get_with(list, about("listEvals", TAG, "List evals, newest first"))
                 .post_with(create, about("createEval", TAG, "Begin an eval")),
         )
-        .api_route("/v1/eval/submit", post_with(create, about("submitEval", TAG, "Begin an eval")))
+        .api_route("/v1/eval", get_with(list, about("listEvalRuns", TAG, "List evals, newest first")))
         .api_route(
             "/v1/evals/{evalId}",
             get_with(read, about("getEval", TAG, "Read an eval: how its variants do"))
@@ -52,42 +54,46 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "EvalInput")]
-struct Input {
+pub(super) struct Input {
     /// 1 to 255 characters.
     #[schemars(length(min = 1, max = 255))]
-    name: String,
+    pub name: String,
     /// `{flowId}`, `{agentId}`, or `{flow: {name, steps}}` or `{agent: {name, model, ...}}` in place.
-    target: TargetInput,
+    pub target: TargetInput,
     /// 1 to 500.
     #[schemars(length(min = 1, max = 500))]
-    cases: Vec<Case>,
+    pub cases: Vec<Case>,
     /// At most 10; the target as it is when absent.
     #[serde(default)]
     #[schemars(length(max = 10))]
-    variants: Vec<Variant>,
+    pub variants: Vec<Variant>,
     /// At most 10; `no_error` when absent.
     #[serde(default)]
     #[schemars(length(max = 10))]
-    graders: Vec<Grader>,
+    pub graders: Vec<Grader>,
 }
 
 /// What an eval asks.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(rename = "EvalTarget")]
-struct TargetInput {
-    flow_id: Option<String>,
-    agent_id: Option<String>,
-    flow: Option<Value>,
-    agent: Option<Value>,
+pub(super) struct TargetInput {
+    pub flow_id: Option<String>,
+    pub agent_id: Option<String>,
+    pub flow: Option<Value>,
+    pub agent: Option<Value>,
 }
 
 /// An eval.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Eval")]
-struct Row {
+pub(super) struct Row {
     id: EvalId,
+    /// Same as `id`.
+    batch_execution_id: EvalId,
+    /// The first of the evals that were begun together; its own id when it was begun alone.
+    eval_group_id: EvalId,
     name: String,
     status: Status,
     /// `flow` or `agent`.
@@ -120,7 +126,7 @@ struct Summary {
 }
 
 /// One case in one variant.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "EvalResult")]
 struct ResultRow {
@@ -148,6 +154,12 @@ struct Results {
     id: EvalId,
     status: Status,
     data: Vec<ResultRow>,
+    #[serde(flatten)]
+    brief: EvalBrief,
+    /// Cases that could not be started.
+    case_errors: Vec<CaseError>,
+    /// The same rows, by the record's id, or by the case's name when it has no saved record.
+    results_by_record: BTreeMap<String, Vec<ResultRow>>,
 }
 
 /// Evals to compare.
@@ -156,8 +168,15 @@ struct Results {
 #[schemars(rename = "EvalComparisonInput")]
 struct Compare {
     /// 1 to 10.
+    #[serde(default)]
     #[schemars(length(min = 1, max = 10))]
-    eval_ids: Vec<EvalId>,
+    eval_ids: Option<Vec<EvalId>>,
+    /// Instead: the evals that were begun together.
+    #[serde(default)]
+    eval_group_id: Option<String>,
+    /// Not available: figures are of whole executions.
+    #[serde(default)]
+    step_ids: Option<Value>,
 }
 
 /// Evals side by side.
@@ -165,6 +184,9 @@ struct Compare {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "EvalComparison")]
 struct Comparison {
+    /// The group, or the first of the evals.
+    eval_group_id: EvalId,
+    evals: Vec<EvalFigures>,
     /// One for each variant of each eval.
     columns: Vec<Column>,
     /// One for each case, by its name.
@@ -191,20 +213,11 @@ struct CaseRow {
     differs: bool,
 }
 
-/// What was deleted.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "DeletedEval")]
-struct Deleted {
-    id: EvalId,
-    /// Always true.
-    deleted: bool,
-}
-
 const MOST_CASES: usize = 500;
 const MOST_VARIANTS: usize = 10;
 const MOST_GRADERS: usize = 10;
 const LONGEST_NAME: usize = 255;
-fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Eval> {
+pub(super) fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Eval> {
     Collection::of(&**store, tenant)
 }
 
@@ -237,7 +250,7 @@ impl Eval {
         }
     }
 
-    fn case_name(&self, case: usize) -> String {
+    pub(super) fn case_name(&self, case: usize) -> String {
         self.cases.get(case).and_then(|case| case.name.clone()).unwrap_or_else(|| format!("case {}", case + 1))
     }
 }
@@ -247,6 +260,8 @@ impl From<Kept<Eval>> for Row {
         let Kept { id, created_at, body, .. } = kept;
         Self {
             id,
+            batch_execution_id: id,
+            eval_group_id: body.group.unwrap_or(id),
             status: body.progress.status,
             target_type: body.target.kind.as_str().into(),
             target_id: body.target.id.clone(),
@@ -285,7 +300,7 @@ async fn target(state: &AppState, tenant: TenantId, input: TargetInput) -> Resul
 }
 
 /// An eval that can be begun; every fault of what is sent is told at once, those of its variants as they would be run.
-async fn checked(state: &AppState, tenant: TenantId, input: Input) -> Result<Eval> {
+pub(super) async fn checked(state: &AppState, tenant: TenantId, input: Input) -> Result<Eval> {
     let mut problems = Problems::default();
     if input.name.trim().is_empty() || input.name.chars().count() > LONGEST_NAME || input.name.contains(char::is_control) {
         problems.add("/name", format!("expected 1 to {LONGEST_NAME} characters, none of them a control character"));
@@ -348,6 +363,7 @@ async fn checked(state: &AppState, tenant: TenantId, input: Input) -> Result<Eva
     let now = state.clock.now();
     let mut eval = Eval {
         name: input.name,
+        group: None,
         target,
         cases: input.cases,
         variants,
@@ -409,7 +425,7 @@ async fn list(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Param
     Ok(Json(Page { data: page.data.into_iter().map(Row::from).collect(), pagination: page.pagination }))
 }
 
-async fn find(store: &SharedStore, tenant: TenantId, id: EvalId) -> Result<Kept<Eval>> {
+pub(super) async fn find(store: &SharedStore, tenant: TenantId, id: EvalId) -> Result<Kept<Eval>> {
     all(store, tenant).find(id).await?.ok_or_else(EvalId::missing)
 }
 
@@ -417,11 +433,11 @@ async fn read(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id
     Ok(Json(find(&store, caller.tenant, id).await?.into()))
 }
 
-async fn delete(caller: Scoped<FlowsWrite>, State(store): State<SharedStore>, Id(id): Id<EvalId>) -> Result<Json<Deleted>> {
+async fn delete(caller: Scoped<FlowsWrite>, State(store): State<SharedStore>, Id(id): Id<EvalId>) -> Result<Json<Deletion<EvalId>>> {
     if !all(&store, caller.tenant).delete(id).await? {
         return Err(EvalId::missing());
     }
-    Ok(Json(Deleted { id, deleted: true }))
+    Ok(Json(Deletion::of(id)))
 }
 
 async fn results(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(id): Id<EvalId>) -> Result<Json<Results>> {
@@ -445,20 +461,39 @@ async fn results(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id
             error: ended.and_then(|ended| ended.error.clone()),
         }
     };
-    let data = eval.trials.iter().zip(&eval.items).map(row).collect();
-    Ok(Json(Results { id, status: eval.progress.status, data }))
+    let data: Vec<ResultRow> = eval.trials.iter().zip(&eval.items).map(row).collect();
+    let mut results_by_record: BTreeMap<String, Vec<ResultRow>> = BTreeMap::new();
+    for (trial, row) in eval.trials.iter().zip(&data) {
+        results_by_record.entry(eval.record_key(trial.case)).or_default().push(row.clone());
+    }
+    let (case_errors, brief) = (eval.case_errors(), EvalBrief::of(&kept));
+    Ok(Json(Results { id, status: eval.progress.status, data, brief, case_errors, results_by_record }))
 }
 
 async fn compare(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, body: Body<Compare>) -> Result<Json<Comparison>> {
-    let ids = body.value.eval_ids;
-    if !(1..=10).contains(&ids.len()) {
+    let Compare { eval_ids, eval_group_id, step_ids } = body.value;
+    if step_ids.is_some() {
+        return Err(Error::invalid_at("/stepIds", "not available: figures are of whole executions"));
+    }
+    let evals = match (eval_ids, eval_group_id) {
+        (Some(ids), None) => {
+            if !(1..=10).contains(&ids.len()) {
+                return Err(Error::invalid_at("/evalIds", "expected 1 to 10"));
+            }
+            let mut evals = Vec::with_capacity(ids.len());
+            for (index, id) in ids.into_iter().enumerate() {
+                let found = all(&store, caller.tenant).find(id).await?;
+                evals.push(found.ok_or_else(|| Error::invalid_at(format!("/evalIds/{index}"), "no such eval"))?);
+            }
+            evals
+        }
+        (None, Some(group)) => of_group(&store, caller.tenant, &group).await?,
+        _ => return Err(Error::invalid_at("/evalIds", "expected either `evalIds` or `evalGroupId`")),
+    };
+    let Some(eval_group_id) = evals.first().map(|eval| eval.body.group.unwrap_or(eval.id)) else {
         return Err(Error::invalid_at("/evalIds", "expected 1 to 10"));
-    }
-    let mut evals = Vec::with_capacity(ids.len());
-    for (index, id) in ids.into_iter().enumerate() {
-        let found = all(&store, caller.tenant).find(id).await?;
-        evals.push(found.ok_or_else(|| Error::invalid_at(format!("/evalIds/{index}"), "no such eval"))?);
-    }
+    };
+    let measured = evals.iter().map(EvalFigures::of).collect();
     let places: Vec<(&Kept<Eval>, usize)> =
         evals.iter().flat_map(|eval| (0..eval.body.variants.len()).map(move |variant| (eval, variant))).collect();
     let mut names: Vec<String> = Vec::new();
@@ -483,7 +518,7 @@ async fn compare(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, bo
     });
     let rows = rows.collect();
     let columns = places.iter().map(|(eval, variant)| Column { eval_id: eval.id, summary: eval.body.summary(*variant) }).collect();
-    Ok(Json(Comparison { columns, rows }))
+    Ok(Json(Comparison { eval_group_id, evals: measured, columns, rows }))
 }
 
 async fn stop(caller: Scoped<FlowsExecute>, State(state): State<AppState>, Id(id): Id<EvalId>) -> Result<Json<Row>> {

@@ -9,7 +9,7 @@ use crate::model::TargetKind;
 impl Variant {
     /// Whether nothing differs, and nothing is named that could.
     fn is_plain(&self) -> bool {
-        self.step.is_none() && self.changes().is_empty()
+        self.step.is_none() && self.changes().is_empty() && self.more.is_empty()
     }
 
     fn changes(&self) -> Map<String, Value> {
@@ -22,6 +22,12 @@ impl Variant {
 
     /// The document as this variant has it. `None`: the flow has no such prompt.
     pub(super) fn document(&self, kind: TargetKind, whole: &Value) -> Option<Value> {
+        let changed = self.changed(kind, whole)?;
+        self.more.iter().try_fold(changed, |document, variant| variant.document(kind, &document))
+    }
+
+    /// The document with the changes at this variant's own step.
+    fn changed(&self, kind: TargetKind, whole: &Value) -> Option<Value> {
         let (mut changed, changes) = (whole.clone(), self.changes());
         if kind == TargetKind::Agent {
             if self.step.is_some() {
@@ -38,7 +44,8 @@ impl Variant {
         let mut found = 0;
         for (path, action) in document::configs(whole) {
             let step = path.strip_suffix("/config").and_then(|step| whole.pointer(step));
-            let named = |name: &String| step.is_some_and(|step| step.get("id").or(step.get("name")).and_then(Value::as_str) == Some(name));
+            let is_named = |step: &Value, name: &str| ["id", "name"].iter().any(|key| step.get(*key).is_some_and(|own| own == name));
+            let named = |name: &String| step.is_some_and(|step| is_named(step, name));
             if action != "prompt" || !self.step.as_ref().is_none_or(named) {
                 continue;
             }
@@ -64,6 +71,10 @@ mod tests {
         let changed = variant.document(TargetKind::Flow, &flow).unwrap();
         assert_eq!((&changed["steps"][0]["config"]["model"], &changed["steps"][2]["config"]["model"]), (&json!("a"), &json!("b")));
         assert_eq!(Variant { step: Some("none".into()), ..variant.clone() }.document(TargetKind::Flow, &flow), None);
+        let both =
+            Variant { more: vec![Variant { step: Some("one".into()), model: Some("c".into()), ..Variant::default() }], ..variant.clone() };
+        let changed = both.document(TargetKind::Flow, &flow).unwrap();
+        assert_eq!((&changed["steps"][0]["config"]["model"], &changed["steps"][2]["config"]["model"]), (&json!("c"), &json!("b")));
         let nothing = Variant { step: Some("none".into()), ..Variant::default() };
         assert_eq!(nothing.document(TargetKind::Flow, &flow), None);
         let agent = json!({ "name": "a", "config": { "model": "a", "instructions": "x" } });

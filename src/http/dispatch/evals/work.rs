@@ -61,7 +61,8 @@ pub(super) fn asked(target: &Target, case: &Case, variant: &Variant) -> Dispatch
         other => other.clone(),
     };
     let (flow, agent) = if target.kind == TargetKind::Flow { (document, None) } else { (None, document) };
-    let record = case.record_id.map(|id| [("id".to_owned(), json!(id))].into_iter().collect::<Map<String, Value>>());
+    let saved = case.record_id.map(|id| [("id".to_owned(), json!(id))].into_iter().collect::<Map<String, Value>>());
+    let record = saved.or_else(|| case.record.clone());
     DispatchRequest { flow, agent, messages, inputs: Some(case.inputs.clone()).into(), record: record.into(), ..DispatchRequest::default() }
 }
 

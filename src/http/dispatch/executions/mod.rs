@@ -1,12 +1,14 @@
 //! `/v1/executions`: runs as they stand, their events, their steps, and how to stop them.
 //!
-//! `filter` reads the filters, `rows` formats executions, `status` those that are polled, `steps` their steps; `delete` deletes executions.
+//! `filter` reads the filters, `rows` formats executions, `status` those that are polled, `steps` their steps, `tool_calls` the calls that they made;
+//! `delete` deletes executions.
 
 mod delete;
 mod filter;
 mod rows;
 mod status;
 mod steps;
+mod tool_calls;
 
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::filter::Filter;
-use self::rows::Detail;
+use self::rows::{AgentDetail, AgentRow, Detail};
 use super::execute::{EventPage, nothing_more, or_events, stream_response};
 use super::{about, agents, body_optional};
 use crate::clock::Clock;
@@ -33,7 +35,7 @@ use crate::http::AppState;
 use crate::http::extract::{Body, Filters, Id, IdempotencyKey, Ids, InPath, Params};
 use crate::http::limits::Limits;
 use crate::http::paging::{Page, Paging};
-use crate::http::scope::{AgentsRead, FlowsExecute, FlowsRead, Scoped};
+use crate::http::scope::{AgentsExecute, AgentsRead, FlowsExecute, FlowsRead, Scoped};
 use crate::id::{AgentId, RequestId, RunId, TenantId, WaitId};
 use crate::model::event::Rest;
 use crate::model::{Run, RunState, Target};
@@ -42,10 +44,12 @@ use crate::store::{RunFilter, SharedStore, Signal, is_reserved_signal};
 
 pub(super) use self::filter::OwnFilter;
 pub(super) use self::rows::Row;
-pub(super) use self::steps::{StepRow, steps_of, with_inquiries};
+pub(super) use self::steps::{StepRow, models_of, steps_of, with_inquiries};
+pub(super) use self::tool_calls::{Row as ToolCall, tool_calls_of};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
+        .merge(tool_calls::routes())
         .api_route("/v1/executions", get_with(list, about("listExecutions", "Executions", "List executions, newest first")))
         .api_route(
             "/v1/executions/{executionId}",
@@ -95,6 +99,10 @@ pub(super) fn routes() -> ApiRouter<AppState> {
             get_with(steps, about("listExecutionSteps", "Executions", "List the steps of an execution")),
         )
         .api_route("/v1/executions/{executionId}/cancel", post_with(cancel, about("cancelExecution", "Executions", "Cancel an execution")))
+        .api_route(
+            "/v1/agents/{agentId}/executions/{executionId}/cancel",
+            post_with(cancel_of_agent, about("cancelAgentExecution", "Agents", "Cancel an agent's execution")),
+        )
         .api_route(
             "/v1/executions/{executionId}/signals/{signal}",
             post_with(signal, |op| {
@@ -222,15 +230,15 @@ async fn list_of_agent(
     State(store): State<SharedStore>,
     Id(agent): Id<AgentId>,
     Filters(filter): Filters<OwnFilter>,
-) -> Result<Json<Page<Row>>> {
+) -> Result<Json<Page<AgentRow>>> {
     let (filter, paging) = filter.read()?;
     let filter = RunFilter { target: Some(Target::Agent(Some(agent))), ..filter };
-    let page = page(&store, caller.tenant, filter, &paging).await?;
+    let Json(page) = page(&store, caller.tenant, filter, &paging).await?;
     // A deleted agent's executions stay; an agent that never was has none.
     if page.data.is_empty() {
         agents::shelf(&store, caller.tenant).head(agent.as_flow()).await?;
     }
-    Ok(page)
+    Ok(Json(Page { data: page.data.into_iter().map(AgentRow::new).collect(), pagination: page.pagination }))
 }
 
 pub(super) async fn page(store: &SharedStore, tenant: TenantId, filter: RunFilter, paging: &Paging) -> Result<Json<Page<Row>>> {
@@ -257,9 +265,9 @@ async fn read_of_agent(
     caller: Scoped<AgentsRead>,
     State(store): State<SharedStore>,
     Ids(agent, id): Ids<AgentId, RunId>,
-) -> Result<Json<Detail>> {
+) -> Result<Json<AgentDetail>> {
     let run = find_of_agent(&store, &caller, agent, id).await?;
-    Detail::of(&store, run).await.map(Json)
+    Detail::of(&store, run).await.map(|detail| Json(AgentDetail::new(detail)))
 }
 
 async fn find_of_agent(store: &SharedStore, caller: &crate::model::Caller, agent: AgentId, id: RunId) -> Result<Run> {
@@ -377,11 +385,25 @@ async fn steps(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id(i
 async fn cancel(
     caller: Scoped<FlowsExecute>,
     State(workers): State<Workers>,
-    State(store): State<SharedStore>,
-    State(feed): State<Feed>,
-    State(clock): State<Clock>,
+    State(reading): State<Reading>,
     Id(id): Id<RunId>,
 ) -> Result<Json<Status>> {
+    end(&caller, &workers, reading, id).await
+}
+
+async fn cancel_of_agent(
+    caller: Scoped<AgentsExecute>,
+    State(workers): State<Workers>,
+    State(reading): State<Reading>,
+    Ids(agent, id): Ids<AgentId, RunId>,
+) -> Result<Json<Status>> {
+    find_of_agent(&reading.store, &caller, agent, id).await?;
+    end(&caller, &workers, reading, id).await
+}
+
+/// Cancels an execution, and waits a little for its end.
+async fn end(caller: &crate::model::Caller, workers: &Workers, reading: Reading, id: RunId) -> Result<Json<Status>> {
+    let Reading { store, feed, clock, .. } = reading;
     let before = workers.cancel(caller.tenant, id).await?;
     if before.is_terminal() {
         return Ok(Json(Status { execution_id: id, status: before }));
@@ -400,7 +422,7 @@ async fn cancel(
         () = ended => {}
         () = clock.sleep(Duration::from_secs(2)) => {}
     }
-    let run = find(&store, &caller, id).await?;
+    let run = find(&store, caller, id).await?;
     Ok(Json(Status { execution_id: id, status: run.state }))
 }
 

@@ -34,6 +34,72 @@ pub(in crate::http::dispatch) struct Row {
     usage: Usage,
 }
 
+/// An agent's execution in a list.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AgentExecution")]
+pub(super) struct AgentRow {
+    #[serde(flatten)]
+    row: Row,
+    #[serde(flatten)]
+    of_agent: OfAgent,
+}
+
+/// An agent's execution in full.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AgentExecutionDetail")]
+pub(super) struct AgentDetail {
+    #[serde(flatten)]
+    detail: Detail,
+    #[serde(flatten)]
+    of_agent: OfAgent,
+}
+
+/// What readers of agents' executions look for beside what every execution has.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct OfAgent {
+    /// Same as `id`.
+    execution_id: RunId,
+    /// Always `version`: it runs the version that was found when it began.
+    agent_target_resolution: &'static str,
+    /// Always `detached`: it goes on without its caller.
+    execution_mode: &'static str,
+    /// Always `none`.
+    notification_mode: &'static str,
+    /// Same as `createdAt`.
+    started_at: Timestamp,
+    /// Same as `finishedAt`.
+    completed_at: Option<Timestamp>,
+    /// Same as `usage.cost`, as text.
+    total_cost: String,
+}
+
+impl OfAgent {
+    fn new(row: &Row) -> Self {
+        Self {
+            execution_id: row.id,
+            agent_target_resolution: "version",
+            execution_mode: "detached",
+            notification_mode: "none",
+            started_at: row.created_at,
+            completed_at: row.finished_at,
+            total_cost: row.usage.cost.to_string(),
+        }
+    }
+}
+
+impl AgentRow {
+    pub fn new(row: Row) -> Self {
+        Self { of_agent: OfAgent::new(&row), row }
+    }
+}
+
+impl AgentDetail {
+    pub fn new(detail: Detail) -> Self {
+        Self { of_agent: OfAgent::new(&detail.row), detail }
+    }
+}
+
 /// What an execution used.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

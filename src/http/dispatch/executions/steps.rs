@@ -57,8 +57,8 @@ pub(in crate::http::dispatch) struct StepRow {
     tokens_used: Option<u64>,
     /// US dollars.
     cost: Option<f64>,
-    /// Same as `cost`.
-    estimated_cost: Option<f64>,
+    /// Same as `cost`, as text.
+    estimated_cost: Option<String>,
     /// Number of attempts after the first.
     retry_count: u32,
     unresolved_variables: Vec<String>,
@@ -118,6 +118,19 @@ pub(in crate::http::dispatch) async fn with_inquiries(
     Ok(())
 }
 
+/// Returns what the steps of an execution asked of models: for each step, the model that answered and what that cost.
+pub(in crate::http::dispatch) async fn models_of(store: &SharedStore, tenant: TenantId, id: RunId) -> Result<Vec<(String, Spent)>> {
+    let journal = store.read_journal(tenant, id).await?;
+    let is_step = |entry: &&JournalEntry| entry.key.strip_prefix("steps/").is_some_and(|id| !id.contains('/'));
+    let asked = |record: StepRecord| {
+        let inquiry = record.inquiry?;
+        let spent =
+            Spent { cost: record.cost, input_tokens: inquiry.input_tokens, output_tokens: inquiry.output_tokens, ..Spent::default() };
+        Some((inquiry.model?, spent))
+    };
+    Ok(journal.iter().filter(is_step).filter_map(record_of).filter_map(asked).collect())
+}
+
 /// Returns the steps of an agent's execution, from its journal.
 fn of_agent(journal: &[JournalEntry], state: RunState) -> Vec<StepRow> {
     let ids: BTreeSet<&str> = journal.iter().filter_map(|entry| entry.key.strip_prefix("steps/")?.split('/').next()).collect();
@@ -153,6 +166,25 @@ fn preview(result: &Value) -> String {
 }
 
 impl StepRow {
+    pub(in crate::http::dispatch) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The beginning of its result.
+    pub(in crate::http::dispatch) fn output(&self) -> Option<String> {
+        self.output_preview.clone()
+    }
+
+    /// US dollars.
+    pub(in crate::http::dispatch) const fn cost(&self) -> Option<f64> {
+        self.cost
+    }
+
+    /// When it began; `None` if it was skipped.
+    pub(in crate::http::dispatch) const fn began(&self) -> Option<Timestamp> {
+        self.started_at
+    }
+
     /// Adds the journal's data of a settled step.
     fn settle(&mut self, record: StepRecord) {
         self.status = record.state;
@@ -165,7 +197,7 @@ impl StepRow {
         if record.tokens > 0 {
             (self.tokens_used, self.total_tokens) = (Some(record.tokens), Some(record.tokens));
             let cost = Spent { cost: record.cost, ..Spent::default() }.dollars();
-            (self.cost, self.estimated_cost) = (Some(cost), Some(cost));
+            (self.cost, self.estimated_cost) = (Some(cost), Some(cost.to_string()));
         }
     }
 
@@ -227,7 +259,7 @@ fn note(rows: &mut Vec<StepRow>, event: Event) {
             (row.error, row.error_message) = (error.clone(), error);
             (row.code, row.retryable) = (code, retryable);
             (row.tokens_used, row.total_tokens) = (tokens_used, tokens_used);
-            (row.cost, row.estimated_cost) = (cost, cost);
+            (row.cost, row.estimated_cost) = (cost, cost.map(|cost| cost.to_string()));
             row.unresolved_variables = unresolved_variables;
         }
         _ => {}

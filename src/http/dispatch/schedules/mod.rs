@@ -1,10 +1,11 @@
 //! Schedules: saved flows and agents that run at times of a pattern, or once.
 //!
-//! `routes` keeps them; `beat` fires those that are due. What one is, and when it fires next, is here.
+//! `routes` keeps them; `beat` fires those that are due; `stats` counts what became of them. What one is, and when it fires next, is here.
 
 mod beat;
 mod fire;
 mod routes;
+mod stats;
 
 use aide::axum::ApiRouter;
 use schemars::JsonSchema;
@@ -20,7 +21,7 @@ use crate::model::cadence::Fault;
 use crate::store::{Document, SharedStore, StoreResult, forget};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
-    routes::routes()
+    routes::routes().merge(stats::routes())
 }
 
 /// What a schedule runs: a saved flow, or a saved agent.
@@ -71,7 +72,7 @@ enum Status {
 }
 
 /// How a schedule's executions are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ScheduleExecutionOptions")]
 struct ExecutionOptions {

@@ -15,13 +15,13 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Problem, Problems, Result};
 use crate::http::AppState;
 use crate::http::dispatch::about;
+use crate::http::dispatch::deletion::Deletion;
 use crate::http::dispatch::execute::Lookup;
 use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, Repeatable, fingerprint};
 use crate::http::paging::{Page, Paging};
 use crate::http::scope::{SchedulesRead, SchedulesWrite, Scoped};
-use crate::id::{FiringId, ScheduleId, TenantId};
-use crate::model::RunState;
+use crate::id::{AgentId, FiringId, FlowId, ScheduleId, TenantId};
 use crate::model::cadence::{Fault, check_steps};
 use crate::store::{Collection, Kept, SharedStore};
 
@@ -45,12 +45,12 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         .api_route("/v1/schedules/{scheduleId}/resume", post_with(resume, about("resumeSchedule", "Schedules", "Fire again, from now on")))
         .api_route("/v1/schedules/{scheduleId}/run", post_with(run, about("runSchedule", "Schedules", "Fire now, besides its times")))
         .api_route(
-            "/v1/schedules/{scheduleId}/runs",
-            get_with(runs, about("listScheduleRuns", "Schedules", "List when it fired, newest first")),
+            "/v1/schedules/{scheduleId}/run-now",
+            post_with(run, about("runScheduleNow", "Schedules", "Fire now, besides its times")),
         )
         .api_route(
-            "/v1/schedules/{scheduleId}/stats",
-            get_with(stats, about("getScheduleStats", "Schedules", "Count what became of its latest executions")),
+            "/v1/schedules/{scheduleId}/runs",
+            get_with(runs, about("listScheduleRuns", "Schedules", "List when it fired, newest first")),
         )
         .api_route(
             "/v1/schedules/{scheduleId}/preview",
@@ -75,7 +75,7 @@ struct Input {
     messages: Option<Value>,
     /// Variables at the root of templates, beside `_schedule`.
     inputs: Option<Map<String, Value>>,
-    /// How its executions are made.
+    /// How its executions are made. Other members are refused.
     #[schemars(with = "Option<ExecutionOptions>")]
     execution_options: Option<Value>,
 }
@@ -86,13 +86,31 @@ struct Input {
 #[schemars(rename = "Schedule")]
 struct Row {
     id: ScheduleId,
+    /// The tenant, which owns it.
+    user_id: TenantId,
     name: Option<String>,
     target: Target,
+    /// Same as in `target`.
+    flow_id: Option<FlowId>,
+    /// Same as in `target`.
+    agent_id: Option<AgentId>,
+    /// Same as in `target`.
+    record_type: Option<String>,
     trigger: Trigger,
+    /// `recurring` or `one_time`: the type of `trigger`.
+    trigger_type: &'static str,
+    /// Same as in `trigger`.
+    cron: Option<String>,
+    /// Same as in `trigger`.
+    timezone: Option<String>,
+    /// Same as in `trigger`.
+    run_at: Option<Timestamp>,
     messages: Option<Value>,
     inputs: Option<Map<String, Value>>,
-    execution_options: Option<ExecutionOptions>,
+    execution_options: ExecutionOptions,
     status: Status,
+    /// Whether it fires: its status is `active`.
+    enabled: bool,
     next_run_at: Option<Timestamp>,
     last_run_at: Option<Timestamp>,
     created_at: Timestamp,
@@ -106,29 +124,25 @@ struct Row {
 struct FiringRow {
     id: FiringId,
     fired_at: Timestamp,
+    /// Same as `firedAt`.
+    created_at: Timestamp,
+    /// Same as `schedule`.
+    schedule_id: ScheduleId,
     #[serde(flatten)]
     firing: Firing,
 }
 
-/// What became of a schedule's latest executions.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+/// What came of firing now.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(rename = "ScheduleStats")]
-struct Stats {
-    /// Firings of the last month; the latest two hundred.
-    runs: u64,
-    /// Firings that could not start all they should.
-    failed_runs: u64,
-    /// Executions that they started.
-    executions: u64,
-    /// How many of the latest thousand succeeded.
-    completed: u64,
-    /// How many failed, or completed with failed steps.
-    failed: u64,
-    cancelled: u64,
-    running: u64,
-    last_run_at: Option<Timestamp>,
-    next_run_at: Option<Timestamp>,
+#[schemars(rename = "ScheduleFired")]
+struct ManualFiring {
+    #[serde(flatten)]
+    row: FiringRow,
+    /// Same as `id`.
+    run_id: FiringId,
+    /// `queued`, or `failed` when not all executions were started.
+    status: &'static str,
 }
 
 /// The times to come.
@@ -138,30 +152,33 @@ struct Preview {
     data: Vec<Timestamp>,
 }
 
-/// What was deleted.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "DeletedSchedule")]
-struct Deleted {
-    id: ScheduleId,
-    /// Always true.
-    deleted: bool,
-}
-
-impl From<Kept<Schedule>> for Row {
-    fn from(kept: Kept<Schedule>) -> Self {
+impl Row {
+    fn new(tenant: TenantId, kept: Kept<Schedule>) -> Self {
         let Kept { id, created_at, updated_at, body, .. } = kept;
         let Schedule { name, target, trigger, messages, inputs, execution_options, status, next, last, .. } = body;
-        let next_run_at = next.filter(|_| status == Status::Active);
+        let (trigger_type, cron, timezone, run_at) = match &trigger {
+            Trigger::Recurring { cron, timezone } => ("recurring", Some(cron.clone()), Some(timezone.clone()), None),
+            Trigger::OneTime { run_at } => ("one_time", None, None, Some(*run_at)),
+        };
         Self {
             id,
+            user_id: tenant,
             name,
+            flow_id: target.flow_id,
+            agent_id: target.agent_id,
+            record_type: target.record_type.clone(),
             target,
             trigger,
+            trigger_type,
+            cron,
+            timezone,
+            run_at,
             messages,
             inputs,
-            execution_options,
+            execution_options: execution_options.unwrap_or_default(),
             status,
-            next_run_at,
+            enabled: status == Status::Active,
+            next_run_at: next.filter(|_| status == Status::Active),
             last_run_at: last,
             created_at,
             updated_at,
@@ -171,18 +188,15 @@ impl From<Kept<Schedule>> for Row {
 
 impl From<Kept<Firing>> for FiringRow {
     fn from(kept: Kept<Firing>) -> Self {
-        Self { id: kept.id, fired_at: kept.created_at, firing: kept.body }
+        Self { id: kept.id, fired_at: kept.created_at, created_at: kept.created_at, schedule_id: kept.body.schedule, firing: kept.body }
     }
 }
 
 /// How many times a preview shows.
 const PREVIEW: usize = 10;
 const LONGEST_NAME: usize = 255;
-/// Firings, and executions of theirs, that statistics look at.
-const COUNTED: u32 = 200;
-const LOOKED_AT: usize = 1_000;
 
-fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Schedule> {
+pub(super) fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, Schedule> {
     Collection::of(&**store, tenant)
 }
 
@@ -211,8 +225,8 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
         let others: Vec<&str> = options.keys().map(String::as_str).filter(|name| *name != "timeoutMs").collect();
         unavailable::refuse(options, &others, "/executionOptions", &mut problems);
     }
-    let options = part::<ExecutionOptions>(given, "/executionOptions", &mut problems);
-    if options.is_some_and(|options| options.timeout_ms == Some(0)) {
+    let execution_options = part::<ExecutionOptions>(given, "/executionOptions", &mut problems);
+    if execution_options.is_some_and(|options| options.timeout_ms == Some(0)) {
         problems.add("/executionOptions/timeoutMs", "expected at least 1");
     }
     if let Some(target) = &target {
@@ -245,7 +259,7 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
         messages: input.messages.or(old.as_ref().and_then(|old| old.messages.clone())),
         inputs: input.inputs.or(old.as_ref().and_then(|old| old.inputs.clone())),
         key_id: old.as_ref().and_then(|old| old.key_id),
-        execution_options: options.or(old.and_then(|old| old.execution_options)),
+        execution_options: execution_options.or(old.and_then(|old| old.execution_options)),
         status,
         next,
         last,
@@ -291,7 +305,8 @@ async fn list(caller: Scoped<SchedulesRead>, State(store): State<SharedStore>, P
     let (trail, limit) = (paging.trail::<ScheduleId>()?, paging.limit());
     let found = all(&store, caller.tenant).list(None, trail.after(), limit + 1).await?;
     let page = trail.page(found, limit, false, |schedule| schedule.id);
-    Ok(Json(Page { data: page.data.into_iter().map(Row::from).collect(), pagination: page.pagination }))
+    let data = page.data.into_iter().map(|schedule| Row::new(caller.tenant, schedule)).collect();
+    Ok(Json(Page { data, pagination: page.pagination }))
 }
 
 async fn create(
@@ -308,25 +323,25 @@ async fn create(
         .once(call, move |seed| async move {
             let id = ScheduleId::from_u128(seed);
             if let Some(made) = all(&state.store, tenant).find(id).await? {
-                return Ok(Row::from(made));
+                return Ok(Row::new(tenant, made));
             }
             let schedule = Schedule { key_id, ..checked(&state, tenant, id, input, None).await? };
-            Ok(Row::from(all(&state.store, tenant).create(id, schedule, state.clock.now()).await?))
+            Ok(Row::new(tenant, all(&state.store, tenant).create(id, schedule, state.clock.now()).await?))
         })
         .await
 }
 
-async fn find(store: &SharedStore, tenant: TenantId, id: ScheduleId) -> Result<Kept<Schedule>> {
+pub(super) async fn find(store: &SharedStore, tenant: TenantId, id: ScheduleId) -> Result<Kept<Schedule>> {
     all(store, tenant).find(id).await?.ok_or_else(ScheduleId::missing)
 }
 
 async fn read(caller: Scoped<SchedulesRead>, State(store): State<SharedStore>, Id(id): Id<ScheduleId>) -> Result<Json<Row>> {
-    find(&store, caller.tenant, id).await.map(|schedule| Json(schedule.into()))
+    find(&store, caller.tenant, id).await.map(|schedule| Json(Row::new(caller.tenant, schedule)))
 }
 
 async fn change(state: &AppState, tenant: TenantId, old: &Kept<Schedule>, next: Schedule) -> Result<Json<Row>> {
     let changed = all(&state.store, tenant).change(old, next, state.clock.now()).await?;
-    changed.map(|kept| Json(kept.into())).ok_or_else(|| {
+    changed.map(|kept| Json(Row::new(tenant, kept))).ok_or_else(|| {
         Error::new(Kind::Conflict, "schedule_changed", "the schedule fired, or somebody else changed it, at the same time")
             .next("repeat the change")
     })
@@ -343,17 +358,21 @@ async fn update(
     change(&state, caller.tenant, &old, next).await
 }
 
-async fn delete(caller: Scoped<SchedulesWrite>, State(store): State<SharedStore>, Id(id): Id<ScheduleId>) -> Result<Json<Deleted>> {
+async fn delete(
+    caller: Scoped<SchedulesWrite>,
+    State(store): State<SharedStore>,
+    Id(id): Id<ScheduleId>,
+) -> Result<Json<Deletion<ScheduleId>>> {
     if !all(&store, caller.tenant).delete(id).await? {
         return Err(ScheduleId::missing());
     }
-    Ok(Json(Deleted { id, deleted: true }))
+    Ok(Json(Deletion::of(id)))
 }
 
 async fn pause(caller: Scoped<SchedulesWrite>, State(state): State<AppState>, Id(id): Id<ScheduleId>) -> Result<Json<Row>> {
     let old = find(&state.store, caller.tenant, id).await?;
     if old.body.status != Status::Active {
-        return Ok(Json(old.into()));
+        return Ok(Json(Row::new(caller.tenant, old)));
     }
     let next = Schedule { status: Status::Paused, ..old.body.clone() };
     change(&state, caller.tenant, &old, next).await
@@ -362,7 +381,7 @@ async fn pause(caller: Scoped<SchedulesWrite>, State(state): State<AppState>, Id
 async fn resume(caller: Scoped<SchedulesWrite>, State(state): State<AppState>, Id(id): Id<ScheduleId>) -> Result<Json<Row>> {
     let old = find(&state.store, caller.tenant, id).await?;
     if old.body.status != Status::Paused {
-        return Ok(Json(old.into()));
+        return Ok(Json(Row::new(caller.tenant, old)));
     }
     // What passed while it was paused is passed.
     let next = old.body.clone().waiting(state.clock.now()).map_err(refused)?;
@@ -375,14 +394,16 @@ async fn run(
     State(receipts): State<Receipts>,
     Id(id): Id<ScheduleId>,
     key: IdempotencyKey,
-) -> Result<Repeatable<FiringRow>> {
+) -> Result<Repeatable<ManualFiring>> {
     let tenant = caller.tenant;
     let request = fingerprint(id.to_string().as_bytes());
     let call = Call { tenant, route: "POST /v1/schedules/{scheduleId}/run", key, request, secret: false };
     receipts
         .once_for_all(call, move |_| async move {
             let schedule = find(&state.store, tenant, id).await?;
-            fire(&state, tenant, &schedule, None).await.map(FiringRow::from)
+            let firing = fire(&state, tenant, &schedule, None).await?;
+            let status = if firing.body.error.is_some() { "failed" } else { "queued" };
+            Ok(ManualFiring { run_id: firing.id, row: firing.into(), status })
         })
         .await
 }
@@ -398,30 +419,6 @@ async fn runs(
     let found = Collection::<Firing>::of(&*store, caller.tenant).list(Some(&id.to_string()), trail.after(), limit + 1).await?;
     let page = trail.page(found, limit, false, |firing| firing.id);
     Ok(Json(Page { data: page.data.into_iter().map(FiringRow::from).collect(), pagination: page.pagination }))
-}
-
-async fn stats(caller: Scoped<SchedulesRead>, State(store): State<SharedStore>, Id(id): Id<ScheduleId>) -> Result<Json<Stats>> {
-    let schedule = find(&store, caller.tenant, id).await?;
-    let firings = Collection::<Firing>::of(&*store, caller.tenant).list(Some(&id.to_string()), None, COUNTED).await?;
-    let mut stats = Stats { last_run_at: schedule.body.last, next_run_at: Row::from(schedule).next_run_at, ..Stats::default() };
-    for firing in &firings {
-        stats.runs += 1;
-        stats.failed_runs += u64::from(firing.body.error.is_some());
-        stats.executions += firing.body.execution_count as u64;
-    }
-    for run in firings.iter().flat_map(|firing| &firing.body.execution_ids).take(LOOKED_AT) {
-        let Some(run) = store.find_run(caller.tenant, *run).await? else { continue };
-        let count = match run.state {
-            // It completed, but some steps failed.
-            RunState::Completed if run.did_well() == Some(false) => &mut stats.failed,
-            RunState::Completed => &mut stats.completed,
-            RunState::Failed => &mut stats.failed,
-            RunState::Cancelled => &mut stats.cancelled,
-            _ => &mut stats.running,
-        };
-        *count += 1;
-    }
-    Ok(Json(stats))
 }
 
 async fn preview(caller: Scoped<SchedulesRead>, State(state): State<AppState>, Id(id): Id<ScheduleId>) -> Result<Json<Preview>> {

@@ -7,6 +7,16 @@ pub fn all() -> Vec<Value> {
     vec![current_time(), record_get(), record_list(), record_upsert(), fetch_url(), set_state()]
 }
 
+/// What a built-in tool is about, by its name.
+pub fn category(name: &str) -> &'static str {
+    match name {
+        "get_current_time" => "time",
+        "fetch_url" => "web",
+        "set_state" => "state",
+        _ => "records",
+    }
+}
+
 /// The definition of `builtin:name`.
 pub fn find(name: &str) -> Option<Value> {
     all().into_iter().find(|tool| tool["name"] == name)

@@ -1,23 +1,22 @@
 //! `/v1/tools`: saved tools, which prompts and agents name in `toolIds`, and the built-in ones.
 //!
-//! A saved tool is a definition like those in `runtimeTools`. Whatever names it gets it as it is then: see [`super::embed`].
+//! A saved tool is a definition like those in `runtimeTools`. Flows and agents that name it get its current definition: see [`super::embed`]. `call` calls one.
 
 pub mod builtin;
+mod call;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::response::Response;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::about;
+use super::deletion::Deletion;
 use super::document;
 use super::embed::Embed;
-use super::execute::{Desk, DispatchRequest, Posted, streamed};
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Problem, Result};
@@ -25,10 +24,10 @@ use crate::http::AppState;
 use crate::http::extract::{Body, Id, IdempotencyKey, InPath, Params};
 use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::paging::{Page, Paging};
-use crate::http::scope::{FlowsExecute, Scoped, ToolsRead, ToolsWrite};
+use crate::http::scope::{Scoped, ToolsRead, ToolsWrite};
 use crate::id::{TenantId, ToolId};
 use crate::model::TargetKind;
-use crate::store::{Collection, Document, Kept, SharedStore};
+use crate::store::{Collection, Document, Kept, SharedStore, StoreResult};
 
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
@@ -38,6 +37,16 @@ pub(super) fn routes() -> ApiRouter<AppState> {
                 .post_with(create, about("createTool", "Tools", "Save a tool")),
         )
         .api_route("/v1/tools/builtin", get_with(list_builtin, about("listBuiltinTools", "Tools", "List the built-in tools")))
+        .api_route(
+            "/v1/tools/builtin/compatible",
+            get_with(list_builtin, about("listCompatibleTools", "Tools", "List the built-in tools that a model can use: all of them")),
+        )
+        .api_route(
+            "/v1/tools/builtin/{builtinId}/schema",
+            get_with(read_builtin, about("getBuiltinToolSchema", "Tools", "Read the parameters of a built-in tool")),
+        )
+        .api_route("/v1/tools/schema", get_with(schemas, about("listToolSchemas", "Tools", "List the parameters of all saved tools")))
+        .api_route("/v1/tools/schemas", get_with(schemas, about("listSchemasOfTools", "Tools", "List the parameters of all saved tools")))
         .api_route(
             "/v1/tools/validate",
             post_with(validate, about("validateTool", "Tools", "Say what is wrong with a tool, without saving it")),
@@ -50,7 +59,9 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
         .api_route(
             "/v1/tools/{toolId}/execute",
-            post_with(execute, |op| streamed(about("executeTool", "Tools", "Call a saved tool, as an execution of its own")(op))),
+            post_with(call::execute, |op| {
+                call::answered(about("executeTool", "Tools", "Call a saved tool, as an execution of its own")(op))
+            }),
         )
 }
 
@@ -89,6 +100,10 @@ struct Fields(Map<String, Value>);
 #[schemars(rename = "Tool")]
 struct Row {
     id: ToolId,
+    /// The tenant, which owns it.
+    user_id: TenantId,
+    /// Always true: a tool that shall not be used is deleted.
+    is_active: bool,
     #[serde(flatten)]
     #[schemars(with = "crate::tool::Definition")]
     definition: Map<String, Value>,
@@ -105,7 +120,13 @@ struct Builtin {
     id: String,
     name: String,
     description: String,
+    /// `time`, `web`, `records` or `state`.
+    category: &'static str,
+    /// Who does its work: always `dispatch`, this server.
+    providers: [&'static str; 1],
     parameters_schema: Value,
+    /// Always empty: it needs no settings.
+    default_config: Map<String, Value>,
 }
 
 /// The built-in tools.
@@ -113,6 +134,44 @@ struct Builtin {
 #[schemars(rename = "BuiltinToolList")]
 struct Builtins {
     data: Vec<Builtin>,
+    total: usize,
+}
+
+/// The name of a built-in tool in a path, as `builtin:fetch_url` or `fetch_url`.
+#[derive(Debug, Clone, JsonSchema)]
+#[serde(transparent)]
+struct BuiltinName(String);
+
+impl std::str::FromStr for BuiltinName {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(Self(text.strip_prefix("builtin:").unwrap_or(text).to_owned()))
+    }
+}
+
+impl InPath for BuiltinName {
+    const PARAM: &'static str = "builtinId";
+    const NOUN: &'static str = "built-in tool";
+}
+
+/// The parameters of saved tools.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ToolSchemaList")]
+struct Schemas {
+    tools: Vec<Schema>,
+}
+
+/// A saved tool's parameters.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ToolSchema")]
+struct Schema {
+    id: ToolId,
+    name: String,
+    description: Option<String>,
+    tool_type: String,
+    parameters_schema: Option<Value>,
 }
 
 /// What is wrong with a tool.
@@ -123,38 +182,52 @@ struct Verdict {
     issues: Vec<Problem>,
 }
 
-/// The parameters of a call.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-#[schemars(rename = "ToolCallRequest")]
-struct CallRequest {
-    parameters: Map<String, Value>,
-    stream_response: Option<bool>,
+impl Row {
+    fn new(tenant: TenantId, kept: Kept<SavedTool>) -> Self {
+        let Kept { id, created_at, updated_at, body, .. } = kept;
+        Self { id, user_id: tenant, is_active: true, definition: body.definition, created_at, updated_at }
+    }
 }
 
-/// What was deleted.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "DeletedTool")]
-struct Deleted {
-    id: ToolId,
-    /// Always true.
-    deleted: bool,
-}
-
-impl From<Kept<SavedTool>> for Row {
-    fn from(kept: Kept<SavedTool>) -> Self {
-        Self { id: kept.id, definition: kept.body.definition, created_at: kept.created_at, updated_at: kept.updated_at }
+impl Builtin {
+    fn new(tool: &Value) -> Self {
+        let text = |name: &str| tool[name].as_str().unwrap_or_default().to_owned();
+        Self {
+            id: format!("builtin:{}", text("name")),
+            category: builtin::category(&text("name")),
+            name: text("name"),
+            description: text("description"),
+            providers: ["dispatch"],
+            parameters_schema: tool["parametersSchema"].clone(),
+            default_config: Map::new(),
+        }
     }
 }
 
 /// What the row says itself.
-const OF_THE_ROW: [&str; 3] = ["id", "createdAt", "updatedAt"];
+const OF_THE_ROW: [&str; 5] = ["id", "userId", "isActive", "createdAt", "updatedAt"];
+/// Saved tools that are read at once.
+const PAGE: u32 = 200;
 /// Where a tool stands in [`flow_of`].
 const STEP: &str = "/steps/0/config/tool";
 const PARAMETERS: &str = "{{parameters}}";
 
 fn all(store: &SharedStore, tenant: TenantId) -> Collection<'_, SavedTool> {
     Collection::of(&**store, tenant)
+}
+
+/// Every saved tool, newest first.
+pub async fn every(store: &SharedStore, tenant: TenantId) -> StoreResult<Vec<Kept<SavedTool>>> {
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let page = all(store, tenant).list(None, before, PAGE).await?;
+        let is_last = page.len() < PAGE as usize;
+        before = page.last().map(|tool| tool.id);
+        found.extend(page);
+        if is_last {
+            return Ok(found);
+        }
+    }
 }
 
 /// A flow of one call of this tool.
@@ -165,6 +238,9 @@ fn flow_of(name: &str, definition: &Map<String, Value>, parameters: &str) -> Val
 
 /// A definition that compiles. It is judged as the one tool of a flow, which is what it may run in.
 async fn checked(store: &SharedStore, tenant: TenantId, engine: &Engine, mut definition: Map<String, Value>) -> Result<Map<String, Value>> {
+    if definition.get("isActive").is_some_and(|active| *active != true) {
+        return Err(Error::invalid_at("/isActive", "expected true: a tool that shall not be used is deleted"));
+    }
     OF_THE_ROW.iter().for_each(|name| drop(definition.shift_remove(*name)));
     let flow = flow_of("tool", &definition, PARAMETERS);
     let compiled = match Embed::whole(store, tenant, TargetKind::Flow, flow).await {
@@ -192,18 +268,31 @@ async fn list(caller: Scoped<ToolsRead>, State(store): State<SharedStore>, Param
     let (trail, limit) = (paging.trail::<ToolId>()?, paging.limit());
     let tools = all(&store, caller.tenant).list(None, trail.after(), limit + 1).await?;
     let page = trail.page(tools, limit, false, |tool| tool.id);
-    Ok(Json(Page { data: page.data.into_iter().map(Row::from).collect(), pagination: page.pagination }))
+    let data = page.data.into_iter().map(|tool| Row::new(caller.tenant, tool)).collect();
+    Ok(Json(Page { data, pagination: page.pagination }))
 }
 
 async fn list_builtin(_: Scoped<ToolsRead>) -> Json<Builtins> {
-    let text = |tool: &Value, name: &str| tool[name].as_str().unwrap_or_default().to_owned();
-    let row = |tool: Value| Builtin {
-        id: format!("builtin:{}", text(&tool, "name")),
-        name: text(&tool, "name"),
-        description: text(&tool, "description"),
-        parameters_schema: tool["parametersSchema"].clone(),
+    let data: Vec<Builtin> = builtin::all().iter().map(Builtin::new).collect();
+    Json(Builtins { total: data.len(), data })
+}
+
+async fn read_builtin(_: Scoped<ToolsRead>, Id(BuiltinName(name)): Id<BuiltinName>) -> Result<Json<Builtin>> {
+    builtin::find(&name).map(|tool| Json(Builtin::new(&tool))).ok_or_else(BuiltinName::missing)
+}
+
+async fn schemas(caller: Scoped<ToolsRead>, State(store): State<SharedStore>) -> Result<Json<Schemas>> {
+    let schema = |tool: Kept<SavedTool>| {
+        let text = |name: &str| tool.body.definition.get(name).and_then(Value::as_str).map(str::to_owned);
+        Schema {
+            id: tool.id,
+            name: text("name").unwrap_or_default(),
+            description: text("description"),
+            tool_type: text("toolType").unwrap_or_default(),
+            parameters_schema: tool.body.definition.get("parametersSchema").cloned(),
+        }
     };
-    Json(Builtins { data: builtin::all().into_iter().map(row).collect() })
+    Ok(Json(Schemas { tools: every(&store, caller.tenant).await?.into_iter().map(schema).collect() }))
 }
 
 async fn validate(
@@ -235,7 +324,7 @@ async fn create(
         .once(call, move |seed| async move {
             let definition = checked(&store, tenant, &engine, definition).await?;
             let id = ToolId::from_u128(seed);
-            Ok(Row::from(all(&store, tenant).create_once(id, SavedTool { definition }, clock.now()).await?))
+            Ok(Row::new(tenant, all(&store, tenant).create_once(id, SavedTool { definition }, clock.now()).await?))
         })
         .await
 }
@@ -245,7 +334,7 @@ async fn find(store: &SharedStore, tenant: TenantId, id: ToolId) -> Result<Kept<
 }
 
 async fn read(caller: Scoped<ToolsRead>, State(store): State<SharedStore>, Id(id): Id<ToolId>) -> Result<Json<Row>> {
-    find(&store, caller.tenant, id).await.map(|tool| Json(tool.into()))
+    find(&store, caller.tenant, id).await.map(|tool| Json(Row::new(caller.tenant, tool)))
 }
 
 async fn update(
@@ -265,37 +354,12 @@ async fn update(
         Error::new(Kind::Conflict, "tool_changed", "somebody else changed this tool at the same time")
             .next("read it again, then repeat the change")
     })?;
-    Ok(Json(changed.into()))
+    Ok(Json(Row::new(caller.tenant, changed)))
 }
 
-async fn delete(caller: Scoped<ToolsWrite>, State(store): State<SharedStore>, Id(id): Id<ToolId>) -> Result<Json<Deleted>> {
+async fn delete(caller: Scoped<ToolsWrite>, State(store): State<SharedStore>, Id(id): Id<ToolId>) -> Result<Json<Deletion<ToolId>>> {
     if !all(&store, caller.tenant).delete(id).await? {
         return Err(ToolId::missing());
     }
-    Ok(Json(Deleted { id, deleted: true }))
-}
-
-async fn execute(
-    caller: Scoped<FlowsExecute>,
-    State(desk): State<Desk>,
-    State(store): State<SharedStore>,
-    Id(id): Id<ToolId>,
-    key: IdempotencyKey,
-    headers: HeaderMap,
-    body: Body<CallRequest>,
-) -> Result<Response> {
-    let tool = find(&store, caller.tenant, id).await?;
-    let name = tool.body.place().unwrap_or_default();
-    // What a caller sends is no template: it comes as a variable.
-    let flow = flow_of(&name, &tool.body.definition, PARAMETERS);
-    let inputs: Map<String, Value> = [("parameters".to_owned(), Value::Object(body.value.parameters))].into_iter().collect();
-    let request = DispatchRequest {
-        flow: Some(flow),
-        inputs: Some(inputs).into(),
-        stream_response: body.value.stream_response.into(),
-        ..DispatchRequest::default()
-    };
-    let route = format!("POST /v1/tools/{id}/execute");
-    let posted = Posted { route, key, headers: &headers, hash: fingerprint(&body.raw), request, session: None };
-    desk.start(&caller, posted).await
+    Ok(Json(Deletion::of(id)))
 }

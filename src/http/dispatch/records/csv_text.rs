@@ -1,4 +1,4 @@
-//! Records as CSV (RFC 4180): `POST /v1/records/import` and `GET /v1/records/export`.
+//! Records as CSV (RFC 4180): `POST /v1/records/import` and `/upload-csv`, and `GET /v1/records/export`.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -14,11 +14,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::about;
-use super::records::{Altered, Pages, alter, check};
+use super::{Altered, Pages, alter, check};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::http::AppState;
+use crate::http::dispatch::about;
 use crate::http::extract::{Body, IdempotencyKey, Params};
 use crate::http::idempotency::{Call, Receipts, Repeatable, fingerprint};
 use crate::http::scope::{RecordsRead, RecordsWrite, Scoped};
@@ -31,6 +31,7 @@ use crate::store::{SharedStore, StoreError};
 pub(super) fn routes() -> ApiRouter<AppState> {
     ApiRouter::new()
         .api_route("/v1/records/import", post_with(import, about("importRecords", "Records", "Save the rows of a CSV as records")))
+        .api_route("/v1/records/upload-csv", post_with(upload, about("uploadRecords", "Records", "Save the rows of a CSV as records")))
         .api_route("/v1/records/export", get_with(export, |op| documented(about("exportRecords", "Records", "Read records as CSV")(op))))
 }
 
@@ -50,12 +51,17 @@ const TOLD: usize = 100;
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "RecordImport")]
 struct Import {
-    /// The type of the records.
-    #[serde(rename = "type")]
+    /// The type of the records; `typeValue` is another name. Without it, `typeColumn` says each record's.
+    #[serde(rename = "type", alias = "typeValue", default)]
     #[schemars(length(min = 1, max = 255))]
-    kind: String,
+    kind: Option<String>,
+    /// The column of the records' types, when `type` is absent.
+    #[serde(default)]
+    type_column: Option<String>,
     /// The text: a line of names, then a line a record; 2,000 at most. Columns become metadata, `metadata.x` under the name `x`; the columns `id`,
     /// `createdAt` and `updatedAt` of an export are left out.
+    /// `file` is another name.
+    #[serde(alias = "file")]
     csv: String,
     /// The column of the records' names; `name` when absent.
     #[serde(default)]
@@ -91,6 +97,36 @@ struct Imported {
     errors: Vec<RowError>,
 }
 
+/// What became of an upload. Each row succeeds or fails alone.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "RecordsUploaded")]
+struct UploadOutcome {
+    /// Whether every row was saved.
+    success: bool,
+    message: String,
+    created: usize,
+    updated: usize,
+    skipped: usize,
+    /// How many rows were not saved.
+    errors: usize,
+    /// The first hundred failures.
+    error_details: Vec<String>,
+    /// The records that were created or changed.
+    records: Vec<UploadedRecord>,
+}
+
+/// A record of an upload.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "UploadedRecord")]
+struct UploadedRecord {
+    id: RecordId,
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    metadata: Map<String, Value>,
+}
+
 /// A row that was not saved.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ImportError")]
@@ -123,18 +159,64 @@ async fn import(
     let request = fingerprint(&body.raw);
     let call = Call { tenant: caller.tenant, route: "POST /v1/records/import", key, request, secret: false };
     let input = body.value;
-    receipts.once_for_all(call, move |_| async move { import_rows(&caller, &store, &clock, input).await }).await
+    let work = move |_| async move { import_rows(&caller, &store, &clock, input).await.map(|(imported, _)| imported) };
+    receipts.once_for_all(call, work).await
 }
 
-/// Saves the rows of a CSV. Done again after a crash, it finds the rows that it saved before.
-async fn import_rows(caller: &crate::model::Caller, store: &SharedStore, clock: &Clock, input: Import) -> Result<Imported> {
+async fn upload(
+    caller: Scoped<RecordsWrite>,
+    State(store): State<SharedStore>,
+    State(clock): State<Clock>,
+    State(receipts): State<Receipts>,
+    key: IdempotencyKey,
+    body: Body<Import>,
+) -> Result<Repeatable<UploadOutcome>> {
+    let request = fingerprint(&body.raw);
+    let call = Call { tenant: caller.tenant, route: "POST /v1/records/upload-csv", key, request, secret: false };
+    let input = body.value;
+    let work = move |_| async move { import_rows(&caller, &store, &clock, input).await.map(UploadOutcome::of) };
+    receipts.once_for_all(call, work).await
+}
+
+impl UploadOutcome {
+    fn of((imported, saved): (Imported, Vec<Record>)) -> Self {
+        let Imported { created, updated, skipped, failed, errors } = imported;
+        let row = |record: Record| UploadedRecord { id: record.id, kind: record.kind, name: record.name, metadata: record.metadata };
+        Self {
+            success: failed == 0,
+            message: format!("{created} records were created, {updated} changed, {failed} rows failed"),
+            created,
+            updated,
+            skipped,
+            errors: failed,
+            error_details: errors.into_iter().map(|error| format!("row {}: {}", error.row, error.error)).collect(),
+            records: saved.into_iter().map(row).collect(),
+        }
+    }
+}
+
+/// Saves the rows of a CSV; also gives the records as they were saved. Done again after a crash, it finds the rows that it saved before.
+async fn import_rows(caller: &crate::model::Caller, store: &SharedStore, clock: &Clock, input: Import) -> Result<(Imported, Vec<Record>)> {
     let mut reader = csv::ReaderBuilder::new().from_reader(input.csv.trim_start_matches('\u{feff}').as_bytes());
     let names: Vec<String> = reader.headers().map_err(|error| unreadable(&error))?.iter().map(|name| name.trim().to_owned()).collect();
     let column = input.name_column.as_deref().unwrap_or("name");
     let place = names.iter().position(|name| name == column);
     let place =
         place.ok_or_else(|| Error::invalid_at("/nameColumn", format!("the CSV has no column `{column}`; it has {}", names.join(", "))))?;
-    let keys = keys(&names, place);
+    let of_type = match (&input.kind, &input.type_column) {
+        (Some(_), _) => None,
+        (None, Some(column)) => {
+            let place = names.iter().position(|name| name == column);
+            Some(place.ok_or_else(|| {
+                Error::invalid_at("/typeColumn", format!("the CSV has no column `{column}`; it has {}", names.join(", ")))
+            })?)
+        }
+        (None, None) => return Err(Error::invalid_at("/type", "expected the type of the records, or its column as `typeColumn`")),
+    };
+    let mut keys = keys(&names, place);
+    if let Some(key) = of_type.and_then(|place| keys.get_mut(place)) {
+        *key = None;
+    }
     let told: Vec<&str> = keys.iter().flatten().copied().collect();
     if names.iter().collect::<BTreeSet<_>>().len() != names.len() || told.iter().collect::<BTreeSet<_>>().len() != told.len() {
         return Err(Error::invalid_at("/csv", "two columns have the same name"));
@@ -145,14 +227,14 @@ async fn import_rows(caller: &crate::model::Caller, store: &SharedStore, clock: 
     if rows.len() > MOST_IMPORTED {
         return Err(Error::invalid_at("/csv", format!("one import takes {MOST_IMPORTED} rows at most; it has {}", rows.len())));
     }
-    let mut outcome = Imported::default();
+    let (mut outcome, mut saved) = (Imported::default(), Vec::new());
     for (index, row) in rows.iter().enumerate() {
         let cells = keys.iter().zip(row).filter_map(|(key, cell)| Some(((*key)?, cell)));
         let metadata: Map<String, Value> = cells.map(|(key, cell)| (key.to_owned(), cell_value(cell, input.parse_values))).collect();
         let now = clock.now();
         let record = Record {
             id: RecordId::new(clock),
-            kind: input.kind.clone(),
+            kind: of_type.and_then(|place| row.get(place)).map(str::trim).or(input.kind.as_deref()).unwrap_or_default().to_owned(),
             name: row.get(place).unwrap_or_default().trim().to_owned(),
             metadata,
             messages: Vec::new(),
@@ -160,8 +242,14 @@ async fn import_rows(caller: &crate::model::Caller, store: &SharedStore, clock: 
             updated_at: now,
         };
         match save(store, clock, caller, record, input.existing).await {
-            Ok(Saved::Created) => outcome.created += 1,
-            Ok(Saved::Updated) => outcome.updated += 1,
+            Ok(Saved::Created(record)) => {
+                outcome.created += 1;
+                saved.push(record);
+            }
+            Ok(Saved::Updated(record)) => {
+                outcome.updated += 1;
+                saved.push(record);
+            }
             Ok(Saved::Skipped) => outcome.skipped += 1,
             Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Conflict) => {
                 outcome.failed += 1;
@@ -172,7 +260,7 @@ async fn import_rows(caller: &crate::model::Caller, store: &SharedStore, clock: 
             Err(error) => return Err(error),
         }
     }
-    Ok(outcome)
+    Ok((outcome, saved))
 }
 
 /// The keys that columns stand for; `None`: a column is no metadata. `name`: the column of the records' names.
@@ -200,16 +288,16 @@ fn cell_value(cell: &str, parse: bool) -> Value {
 }
 
 enum Saved {
-    Created,
-    Updated,
+    Created(Record),
+    Updated(Record),
     Skipped,
 }
 
 async fn save(store: &SharedStore, clock: &Clock, caller: &crate::model::Caller, record: Record, existing: Existing) -> Result<Saved> {
     check(&record)?;
     let (kind, name, metadata) = (record.kind.clone(), record.name.clone(), record.metadata.clone());
-    match store.create_record(caller.tenant, record).await {
-        Ok(()) => return Ok(Saved::Created),
+    match store.create_record(caller.tenant, record.clone()).await {
+        Ok(()) => return Ok(Saved::Created(record)),
         Err(StoreError::Exists(_)) if existing == Existing::Skip => return Ok(Saved::Skipped),
         Err(StoreError::Exists(_)) => {}
         Err(error) => return Err(error.into()),
@@ -221,7 +309,7 @@ async fn save(store: &SharedStore, clock: &Clock, caller: &crate::model::Caller,
         Existing::Replace | Existing::Skip => record.metadata.clone_from(&metadata),
     };
     match alter(store, clock, caller.tenant, known.id, apply).await? {
-        Altered::Done(_) => Ok(Saved::Updated),
+        Altered::Done(record) => Ok(Saved::Updated(record)),
         Altered::Missing | Altered::Contended => Err(gone()),
     }
 }

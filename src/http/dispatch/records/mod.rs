@@ -1,4 +1,13 @@
 //! `/v1/records`: named data that flows read and write.
+//!
+//! `query` reads the list's parameters, `bulk` changes many records at once, `fields` says what records have, `csv_text` reads and writes them as
+//! CSV, `runs` lists what was executed for one.
+
+mod bulk;
+mod csv_text;
+mod fields;
+mod query;
+mod runs;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{get_with, post_with};
@@ -8,8 +17,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use self::query::Query;
 use super::about;
 use super::bounds::NO_CONTROLS;
+use super::deletion::Deletion;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Problems, Result};
 use crate::http::AppState;
@@ -33,11 +44,40 @@ pub(super) fn routes() -> ApiRouter<AppState> {
             "/v1/records/{recordId}",
             get_with(read, about("getRecord", "Records", "Read a record"))
                 .put_with(update, about("updateRecord", "Records", "Change a record"))
+                .patch_with(update, about("patchRecord", "Records", "Change a record"))
                 .delete_with(delete, about("deleteRecord", "Records", "Delete a record")),
         )
         .api_route("/v1/records/search", post_with(search, about("searchRecords", "Records", "List records that pass a filter")))
-        .api_route("/v1/records/bulk-edit", post_with(bulk_edit, about("editRecords", "Records", "Change many records at once")))
-        .api_route("/v1/records/bulk-delete", post_with(bulk_delete, about("deleteRecords", "Records", "Delete many records at once")))
+        .merge(bulk::routes())
+        .merge(fields::routes())
+        .merge(csv_text::routes())
+        .merge(runs::routes())
+}
+
+/// A record as answers show it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Record")]
+struct Row {
+    #[serde(flatten)]
+    record: Record,
+    /// The tenant, which owns it.
+    user_id: TenantId,
+    /// The keys of its metadata, in lists that asked for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    available_fields: Option<Vec<String>>,
+}
+
+impl Row {
+    fn new(tenant: TenantId, record: Record) -> Self {
+        Self { record, user_id: tenant, available_fields: None }
+    }
+
+    /// With the keys of its metadata.
+    fn with_fields(mut self) -> Self {
+        self.available_fields = Some(self.record.metadata.keys().cloned().collect());
+        self
+    }
 }
 
 /// A new record.
@@ -73,27 +113,6 @@ struct Change {
     messages: Option<Vec<Value>>,
 }
 
-/// The query of the list.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "RecordListQuery")]
-struct Query {
-    /// Only records of this type.
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    /// Only the record with this name.
-    name: Option<String>,
-    /// A filter, as JSON text; see the search.
-    filter: Option<String>,
-    // Spelt out rather than flattened: query strings carry numbers as text, which a flattened struct cannot read.
-    /// Rows per page, 1 to 200; 50 by default.
-    limit: Option<u32>,
-    /// A `nextCursor` or `prevCursor` of an earlier answer.
-    cursor: Option<String>,
-    /// Only rows whose name contains this, whatever the case.
-    search: Option<String>,
-}
-
 /// A search.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -109,59 +128,9 @@ struct Search {
     paging: Paging,
 }
 
-/// A change of many records.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(rename = "BulkEdit")]
-struct BulkEdit {
-    /// At most 1,000.
-    ids: Vec<RecordId>,
-    /// Keys to set in each record's metadata; null removes a key.
-    #[serde(default)]
-    metadata: Map<String, Value>,
-    /// The new type, if it shall change.
-    #[serde(rename = "type")]
-    kind: Option<String>,
-}
-
-/// What became of a bulk edit. Each record succeeds or fails alone.
-#[derive(Debug, Default, Serialize, JsonSchema)]
-#[schemars(rename = "BulkEdited")]
-struct BulkEdited {
-    updated: usize,
-    /// Not there, or not yours.
-    missing: Vec<RecordId>,
-    /// Their new type and name are taken, or somebody kept changing them.
-    conflicts: Vec<RecordId>,
-}
-
-/// Records to delete.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(rename = "BulkDelete")]
-struct BulkDelete {
-    /// At most 1,000.
-    ids: Vec<RecordId>,
-}
-
-/// How many records were deleted.
-#[derive(Debug, Serialize, JsonSchema)]
-struct BulkDeleted {
-    deleted: u64,
-}
-
-/// What was deleted.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "DeletedRecord")]
-struct Deleted {
-    id: RecordId,
-    /// Always true.
-    deleted: bool,
-}
-
 /// Most characters of a type and of a name.
 const LONGEST_TYPE: usize = 255;
 const LONGEST_NAME: usize = 500;
-/// Most ids of one bulk call.
-const MAX_BULK: usize = 1_000;
 /// How often a change is tried when others change the record meanwhile.
 const TRIES: usize = 5;
 
@@ -188,30 +157,34 @@ impl Pages {
     }
 }
 
-async fn list(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Params(query): Params<Query>) -> Result<Json<Page<Record>>> {
-    let not_json = |error| Error::new(Kind::Malformed, "invalid_query", format!("`filter` is not JSON: {error}"));
-    let filter = query.filter.as_deref().map(serde_json::from_str).transpose().map_err(not_json)?;
-    let paging = Paging { limit: query.limit, cursor: query.cursor, search: query.search };
-    page(&store, caller.tenant, query.kind, query.name, filter, paging).await
-}
-
-async fn search(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, body: Body<Search>) -> Result<Json<Page<Record>>> {
-    let Search { kind, filter, paging } = body.value;
-    page(&store, caller.tenant, kind, None, filter, paging).await
-}
-
-async fn page(
-    store: &SharedStore,
-    tenant: TenantId,
+/// Which records a list has.
+struct RecordListRequest {
     kind: Option<String>,
     name: Option<String>,
-    filter: Option<Value>,
-    paging: Paging,
-) -> Result<Json<Page<Record>>> {
-    let mut filter = filter
-        .filter(|filter| !filter.is_null())
-        .map_or(Ok(Filter::everything()), |filter| Filter::parse(&filter))
-        .map_err(|error| error.under("/filter"))?;
+    filter: Filter,
+    /// Whether each record's keys are listed with it.
+    fields: bool,
+}
+
+/// Reads a filter as callers write it; absent, everything passes.
+fn filter_of(given: Option<Value>, at: &str) -> Result<Filter> {
+    let given = given.filter(|filter| !filter.is_null());
+    given.map_or(Ok(Filter::everything()), |filter| Filter::parse(&filter)).map_err(|error| error.under(at))
+}
+
+async fn list(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Params(query): Params<Query>) -> Result<Json<Page<Row>>> {
+    let (wanted, paging) = query.read()?;
+    page(&store, caller.tenant, wanted, paging).await
+}
+
+async fn search(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, body: Body<Search>) -> Result<Json<Page<Row>>> {
+    let Search { kind, filter, paging } = body.value;
+    let wanted = RecordListRequest { kind, name: None, filter: filter_of(filter, "/filter")?, fields: false };
+    page(&store, caller.tenant, wanted, paging).await
+}
+
+async fn page(store: &SharedStore, tenant: TenantId, wanted: RecordListRequest, paging: Paging) -> Result<Json<Page<Row>>> {
+    let RecordListRequest { kind, name, mut filter, fields } = wanted;
     if let Some(text) = paging.search() {
         let named = Filter::Compare { field: vec!["name".into()], op: Op::Contains, value: text.into() };
         filter = Filter::All(vec![filter, named]);
@@ -219,7 +192,9 @@ async fn page(
     let trail = paging.trail::<(Timestamp, RecordId)>()?;
     let limit = paging.limit();
     let found = store.list_records(tenant, RecordQuery { kind, name, filter, after: trail.after(), limit }).await?;
-    Ok(Json(trail.page(found.records, limit, found.more, |record| (record.updated_at, record.id))))
+    let page = trail.page(found.records, limit, found.more, |record| (record.updated_at, record.id));
+    let row = |record| if fields { Row::new(tenant, record).with_fields() } else { Row::new(tenant, record) };
+    Ok(Json(Page { data: page.data.into_iter().map(row).collect(), pagination: page.pagination }))
 }
 
 async fn create(
@@ -229,7 +204,7 @@ async fn create(
     State(receipts): State<Receipts>,
     key: IdempotencyKey,
     body: Body<Input>,
-) -> Result<Created<Record>> {
+) -> Result<Created<Row>> {
     let tenant = caller.tenant;
     let call = Call { tenant, route: "POST /v1/records", key, request: fingerprint(&body.raw), secret: false };
     let Input { kind, name, metadata, messages } = body.value;
@@ -239,17 +214,21 @@ async fn create(
             let record = Record { id: RecordId::from_u128(seed), kind, name, metadata, messages, created_at: now, updated_at: now };
             check(&record)?;
             match store.create_record(tenant, record.clone()).await {
-                Ok(()) => Ok(record),
+                Ok(()) => Ok(Row::new(tenant, record)),
                 // Taken by ourselves, in a try whose answer was lost.
-                Err(StoreError::Exists(what)) => store.find_record(tenant, record.id).await?.ok_or_else(|| StoreError::Exists(what).into()),
+                Err(StoreError::Exists(what)) => {
+                    let known = store.find_record(tenant, record.id).await?.ok_or(StoreError::Exists(what))?;
+                    Ok(Row::new(tenant, known))
+                }
                 Err(error) => Err(error.into()),
             }
         })
         .await
 }
 
-async fn read(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Id(id): Id<RecordId>) -> Result<Json<Record>> {
-    store.find_record(caller.tenant, id).await?.map(Json).ok_or_else(RecordId::missing)
+async fn read(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Id(id): Id<RecordId>) -> Result<Json<Row>> {
+    let record = store.find_record(caller.tenant, id).await?.ok_or_else(RecordId::missing)?;
+    Ok(Json(Row::new(caller.tenant, record)))
 }
 
 async fn update(
@@ -258,7 +237,7 @@ async fn update(
     State(clock): State<Clock>,
     Id(id): Id<RecordId>,
     body: Body<Change>,
-) -> Result<Json<Record>> {
+) -> Result<Json<Row>> {
     let change = body.value;
     let apply = |record: &mut Record| {
         change.kind.clone_into_some(&mut record.kind);
@@ -267,7 +246,7 @@ async fn update(
         change.messages.clone_into_some(&mut record.messages);
     };
     match alter(&store, &clock, caller.tenant, id, apply).await? {
-        Altered::Done(record) => Ok(Json(record)),
+        Altered::Done(record) => Ok(Json(Row::new(caller.tenant, record))),
         Altered::Missing => Err(RecordId::missing()),
         Altered::Contended => {
             Err(Error::new(Kind::Conflict, "record_changed", "others kept changing this record")
@@ -276,43 +255,11 @@ async fn update(
     }
 }
 
-async fn delete(caller: Scoped<RecordsWrite>, State(store): State<SharedStore>, Id(id): Id<RecordId>) -> Result<Json<Deleted>> {
+async fn delete(caller: Scoped<RecordsWrite>, State(store): State<SharedStore>, Id(id): Id<RecordId>) -> Result<Json<Deletion<RecordId>>> {
     if store.delete_records(caller.tenant, &[id]).await? == 0 {
         return Err(RecordId::missing());
     }
-    Ok(Json(Deleted { id, deleted: true }))
-}
-
-async fn bulk_edit(
-    caller: Scoped<RecordsWrite>,
-    State(store): State<SharedStore>,
-    State(clock): State<Clock>,
-    body: Body<BulkEdit>,
-) -> Result<Json<BulkEdited>> {
-    let BulkEdit { ids, metadata, kind } = body.value;
-    check_bulk(&ids)?;
-    let mut outcome = BulkEdited::default();
-    for id in ids {
-        let apply = |record: &mut Record| {
-            kind.clone_into_some(&mut record.kind);
-            record.metadata.extend(metadata.clone());
-            record.metadata.retain(|key, _| !metadata.get(key).is_some_and(Value::is_null));
-        };
-        match alter(&store, &clock, caller.tenant, id, apply).await {
-            Ok(Altered::Done(_)) => outcome.updated += 1,
-            Ok(Altered::Missing) => outcome.missing.push(id),
-            Ok(Altered::Contended) => outcome.conflicts.push(id),
-            Err(error) if error.kind() == Kind::Conflict => outcome.conflicts.push(id),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Json(outcome))
-}
-
-async fn bulk_delete(caller: Scoped<RecordsWrite>, State(store): State<SharedStore>, body: Body<BulkDelete>) -> Result<Json<BulkDeleted>> {
-    check_bulk(&body.value.ids)?;
-    let deleted = store.delete_records(caller.tenant, &body.value.ids).await?;
-    Ok(Json(BulkDeleted { deleted }))
+    Ok(Json(Deletion::of(id)))
 }
 
 /// A change that is written over a field only when it is there.
@@ -328,7 +275,7 @@ impl<T: Clone> CloneIntoSome<T> for Option<T> {
     }
 }
 
-pub(super) enum Altered {
+enum Altered {
     Done(Record),
     Missing,
     /// Somebody else was faster, [`TRIES`] times.
@@ -336,13 +283,7 @@ pub(super) enum Altered {
 }
 
 /// Reads, changes and writes a record; again when it was changed in between.
-pub(super) async fn alter(
-    store: &SharedStore,
-    clock: &Clock,
-    tenant: TenantId,
-    id: RecordId,
-    apply: impl Fn(&mut Record),
-) -> Result<Altered> {
+async fn alter(store: &SharedStore, clock: &Clock, tenant: TenantId, id: RecordId, apply: impl Fn(&mut Record)) -> Result<Altered> {
     for _ in 0..TRIES {
         let Some(before) = store.find_record(tenant, id).await? else { return Ok(Altered::Missing) };
         let mut record = before.clone();
@@ -357,7 +298,7 @@ pub(super) async fn alter(
     Ok(Altered::Contended)
 }
 
-pub(super) fn check(record: &Record) -> Result<()> {
+fn check(record: &Record) -> Result<()> {
     let mut problems = Problems::default();
     for (pointer, text, longest) in [("/type", &record.kind, LONGEST_TYPE), ("/name", &record.name, LONGEST_NAME)] {
         if text.trim().is_empty() || text.chars().count() > longest {
@@ -370,11 +311,4 @@ pub(super) fn check(record: &Record) -> Result<()> {
         problems.add(format!("/messages/{index}"), format!("expected an object {{role, content}}, found {message}"));
     }
     problems.into_result()
-}
-
-fn check_bulk(ids: &[RecordId]) -> Result<()> {
-    if ids.len() > MAX_BULK {
-        return Err(Error::invalid_at("/ids", format!("one call takes at most {MAX_BULK} ids")));
-    }
-    Ok(())
 }

@@ -9,10 +9,10 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::about;
-use super::executions::{OwnFilter, Row, page};
 use crate::error::Result;
 use crate::http::AppState;
+use crate::http::dispatch::about;
+use crate::http::dispatch::executions::{OwnFilter, Row, models_of, page};
 use crate::http::extract::{Filters, Id, InPath};
 use crate::http::paging::Page;
 use crate::http::scope::{RecordsRead, Scoped};
@@ -36,6 +36,16 @@ pub(super) fn routes() -> ApiRouter<AppState> {
         )
 }
 
+/// An execution for a record.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "RecordResult")]
+struct ResultRow {
+    #[serde(flatten)]
+    row: Row,
+    record_id: RecordId,
+}
+
 /// What executions cost together.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -57,11 +67,31 @@ struct Cost {
 #[schemars(rename = "RecordCosts")]
 struct Costs {
     record_id: RecordId,
+    /// US dollars.
+    total_cost: f64,
+    total_tokens: u64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    execution_count: u64,
+    /// What each model's steps cost, the dearest first. Steps of child executions are in the totals only if they are for the record, too.
+    model_breakdown: Vec<ModelCost>,
     total: Cost,
     /// By the flow's or agent's name.
     by_target: BTreeMap<String, Cost>,
     /// There are older executions than the 10,000 that were added up.
     truncated: bool,
+}
+
+/// What the steps that asked one model cost.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "RecordModelCost")]
+struct ModelCost {
+    model: String,
+    /// Steps that asked it.
+    count: u64,
+    /// US dollars.
+    cost: f64,
+    tokens: u64,
 }
 
 #[derive(Default)]
@@ -99,15 +129,18 @@ async fn results(
     State(store): State<SharedStore>,
     Id(record): Id<RecordId>,
     Filters(filter): Filters<OwnFilter>,
-) -> Result<Json<Page<Row>>> {
+) -> Result<Json<Page<ResultRow>>> {
     let (filter, paging) = filter.read()?;
-    let RunFilter { record, .. } = there(&store, caller.tenant, record).await?;
-    page(&store, caller.tenant, RunFilter { record, ..filter }, &paging).await
+    there(&store, caller.tenant, record).await?;
+    let Json(page) = page(&store, caller.tenant, RunFilter { record: Some(record), ..filter }, &paging).await?;
+    let data = page.data.into_iter().map(|row| ResultRow { row, record_id: record }).collect();
+    Ok(Json(Page { data, pagination: page.pagination }))
 }
 
 async fn costs(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Id(record): Id<RecordId>) -> Result<Json<Costs>> {
     let filter = there(&store, caller.tenant, record).await?;
     let (mut total, mut by_target): (Sum, BTreeMap<String, Sum>) = (Sum::default(), BTreeMap::new());
+    let mut by_model: BTreeMap<String, Sum> = BTreeMap::new();
     let (mut before, mut seen) = (None, 0);
     let truncated = loop {
         let runs = store.list_runs(caller.tenant, RunFilter { before, limit: PAGE, ..filter.clone() }).await?;
@@ -116,11 +149,31 @@ async fn costs(caller: Scoped<RecordsRead>, State(store): State<SharedStore>, Id
         for run in &runs {
             total.add(&run.spent);
             by_target.entry(run.flow_name.clone()).or_default().add(&run.spent);
+            if run.spent.calls > 0 {
+                for (model, spent) in models_of(&store, caller.tenant, run.id).await? {
+                    by_model.entry(model).or_default().add(&spent);
+                }
+            }
         }
         if runs.len() < PAGE as usize || seen >= MOST {
             break seen >= MOST;
         }
     };
     let by_target = by_target.into_iter().map(|(name, sum)| (name, sum.told())).collect();
-    Ok(Json(Costs { record_id: record, total: total.told(), by_target, truncated }))
+    let of_model =
+        |(model, sum): (String, Sum)| ModelCost { model, count: sum.executions, cost: sum.spent.dollars(), tokens: sum.spent.tokens() };
+    let mut model_breakdown: Vec<ModelCost> = by_model.into_iter().map(of_model).collect();
+    model_breakdown.sort_by(|one, other| other.cost.total_cmp(&one.cost));
+    Ok(Json(Costs {
+        record_id: record,
+        total_cost: total.spent.dollars(),
+        total_tokens: total.spent.tokens(),
+        prompt_tokens: total.spent.input_tokens,
+        completion_tokens: total.spent.output_tokens,
+        execution_count: total.executions,
+        model_breakdown,
+        total: total.told(),
+        by_target,
+        truncated,
+    }))
 }

@@ -2,6 +2,11 @@
 //!
 //! Moving `live` moves what every caller of it gets, so it takes a scope of its own and the revision that was read: two people cannot move it at once
 //! without one of them knowing.
+//!
+//! `aliases` takes and shows them in the words of Runtype's API; `deployments` keeps who moved what when.
+
+mod aliases;
+mod deployments;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::get_with;
@@ -10,6 +15,7 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::deployments::DeploymentAction;
 use super::about;
 use super::agents::shelf;
 use crate::clock::{Clock, Timestamp};
@@ -30,6 +36,8 @@ pub(super) fn routes() -> ApiRouter<AppState> {
                 .put_with(put, about("moveAgentRelease", "Agents", "Let an alias name a version"))
                 .delete_with(delete, about("deleteAgentRelease", "Agents", "Delete an alias; the version stays")),
         )
+        .merge(aliases::routes())
+        .merge(deployments::routes())
 }
 
 /// The alias that callers in production use.
@@ -172,21 +180,23 @@ fn moved() -> Error {
 }
 
 /// Lets `live` name a version, whatever it names now; whether it moved.
-pub(super) async fn move_live(store: &SharedStore, clock: &Clock, tenant: TenantId, agent: FlowId, version: FlowVersionId) -> Result<bool> {
-    let releases = all(store, tenant);
-    let release = Release { agent, alias: LIVE.into(), version };
+pub(super) async fn move_live(store: &SharedStore, clock: &Clock, caller: &Caller, agent: AgentId, version: FlowVersionId) -> Result<bool> {
+    let releases = all(store, caller.tenant);
+    let release = Release { agent: agent.as_flow(), alias: LIVE.into(), version };
     for _ in 0..3 {
-        let Some(known) = releases.find_at(&place(agent, LIVE)).await? else {
-            match releases.create(ReleaseId::new(clock), release.clone(), clock.now()).await {
-                Ok(_) => return Ok(true),
-                Err(StoreError::Exists(_)) => continue,
+        let known = releases.find_at(&place(release.agent, LIVE)).await?;
+        let kept = match &known {
+            Some(known) if known.body == release => return Ok(false),
+            Some(known) => releases.change(known, release.clone(), clock.now()).await?,
+            None => match releases.create(ReleaseId::new(clock), release.clone(), clock.now()).await {
+                Ok(kept) => Some(kept),
+                Err(StoreError::Exists(_)) => None,
                 Err(error) => return Err(error.into()),
-            }
+            },
         };
-        if known.body == release {
-            return Ok(false);
-        }
-        if releases.change(&known, release.clone(), clock.now()).await?.is_some() {
+        if let Some(kept) = kept {
+            let mover = ReleaseMover { store, clock, caller, agent };
+            deployments::note(&mover, &kept, DeploymentAction::Activate, known.map(|known| known.body.version), None).await?;
             return Ok(true);
         }
     }
@@ -207,6 +217,75 @@ async fn read(
     find(&store, caller.tenant, agent, &alias).await?.map(|kept| Json(kept.into())).ok_or_else(|| Error::missing("release"))
 }
 
+/// What a move came to.
+struct ReleaseMove {
+    kept: Kept<Release>,
+    /// Whether the alias named another version before, or none.
+    changed: bool,
+}
+
+/// What moves releases.
+struct ReleaseMover<'a> {
+    store: &'a SharedStore,
+    clock: &'a Clock,
+    caller: &'a Caller,
+    agent: AgentId,
+}
+
+impl ReleaseMover<'_> {
+    /// Lets an alias name a version. `is_expected`: whether the release stands as its caller read it, when the caller says how it read it.
+    async fn move_to(
+        &self,
+        alias: Alias,
+        version: FlowVersionId,
+        is_expected: Option<&(dyn Fn(&Kept<Release>) -> bool + Send + Sync)>,
+    ) -> Result<ReleaseMove> {
+        let (store, tenant, agent) = (self.store, self.caller.tenant, self.agent);
+        alias.check()?;
+        let alias = alias.0;
+        may_move(self.caller, &alias)?;
+        let known = find(store, tenant, agent, &alias).await?;
+        let version = shelf(store, tenant).version(agent.as_flow(), version).await;
+        let version = version.map_err(|_| Error::invalid_at("/versionId", "no such version of this agent"))?.id;
+        let releases = all(store, tenant);
+        let release = Release { agent: agent.as_flow(), alias, version };
+        let Some(known) = known else {
+            if is_expected.is_some() {
+                return Err(moved());
+            }
+            if releases.list(Some(&release.agent.to_string()), None, MOST).await?.len() >= MOST as usize {
+                return Err(
+                    Error::new(Kind::Conflict, "too_many_releases", format!("an agent has {MOST} releases at most")).next("delete some")
+                );
+            }
+            return match releases.create(ReleaseId::new(self.clock), release, self.clock.now()).await {
+                Ok(kept) => Ok(ReleaseMove { kept, changed: true }),
+                // Somebody else made it at the same time.
+                Err(StoreError::Exists(_)) => Err(moved()),
+                Err(error) => Err(error.into()),
+            };
+        };
+        match is_expected {
+            Some(is_expected) if !is_expected(&known) => return Err(moved()),
+            None if release.alias == LIVE => return Err(Error::invalid_at("/ifMatch", "expected the revision of `live` as it was read")),
+            _ => {}
+        }
+        if known.body == release {
+            return Ok(ReleaseMove { kept: known, changed: false });
+        }
+        let changed = releases.change(&known, release, self.clock.now()).await?;
+        changed.map(|kept| ReleaseMove { kept, changed: true }).ok_or_else(moved)
+    }
+
+    /// Deletes an alias, and gives what it was.
+    async fn delete(&self, alias: &str) -> Result<Kept<Release>> {
+        may_move(self.caller, alias)?;
+        let known = find(self.store, self.caller.tenant, self.agent, alias).await?.ok_or_else(|| Error::missing("release"))?;
+        all(self.store, self.caller.tenant).delete(known.id).await?;
+        Ok(known)
+    }
+}
+
 async fn put(
     caller: Scoped<AgentsWrite>,
     State(store): State<SharedStore>,
@@ -214,50 +293,26 @@ async fn put(
     Ids(agent, alias): Ids<AgentId, Alias>,
     body: Body<Input>,
 ) -> Result<Json<Row>> {
-    let (tenant, input) = (caller.tenant, body.value);
-    alias.check()?;
-    let alias = alias.0;
-    may_move(&caller, &alias)?;
-    let known = find(&store, tenant, agent, &alias).await?;
-    let version = shelf(&store, tenant).version(agent.as_flow(), input.version_id).await;
-    let version = version.map_err(|_| Error::invalid_at("/versionId", "no such version of this agent"))?.id;
-    let releases = all(&store, tenant);
-    let release = Release { agent: agent.as_flow(), alias: alias.clone(), version };
-    let Some(known) = known else {
-        if input.if_match.is_some() {
-            return Err(moved());
-        }
-        if releases.list(Some(&release.agent.to_string()), None, MOST).await?.len() >= MOST as usize {
-            return Err(
-                Error::new(Kind::Conflict, "too_many_releases", format!("an agent has {MOST} releases at most")).next("delete some")
-            );
-        }
-        return match releases.create(ReleaseId::new(&clock), release, clock.now()).await {
-            Ok(kept) => Ok(Json(kept.into())),
-            // Somebody else made it at the same time.
-            Err(StoreError::Exists(_)) => Err(moved()),
-            Err(error) => Err(error.into()),
-        };
-    };
-    match &input.if_match {
-        Some(wanted) if *wanted != revision(&known) => return Err(moved()),
-        None if alias == LIVE => return Err(Error::invalid_at("/ifMatch", "expected the revision of `live` as it was read")),
-        _ => {}
+    let Input { version_id, if_match } = body.value;
+    let mover = ReleaseMover { store: &store, clock: &clock, caller: &caller, agent };
+    let before = find(&store, caller.tenant, agent, &alias.0).await?.map(|kept| kept.body.version);
+    let is_expected = if_match.map(|wanted| move |kept: &Kept<Release>| revision(kept) == wanted);
+    let is_expected = is_expected.as_ref().map(|check| check as &(dyn Fn(&Kept<Release>) -> bool + Send + Sync));
+    let ReleaseMove { kept, changed } = mover.move_to(alias, version_id, is_expected).await?;
+    if changed {
+        deployments::note(&mover, &kept, DeploymentAction::Activate, before, None).await?;
     }
-    if known.body == release {
-        return Ok(Json(known.into()));
-    }
-    let changed = releases.change(&known, release, clock.now()).await?;
-    changed.map(|kept| Json(kept.into())).ok_or_else(moved)
+    Ok(Json(kept.into()))
 }
 
 async fn delete(
     caller: Scoped<AgentsWrite>,
     State(store): State<SharedStore>,
+    State(clock): State<Clock>,
     Ids(agent, Alias(alias)): Ids<AgentId, Alias>,
 ) -> Result<Json<Deleted>> {
-    may_move(&caller, &alias)?;
-    let known = find(&store, caller.tenant, agent, &alias).await?.ok_or_else(|| Error::missing("release"))?;
-    all(&store, caller.tenant).delete(known.id).await?;
+    let mover = ReleaseMover { store: &store, clock: &clock, caller: &caller, agent };
+    let known = mover.delete(&alias).await?;
+    deployments::note(&mover, &known, DeploymentAction::Archive, Some(known.body.version), None).await?;
     Ok(Json(Deleted { alias, deleted: true }))
 }
