@@ -20,5 +20,6 @@ EXPOSE 8080
 ENV DISPATCH_LISTEN=0.0.0.0:8080 DISPATCH_DATA=/data DISPATCH_LOG_JSON=true
 # Runs may end in five seconds; what is left is handed back for the next server to take up.
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s CMD ["dispatch", "health"]
 ENTRYPOINT ["dispatch"]
 CMD ["serve"]

@@ -68,7 +68,7 @@ fn bearer(value: &str) -> Result<Secret> {
 
 fn unknown_key() -> Error {
     Error::new(Kind::Unauthenticated, "invalid_api_key", "the API key is not valid")
-        .next("check that the whole key was sent; keys are made at POST /v1/api-keys")
+        .next("check that the whole key was sent; `dispatch keys create` beside the database, or POST /v1/api-keys, makes another")
 }
 
 /// A key that was just made; its text exists nowhere else.

@@ -128,6 +128,9 @@ impl Desk {
 
     async fn list(&self, output: &Output) -> Result<()> {
         let keys = self.auth.list_keys(self.tenant).await?;
+        if !keys.is_empty() {
+            output.say(format_args!("{:<30}  {:<16}  {:<18}  {:<20}  scopes", "id", "key", "state", "name"));
+        }
         for key in &keys {
             output.say(self.line(key));
         }

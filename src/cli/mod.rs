@@ -13,6 +13,7 @@ mod embedded;
 mod export;
 pub mod fake_provider;
 mod follow;
+mod health;
 mod keys;
 mod limit_options;
 mod openapi;
@@ -72,6 +73,8 @@ enum Command {
     Restore(backup::RestoreArguments),
     /// Write a tenant's flows, agents, tools, records, conversations and executions as JSON lines.
     Export(export::Arguments),
+    /// Ask a running server whether it takes work, for health checks.
+    Health(health::Arguments),
     /// Check a database and report what is wrong with it.
     Doctor(doctor::Arguments),
     /// Print the API document (OpenAPI 3.1).
@@ -112,6 +115,7 @@ pub async fn main() -> ExitCode {
         Command::Backup(arguments) => done(backup::backup(arguments, &output).await),
         Command::Restore(arguments) => done(backup::restore(arguments, &output).await),
         Command::Export(arguments) => done(export::run(arguments, &output).await),
+        Command::Health(arguments) => done(health::run(arguments, &output).await),
         Command::Doctor(arguments) => doctor::run(arguments, &output).await,
         Command::Openapi(arguments) => done(openapi::run(arguments, &output)),
         Command::Schema(arguments) => done(schema::run(arguments, &output)),

@@ -191,6 +191,14 @@ impl Engine {
                 }
             }
         }
+        // A step that does not compile has no place in the plan, but its models are told at once as well.
+        for step in plan.flow.steps.iter().filter(|step| !plan.steps.iter().any(|planned| planned.step.id == step.id)) {
+            for (at, name) in step::named_models(step) {
+                if let Err(error) = models.resolve(name) {
+                    problems.add(format!("{}/config/{at}", step.pointer), error.message().to_owned());
+                }
+            }
+        }
         let plan = Examined { plan, children, problems }.whole(&self.0.plans)?;
         refused.map_or(Ok(plan), Err)
     }

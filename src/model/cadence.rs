@@ -41,12 +41,11 @@ impl Cadence {
             None => {
                 check_form(pattern.trim())?;
                 let pattern = if pattern.trim().eq_ignore_ascii_case(MIDNIGHT) { "@daily" } else { pattern.trim() };
-                let cron = Cron::from_str(pattern).map_err(|error| Fault::Pattern(format!("not a cron pattern: {error}")))?;
+                let cron = Cron::from_str(pattern).map_err(|error| Fault::Pattern(explain(pattern, &error.to_string())))?;
                 Pattern::Cron(Box::new(cron))
             }
         };
-        let zone =
-            TimeZone::get(zone).map_err(|_| Fault::Zone(format!("no time zone `{zone}`; expected an IANA name such as Europe/Berlin")))?;
+        let zone = TimeZone::get(zone).map_err(|_| Fault::Zone(unknown_zone(zone)))?;
         Ok(Self { pattern, zone })
     }
 
@@ -68,6 +67,42 @@ impl Cadence {
     pub fn following(&self, after: Timestamp) -> impl Iterator<Item = Timestamp> + '_ {
         std::iter::successors(self.next(after), |last| self.next(*last))
     }
+}
+
+/// Returns what is wrong with the name of a time zone, for callers that report it beside a fault of the pattern.
+pub fn zone_fault(zone: &str) -> Option<String> {
+    TimeZone::get(zone).is_err().then(|| unknown_zone(zone))
+}
+
+fn unknown_zone(zone: &str) -> String {
+    format!("no time zone `{zone}`; expected an IANA name such as Europe/Berlin")
+}
+
+/// The fields of a pattern with seconds, and their values.
+const FIELD_NAMES: [&str; 6] = [
+    "second (0 to 59)",
+    "minute (0 to 59)",
+    "hour (0 to 23)",
+    "day of the month (1 to 31)",
+    "month (1 to 12, or JAN to DEC)",
+    "day of the week (0 to 7, or SUN to SAT)",
+];
+
+/// Names the fields of a pattern that cannot be parsed, since the parser does not; each is tried alone.
+fn explain(pattern: &str, error: &str) -> String {
+    let parts: Vec<&str> = pattern.split_whitespace().collect();
+    let names = FIELD_NAMES.iter().skip(FIELD_NAMES.len().saturating_sub(parts.len()));
+    let mut faults = Vec::new();
+    for (index, (part, name)) in parts.iter().copied().zip(names).enumerate() {
+        let mut alone = vec!["*"; parts.len()];
+        if let Some(field) = alone.get_mut(index) {
+            *field = part;
+        }
+        if Cron::from_str(&alone.join(" ")).is_err() {
+            faults.push(format!("`{part}` is not valid for the {name}"));
+        }
+    }
+    if faults.is_empty() { format!("not a cron pattern: {error}") } else { format!("not a cron pattern: {}", faults.join("; ")) }
 }
 
 /// The words that stand for a pattern.
@@ -133,6 +168,19 @@ mod tests {
         );
         assert_eq!(following("*/20 * * * * *", "UTC", "2026-01-01T00:00:05Z", 2), ["2026-01-01T00:00:20.000Z", "2026-01-01T00:00:40.000Z"]);
         assert_eq!(following("@daily", "Asia/Kathmandu", "2026-01-01T00:00:00Z", 1), ["2026-01-01T18:15:00.000Z"]);
+    }
+
+    #[test]
+    fn the_wrong_fields_of_a_pattern_are_named() {
+        let fault = |pattern: &str| match Cadence::new(pattern, "UTC") {
+            Err(Fault::Pattern(why)) => why,
+            other => panic!("{pattern}: {other:?}"),
+        };
+        assert_eq!(fault("61 * * * *"), "not a cron pattern: `61` is not valid for the minute (0 to 59)");
+        let both = fault("* 61 * * 13 *");
+        assert!(both.contains("`61` is not valid for the minute") && both.contains("`13` is not valid for the month"), "{both}");
+        assert_eq!(zone_fault("Europe/Berlin"), None);
+        assert!(zone_fault("Europe/Berln").is_some_and(|why| why.contains("`Europe/Berln`")));
     }
 
     #[test]

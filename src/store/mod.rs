@@ -82,6 +82,9 @@ pub enum StoreError {
     /// The database cannot serve now: connection lost, locked, full disk.
     #[error("the database cannot serve now: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database's server cannot be reached at the start.
+    #[error("the database server at {server} cannot be reached: {why}")]
+    Unreachable { server: String, why: String },
     /// A row holds what this version cannot read.
     #[error("broken row in {table}.{column} of {row}: {why}")]
     Broken { table: &'static str, column: &'static str, row: String, why: String },
@@ -178,6 +181,8 @@ impl From<StoreError> for Error {
                     .retry_after(std::time::Duration::from_secs(1))
                     .because(error)
             }
+            StoreError::Unreachable { .. } => Error::new(Kind::Unavailable, "database_unreachable", error.to_string())
+                .next("start the database server, or correct its address with --database-url"),
             StoreError::Exists(what) => Error::new(Kind::Conflict, "already_exists", format!("{what} exists already")),
             StoreError::Locked => {
                 Error::new(Kind::Unavailable, "key_unavailable", "what this tenant keeps is sealed, and its key is not here")

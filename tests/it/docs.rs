@@ -218,6 +218,7 @@ fn links_between_pages_lead_somewhere() {
     for page in [
         "README.md",
         "ARCHITECTURE.md",
+        "docs/api.md",
         "docs/configuration.md",
         "docs/compatibility.md",
         "docs/guarantees.md",

@@ -8,6 +8,7 @@ mod admin;
 mod budgets;
 mod cli;
 mod docs;
+mod docs_api;
 mod egress;
 mod examples;
 mod expr;

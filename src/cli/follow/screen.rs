@@ -1,4 +1,5 @@
-//! An execution's events, for people: step by step, text as it comes.
+//! An execution's events, for people: step by step, text as it comes. While several steps run, their texts are shown by whole lines, each with
+//! the name of its step.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,13 +22,38 @@ pub struct Screen {
     open_line: bool,
     /// Steps whose text was shown as it came.
     told: Vec<String>,
-    /// Steps under way; who speaks is said when they are several.
+    /// Steps under way, with their names.
     active: Vec<(String, String)>,
+    /// Blocks that have begun and not ended.
+    blocks: Vec<TextBlock>,
+    /// The number of steps that were skipped.
+    skipped: u64,
+}
+
+/// A block of text or reasoning that has begun.
+struct TextBlock {
+    id: String,
+    /// The name of its step.
+    speaker: Option<String>,
+    /// The part of its last line that is not shown yet.
+    pending: String,
+    /// Whether other steps ran beside it; it is then shown by whole lines to its end.
+    by_lines: bool,
+    is_aside: bool,
 }
 
 impl Screen {
     pub fn new(output: Output) -> Self {
-        Self { output, paint: Paint::stdout(), block: None, open_line: false, told: Vec::new(), active: Vec::new() }
+        Self {
+            output,
+            paint: Paint::stdout(),
+            block: None,
+            open_line: false,
+            told: Vec::new(),
+            active: Vec::new(),
+            blocks: Vec::new(),
+            skipped: 0,
+        }
     }
 
     /// Shows one event, in the form that callers see; kinds of newer servers are passed over.
@@ -51,15 +77,15 @@ impl Screen {
                 self.active.push((id, name));
             }
             Event::StepSkip { name, when, .. } => {
+                self.skipped += 1;
                 let why = when.map_or_else(|| "its branch was not taken".to_owned(), |when| format!("because of `{when}`"));
                 self.line(format_args!("○ {name}  {}", self.aside(format_args!("skipped: {why}"))));
             }
             Event::StepComplete { .. } => self.end_step(known),
-            Event::TextStart { id, step_id, .. } => self.begin_block(id, step_id),
-            Event::TextDelta { id, delta } => self.write(&id, &delta, false),
-            Event::ReasoningStart { id, .. } => self.begin_block(id, None),
-            Event::ReasoningDelta { id, delta } => self.write(&id, &delta, true),
-            Event::TextComplete { .. } | Event::ReasoningComplete { .. } => self.end_block(),
+            Event::TextStart { id, step_id, .. } => self.begin_block(id, step_id, false),
+            Event::ReasoningStart { id, .. } => self.begin_block(id, None, true),
+            Event::TextDelta { id, delta } | Event::ReasoningDelta { id, delta } => self.say(&id, &delta),
+            Event::TextComplete { id, .. } | Event::ReasoningComplete { id, .. } => self.complete_block(&id),
             Event::ToolStart { tool_name, parameters, .. } => self.note(format_args!("→ {tool_name} {}", brief(&parameters))),
             Event::ToolComplete { tool_name, success: true, result, execution_time, .. } => {
                 let took = self.aside(duration(execution_time));
@@ -112,7 +138,7 @@ impl Screen {
         self.active.retain(|(active, _)| *active != id);
         let told = self.told.contains(&id);
         if let Some(result) = result.filter(|_| !told) {
-            self.result(&result);
+            self.result(&name, &result);
         }
         if !unresolved_variables.is_empty() {
             self.note(format_args!("{} no value for {}", self.paint.text(Tone::Bad, "!"), unresolved_variables.join(", ")));
@@ -128,15 +154,17 @@ impl Screen {
     }
 
     /// What a step made that nobody saw being made.
-    fn result(&mut self, result: &Value) {
+    fn result(&mut self, step: &str, result: &Value) {
         let answer = result.get("response").filter(|_| result.get("model").is_some()).unwrap_or(result);
         match answer {
             Value::Null => {}
-            Value::String(text) => {
+            Value::String(text) if self.active.is_empty() => {
                 self.write("result", text, false);
                 self.end_block();
             }
-            other => self.note(format_args!("{}", brief(other))),
+            Value::String(text) => text.lines().for_each(|line| self.spoken(Some(step), line, false)),
+            other if self.active.is_empty() => self.note(format_args!("{}", brief(other))),
+            other => self.spoken(Some(step), &brief(other), false),
         }
     }
 
@@ -159,6 +187,10 @@ impl Screen {
 
     fn custom(&mut self, name: &str, value: &Value) {
         let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
+        if name == "dispatch.attempt_discarded" {
+            let void = value.get("blocks").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            self.blocks.retain(|block| !void.iter().any(|id| id.as_str() == Some(block.id.as_str())));
+        }
         match name {
             "dispatch.model_substituted" => self.note(format_args!("{} answers for {}: it needs no key", text("used"), text("wanted"))),
             "runtype.fallback" => self.note(format_args!("{} takes over from {}", text("model"), text("from"))),
@@ -187,10 +219,15 @@ impl Screen {
         let tokens = total_tokens.input + total_tokens.output;
         let cost = format!("{}{}", if cost_estimated && total_cost > 0.0 { "about " } else { "" }, money(total_cost));
         let failed = failed_steps.filter(|failed| *failed > 0).map(|failed| format!("{failed} failed"));
+        let skipped = (self.skipped > 0).then(|| format!("{} skipped", self.skipped));
+        // Together the figures are the number of steps that was shown at the beginning.
+        let all_ran = failed.is_none() && skipped.is_none();
+        let successful = |steps: u32| if all_ran { count(u64::from(steps), "step") } else { format!("{steps} succeeded") };
         let facts = facts([
-            successful_steps.map(|steps| count(u64::from(steps), "step")),
+            successful_steps.map(successful),
             iterations.map(|turns| count(u64::from(turns), "turn")),
             failed,
+            skipped,
             Some(duration(duration_ms)),
             Some(count(tokens, "token")),
             Some(cost),
@@ -199,14 +236,48 @@ impl Screen {
         self.line(format_args!("{word}  {}", self.aside(facts)));
     }
 
-    fn begin_block(&mut self, id: String, step: Option<String>) {
+    fn begin_block(&mut self, id: String, step: Option<String>, is_aside: bool) {
         self.end_block();
         let speaker = self.active.iter().find(|(active, _)| Some(active) == step.as_ref()).map(|(_, name)| name.clone());
-        if let Some(name) = speaker.filter(|_| self.active.len() > 1) {
-            self.note(format_args!("{}", self.aside(format_args!("{name}:"))));
-        }
         self.told.extend(step);
-        self.block = Some(id);
+        self.blocks.retain(|block| block.id != id);
+        self.blocks.push(TextBlock { id, speaker, pending: String::new(), by_lines: false, is_aside });
+    }
+
+    /// Shows a part of a block: at once, or by whole lines when several steps run.
+    fn say(&mut self, id: &str, text: &str) {
+        let Some(mut block) = self.take_block(id) else { return self.write(id, text, false) };
+        block.pending.push_str(text);
+        block.by_lines |= self.active.len() > 1;
+        if block.by_lines {
+            while let Some((line, rest)) = block.pending.split_once('\n') {
+                self.spoken(block.speaker.as_deref(), line, block.is_aside);
+                block.pending = rest.to_owned();
+            }
+        } else {
+            self.write(id, &std::mem::take(&mut block.pending), block.is_aside);
+        }
+        self.blocks.push(block);
+    }
+
+    fn complete_block(&mut self, id: &str) {
+        if let Some(block) = self.take_block(id).filter(|block| !block.pending.is_empty()) {
+            self.spoken(block.speaker.as_deref(), &block.pending, block.is_aside);
+        }
+        self.end_block();
+    }
+
+    fn take_block(&mut self, id: &str) -> Option<TextBlock> {
+        let at = self.blocks.iter().position(|block| block.id == id)?;
+        Some(self.blocks.swap_remove(at))
+    }
+
+    /// Shows a line of a step beside which others run.
+    fn spoken(&mut self, speaker: Option<&str>, line: &str, is_aside: bool) {
+        let name = speaker.map(|name| self.aside(format_args!("{name}: "))).unwrap_or_default();
+        let words = safe(line.trim_end_matches('\r'));
+        let words = if is_aside { self.aside(words) } else { words };
+        self.note(format_args!("{name}{words}"));
     }
 
     /// Writes a part of a block, each of its lines behind the gutter.

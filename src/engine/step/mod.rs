@@ -41,7 +41,7 @@ mod wait_until;
 
 pub use memories::Memory;
 pub use prompt::messages::check_messages;
-pub use prompt::{ANSWER_STATE, AnswerState, COMPLETION, CachedAnswer, CompletionReport, unpriced_message};
+pub use prompt::{ANSWER_STATE, AnswerState, COMPLETION, CachedAnswer, CompletionReport, named_models, unpriced_message};
 pub use request::SIGNING_SECRET;
 
 use std::time::Duration;

@@ -218,6 +218,11 @@ fn checked(engine: &Engine, input: Input, old: Option<Cron>, now: Timestamp) -> 
         }
         Err(Fault::Pattern(why)) => {
             problems.add("/schedule", why);
+            // A pattern with a time zone of its own does not use the entry's.
+            let zone = Some(cron.timezone.as_str()).filter(|_| !cron.schedule.contains("TZ="));
+            if let Some(why) = zone.and_then(crate::model::cadence::zone_fault) {
+                problems.add("/timezone", why);
+            }
             None
         }
         Err(Fault::Zone(why)) => {

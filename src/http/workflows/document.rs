@@ -274,7 +274,12 @@ impl Document {
                         problems.add(format!("{at}/schedule"), "the pattern names no time that will ever come");
                     }
                     Ok(_) => {}
-                    Err(Fault::Pattern(why)) => problems.add(format!("{at}/schedule"), why),
+                    Err(Fault::Pattern(why)) => {
+                        problems.add(format!("{at}/schedule"), why);
+                        if let Some(why) = timezone.as_deref().and_then(crate::model::cadence::zone_fault) {
+                            problems.add(format!("{at}/timezone"), why);
+                        }
+                    }
                     Err(Fault::Zone(why)) => problems.add(format!("{at}/timezone"), why),
                 },
                 Trigger::Event { event, .. } if event.is_empty() || event.len() > 200 => {

@@ -138,7 +138,7 @@ fn pool(options: PgConnectOptions, connections: u32, clock: Clock) -> PgPool {
 
 /// Brings the schema up to date; the schema of pgvector, where there is one.
 async fn migrate(options: &PgConnectOptions, clock: &Clock) -> StoreResult<Option<String>> {
-    let mut connection = options.connect().await.map_err(failed)?;
+    let mut connection = options.connect().await.map_err(|error| unreachable(options, error))?;
     // Check this before statements are prepared: behind a pooler that fails without naming the reason.
     pooler::refuse_shared_sessions(&mut connection, options, clock).await?;
     session::configure(&mut connection).await.map_err(failed)?;
@@ -191,6 +191,14 @@ fn failed(error: sqlx::Error) -> StoreError {
         _ => false,
     };
     if refused { StoreError::Refused(error.into()) } else { StoreError::unavailable(error) }
+}
+
+/// Like [`failed`], for the first connection: names the server that does not answer, but neither the user nor the password.
+fn unreachable(options: &PgConnectOptions, error: sqlx::Error) -> StoreError {
+    if matches!(error, sqlx::Error::Database(_)) {
+        return failed(error);
+    }
+    StoreError::Unreachable { server: format!("{}:{}", options.get_host(), options.get_port()), why: error.to_string() }
 }
 
 /// A taken unique key is an answer; everything else is a failure.

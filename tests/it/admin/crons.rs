@@ -166,6 +166,7 @@ async fn wrong_entries_are_refused(world: Arc<World>) {
         (json!({}), vec!["/name", "/schedule"]),
         (json!({ "name": "x", "schedule": "@daily", "job_name": "" }), vec!["/job_name"]),
         (json!({ "name": "x", "schedule": "61 * * * *" }), vec!["/schedule"]),
+        (json!({ "name": "x", "schedule": "61 * * * *", "timezone": "Mars/Olympus" }), vec!["/schedule", "/timezone"]),
         (json!({ "name": "x", "schedule": "*/90 * * * *" }), vec!["/schedule"]),
         (json!({ "name": "x", "schedule": "@every 1ms" }), vec!["/schedule"]),
         (json!({ "name": "x", "schedule": "0 0 30 2 *" }), vec!["/schedule"]),

@@ -54,6 +54,8 @@ async fn a_flow_does_a_job(world: Arc<World>) {
     assert!(made["id"].as_str().unwrap().starts_with("job_") && made.get("started_at").is_none(), "{made}");
     let done = job_is(&node, made["id"].as_str().unwrap(), "completed").await;
     assert_eq!((&done["attempt"], &done["retry_count"]), (&json!(1), &json!(0)), "{done}");
+    let listed = node.get("/v1/jobs").ok().await;
+    assert!(listed[0]["id"] == made["id"] && listed[0].get("execution_id").is_none(), "lists do not look for executions: {listed}");
     assert!(done["completed_at"].is_string() && done["started_at"].is_string(), "{done}");
     let execution = node.execution(done["execution_id"].as_str().unwrap()).await;
     assert_eq!(execution["output"], json!({ "to": "Ada", "n": 2, "queue": "mail", "org": "org_1", "attempt": 1 }), "{execution}");

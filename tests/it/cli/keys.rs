@@ -42,6 +42,7 @@ fn people_see_lines() {
     insta::assert_snapshot!(shell.run(&["keys", "list", "--data", "data"]), @"
     exit 0
     --- stdout
+    id                              key               state               name                  scopes
     key_[id]  [key]...  active              first key             *
     key_[id]  [key]...  until [date]    ci                    RECORDS:*
     ");

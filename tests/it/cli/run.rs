@@ -71,8 +71,17 @@ fn several_kinds_of_steps_are_told_apart() {
     ▸ Tell  send-stream
       │ Go to Oslo.
     ✓ Tell  [time]
-    done  3 steps · [time] · 12 tokens · $0.00
+    done  3 succeeded · 1 skipped · [time] · 12 tokens · $0.00
     "#);
+}
+
+#[test]
+fn texts_of_steps_side_by_side_are_not_mixed() {
+    let ran = Shell::new().run(&["run", &example("05-parallel.json")]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    for line in ["  │ Summary: A short summary of On Queues.", "  │ Critique: What On Queues leaves out."] {
+        assert!(ran.stdout.lines().any(|found| found.trim_end() == line), "{line}: {ran}");
+    }
 }
 
 #[test]

@@ -356,6 +356,11 @@ async fn unknown_things_are_named_with_the_nearest(world: Arc<World>) {
     step["config"]["model"] = json!("local/echo");
     step["config"]["fallbacks"] = json!(["local/echo", { "model": "claud-sonet" }]);
     assert_eq!(pointers(&node, &flow(json!([step]))).await, ["/flow/steps/0/config/fallbacks/1"]);
+    let several = json!({ "id": "a", "type": "prompt", "config": { "model": "gpt-5.4-mni", "fallbacks": ["claud-sonet"] } });
+    let found = pointers(&node, &flow(json!([several]))).await;
+    for at in ["userPrompt", "model", "fallbacks/0"] {
+        assert!(found.contains(&format!("/flow/steps/0/config/{at}")), "{at} is not among {found:?}");
+    }
     untouched(&node).await;
 }
 

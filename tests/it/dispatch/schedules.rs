@@ -249,6 +249,8 @@ async fn wrong_schedules_are_refused_at_the_place(world: Arc<World>) {
         let pointers = refused(json!({ "target": target, "trigger": trigger })).await;
         assert!(pointers[0].starts_with(at), "{trigger}: {pointers:?}");
     }
+    let both = json!({ "type": "recurring", "cron": "61 * * * *", "timezone": "Mars/Olympus" });
+    assert_eq!(refused(json!({ "target": target, "trigger": both })).await, ["/trigger/cron", "/trigger/timezone"]);
     assert_eq!(refused(json!({ "target": {}, "trigger": every_second() })).await, ["/target"]);
     let missing = json!({ "target": { "flowId": "flow_01h455vb4pex5vsknk084sn02q" }, "trigger": every_second() });
     assert_eq!(refused(missing).await, ["/target/flowId"]);

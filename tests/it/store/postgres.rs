@@ -265,7 +265,7 @@ async fn a_database_of_a_newer_version_is_refused() {
 async fn a_server_that_is_not_there_is_told_at_once() {
     let error =
         dispatch::store::open("postgres://nobody@127.0.0.1:1/none?sslmode=disable", Options::new(Clock::system())).await.err().unwrap();
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(matches!(&error, StoreError::Unreachable { server, .. } if server == "127.0.0.1:1"), "{error}");
 }
 
 #[tokio::test]

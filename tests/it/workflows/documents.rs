@@ -173,7 +173,7 @@ async fn faults_are_pointed_at(world: Arc<World>) {
         ),
         (
             json!({ "steps": { "a": { "request": request } }, "triggers": [{ "type": "cron", "schedule": "0 0 30 2 *" }, { "type": "cron", "schedule": "x", "timezone": "Mars/Base" }] }),
-            vec!["/triggers/0/schedule", "/triggers/1/schedule"],
+            vec!["/triggers/0/schedule", "/triggers/1/schedule", "/triggers/1/timezone"],
         ),
         (
             json!({ "steps": { "a": { "request": request } }, "triggers": [{ "type": "http", "schema": "Nope" }] }),

@@ -71,7 +71,8 @@ async fn values_in_three_languages(world: Arc<World>) {
             "none": { "expr": "$.trigger.body.items[?@.qty > 9]", "lang": "jsonpath" },
             "mac": { "expr": "crypto.hmac('sha256', 'key', trigger.raw_body) == crypto.hmac('sha256', 'key', trigger.raw_body) and crypto.sha256('')", "lang": "lua" },
             "json": { "expr": "json.decode(json.encode({a = {1, 2}})).a[2] .. base64.decode(base64.encode('x'))", "lang": "lua" },
-            "plain": { "expr": "not a block" },
+            "path": { "expr": "trigger.body.who" },
+            "data": { "expr": "not a block", "of": "two members" },
         }), &[]) },
     });
     register_whole(&node, document).await;
@@ -79,7 +80,8 @@ async fn values_in_three_languages(world: Arc<World>) {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let wanted = json!({
         "total": 5, "who": "eva!", "run": "values/1", "one": 2, "all": [2, 3], "none": [],
-        "mac": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "json": "2x", "plain": { "expr": "not a block" },
+        "mac": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "json": "2x", "path": "eva",
+        "data": { "expr": "not a block", "of": "two members" },
     });
     assert_eq!(world.sink.seen("/values")[0].json(), wanted);
 }

@@ -241,6 +241,12 @@ async fn checked(state: &AppState, tenant: TenantId, id: ScheduleId, input: Inpu
     if let Some(trigger) = &trigger {
         let steps = if let Trigger::Recurring { cron, .. } = trigger { check_steps(cron) } else { Ok(()) };
         match (trigger, steps.and_then(|()| trigger.next(now))) {
+            (Trigger::Recurring { timezone, .. }, Err(Fault::Pattern(why))) => {
+                problems.add("/trigger/cron", why);
+                if let Some(why) = crate::model::cadence::zone_fault(timezone) {
+                    problems.add("/trigger/timezone", why);
+                }
+            }
             (_, Err(fault)) => misfit(fault, &mut problems),
             (Trigger::OneTime { .. }, Ok(None)) => problems.add("/trigger/runAt", "expected a time in the future"),
             (Trigger::Recurring { .. }, Ok(None)) => problems.add("/trigger/cron", "the pattern names no time that will ever come"),

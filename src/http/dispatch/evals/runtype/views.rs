@@ -325,7 +325,7 @@ async fn compare_record(
     for kept in &evals {
         let eval = &kept.body;
         let mut step_results = Vec::new();
-        for (trial, item) in eval.trials.iter().zip(&eval.items).filter(|(trial, _)| eval.record_key(trial.case) == record_id) {
+        for (_, item) in eval.trials.iter().zip(&eval.items).filter(|(trial, _)| eval.record_key(trial.case) == record_id) {
             known = true;
             step_results.extend(steps(&store, caller.tenant, item, eval.target.kind, step_ids.as_ref()).await?);
         }
