@@ -92,7 +92,9 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Error::new(Kind::Unavailable, "address_unavailable", format!("cannot listen on {wanted}: {error}"))
             .next("choose another address with --listen")
     })?;
-    signals::survive_large_files()?;
+    // Before anyone can know that the server is there: a stop signal during the start counts as soon as it has started.
+    let (stops, requests) = (Signals::listen()?, Requests::listen()?);
+    signals::end_in_any_case(config.grace.saturating_add(STOP_TIMEOUT))?;
     let address = listener.local_addr().map_err(Error::internal)?;
     // With port 0 the system chose one.
     config.listen = address;
@@ -107,10 +109,9 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<()> {
     }
     present(&app, &config, address, output)?;
     let shutdown = CancellationToken::new();
-    signals::end_in_any_case(config.grace.saturating_add(STOP_TIMEOUT))?;
-    let stopping = tokio::spawn(stop_on_signal(Signals::listen()?, shutdown.clone()));
+    let stopping = tokio::spawn(stop_on_signal(stops, shutdown.clone()));
     let reload = ReloadContext { file, settings, log: telemetry.log_filter() };
-    let answering = tokio::spawn(answer_requests(Requests::listen()?, app.state.clone(), reload));
+    let answering = tokio::spawn(answer_requests(requests, app.state.clone(), reload));
     app.serve(listener, shutdown).await;
     stopping.abort();
     answering.abort();

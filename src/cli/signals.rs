@@ -37,7 +37,7 @@ impl Signals {
 }
 
 /// From now on a write that exceeds the limit on the size of files fails, as on a full disk, and does not end the process.
-pub fn survive_large_files() -> Result<()> {
+fn survive_large_files() -> Result<()> {
     listen(SignalKind::from_raw(FILE_TOO_LARGE)).map(drop)
 }
 

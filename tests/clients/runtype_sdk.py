@@ -49,13 +49,11 @@ def said(result, step="A"):
     return found["response"] if isinstance(found, dict) else found
 
 
-def refused(status, call, code=None):
+def refused(status, call):
     try:
         found = call()
-    except APIError as error:
-        equal(error.status_code, status)
-        if code:
-            equal((error.response_body or {}).get("code"), code)
+    except Exception as error:  # The generated part of the SDK has errors of its own.
+        equal(getattr(error, "status_code", None), status)
         return error
     raise AssertionError(f"not refused: {found!r}")
 
@@ -65,7 +63,9 @@ class Site(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/slow":
+            # Longer than its caller waits, who is then gone.
             time.sleep(3)
+            return
         self.answer(None)
 
     def do_POST(self):
@@ -396,7 +396,7 @@ def _(w):
 @verb("flows.get_steps, add_step")
 def _(w):
     flow = w.client.flows.create(name=w.name("Steps")).id
-    w.client.flows.add_step(flow, type="transform-data", name="T", order=1, config={"script": "return 5"})
+    w.client.flows.add_step(flow, step_type="transform-data", name="T", order=1, config={"script": "return 5"})
     equal([step["name"] for step in w.client.flows.get_steps(flow)], ["T"])
     equal(Runtype.flows.use(flow).stream_sync().get_result("T"), 5)
 

@@ -51,3 +51,11 @@ fn sighup_and_sigusr1_do_not_stop_the_server() {
     server.signal("TERM");
     assert_eq!(server.wait(), Some(0));
 }
+
+#[test]
+fn a_sigterm_right_after_the_start_stops_the_server() {
+    let shell = Shell::new();
+    for _ in 0..8 {
+        assert_eq!(Server::start(&shell, "data").terminate(), Some(0));
+    }
+}

@@ -440,7 +440,7 @@ async fn documents_are_validated(world: Arc<World>) {
     let verdict = async |path: &str, body: Value| node.post(path).json(&body).ok().await;
     let good = verdict("/v1/public/flows/validate", json!({ "name": "F", "steps": [set(1)] })).await;
     assert_eq!((&good["valid"], &good["errors"], &good["context"]["authenticated"]), (&json!(true), &json!([]), &json!(true)));
-    let wrong = json!({ "name": "F", "steps": [set(1), { "id": "p", "name": "Ask", "type": "prompt", "config": { "model": "nobody/knows", "userPrompt": "x" } }] });
+    let wrong = json!({ "name": "F", "steps": [set(1), { "id": "p", "name": "Ask", "type": "prompt", "config": { "userPrompt": "x" } }] });
     let wrong = verdict("/v1/public/flows/validate", wrong).await;
     let error = &wrong["errors"][0];
     assert_eq!((&wrong["valid"], &error["pointer"]), (&json!(false), &json!("/steps/1/config/model")), "{wrong}");

@@ -52,6 +52,8 @@ struct Query {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Batch")]
 pub(super) struct Row {
+    /// The same as `batchId`: the name that the official SDK reads.
+    id: BatchId,
     batch_id: BatchId,
     flow_id: FlowId,
     record_type: String,
@@ -135,6 +137,7 @@ impl Row {
         let Batch { flow, record_type, items, progress, .. } = kept.body;
         let count = |success: bool| items.iter().filter(|item| item.ended.as_ref().is_some_and(|ended| ended.success == success)).count();
         Self {
+            id: kept.id,
             batch_id: kept.id,
             flow_id: flow,
             record_type,
