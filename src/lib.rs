@@ -1,7 +1,7 @@
 //! Dispatch: one engine that runs flows durably and streams them; every surface is an adapter over it.
 //!
 //! See ARCHITECTURE.md for the map. Layers, lowest first: ground (`id clock error fair number offload secret process`), matter
-//! (`model expr net html`), ports (`store feed provider tool asset`), `engine`, work (`queue auth`), `http`, and the roof
+//! (`model expr net html`), ports (`store feed provider tool asset module`), `engine`, work (`queue auth`), `http`, and the roof
 //! (`app config cli`). A test keeps imports pointing down.
 
 pub mod app;
@@ -19,7 +19,9 @@ pub mod feed;
 pub mod html;
 pub mod http;
 pub mod id;
+pub mod job;
 pub mod model;
+pub mod module;
 pub mod net;
 pub mod number;
 pub mod offload;

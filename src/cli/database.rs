@@ -13,14 +13,22 @@ use crate::store::SharedStore;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Location {
     /// Folder of the embedded database.
-    #[arg(long, env = "DISPATCH_DATA", default_value = "dispatch-data", global = true)]
+    #[arg(long, env = "DISPATCH_DATA", default_value = DEFAULT_DATA, global = true)]
     data: PathBuf,
     /// `sqlite://path` or `postgres://user@host/database`; the one in the data folder when absent.
     #[arg(long, env = "DISPATCH_DATABASE_URL", hide_env_values = true, global = true)]
     database_url: Option<String>,
 }
 
+/// The folder of the embedded database when none is named.
+const DEFAULT_DATA: &str = "dispatch-data";
+
 impl Location {
+    /// Returns the place of a database that another command's options name.
+    pub fn new(data: Option<PathBuf>, database_url: Option<String>) -> Self {
+        Self { data: data.unwrap_or_else(|| DEFAULT_DATA.into()), database_url }
+    }
+
     /// Opens a database that a server has used; it is not a command's to make one.
     pub async fn open(self, clock: &Clock) -> Result<(Config, SharedStore)> {
         let config = self.existing()?;

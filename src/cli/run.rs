@@ -1,4 +1,6 @@
 //! `dispatch run`: one dispatch request, streamed to the terminal; on a server, or on one started for it.
+//!
+//! What is no file but has the form `module.action` is one action of a module instead.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,6 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::embedded::{Embedded, Scratch};
 use super::follow::{Chase, Client, Decider};
+use super::job::ServerOptions;
+use super::job::action::{self, ActionRequest};
+use super::kit::{KitContext, KitResult};
 use super::output::Output;
 use super::request::{parse_answer, parse_setting, read_request, set};
 use super::signals::{INTERRUPTED, Signals};
@@ -16,12 +21,14 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::http::dispatch::Outcome;
+use crate::job::names::is_action;
 use crate::secret::Secret;
 
 /// See the module.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A file with the body of POST /v1/dispatch; `-` for stdin.
+    /// A file with the body of POST /v1/dispatch, `-` for stdin; or an action of a module, `tickets.open`.
+    #[arg(value_name = "FILE|MODULE.ACTION")]
     file: String,
     /// Run it on this server; without one, it runs in this process.
     #[arg(long, env = "DISPATCH_URL", value_name = "URL")]
@@ -44,6 +51,39 @@ pub struct Arguments {
     /// The output of a tool that runs with the caller: `get_location={"city":"Oslo"}`. Repeat.
     #[arg(long = "answer", value_name = "TOOL=VALUE", value_parser = parse_answer)]
     answers: Vec<(String, Value)>,
+    /// Of an action: an input, `key=value`, in the type of the action's schema. Repeat.
+    #[arg(long = "input", value_name = "KEY=VALUE")]
+    inputs: Vec<String>,
+    /// Of an action: in front of relative URLs.
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+    /// Of an action: a header of every request, `name=value`. Repeat.
+    #[arg(long = "header", value_name = "NAME=VALUE")]
+    headers: Vec<String>,
+    /// Of an action: a field of its credential and the environment variable that holds it, `field=NAME`. Repeat.
+    #[arg(long = "credential", value_name = "FIELD=NAME")]
+    credentials: Vec<String>,
+}
+
+impl Arguments {
+    /// Whether an action of a module is named, and not a file.
+    pub fn names_action(&self) -> bool {
+        is_action(&self.file) && !self.file.ends_with(".json") && !std::path::Path::new(&self.file).exists()
+    }
+}
+
+/// Runs one action of a module.
+pub async fn run_action(arguments: Arguments, context: KitContext) -> KitResult<ExitCode> {
+    let server = ServerOptions { server: arguments.server, key: arguments.key };
+    let request = ActionRequest {
+        action: &arguments.file,
+        inputs: &arguments.inputs,
+        base_url: arguments.base_url.as_deref(),
+        headers: &arguments.headers,
+        credentials: &arguments.credentials,
+        server,
+    };
+    action::run(request, &context).await
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -32,8 +32,12 @@ const TABLE: &[(&str, &str)] = &[
     ("provider", "clock error net offload secret"),
     ("tool", "clock error expr net offload provider secret"),
     ("asset", "clock error id net secret store"),
+    // Actions of jobs, and the folders that they come from; their HTTP goes through a port.
+    ("module", "clock"),
+    // What a job case is and comes to: documents and files, no runs.
+    ("job", "clock module secret"),
     // The engine writes the rings of the runs that it advances, so it sees `feed`.
-    ("engine", "asset clock error expr failpoint fair feed html id model net provider secret store tool"),
+    ("engine", "asset clock error expr failpoint fair feed html id job model module net provider secret store tool"),
     // Work.
     ("auth", "clock error id model offload secret store"),
     ("queue", "clock engine error failpoint feed id model net secret store tool"),
@@ -45,7 +49,7 @@ const TABLE: &[(&str, &str)] = &[
     ("cli::fake_provider", "clock error provider"),
     // It talks to the server under test through the one door out.
     ("cli::selftest", "clock error failpoint id net store"),
-    ("cli", "app auth clock config engine error expr failpoint feed html http id model net process secret store tool"),
+    ("cli", "app auth clock config engine error expr failpoint feed html http id job model module net process secret store tool"),
     ("main", "cli"),
 ];
 

@@ -15,6 +15,7 @@ mod expr;
 mod fuzz;
 mod http;
 mod layers;
+mod modules;
 mod openai;
 mod providers;
 mod recordings;

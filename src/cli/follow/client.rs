@@ -60,6 +60,16 @@ impl Client {
         Ok(EventStream::new(self.send(request).await?.into_body()))
     }
 
+    /// Makes a call that is answered with one JSON.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let mut request = self.request(method, path).header("accept", "application/json");
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let bytes = self.send(request).await?.bytes().await.map_err(|error| unreachable(error.into()))?;
+        serde_json::from_slice(&bytes).map_err(|_| not_dispatch(&self.base))
+    }
+
     fn request(&self, method: Method, path: &str) -> Request {
         let mut request = Request::new(method, format!("{}{path}", self.base), Trust::Operator).header("accept", "text/event-stream");
         if let Some(key) = &self.key {

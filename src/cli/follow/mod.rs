@@ -12,8 +12,7 @@ mod screen;
 
 use serde_json::{Map, Value, json};
 
-pub use self::client::Client;
-use self::client::EventStream;
+pub use self::client::{Client, EventStream};
 pub use self::paint::{Paint, Tone};
 use self::screen::Screen;
 use super::output::Output;

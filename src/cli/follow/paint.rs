@@ -1,6 +1,10 @@
 //! Colours, where there are eyes for them.
 
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether the command line forbids colours.
+static NO_COLOR: AtomicBool = AtomicBool::new(false);
 
 /// What a text is.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +34,14 @@ impl Tone {
 pub struct Paint(bool);
 
 impl Paint {
+    /// Prints without colours from now on.
+    pub fn disable() {
+        NO_COLOR.store(true, Ordering::Relaxed);
+    }
+
     pub fn stdout() -> Self {
-        Self(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
+        let is_plain = NO_COLOR.load(Ordering::Relaxed);
+        Self(!is_plain && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
     }
 
     pub fn text(self, tone: Tone, text: impl std::fmt::Display) -> String {

@@ -13,6 +13,7 @@ mod execute_agent;
 mod fetch_github;
 mod files;
 mod http;
+mod job_action;
 mod mcp;
 mod memories;
 mod paginate_api;
@@ -173,6 +174,7 @@ pub const ALL: &[StepType] = &[
     send_event::TYPE,
     files::STORE,
     files::PDF,
+    job_action::TYPE,
 ];
 
 /// Reads a configuration in its type; a fault is reported with the pointer to it.

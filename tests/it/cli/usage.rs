@@ -5,10 +5,10 @@ use super::ran::Shell;
 #[test]
 fn a_wrong_command_line_exits_with_2() {
     let shell = Shell::new();
-    insta::assert_snapshot!(shell.run(&["demmo"]), @"
+    insta::assert_snapshot!(shell.run(&["demi"]), @"
     exit 2
     --- stderr
-    error: unrecognized subcommand 'demmo'
+    error: unrecognized subcommand 'demi'
 
       tip: a similar subcommand exists: 'demo'
 
