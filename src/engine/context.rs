@@ -33,7 +33,7 @@ use crate::model::event::Event;
 use crate::model::run::{Budget, Spent};
 use crate::model::wait::{Resolution, Wait, WaitKind};
 use crate::model::{JournalEntry, ModelUsage, Outcome, Requester, RunInput, Target};
-use crate::provider::TenantKeys;
+use crate::provider::{AttemptReport, TenantKeys};
 use crate::secret::{Redactor, Secret};
 use crate::store::{Resolve, Resolved};
 use crate::tool::Effect;
@@ -64,6 +64,8 @@ pub struct StepFailure {
     pub fate_unknown: bool,
     /// How often the step's call was made, where that is counted.
     pub attempts: Option<u32>,
+    /// The requests of the model call that failed.
+    pub model_attempts: Vec<AttemptReport>,
 }
 
 /// The result of what a step does.

@@ -330,6 +330,7 @@ async fn a_chain_of_fallbacks_is_followed(world: Arc<World>) {
     let chain = json!([{ "type": "retry", "delay": 1 }, { "type": "model", "model": "anthropic/fake-ok" }, { "type": "message", "message": "sorry" }]);
     let told = node.dispatch(&flow(json!([prompt("openai/fake-401", chain, json!([{ "type": "error" }]))]))).await;
     assert_eq!((&told.step("p")["result"]["model"], &told.step("p")["fallback"]["used"]), (&json!("anthropic/fake-ok"), &json!(true)));
+    assert_eq!(told.step("p")["fallback"]["model"], "anthropic/fake-ok");
     let sorry = json!([{ "type": "model", "model": "anthropic/fake-billing" }, { "type": "message", "message": "sorry" }]);
     let told = node.dispatch(&flow(json!([prompt("openai/fake-401", sorry, Value::Null)]))).await;
     let ended = told.step("p");
@@ -338,6 +339,14 @@ async fn a_chain_of_fallbacks_is_followed(world: Arc<World>) {
         (&json!(true), &json!("sorry"), &json!(true))
     );
     assert_eq!((told.streamed_text().as_str(), &told.last().data["success"]), ("sorry", &json!(true)));
+    // The attempts that failed stand before the text that answered in their place.
+    let attempts = ended["fallback"]["attempts"].as_array().unwrap();
+    let numbers: Vec<&Value> = attempts.iter().map(|attempt| &attempt["attempt"]).collect();
+    assert_eq!(json!(numbers), json!((1..=attempts.len()).collect::<Vec<_>>()));
+    assert_eq!((&attempts[0]["model"], &attempts[0]["success"]), (&json!("openai/fake-401"), &json!(false)));
+    assert!(attempts.iter().any(|attempt| attempt["model"] == "anthropic/fake-billing" && attempt["type"] == "model"), "{ended}");
+    let message = told.customs("runtype.fallback").last().unwrap();
+    assert_eq!((&attempts.last().unwrap()["type"], &message["type"]), (&json!("message"), &json!("message")));
     let other = json!([{ "type": "model", "model": "anthropic/fake-ok" }]);
     let told = node.dispatch(&flow(json!([prompt("openai/fake-blank", other, json!([{ "type": "empty-output" }]))]))).await;
     assert_eq!(told.step("p")["result"]["model"], "anthropic/fake-ok", "{}", told.step("p"));

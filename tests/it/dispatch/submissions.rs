@@ -100,7 +100,10 @@ async fn an_eval_of_records_is_submitted(world: Arc<World>) {
     let done = until(&node, &format!("/v1/eval/{eval}/results"), |eval| eval["status"] == "completed").await;
     assert_eq!((&done["totalRecords"], &done["processedRecords"], &done["failedRecords"]), (&json!(2), &json!(2), &json!(0)), "{done}");
     assert_eq!((&done["batchExecutionId"], &done["flowId"], &done["caseErrors"]), (&json!(eval), &flow, &json!([])));
-    assert_eq!(done["resultsByRecord"]["tea"][0]["output"], "Tea");
+    let row = &done["resultsByRecord"]["tea"][0];
+    assert_eq!((&row["output"], &row["stepType"], &row["toolCalls"]), (&json!("Tea"), &json!("flow"), &json!([])));
+    assert!(row["stepResultId"].as_str().is_some_and(|id| id.starts_with("exec_")), "{row}");
+    assert_eq!((&row["stepResultId"], &row["executedAt"], &row["totalCost"]), (&row["executionId"], &done["startedAt"], &row["cost"]));
     let listed = node.get("/v1/eval/batches?limit=1").ok().await;
     assert_eq!((&listed["count"], &listed["hasMore"], &listed["batches"][0]["batchExecutionId"]), (&json!(1), &json!(false), &json!(eval)));
     assert_eq!(node.get("/v1/eval").ok().await["data"][0]["id"], json!(eval));

@@ -168,7 +168,8 @@ async fn converse(
                 stream.refused(error.class, &error.message);
                 stream.book_partial();
                 stream.end(meter::FAILURE);
-                return Err(failure(&error).into());
+                let model_attempts = stream.stream.attempts();
+                return Err(StepFailure { model_attempts, ..failure(&error) }.into());
             }
         }
     }

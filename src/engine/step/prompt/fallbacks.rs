@@ -14,7 +14,7 @@ use super::rounds::Rounds;
 use crate::engine::context::{StepContext, StepFailure};
 use crate::engine::step::{Fields, StepOutput};
 use crate::model::event::Event;
-use crate::provider::Completion;
+use crate::provider::{AttemptReport, Completion};
 
 /// What takes over: a model's name, or a step of a chain.
 #[derive(Deserialize, JsonSchema)]
@@ -145,7 +145,10 @@ impl Prompt {
         rounds: Rounds<'_, '_>,
     ) -> StepOutput {
         let reason = context.run.redactor.text(&failure.message);
-        let value = json!({ "phase": "start", "stepId": context.step_id(), "type": "message", "attempt": 1, "reason": reason });
+        let mut attempts = list_attempts(&failure.model_attempts);
+        let number = attempts.len() + 1;
+        attempts.push(json!({ "attempt": number, "type": "message", "success": true }));
+        let value = json!({ "phase": "start", "stepId": context.step_id(), "type": "message", "attempt": number, "reason": reason });
         context.emit(Event::Custom { name: "runtype.fallback".into(), value });
         if self.show {
             let id = context.block("text", MESSAGE_BLOCK);
@@ -155,7 +158,6 @@ impl Prompt {
             context.emit(Event::TextComplete { id, text: message.to_owned() });
         }
         let turns = rounds.give_up();
-        let attempts = json!([{ "attempt": 1, "type": "message", "success": true }]);
         StepOutput {
             shown: Some(json!({ "response": message, "model": self.models.first() })),
             stop_reason: Some("fallback".into()),
@@ -164,4 +166,32 @@ impl Prompt {
             ..StepOutput::of(Value::String(message.to_owned()))
         }
     }
+}
+
+/// Reports the attempts of an answer that took more than one.
+pub(super) fn report(completion: &Completion) -> Option<Value> {
+    let first = completion.attempts.first()?;
+    if completion.attempts.len() < 2 {
+        return None;
+    }
+    let used = first.model != completion.model || first.provider != completion.provider;
+    let model = format!("{}/{}", completion.provider, completion.model);
+    let reason = first.error.as_ref().map(|error| &error.message);
+    let attempts = list_attempts(&completion.attempts);
+    Some(json!({ "used": used, "exhausted": false, "model": model, "reason": reason, "attempts": attempts }))
+}
+
+/// Lists the requests of a model call in the order that they were made in; `retry` is one to the first model.
+fn list_attempts(attempts: &[AttemptReport]) -> Vec<Value> {
+    let name = |attempt: &AttemptReport| format!("{}/{}", attempt.provider, attempt.model);
+    let first = attempts.first().map(name);
+    attempts
+        .iter()
+        .map(|attempt| {
+            let model = name(attempt);
+            let kind = if first.as_ref() == Some(&model) { "retry" } else { "model" };
+            let error = attempt.error.as_ref().map(|error| &error.message);
+            json!({ "attempt": attempt.number, "type": kind, "model": model, "success": error.is_none(), "error": error })
+        })
+        .collect()
 }

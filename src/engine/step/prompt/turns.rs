@@ -12,7 +12,7 @@ use super::config::Prompt;
 use super::reflect::reflect;
 use super::remember::question;
 use super::rounds::Rounds;
-use super::{cache, call, messages, report};
+use super::{cache, call, fallbacks, messages, report};
 use crate::engine::context::{Interrupt, StepContext, StepFailure, StepResult};
 use crate::engine::step::mcp;
 use crate::engine::step::tool_run::{Invocation, ToolOutcome};
@@ -201,7 +201,8 @@ impl Prompt {
         let mut from = 0;
         while self.is_empty_answer(&completion) {
             let Some(next) = call::next_place(self, context, &completion, from)? else {
-                return Err(StepFailure::new("empty_answer", "the model answered without a text").into());
+                let failure = StepFailure::new("empty_answer", "the model answered without a text");
+                return Err(StepFailure { model_attempts: completion.attempts, ..failure }.into());
             };
             from = next;
             let mut request = request.clone();
@@ -473,7 +474,7 @@ impl Prompt {
             shown: Some(shown),
             stop_reason: Some(stop.into()),
             turns,
-            fallback: fallback(completion),
+            fallback: fallbacks::report(completion),
             ..StepOutput::of(value)
         })
     }
@@ -527,28 +528,6 @@ fn refuse(context: &StepContext<'_>, key: &str, call: &ToolCall, turn: u32, refu
     });
     refusal.tell(context, &call.id, &call.name, turn, 0);
     context.record_done(&key, refusal);
-}
-
-/// How often and whom the answer took, when it took more than one attempt.
-fn fallback(completion: &Completion) -> Option<Value> {
-    let first = completion.attempts.first()?;
-    if completion.attempts.len() < 2 {
-        return None;
-    }
-    let other = first.model != completion.model || first.provider != completion.provider;
-    let attempts: Vec<Value> = completion
-        .attempts
-        .iter()
-        .map(|attempt| {
-            json!({
-                "attempt": attempt.number, "type": if attempt.model == first.model { "retry" } else { "model" },
-                "model": format!("{}/{}", attempt.provider, attempt.model), "success": attempt.error.is_none(),
-                "error": attempt.error.as_ref().map(|error| &error.message),
-            })
-        })
-        .collect();
-    let reason = first.error.as_ref().map(|error| error.message.clone());
-    Some(json!({ "used": other, "exhausted": false, "model": completion.model, "reason": reason, "attempts": attempts }))
 }
 
 /// Reads the JSON of an answer: all of it, what follows a thought, or what stands in a fence.

@@ -146,6 +146,43 @@ struct ResultRow {
     error: Option<Value>,
 }
 
+/// One case in one variant for clients that look for results of steps: its execution counts as one step.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "EvalRecordResult")]
+struct RecordResult {
+    /// The execution's id; empty until it has started.
+    step_result_id: String,
+    /// `flow` or `agent`.
+    step_type: &'static str,
+    /// When the eval began.
+    executed_at: Timestamp,
+    /// Same as `cost`.
+    total_cost: Option<f64>,
+    /// Always empty: `POST /v1/eval/compare-record` lists the steps with their tool calls.
+    tool_calls: Vec<Value>,
+    #[serde(flatten)]
+    row: ResultRow,
+}
+
+impl RecordResult {
+    fn new(eval: &Kept<Eval>, row: &ResultRow) -> Self {
+        // Clients read a text here.
+        let output = match &row.output {
+            Value::Null | Value::String(_) => row.output.clone(),
+            other => Value::String(other.to_string()),
+        };
+        Self {
+            step_result_id: row.execution_id.map(|id| id.to_string()).unwrap_or_default(),
+            step_type: eval.body.target.kind.as_str(),
+            executed_at: eval.created_at,
+            total_cost: row.cost,
+            tool_calls: Vec::new(),
+            row: ResultRow { output, ..row.clone() },
+        }
+    }
+}
+
 /// An eval's answers.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -158,8 +195,8 @@ struct Results {
     brief: EvalBrief,
     /// Cases that could not be started.
     case_errors: Vec<CaseError>,
-    /// The same rows, by the record's id, or by the case's name when it has no saved record.
-    results_by_record: BTreeMap<String, Vec<ResultRow>>,
+    /// The same rows, by the record's id, or by the case's name when it has no saved record. `output` is a text; of another value, its JSON.
+    results_by_record: BTreeMap<String, Vec<RecordResult>>,
 }
 
 /// Evals to compare.
@@ -462,9 +499,9 @@ async fn results(caller: Scoped<FlowsRead>, State(store): State<SharedStore>, Id
         }
     };
     let data: Vec<ResultRow> = eval.trials.iter().zip(&eval.items).map(row).collect();
-    let mut results_by_record: BTreeMap<String, Vec<ResultRow>> = BTreeMap::new();
+    let mut results_by_record: BTreeMap<String, Vec<RecordResult>> = BTreeMap::new();
     for (trial, row) in eval.trials.iter().zip(&data) {
-        results_by_record.entry(eval.record_key(trial.case)).or_default().push(row.clone());
+        results_by_record.entry(eval.record_key(trial.case)).or_default().push(RecordResult::new(&kept, row));
     }
     let (case_errors, brief) = (eval.case_errors(), EvalBrief::of(&kept));
     Ok(Json(Results { id, status: eval.progress.status, data, brief, case_errors, results_by_record }))
