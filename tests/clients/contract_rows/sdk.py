@@ -108,11 +108,11 @@ def attempts(w, *chain):
 @ROWS.row("fallbacks", "fallbacks [{type: retry}]")
 def _(w):
     message = {"type": "message", "message": "sorry"}
-    _, once = attempts(w, message)
-    result, twice = attempts(w, {"type": "retry", "delay": 1}, message)
+    result, made = attempts(w, {"type": "retry", "delay": 1}, message)
     equal(result, "sorry")
-    equal({attempt["type"] for attempt in twice[:-1]}, {"retry"})
-    assert len(twice) > len(once), (once, twice)
+    # One model is asked five times at most, whatever the chain says.
+    equal({attempt["type"] for attempt in made[:-1]}, {"retry"})
+    assert 2 < len(made) <= 6, made
 
 
 @ROWS.row("fallbacks", "step_complete.fallback reports attempts")

@@ -93,7 +93,8 @@ async fn a_saved_agent_is_run_by_its_id(world: Arc<World>) {
     let runs: Vec<&str> = listed["data"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
     assert_eq!(runs, [by_path.run(), by_dispatch.run()]);
     let filtered = node.get(&format!("/v1/executions?agentId={id}")).ok().await;
-    assert_eq!(filtered["data"], listed["data"]);
+    let same: Vec<&str> = filtered["data"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(same, runs);
     let run = by_path.run();
     assert_eq!(node.get(&format!("/v1/agents/{id}/executions/{run}")).ok().await["agentId"], id);
     // The log of the agent's path is the log, with the cursor that chat clients send along.

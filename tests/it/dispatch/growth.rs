@@ -131,8 +131,6 @@ async fn page_input_is_limited(world: Arc<World>) {
         ("chat", json!({ "messages": [user("m", "say hi")], "clientTools": tools(101, 1) }), "/clientTools"),
         ("chat", json!({ "messages": [user("m", "say hi")], "clientTools": tools(2, 70_000) }), "/clientTools"),
         ("chat", json!({ "messages": [user("m", "say hi")], "clientToolsFingerprint": "f".repeat(129) }), "/clientToolsFingerprint"),
-        ("resume", json!({ "executionId": run, "clientTools": tools(101, 1) }), "/clientTools"),
-        ("resume", json!({ "executionId": run, "clientToolsFingerprint": "f".repeat(129) }), "/clientToolsFingerprint"),
         (
             "approve",
             json!({ "executionId": run, "approvalId": "appr_01h455vb4pex5vsknk084sn02q", "decision": "denied", "reason": "r".repeat(4_097) }),
@@ -163,6 +161,22 @@ async fn page_input_is_limited(world: Arc<World>) {
     let token = json!({ "name": "x", "allowedOrigins": [ORIGIN], "config": { "placeholder": "x".repeat(40_000) } });
     let refused = node.bare(Method::PUT, &format!("/v1/client-tokens/{}", chat.token_id)).bearer(KEY).json(&token);
     assert_eq!(refused.refused(422, "validation_failed").await.pointers(), ["/config"]);
+    // A resume is read once its execution is known to be paused.
+    let asks = json!({
+        "sessionId": chat.session, "messages": [user("p", "call t0 {}")], "clientTools": tools(1, 1), "streamResponse": false,
+    });
+    let paused = post(node, "/v1/client/chat", &asks).ok().await;
+    assert_eq!(paused["status"], "paused", "{paused}");
+    for (mut body, at) in [
+        (json!({ "clientTools": tools(101, 1) }), "/clientTools"),
+        (json!({ "clientToolsFingerprint": "f".repeat(129) }), "/clientToolsFingerprint"),
+    ] {
+        body["sessionId"] = chat.session.clone().into();
+        body["executionId"] = paused["executionId"].clone();
+        body["toolOutputs"] = json!({ "t0": "x" });
+        let refused = post(node, "/v1/client/resume", &body).refused(422, "validation_failed").await;
+        assert_eq!(refused.pointers(), [at]);
+    }
 }
 
 async fn a_conversation_keeps_its_newest_turns(world: Arc<World>) {

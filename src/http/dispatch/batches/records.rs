@@ -74,6 +74,8 @@ pub(super) struct Row {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "StartedBatch")]
 pub(super) struct StartedBatch {
+    /// The same as `batchId`: the name that the official SDK reads.
+    id: BatchId,
     batch_id: BatchId,
     flow_id: FlowId,
     record_type: String,
@@ -96,6 +98,7 @@ impl From<Kept<Batch>> for StartedBatch {
     fn from(kept: Kept<Batch>) -> Self {
         let row = Row::of(kept, false);
         Self {
+            id: row.id,
             batch_id: row.batch_id,
             flow_id: row.flow_id,
             record_type: row.record_type,
