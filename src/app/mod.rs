@@ -290,7 +290,12 @@ fn sandbox(config: &Config, clock: &Clock) -> Sandbox {
 }
 
 fn policy(config: &Config) -> Policy {
-    Policy { allow: config.allow_private.clone(), allow_loopback: config.dev, max_requests: config.limits.outgoing_calls, ..Policy::default() }
+    Policy {
+        allow: config.allow_private.clone(),
+        allow_loopback: config.dev,
+        max_requests: config.limits.outgoing_calls,
+        ..Policy::default()
+    }
 }
 
 fn mailing(config: &Config) -> Result<Mailing> {

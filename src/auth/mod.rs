@@ -13,6 +13,7 @@ mod key;
 pub mod scope;
 pub mod ticket;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,7 +158,10 @@ impl Auth {
                 .next("leave the scope out, or use a key that holds it"));
         }
         let key = key::mint(&self.clock);
-        let row = self.row(caller.tenant, request.id, &key, request.name, request.scopes, request.expires_at);
+        // Each call reads the list.
+        let mut known = BTreeSet::new();
+        let scopes = request.scopes.into_iter().filter(|scope| known.insert(scope.clone())).collect();
+        let row = self.row(caller.tenant, request.id, &key, request.name, scopes, request.expires_at);
         match self.store.create_key(row.clone()).await {
             Ok(()) => Ok(NewKey { row, key }),
             // An earlier try under this id got as far as the store, but nobody was shown its key: replace it.

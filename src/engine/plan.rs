@@ -205,6 +205,18 @@ fn places<'a>(flow: &'a Flow, problems: &mut Problems) -> HashMap<&'a str, usize
     places
 }
 
+/// Longest name of an unknown step type, in bytes, that is compared with the known ones: comparing takes time for each character.
+const MAX_COMPARED: usize = 64;
+
+fn unknown_type<'t>(step: &Step, known: impl Iterator<Item = &'t str>) -> String {
+    let message = format!("step `{}` has the unknown type `{}`", step.id, step.action);
+    if step.action.len() > MAX_COMPARED {
+        return message;
+    }
+    let nearest = known.min_by_key(|known| strsim::levenshtein(known, &step.action)).unwrap_or_default();
+    format!("{message}; the nearest known one is `{nearest}`")
+}
+
 fn compile_step(
     step: &Step,
     index: usize,
@@ -229,11 +241,7 @@ fn compile_step(
     }
     let when = step.when.as_deref().and_then(|source| compile_when(source, step, is_workflow, problems));
     let Some(kind) = types.get(step.action.as_str()) else {
-        let nearest = types.keys().min_by_key(|known| strsim::levenshtein(known, &step.action)).copied().unwrap_or_default();
-        problems.add(
-            format!("{at}/type"),
-            format!("step `{}` has the unknown type `{}`; the nearest known one is `{nearest}`", step.id, step.action),
-        );
+        problems.add(format!("{at}/type"), unknown_type(step, types.keys().copied()));
         return None;
     };
     let index = u32::try_from(index).unwrap_or(u32::MAX);

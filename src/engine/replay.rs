@@ -10,17 +10,24 @@ use super::memory::StepRecord;
 use super::plan::Plan;
 use super::{Engine, StartRun};
 use crate::error::{Error, Kind, Result};
-use crate::id::{RunId, TenantId};
+use crate::id::{KeyId, RunId, TenantId};
 use crate::model::event::{Event, EventRecord, Rest, Segment};
 use crate::model::{JournalEntry, Outcome, Run, RunInput, StepState, Target, TargetKind};
 use crate::store::{Created, NewRun, RunKey};
 
 impl Engine {
     /// Makes a run like an ended one, in which `from` and what comes after it are done anew, and everything else that came out well counts as done. Secrets of the request
-    /// are gone with the run that they came with.
+    /// are gone with the run that they came with. `key_id`: the API key of whoever asks, whose limits hold. `new`: the id of the run that is made.
     ///
     /// Errors: `not_found`, `run_goes_on` (409), `step_not_found` (422).
-    pub async fn replay(&self, tenant: TenantId, id: RunId, from: &str, key: Option<RunKey>) -> Result<(RunId, Created)> {
+    pub async fn replay(
+        &self,
+        (tenant, key_id): (TenantId, Option<KeyId>),
+        id: RunId,
+        new: RunId,
+        from: &str,
+        key: Option<RunKey>,
+    ) -> Result<(RunId, Created)> {
         let store = &self.parts().store;
         let run = store.find_run(tenant, id).await?.ok_or_else(|| Error::missing("execution"))?;
         if matches!(run.target, Target::Workflow(_)) {
@@ -44,8 +51,7 @@ impl Engine {
                 kept.push(entry);
             }
         }
-        let input = RunInput { job: None, origin: None, ..run.input.clone() };
-        let new = RunId::new(&self.parts().clock);
+        let input = RunInput { job: None, origin: None, key_id, ..run.input.clone() };
         let start = StartRun { id: None, tenant, plan, target: run.target, input, secrets: BTreeMap::new(), key, parent: None };
         let queued = self.queued(new, &start)?;
         let told = Event::Custom { name: "dispatch.replay".into(), value: json!({ "of": id, "fromStep": from, "kept": kept.len() }) };

@@ -34,8 +34,14 @@ pub enum Fault {
     Zone(String),
 }
 
+/// Maximum length of a pattern, in bytes: patterns of all tenants are parsed again each time they are due.
+const MAX_PATTERN_BYTES: usize = 1_000;
+
 impl Cadence {
     pub fn new(pattern: &str, zone: &str) -> Result<Self, Fault> {
+        if pattern.len() > MAX_PATTERN_BYTES {
+            return Err(Fault::Pattern(format!("expected at most {MAX_PATTERN_BYTES} bytes, got {}", pattern.len())));
+        }
         let pattern = match pattern.trim().strip_prefix("@every ") {
             Some(length) => Pattern::Every(every(length.trim()).ok_or_else(|| Fault::Pattern(format!("`@every {length}`: {EVERY}")))?),
             None => {
@@ -181,6 +187,13 @@ mod tests {
         assert!(both.contains("`61` is not valid for the minute") && both.contains("`13` is not valid for the month"), "{both}");
         assert_eq!(zone_fault("Europe/Berlin"), None);
         assert!(zone_fault("Europe/Berln").is_some_and(|why| why.contains("`Europe/Berln`")));
+    }
+
+    #[test]
+    fn the_length_of_a_pattern_is_limited() {
+        let pattern = |parts: usize| format!("{}0 * * * *", "*/5,".repeat(parts));
+        assert!(Cadence::new(&pattern(200), "UTC").is_ok());
+        assert!(matches!(Cadence::new(&pattern(250), "UTC"), Err(Fault::Pattern(why)) if why.contains("1000 bytes")));
     }
 
     #[test]

@@ -92,6 +92,9 @@ pub struct DeploymentEntry {
     pub weight: u32,
 }
 
+/// Longest name of an unknown model, in bytes, that is compared with the known ones.
+const MAX_COMPARED: usize = 200;
+
 const fn default_weight() -> u32 {
     1
 }
@@ -303,6 +306,10 @@ impl Catalogue {
     /// The known name that looks most like this one.
     fn nearest(&self, name: &str) -> Option<String> {
         const CLOSE_ENOUGH: f64 = 0.7;
+        // Comparing takes time for each character, and callers choose the name.
+        if name.len() > MAX_COMPARED {
+            return None;
+        }
         let full = self.providers.iter().flat_map(|provider| {
             let prefix = format!("{}/", provider.name);
             let names = provider.models.iter().filter(|entry| !entry.is_family()).flat_map(ModelEntry::names);
@@ -391,6 +398,15 @@ mod tests {
         write("broken.toml", "name = \"x\"\nwire = \"openai\"\nprise = 1");
         let error = catalogue.extend_from(folder.path()).unwrap_err();
         assert!(error.message().contains("broken.toml") && error.message().contains("prise"), "{error}");
+    }
+
+    #[test]
+    fn unknown_names_are_compared_up_to_a_length() {
+        let catalogue = Catalogue::built_in().unwrap();
+        let known = catalogue.providers().iter().flat_map(|provider| &provider.models).find(|model| !model.is_family()).unwrap();
+        let message = |name: &str| catalogue.resolve(name).unwrap_err().message().to_owned();
+        assert!(message(&format!("{}x", known.name)).contains("did you mean"));
+        assert!(!message(&format!("{}{}", known.name, "x".repeat(2_000_000))).contains("did you mean"));
     }
 
     #[test]

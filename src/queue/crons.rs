@@ -14,7 +14,7 @@ use super::Jobs;
 use super::broker::StreamEvent;
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::id::{CronId, JobId, TenantId};
+use crate::id::{CronId, JobId, KeyId, TenantId};
 use crate::model::Cadence;
 use crate::model::cadence::Fault;
 use crate::model::job::{Job, Order, Placed};
@@ -191,8 +191,9 @@ pub fn fired(kind: &'static str) {
 }
 
 /// Fires an entry by hand, besides its times; the job.
-pub async fn fire_now(jobs: &Jobs, tenant: TenantId, entry: &Kept<Cron>, job: JobId) -> Result<Job> {
-    let job = entry.body.job(entry.id, job, tenant, None, jobs.clock().now(), 0);
+pub async fn fire_now(jobs: &Jobs, (tenant, key_id): (TenantId, Option<KeyId>), entry: &Kept<Cron>, job: JobId) -> Result<Job> {
+    let mut job = entry.body.job(entry.id, job, tenant, None, jobs.clock().now(), 0);
+    job.order.key_id = key_id;
     jobs.enqueue(job.clone(), None).await?;
     Ok(job)
 }

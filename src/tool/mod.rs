@@ -30,6 +30,8 @@ pub use json_reader::JsonFault;
 
 /// Longest time budget a tool may ask for, in milliseconds.
 pub const MAX_TIMEOUT_MS: u64 = 30_000;
+/// Maximum number of tools that one prompt offers, and that one request brings along.
+pub const MAX_TOOLS: usize = 1_000;
 /// Maximum number of faults in a call's arguments that a model is told at once.
 const MAX_FAULTS: usize = 5;
 /// A name that no caller may declare.

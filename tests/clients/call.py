@@ -70,7 +70,7 @@ def pause_and_approval():
     prompt = step("prompt", {"model": "local/echo", "userPrompt": 'call refund {"order":"o-7"}', "tools": tools})
     paused = run(DispatchRequest(flow=FlowDocument(name="Pay", steps=[prompt]), options=options))
     reason = paused.paused_reason
-    assert reason.type_ == "approval" and len(reason.waits) == 1, reason
+    assert reason.wait_type == "approval" and len(reason.waits) == 1, reason
     word = ApproveRequest(paused.execution_id, reason.approval_id, Decision.APPROVED, stream_response=False)
     after = approve_dispatch.sync(client=client, body=word)
     assert isinstance(after, DispatchResult) and after.success, after

@@ -47,10 +47,14 @@ const fn filter(name: &'static str, least: usize, most: usize, run: Run) -> Filt
     Filter { name, least, most, run }
 }
 
+/// Longest name, in bytes, that is compared with the known ones: comparing takes time for each character.
+const MAX_COMPARED: usize = 64;
+
 /// Finds a filter by name.
 pub fn find(name: &str) -> Result<&'static Filter, ParseError> {
     FILTERS.iter().find(|filter| filter.name == name).ok_or_else(|| {
-        let nearest = FILTERS.iter().map(|filter| (strsim::damerau_levenshtein(filter.name, name), filter.name)).min();
+        let comparable = FILTERS.iter().filter(|_| name.len() <= MAX_COMPARED);
+        let nearest = comparable.map(|filter| (strsim::damerau_levenshtein(filter.name, name), filter.name)).min();
         let hint = match nearest {
             Some((distance, nearest)) if distance <= 2 => format!("; did you mean `{nearest}`?"),
             _ => String::new(),

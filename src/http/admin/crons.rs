@@ -288,7 +288,8 @@ async fn read(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Id(id)
 async fn update(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id): Id<CronId>, body: Body<Input>) -> Result<Json<Row>> {
     let old = find(&state.store, caller.tenant, id).await?;
     let now = state.clock.now();
-    let next = checked(&state.engine, body.value, Some(old.body.clone()), now)?;
+    let mut next = checked(&state.engine, body.value, Some(old.body.clone()), now)?;
+    next.placed.order.key_id = caller.key_id();
     let changed = all(&state.store, caller.tenant).change(&old, next, now).await?;
     changed.map(|kept| Json(kept.into())).ok_or_else(|| {
         Error::new(Kind::Conflict, "cron_changed", "the entry fired, or somebody else changed it, at the same time")
@@ -336,12 +337,12 @@ async fn fire(
     Id(id): Id<CronId>,
     key: IdempotencyKey,
 ) -> Result<Created<JobRow>> {
-    let tenant = caller.tenant;
+    let (tenant, key_id) = (caller.tenant, caller.key_id());
     let call = Call { tenant, route: "POST /v1/crons/{cronId}/fire", key, request: fingerprint(id.to_string().as_bytes()), secret: false };
     receipts
         .once(call, move |seed| async move {
             let entry = find(&state.store, tenant, id).await?;
-            let job = fire_now(&state.jobs, tenant, &entry, JobId::from_u128(seed)).await?;
+            let job = fire_now(&state.jobs, (tenant, key_id), &entry, JobId::from_u128(seed)).await?;
             Ok(JobRow::from(job))
         })
         .await

@@ -25,7 +25,7 @@ use crate::http::extract::{Body, Id, InPath, Params};
 use crate::http::scope::{JobsRead, JobsWrite, Scoped};
 use crate::id::{DeadLetterId, JobId, TenantId};
 use crate::model::job::DeadLetter;
-use crate::model::span;
+use crate::model::{Caller, span};
 use crate::store::{DeadFilter, SharedStore};
 
 const TAG: &str = "Dead letters";
@@ -214,14 +214,14 @@ async fn read(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Id(id)
 }
 
 async fn replay(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id): Id<DeadLetterId>) -> Result<Again> {
-    let (job, earlier) = replay_letter(&state, caller.tenant, id).await?;
+    let (job, earlier) = replay_letter(&state, &caller, id).await?;
     Ok(Again { job, earlier })
 }
 
 /// Makes a new job of a dead letter; that job, and the one that the letter was made into before.
-pub(in crate::http) async fn replay_letter(state: &AppState, tenant: TenantId, id: DeadLetterId) -> Result<(JobRow, Option<JobId>)> {
-    let letter = find(&state.store, tenant, id).await?;
-    let job = state.jobs.replay(&letter, JobId::new(&state.clock)).await?;
+pub(in crate::http) async fn replay_letter(state: &AppState, caller: &Caller, id: DeadLetterId) -> Result<(JobRow, Option<JobId>)> {
+    let letter = find(&state.store, caller.tenant, id).await?;
+    let job = state.jobs.replay(&letter, caller.key_id(), JobId::new(&state.clock)).await?;
     Ok((job.into(), letter.replayed_as))
 }
 
@@ -230,7 +230,7 @@ async fn replay_all(caller: Scoped<JobsWrite>, State(state): State<AppState>, bo
     let filter = DeadFilter { queue: given(queue), open: true, limit: MOST_AT_ONCE, ..DeadFilter::default() };
     let mut all = Replayed::default();
     for letter in state.store.list_dead(caller.tenant, filter).await? {
-        let replayed = if dry_run { Ok(()) } else { state.jobs.replay(&letter, JobId::new(&state.clock)).await.map(drop) };
+        let replayed = if dry_run { Ok(()) } else { state.jobs.replay(&letter, caller.key_id(), JobId::new(&state.clock)).await.map(drop) };
         match replayed {
             Ok(()) => all.replayed += 1,
             Err(error) => {

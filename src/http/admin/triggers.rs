@@ -300,7 +300,8 @@ async fn read(caller: Scoped<JobsRead>, State(store): State<SharedStore>, Id(id)
 
 async fn update(caller: Scoped<JobsWrite>, State(state): State<AppState>, Id(id): Id<TriggerId>, body: Body<Input>) -> Result<Json<Row>> {
     let old = find(&state.store, caller.tenant, id).await?;
-    let next = checked(&state, (caller.tenant, id), body.value, Some(&old.body), old.body.hash.clone())?;
+    let mut next = checked(&state, (caller.tenant, id), body.value, Some(&old.body), old.body.hash.clone())?;
+    next.placed.order.key_id = caller.key_id();
     let kept = all(&state.store, caller.tenant).change(&old, next, state.clock.now()).await?.ok_or_else(changed)?;
     Ok(Json(Row::of(kept, None)))
 }

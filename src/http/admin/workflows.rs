@@ -408,13 +408,16 @@ async fn replay(
     let tenant = caller.tenant;
     let request = fingerprint(format!("{}\n{}", id.0, body.value.from_step).as_bytes());
     let call = Call { tenant, route: "POST /v1/workflows/runs/{runId}/replay", key, request, secret: false };
-    receipts.once(call, move |seed| async move { replay_run(&state, tenant, id, &body.value.from_step, seed).await }).await
+    receipts.once(call, move |seed| async move { replay_run(&state, &caller, id, &body.value.from_step, seed).await }).await
 }
 
 /// Does an ended run again from a step on. The same `seed` again is the same run.
-pub(in crate::http) async fn replay_run(state: &AppState, tenant: TenantId, id: WorkflowRunId, from_step: &str, seed: u128) -> Result<Row> {
+pub(in crate::http) async fn replay_run(state: &AppState, caller: &Caller, id: WorkflowRunId, from_step: &str, seed: u128) -> Result<Row> {
+    let (tenant, key_id) = (caller.tenant, caller.key_id());
     find(&state.store, tenant, id).await?;
-    let run = state.jobs.replay_run(tenant, id.0, from_step, key_of(state, seed)).await?;
+    let new = RunId::new(&state.clock);
+    admission::admit(&state.engine, (tenant, key_id), Some(new)).await?;
+    let run = state.jobs.replay_run((tenant, key_id), id.0, new, from_step, key_of(state, seed)).await?;
     read_run(&state.store, tenant, WorkflowRunId(run)).await
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Problems, Result};
 use crate::id::{AgentId, FlowId, TenantId, ToolId};
 use crate::model::TargetKind;
 use crate::store::{Collection, SharedStore};
+use crate::tool::MAX_TOOLS;
 
 /// How deep flows may run within flows.
 const MAX_NESTING: usize = 8;
@@ -112,6 +113,8 @@ impl<'a> Embed<'a> {
     async fn tools(&mut self, config: &mut Value, at: &str, depth: usize) -> Result<()> {
         let Some(tools) = config.get_mut("tools").and_then(Value::as_object_mut) else { return Ok(()) };
         let ids = match tools.get("toolIds") {
+            // The compiler refuses them.
+            Some(Value::Array(ids)) if ids.len() > MAX_TOOLS => return Ok(()),
             Some(Value::Array(ids)) if !ids.is_empty() => ids.clone(),
             _ => Vec::new(),
         };

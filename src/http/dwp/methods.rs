@@ -98,7 +98,7 @@ pub(super) async fn handle(state: &AppState, caller: &Caller, method: &str, data
         "workflow.timeline" => shown(&workflows::read_timeline(store, tenant, run_id(data)?).await?)?,
         "workflow.replay" => {
             let ReplayData { run_id, from_step } = read(data)?;
-            let run = workflows::replay_run(state, tenant, parse_run(&run_id)?, &from_step, RunId::new(clock).as_u128()).await?;
+            let run = workflows::replay_run(state, caller, parse_run(&run_id)?, &from_step, RunId::new(clock).as_u128()).await?;
             brief(&run, "run_id", &["name", "state"])?
         }
         "workflow.event" => {
@@ -112,7 +112,7 @@ pub(super) async fn handle(state: &AppState, caller: &Caller, method: &str, data
         "dlq.replay" => {
             let LetterData { entry_id } = read(data)?;
             let id = entry_id.parse::<DeadLetterId>().map_err(|_| DeadLetterId::malformed())?;
-            let (job, earlier) = dlq::replay_letter(state, tenant, id).await?;
+            let (job, earlier) = dlq::replay_letter(state, caller, id).await?;
             let mut data = brief(&job, "job_id", &["queue", "state"])?;
             if let Some(earlier) = earlier {
                 data["earlier_job_id"] = json!(earlier);

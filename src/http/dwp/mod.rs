@@ -8,6 +8,7 @@
 
 mod frame;
 mod methods;
+mod pending;
 mod rpc;
 mod socket;
 mod sse;
@@ -26,11 +27,10 @@ use crate::http::scope::{FlowsRead, JobsRead, Scope, require};
 use crate::model::Caller;
 use crate::queue::broker::Channel;
 use crate::secret::Secret;
+use pending::{PendingPlace, PendingSockets};
 
 /// Sockets that one server holds open.
 const MAX_SOCKETS: usize = 4_096;
-/// Sockets of which it is not known yet whose they are. They cannot keep out those that are.
-const MAX_NEW_SOCKETS: usize = 512;
 
 /// Every route of this surface, at the root and wherever the admin surface is served.
 pub fn routes() -> Router<AppState> {
@@ -47,20 +47,20 @@ pub fn routes() -> Router<AppState> {
 /// The sockets of this server.
 #[derive(Clone)]
 struct Sockets {
-    new: Arc<Semaphore>,
+    new: PendingSockets,
     open: Arc<Semaphore>,
 }
 
 impl Default for Sockets {
     fn default() -> Self {
-        Self { new: Arc::new(Semaphore::new(MAX_NEW_SOCKETS)), open: Arc::new(Semaphore::new(MAX_SOCKETS)) }
+        Self { new: PendingSockets::default(), open: Arc::new(Semaphore::new(MAX_SOCKETS)) }
     }
 }
 
 impl Sockets {
     /// A place for one whose caller is not known, held until it is dropped.
-    fn admit_new(&self) -> Result<OwnedSemaphorePermit> {
-        self.new.clone().try_acquire_owned().map_err(|_| too_many())
+    fn admit_new(&self) -> PendingPlace {
+        self.new.admit()
     }
 
     /// A place for one whose caller is known.

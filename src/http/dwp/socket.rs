@@ -1,8 +1,8 @@
 //! `/dwp`: the whole protocol over a WebSocket.
 //!
 //! The first frame proves who calls; then each request is answered in its turn, and events come in between. A reader that is too slow loses events
-//! first, and its connection when nothing can be written for a while; it never holds up anybody else. The key is looked at again with each request
-//! and each ping, so that a revoked one ends its connections.
+//! first, and its connection when nothing can be written for a while; it never holds up anybody else. The key is looked at again with each request,
+//! each event and each ping, so that a revoked one ends its connections.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::frame::{AnswerFrame, Frame, Refusal};
+use super::pending::PendingPlace;
 use super::rpc::invalid_frame;
 use super::{Sockets, credentials, methods, read_channel, require_channel};
 use crate::auth::Credentials;
@@ -55,15 +55,15 @@ pub(super) async fn upgrade(
             .next("open it with a WebSocket client, or send single requests to POST /dwp/rpc");
         Problem::new(StatusCode::UPGRADE_REQUIRED, error)
     })?;
-    let place = sockets.admit_new()?;
+    let place = sockets.admit_new();
     let limit = state.limits.body().raw;
     Ok(upgrade.max_message_size(limit).max_frame_size(limit).on_upgrade(move |socket| serve(state, sockets, place, socket)))
 }
 
 /// Serves a socket until it ends. `place`: what it holds until it is known whose it is.
-async fn serve(state: AppState, sockets: Sockets, place: OwnedSemaphorePermit, socket: WebSocket) {
+async fn serve(state: AppState, sockets: Sockets, place: PendingPlace, socket: WebSocket) {
     let mut connection = Connection { state, socket };
-    let refused = match connection.authenticate().await {
+    let refused = match connection.authenticate(&place).await {
         Ok(session) => {
             drop(place);
             match sockets.admit() {
@@ -136,7 +136,7 @@ enum Outcome {
 
 impl Connection {
     /// Waits for the first frame and finds out who calls.
-    async fn authenticate(&mut self) -> Result<Session, StartRefusal> {
+    async fn authenticate(&mut self, place: &PendingPlace) -> Result<Session, StartRefusal> {
         let (clock, feed) = (self.state.clock.clone(), self.state.feed.clone());
         let too_late = clock.now().after(AUTH_TIMEOUT);
         let text = loop {
@@ -144,6 +144,7 @@ impl Connection {
                 biased;
                 () = feed.stopped() => return Err(None),
                 message = self.socket.recv() => message,
+                () = place.evicted() => return Err(None),
                 () = clock.sleep_until(too_late) => {
                     let error = Error::new(Kind::Unauthenticated, "auth_timeout", "the connection's first frame did not come in time");
                     return Err(Some((String::new(), error.into())));
@@ -213,9 +214,10 @@ impl Session {
             let turn = tokio::select! {
                 biased;
                 () = feed.stopped() => Turn::Stop,
+                // Before all else: the key is checked then, and a peer that sends without a pause must not put it off.
+                () = clock.sleep_until(ping_at) => Turn::Ping,
                 message = connection.socket.recv() => Turn::Message(message),
                 Some(delivery) = self.subscription.next() => Turn::Event(delivery),
-                () = clock.sleep_until(ping_at) => Turn::Ping,
             };
             let goes_on = match turn {
                 Turn::Stop => {
@@ -226,7 +228,9 @@ impl Session {
                     self.heard_at = clock.now();
                     self.take(&mut connection, message).await
                 }
-                Turn::Event(delivery) => connection.send(&AnswerFrame::event(&clock, &delivery)).await,
+                Turn::Event(delivery) => {
+                    self.check_key(&mut connection).await && connection.send(&AnswerFrame::event(&clock, &delivery)).await
+                }
                 Turn::Ping => {
                     ping_at = clock.now().after(PING_INTERVAL);
                     self.ping(&mut connection).await
@@ -328,15 +332,19 @@ impl Session {
             connection.close(close_code::AWAY, "nothing was heard for too long").await;
             return false;
         }
-        if let Err(error) = self.still(&connection.state).await
-            && error.kind() == Kind::Unauthenticated
-        {
-            let answer = AnswerFrame::refusal(&clock, "", &error.into());
-            if connection.send(&answer).await {
-                connection.close(close_code::POLICY, "not authenticated").await;
-            }
-            return false;
+        self.check_key(connection).await && connection.write(Message::Ping(Bytes::new()), WRITE_TIMEOUT).await
+    }
+
+    /// Looks at the key again. `false`: it is not good any more; the peer was told, and the connection ends.
+    async fn check_key(&self, connection: &mut Connection) -> bool {
+        let Err(error) = self.still(&connection.state).await else { return true };
+        if error.kind() != Kind::Unauthenticated {
+            return true;
         }
-        connection.write(Message::Ping(Bytes::new()), WRITE_TIMEOUT).await
+        let answer = AnswerFrame::refusal(&connection.state.clock, "", &error.into());
+        if connection.send(&answer).await {
+            connection.close(close_code::POLICY, "not authenticated").await;
+        }
+        false
     }
 }

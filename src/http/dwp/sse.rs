@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::frame::event_data;
 use super::{credentials, read_channel, require_channel};
 use crate::auth::{Auth, Credentials};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::feed::Feed;
 use crate::http::AppState;
@@ -24,6 +24,7 @@ use crate::http::limits::StreamSlot;
 use crate::queue::broker::Subscription;
 use crate::secret::Secret;
 
+/// Interval of keep-alive comments. The key is checked with each of them, and with each event.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// What is listened to, and by whom.
@@ -49,7 +50,8 @@ pub(super) async fn open(State(state): State<AppState>, headers: HeaderMap, Para
     subscription.add(channel, 1);
     subscription.until_watched().await;
     let AppState { auth, feed, clock, .. } = state;
-    let streaming = Streaming { subscription, auth, credentials, feed, clock, started: false, done: false, _slot: slot };
+    let check_at = clock.now().after(KEEP_ALIVE);
+    let streaming = Streaming { subscription, auth, credentials, feed, clock, check_at, started: false, done: false, _slot: slot };
     let body = Body::from_stream(stream::unfold(streaming, |mut streaming| async move {
         let part = streaming.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(part), streaming))
@@ -64,6 +66,8 @@ struct Streaming {
     credentials: Credentials,
     feed: Feed,
     clock: Clock,
+    /// When the key is checked next.
+    check_at: Timestamp,
     /// The first part has been sent, which says that the stream is there.
     started: bool,
     done: bool,
@@ -71,6 +75,12 @@ struct Streaming {
 }
 
 impl Streaming {
+    /// Ends the stream if its key was revoked or has expired.
+    async fn check_key(&mut self) {
+        let known = self.auth.authenticate(&self.credentials).await;
+        self.done = known.is_err_and(|error| error.kind() == Kind::Unauthenticated);
+    }
+
     async fn next(&mut self) -> Option<Bytes> {
         if self.done {
             return None;
@@ -83,18 +93,21 @@ impl Streaming {
         let delivery = tokio::select! {
             biased;
             () = feed.stopped() => None,
-            delivery = self.subscription.next() => delivery,
-            () = self.clock.sleep(KEEP_ALIVE) => {
-                let known = self.auth.authenticate(&self.credentials).await;
-                // A key that was revoked ends its streams.
-                self.done = known.is_err_and(|error| error.kind() == Kind::Unauthenticated);
+            () = self.clock.sleep_until(self.check_at) => {
+                self.check_at = self.clock.now().after(KEEP_ALIVE);
+                self.check_key().await;
                 return (!self.done).then(|| Bytes::from_static(b": keep-alive\n\n"));
             }
+            delivery = self.subscription.next() => delivery,
         };
         let Some(delivery) = delivery else {
             self.done = true;
             return Some(Bytes::from_static(b"retry: 1000\n\n"));
         };
+        self.check_key().await;
+        if self.done {
+            return None;
+        }
         let data = event_data(&delivery.event);
         Some(format!("event: {}\ndata: {data}\n\n", delivery.event.kind).into())
     }

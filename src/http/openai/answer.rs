@@ -153,11 +153,9 @@ impl AnswerReader {
     fn take_event(&mut self, event: Event, progress: &mut Progress) {
         match event {
             Event::ExecutionStart { started_at, .. } => self.created = Some(started_at),
-            Event::TextStart { id, step_id, .. } => {
-                if step_id.is_some() && step_id == self.reading.facts.step {
-                    self.open.insert(id);
-                    self.is_apart = !self.text.is_empty();
-                }
+            Event::TextStart { id, step_id, .. } if step_id.is_some() && step_id == self.reading.facts.step => {
+                self.open.insert(id);
+                self.is_apart = !self.text.is_empty();
             }
             Event::TextDelta { id, delta } if self.open.contains(&id) => {
                 self.given.insert(id);

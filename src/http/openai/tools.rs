@@ -6,7 +6,7 @@ use super::request::{ChatRequest, ToolDocument};
 use crate::engine::Engine;
 use crate::error::{Problem, Problems, Result};
 use crate::id::TenantId;
-use crate::tool::{Definition, Tool};
+use crate::tool::{Definition, MAX_TOOLS, Tool};
 
 /// What the model is offered.
 #[derive(Debug, Default, PartialEq)]
@@ -21,6 +21,10 @@ impl OfferedTools {
     /// Reads the caller's tools. One function that must be called is the only one offered, and calling one is required.
     pub async fn read(engine: &Engine, tenant: TenantId, request: &ChatRequest, problems: &mut Problems) -> Result<Self> {
         let tools = request.tools.as_deref().unwrap_or_default();
+        if tools.len() > MAX_TOOLS {
+            problems.add("/tools", format!("expected at most {MAX_TOOLS} tools"));
+            return Ok(Self { strategy: "auto", ..Self::default() });
+        }
         let mut definitions = Vec::with_capacity(tools.len());
         for (index, tool) in tools.iter().enumerate() {
             match definition(tool) {

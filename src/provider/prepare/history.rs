@@ -32,22 +32,22 @@ pub(super) fn pair_results(messages: &mut Vec<Message>) {
     if !messages.iter().any(|message| message.role == Role::Tool || !message.tool_calls.is_empty()) {
         return;
     }
-    let mut rest: VecDeque<Message> = std::mem::take(messages).into();
-    let mut unnamed = 0usize;
-    while let Some(mut message) = rest.pop_front() {
+    number_calls(messages);
+    let mut index = ResultIndex::new(messages);
+    let mut rest: Vec<Option<Message>> = std::mem::take(messages).into_iter().map(Some).collect();
+    for place in 0..rest.len() {
+        // A result that stands behind its call already.
+        let Some(mut message) = rest.get_mut(place).and_then(Option::take) else { continue };
         if message.role == Role::Tool {
             messages.push(orphan(message));
             continue;
         }
-        let mut calls = std::mem::take(&mut message.tool_calls);
-        for call in calls.iter_mut().filter(|call| call.id.is_empty()) {
-            unnamed += 1;
-            call.id = format!("call_{unnamed}");
-        }
-        let mut results: Vec<Option<Message>> = calls.iter().map(|call| take_result(&mut rest, call)).collect();
+        let calls = std::mem::take(&mut message.tool_calls);
+        let mut results: Vec<Option<Message>> =
+            calls.iter().map(|call| rest.get_mut(index.take_result(place, call)?).and_then(Option::take)).collect();
         // Results without ids answer what is open, in order.
         for (call, result) in calls.iter().zip(&mut results).filter(|(_, result)| result.is_none()) {
-            *result = take_unnamed_result(&mut rest, call);
+            *result = index.take_unnamed(place, call).and_then(|at| rest.get_mut(at)).and_then(Option::take);
         }
         message.tool_calls = calls;
         let answers: Vec<Message> = message
@@ -68,19 +68,73 @@ pub(super) fn pair_results(messages: &mut Vec<Message>) {
     }
 }
 
-/// The result of a call, up to the next turn that uses the id again.
-fn take_result(rest: &mut VecDeque<Message>, call: &ToolCall) -> Option<Message> {
-    let end = rest.iter().position(|message| message.tool_calls.iter().any(|other| other.id == call.id)).unwrap_or(rest.len());
-    let at = rest.iter().take(end).position(|message| message.role == Role::Tool && message.tool_call_id.as_deref() == Some(&call.id))?;
-    rest.remove(at)
+/// Gives each call that has no id one of its own.
+fn number_calls(messages: &mut [Message]) {
+    let turns = messages.iter_mut().filter(|message| message.role != Role::Tool);
+    let unnamed = turns.flat_map(|message| &mut message.tool_calls).filter(|call| call.id.is_empty());
+    for (index, call) in unnamed.enumerate() {
+        call.id = format!("call_{}", index + 1);
+    }
 }
 
-fn take_unnamed_result(rest: &mut VecDeque<Message>, call: &ToolCall) -> Option<Message> {
-    let end = rest.iter().position(|message| !message.tool_calls.is_empty()).unwrap_or(rest.len());
-    let unnamed = |message: &Message| message.role == Role::Tool && message.tool_call_id.as_deref().is_none_or(str::is_empty);
-    let of_tool = |message: &Message| message.tool_name.as_deref().is_none_or(|name| name.is_empty() || name == call.name);
-    let at = rest.iter().take(end).position(|message| unnamed(message) && of_tool(message))?;
-    rest.remove(at)
+/// Where the calls and the results of a conversation stand. Callers choose how many there are, so nothing is searched for.
+#[derive(Default)]
+struct ResultIndex {
+    /// Messages with calls.
+    turns: VecDeque<usize>,
+    /// By the id of a call: the messages that make it.
+    callers: HashMap<String, VecDeque<usize>>,
+    /// By the id of a call: its results.
+    results: HashMap<String, VecDeque<usize>>,
+    /// By the name of a tool, empty if unknown: results without an id.
+    unnamed: HashMap<String, VecDeque<usize>>,
+}
+
+impl ResultIndex {
+    fn new(messages: &[Message]) -> Self {
+        let mut index = Self::default();
+        for (place, message) in messages.iter().enumerate() {
+            if !message.tool_calls.is_empty() {
+                index.turns.push_back(place);
+            }
+            for call in &message.tool_calls {
+                index.callers.entry(call.id.clone()).or_default().push_back(place);
+            }
+            if message.role == Role::Tool {
+                let places = match message.tool_call_id.as_deref().filter(|id| !id.is_empty()) {
+                    Some(id) => index.results.entry(id.to_owned()).or_default(),
+                    None => index.unnamed.entry(message.tool_name.clone().unwrap_or_default()).or_default(),
+                };
+                places.push_back(place);
+            }
+        }
+        index
+    }
+
+    /// Takes the place of the result of a call of the message at `place`, up to the next turn that uses the id again. Places rise from call
+    /// to call.
+    fn take_result(&mut self, place: usize, call: &ToolCall) -> Option<usize> {
+        let end = self.callers.get_mut(&call.id).and_then(|callers| first_after(callers, place)).unwrap_or(usize::MAX);
+        let results = self.results.get_mut(&call.id)?;
+        if first_after(results, place)? < end { results.pop_front() } else { None }
+    }
+
+    /// Takes the place of a result without an id that fits the call's tool, up to the next turn with calls.
+    fn take_unnamed(&mut self, place: usize, call: &ToolCall) -> Option<usize> {
+        let end = first_after(&mut self.turns, place).unwrap_or(usize::MAX);
+        let names = ["", call.name.as_str()];
+        let fitting = names.into_iter().filter_map(|name| Some((first_after(self.unnamed.get_mut(name)?, place)?, name))).min();
+        let (_, name) = fitting.filter(|(at, _)| *at < end)?;
+        self.unnamed.get_mut(name)?.pop_front()
+    }
+}
+
+/// The first place after `place`; those up to it are dropped.
+fn first_after(places: &mut VecDeque<usize>, place: usize) -> Option<usize> {
+    while places.front().is_some_and(|first| *first <= place) {
+        places.pop_front();
+    }
+    places.front().copied()
 }
 
 fn orphan(result: Message) -> Message {

@@ -84,6 +84,19 @@ fn results_follow_their_calls_in_order_and_none_is_missing() {
 }
 
 #[test]
+fn many_calls_are_paired_with_their_results() {
+    let calls: Vec<ToolCall> = (0..10_000).map(|number| call(&format!("c{number}"), "look", "{}")).collect();
+    let unnamed = Message { tool_call_id: None, ..Message::tool(&calls[9_999], "9999") };
+    let named = calls.iter().take(9_999).enumerate().rev().map(|(number, call)| Message::tool(call, number.to_string()));
+    let history = [Message::user("Go"), asked(&calls)].into_iter().chain(named).chain([unnamed, asked(&calls)]).collect();
+    let messages = prepared_for("p/m", &chat(history), &Quirks::default(), &[]).request.messages;
+    let texts: Vec<String> = messages.iter().filter(|message| message.role == Role::Tool).map(Message::text).collect();
+    assert_eq!(texts.len(), 20_000);
+    assert!(texts.iter().take(10_000).enumerate().all(|(number, text)| *text == number.to_string()));
+    assert!(texts.iter().skip(10_000).all(|text| text == "This call was not answered."));
+}
+
+#[test]
 fn ids_and_names_are_written_as_the_wire_takes_them_and_map_back() {
     let calls = [call("functions.look:0", "cart.add", "{}"), call("functions.look:0", "cart_add", "{}")];
     let tool =

@@ -27,6 +27,8 @@ pub(super) use watch::watch;
 const MAX_WAITING: usize = 256;
 /// Events that a subscriber with credits gets before it grants any.
 const FIRST_CREDITS: i64 = 1_000;
+/// Maximum length of a queue's name in a channel, in characters, as of the queues of jobs.
+const MAX_QUEUE_NAME: usize = 255;
 /// Credits that one grant may add.
 const MAX_GRANT: i64 = 1_000_000;
 
@@ -54,7 +56,7 @@ impl Channel {
             ("workflows", _) => Some(Self::Workflows),
             (_, Some(("job", id))) => id.parse().ok().map(Self::Job),
             (_, Some(("workflow", id))) => id.parse().ok().map(Self::Workflow),
-            (_, Some(("queue", name))) if !name.is_empty() => Some(Self::Queue(name.to_owned())),
+            (_, Some(("queue", name))) if (1..=MAX_QUEUE_NAME).contains(&name.chars().count()) => Some(Self::Queue(name.to_owned())),
             _ => None,
         }
     }
@@ -361,6 +363,8 @@ mod tests {
         for wrong in ["", "job", "job:", "job:x", "queue:", "crons", "workflow:job_00000000000000000000000007"] {
             assert_eq!(Channel::parse(wrong), None, "{wrong}");
         }
+        let queue = |length: usize| Channel::parse(&format!("queue:{}", "é".repeat(length)));
+        assert!(queue(MAX_QUEUE_NAME).is_some() && queue(MAX_QUEUE_NAME + 1).is_none(), "subscribers keep the names");
     }
 
     #[test]

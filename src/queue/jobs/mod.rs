@@ -25,7 +25,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::engine::{Parts, StartRun};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::id::{DeadLetterId, JobId, RunId, TenantId};
+use crate::id::{DeadLetterId, JobId, KeyId, RunId, TenantId};
 use crate::model::job::{DeadLetter, Job, Order, Placed};
 use crate::model::{JobState, RunState};
 use crate::store::{Created, Enqueued, NewJob, RunKey, SharedStore};
@@ -127,8 +127,8 @@ impl Jobs {
     }
 
     /// Replays an ended run from a step on; see `Engine::replay`.
-    pub async fn replay_run(&self, tenant: TenantId, run: RunId, from: &str, key: RunKey) -> Result<RunId> {
-        match self.0.workers.engine().replay(tenant, run, from, Some(key)).await? {
+    pub async fn replay_run(&self, caller: (TenantId, Option<KeyId>), run: RunId, new: RunId, from: &str, key: RunKey) -> Result<RunId> {
+        match self.0.workers.engine().replay(caller, run, new, from, Some(key)).await? {
             (new, Created::New) => {
                 self.0.workers.nudge(new).await;
                 Ok(new)
@@ -201,9 +201,9 @@ impl Jobs {
     }
 
     /// Makes a job of a dead letter again, with everything that the first one had; the new job.
-    pub async fn replay(&self, letter: &DeadLetter, id: JobId) -> Result<Job> {
+    pub async fn replay(&self, letter: &DeadLetter, key_id: Option<KeyId>, id: JobId) -> Result<Job> {
         let now = self.now();
-        let order = Order { replay_of: Some(letter.id), ..letter.order.clone() };
+        let order = Order { replay_of: Some(letter.id), key_id, ..letter.order.clone() };
         let placed = Placed { queue: letter.queue.clone(), priority: letter.priority, order };
         let job = Job::new(id, letter.tenant, placed, now);
         if !self.store().replay_dead(letter.tenant, letter, job.clone(), now).await? {

@@ -19,6 +19,7 @@ on_both!(
     events_come_to_those_who_listen,
     frames_that_prove_nothing_are_refused,
     a_connection_ends_with_its_key_and_its_server,
+    a_revoked_key_gets_no_more_events,
     one_request_is_one_frame,
     a_stream_has_the_events_of_one_channel,
 );
@@ -248,6 +249,8 @@ async fn frames_that_prove_nothing_are_refused(world: Arc<World>) {
     socket.refused("workflow.start", json!({ "name": "x" }), 403, "missing_scope").await;
     socket.refused("subscribe", json!({ "channel": "firehose" }), 403, "missing_scope").await;
     socket.refused("subscribe", json!({ "channel": "workflows" }), 403, "missing_scope").await;
+    // Names are kept for each subscriber.
+    socket.refused("subscribe", json!({ "channel": format!("queue:{}", "x".repeat(256)) }), 400, "invalid_channel").await;
     socket.done("subscribe", json!({ "channel": "jobs" })).await;
     assert_eq!(socket.done("job.list", json!({})).await, json!([]));
     // Larger than a request's body may be.
@@ -278,6 +281,25 @@ async fn a_connection_ends_with_its_key_and_its_server(world: Arc<World>) {
         }
     });
     assert_eq!(goodbye.map(|frame| u16::from(frame.code)), Some(1001));
+}
+
+async fn a_revoked_key_gets_no_more_events(world: Arc<World>) {
+    let node = world.node();
+    let key = world.key_with(&["JOBS:READ"]).await;
+    let mut socket = Socket::begin(&node, &key).await;
+    socket.done("subscribe", json!({ "channel": "jobs" })).await;
+    let mut stream = within(node.bare(Method::GET, &format!("/dwp/sse?channel=jobs&token={key}")).start()).await;
+    assert_eq!(stream.status().as_u16(), 200);
+    let first = within(stream.chunk()).await.unwrap().unwrap();
+    assert_eq!(&first[..], b": connected\n\n");
+    let keys = node.get("/v1/api-keys").ok().await;
+    let rows = keys["data"].as_array().unwrap_or_else(|| keys.as_array().unwrap());
+    let id = rows.iter().find(|key| key["name"] == "test").unwrap()["id"].as_str().unwrap().to_owned();
+    assert!(super::call(&node, Method::DELETE, &format!("/v1/api-keys/{id}")).send().await.status < 300);
+    super::enqueue(&node, called(world.sink.url("/done"))).await;
+    assert_eq!(socket.hear().await.unwrap()["error"]["details"], "revoked_api_key");
+    assert_eq!(socket.hear().await, None);
+    assert_eq!(within(stream.chunk()).await.unwrap(), None, "no event, and the end");
 }
 
 async fn one_request_is_one_frame(world: Arc<World>) {

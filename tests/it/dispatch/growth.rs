@@ -121,7 +121,6 @@ fn user(id: &str, text: &str) -> Value {
 async fn page_input_is_limited(world: Arc<World>) {
     let chat = Chat::new(world.node()).await;
     let node = &chat.node;
-    let run = "exec_01h455vb4pex5vsknk084sn02q";
     let tool =
         |name: String, size: usize| json!({ "name": name, "description": "d".repeat(size), "parametersSchema": { "type": "object" } });
     let tools = |count: usize, size: usize| (0..count).map(|number| tool(format!("t{number}"), size)).collect::<Vec<_>>();
@@ -131,11 +130,6 @@ async fn page_input_is_limited(world: Arc<World>) {
         ("chat", json!({ "messages": [user("m", "say hi")], "clientTools": tools(101, 1) }), "/clientTools"),
         ("chat", json!({ "messages": [user("m", "say hi")], "clientTools": tools(2, 70_000) }), "/clientTools"),
         ("chat", json!({ "messages": [user("m", "say hi")], "clientToolsFingerprint": "f".repeat(129) }), "/clientToolsFingerprint"),
-        (
-            "approve",
-            json!({ "executionId": run, "approvalId": "appr_01h455vb4pex5vsknk084sn02q", "decision": "denied", "reason": "r".repeat(4_097) }),
-            "/reason",
-        ),
         ("feedback", json!({ "type": "upvote", "messageId": "m".repeat(201) }), "/messageId"),
         ("feedback", json!({ "type": "upvote", "messageId": "m", "metadata": { "x": "x".repeat(8_192) } }), "/metadata"),
     ];
@@ -161,20 +155,21 @@ async fn page_input_is_limited(world: Arc<World>) {
     let token = json!({ "name": "x", "allowedOrigins": [ORIGIN], "config": { "placeholder": "x".repeat(40_000) } });
     let refused = node.bare(Method::PUT, &format!("/v1/client-tokens/{}", chat.token_id)).bearer(KEY).json(&token);
     assert_eq!(refused.refused(422, "validation_failed").await.pointers(), ["/config"]);
-    // A resume is read once its execution is known to be paused.
+    // What continues an execution is read once the execution is known.
     let asks = json!({
         "sessionId": chat.session, "messages": [user("p", "call t0 {}")], "clientTools": tools(1, 1), "streamResponse": false,
     });
     let paused = post(node, "/v1/client/chat", &asks).ok().await;
     assert_eq!(paused["status"], "paused", "{paused}");
-    for (mut body, at) in [
-        (json!({ "clientTools": tools(101, 1) }), "/clientTools"),
-        (json!({ "clientToolsFingerprint": "f".repeat(129) }), "/clientToolsFingerprint"),
+    let approval = json!({ "approvalId": "appr_01h455vb4pex5vsknk084sn02q", "decision": "denied", "reason": "r".repeat(4_097) });
+    for (route, mut body, at) in [
+        ("resume", json!({ "clientTools": tools(101, 1), "toolOutputs": { "t0": "x" } }), "/clientTools"),
+        ("resume", json!({ "clientToolsFingerprint": "f".repeat(129), "toolOutputs": { "t0": "x" } }), "/clientToolsFingerprint"),
+        ("approve", approval, "/reason"),
     ] {
         body["sessionId"] = chat.session.clone().into();
         body["executionId"] = paused["executionId"].clone();
-        body["toolOutputs"] = json!({ "t0": "x" });
-        let refused = post(node, "/v1/client/resume", &body).refused(422, "validation_failed").await;
+        let refused = post(node, &format!("/v1/client/{route}"), &body).refused(422, "validation_failed").await;
         assert_eq!(refused.pointers(), [at]);
     }
 }

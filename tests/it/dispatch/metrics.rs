@@ -53,9 +53,10 @@ async fn everything_is_counted_from_the_start(world: Arc<World>) {
     node.dispatch(&flow(json!([fails("bad")]))).await;
     let prompt = |model: &str| json!([{ "id": "p", "type": "prompt", "config": { "model": model, "userPrompt": "x" } }]);
     node.dispatch(&flow(prompt("openai/fake-401"))).await;
+    // An end is counted behind the last event.
+    until(&node, r#"dispatch_runs_ended_total{state="completed",outcome="success"}"#, 1.0).await;
+    until(&node, r#"dispatch_runs_ended_total{state="completed",outcome="failure"}"#, 2.0).await;
     let told = page(&node).await;
-    assert_eq!(figure(&told, r#"dispatch_runs_ended_total{state="completed",outcome="success"}"#), Some(1.0), "{told}");
-    assert_eq!(figure(&told, r#"dispatch_runs_ended_total{state="completed",outcome="failure"}"#), Some(2.0), "{told}");
     // A model that is not in the catalogue does not create a label.
     assert_eq!(figure(&told, r#"dispatch_model_calls_total{provider="openai",model="other",outcome="failure"}"#), Some(1.0), "{told}");
     assert_eq!(figure(&told, r#"dispatch_model_failures_total{provider="openai",model="other",class="auth"}"#), Some(1.0), "{told}");

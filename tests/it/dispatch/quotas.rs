@@ -19,6 +19,7 @@ on_both!(
     executions_at_the_same_time_are_limited,
     a_budget_of_the_tenant_holds_for_every_key,
     executions_are_found_by_their_key,
+    a_key_pays_for_what_it_starts_of_others,
 );
 on_one!(Postgres: two_servers_share_a_budget, two_servers_share_a_rate);
 
@@ -220,4 +221,27 @@ async fn executions_are_found_by_their_key(world: Arc<World>) {
     assert_eq!(ids, [&own["executionId"]]);
     let shown = node.execution(own["executionId"].as_str().unwrap()).await;
     assert_eq!(shown["keyId"], id.as_str(), "{shown}");
+}
+
+async fn a_key_pays_for_what_it_starts_of_others(world: Arc<World>) {
+    let node = world.node();
+    let saved = node.post("/v1/flows").json(&json!({ "name": "priced", "steps": [priced("a")] })).ok().await;
+    let trigger = json!({ "type": "recurring", "cron": "0 0 1 1 *" });
+    let schedule = node.post("/v1/schedules").json(&json!({ "target": { "flowId": saved["id"] }, "trigger": trigger })).ok().await;
+    let cron = json!({ "name": "yearly", "schedule": "@yearly", "job_name": "priced", "max_retries": 0 });
+    let cron = node.post("/v1/crons").json(&cron).ok().await;
+    let run = node.post("/v1/workflows/priced/runs").json(&json!({ "input": {} })).ok().await;
+    let run = run["id"].as_str().unwrap();
+    until(&node, &format!("/v1/workflows/runs/{run}"), |run| run["state"] == "completed").await;
+    assert_eq!(calls_made(&world).await, 1);
+
+    let (id, key) = limited_key(&node, json!({ "budgets": [{ "period": "total", "maxTokens": 0 }] })).await;
+    let post = |path: String| node.bare(Method::POST, &path).bearer(&key);
+    let again = json!({ "from_step": "a" });
+    post(format!("/v1/workflows/runs/{run}/replay")).json(&again).refused(402, "budget_exceeded").await;
+    post(format!("/v1/schedules/{}/run", schedule["id"].as_str().unwrap())).ok().await;
+    post(format!("/v1/crons/{}/fire", cron["id"].as_str().unwrap())).ok().await;
+    let both_failed = |list: &Value| list["data"].as_array().is_some_and(|runs| runs.len() == 2);
+    until(&node, &format!("/v1/executions?keyId={id}&status=failed"), both_failed).await;
+    assert_eq!(calls_made(&world).await, 1, "no model was asked");
 }

@@ -103,6 +103,9 @@ async fn wrong_types_everywhere(world: Arc<World>) {
         ("clientTools", json!([5]), "/clientTools/0"),
         ("clientTools", json!([{ "name": "a", "origin": "mars" }]), "/clientTools/0/origin"),
         ("clientTools", json!([{ "name": "a b" }]), "/clientTools/0/name"),
+        ("clientTools", vec![json!({ "name": "a" }); 1_001].into(), "/clientTools"),
+        ("clientToolsPolicy", json!({ "allowlist": vec!["a"; 1_001] }), "/clientToolsPolicy/allowlist"),
+        ("clientToolsPolicy", json!({ "allowlist": ["a", "a".repeat(201)] }), "/clientToolsPolicy/allowlist/1"),
         ("secrets", json!([]), "/secrets"),
         ("secrets", json!({ "a": 5 }), "/secrets/a"),
         ("options", json!("text"), "/options"),
@@ -219,6 +222,8 @@ async fn wrong_types_in_steps(world: Arc<World>) {
         ("prompt", json!({ "model": "local/echo", "userPrompt": "x", "temperature": 9 }), "/temperature"),
         ("prompt", json!({ "model": "local/echo", "userPrompt": "x", "tools": { "maxToolCalls": "many" } }), "/tools/maxToolCalls"),
         ("prompt", json!({ "model": "local/echo", "userPrompt": "x", "tools": { "toolIds": ["builtin:x"] } }), "/tools/toolIds/0"),
+        ("prompt", json!({ "model": "local/echo", "userPrompt": "x", "tools": { "toolIds": vec!["builtin:x"; 1_001] } }), "/tools/toolIds"),
+        ("prompt", json!({ "model": "local/echo", "userPrompt": "x", "fallbacks": vec!["local/echo"; 21] }), "/fallbacks"),
         (
             "prompt",
             json!({ "model": "local/echo", "userPrompt": "x", "tools": { "runtimeTools": [{ "name": "t", "toolType": "magic" }] } }),

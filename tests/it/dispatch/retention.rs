@@ -167,7 +167,7 @@ async fn deletion_under_load_loses_nothing(world: Arc<World>) {
         let node = &node;
         async move {
             let run = ended(node).await;
-            let deletes = turn % 2 == 0;
+            let deletes = turn.is_multiple_of(2);
             if deletes {
                 delete(node, &run).ok().await;
             }

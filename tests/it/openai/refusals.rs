@@ -31,7 +31,9 @@ async fn parameters_at_fault_are_named(world: Arc<World>) {
         (json!({ "messages": null }), "messages"),
         (json!({ "tools": [{ "type": "web_search" }] }), "tools[0].type"),
         (json!({ "tools": [function("a b")] }), "tools[0].function.name"),
+        (json!({ "tools": vec![function("f"); 1_001] }), "tools"),
         (json!({ "tool_choice": "required" }), "tool_choice"),
+        (json!({ "dispatch": { "fallbacks": vec!["local/echo"; 21] } }), "dispatch.fallbacks"),
         (json!({ "dispatch": { "fallbacks": ["nobody/knows"] } }), "dispatch.fallbacks[0]"),
         (json!({ "stream_options": { "include_usage": true } }), "stream_options"),
     ] {

@@ -21,7 +21,7 @@ use crate::model::{Flow, Step};
 use crate::provider::{Effort, Reasoning, ResponseFormat, Sampling, ToolChoice};
 use crate::tool::mcp::{Server, ServerConfig};
 use crate::tool::schema::{self, Schema};
-use crate::tool::{Definition, Tool};
+use crate::tool::{Definition, MAX_TOOLS, Tool};
 
 /// The fields of a prompt step.
 #[derive(Deserialize, JsonSchema)]
@@ -526,10 +526,21 @@ fn limits(tools: &ToolsConfig, fields: &mut Fields) -> Vec<(String, u32)> {
     limits
 }
 
+/// Maximum number of MCP servers of one prompt.
+const MAX_SERVERS: usize = 100;
 /// How ids of servers' tools begin.
 const MCP: &str = "mcp:";
 
 fn compile_servers(configs: &[ServerConfig], ids: &[String], fields: &mut Fields) -> Vec<Arc<Server>> {
+    if configs.len() > MAX_SERVERS {
+        fields.problem("tools/mcpServers", format!("expected at most {MAX_SERVERS} servers"));
+    }
+    if ids.len() > MAX_TOOLS {
+        fields.problem("tools/toolIds", format!("expected at most {MAX_TOOLS} tools"));
+    }
+    if configs.len() > MAX_SERVERS || ids.len() > MAX_TOOLS {
+        return Vec::new();
+    }
     let mut servers: Vec<Server> = Vec::with_capacity(configs.len());
     for (index, config) in configs.iter().enumerate() {
         match Server::compile(config) {
@@ -563,6 +574,12 @@ fn compile_servers(configs: &[ServerConfig], ids: &[String], fields: &mut Fields
 }
 
 fn compile_tools(definitions: Vec<Definition>, ids: &[String], fields: &mut Fields) -> Vec<Tool> {
+    if definitions.len() > MAX_TOOLS {
+        fields.problem("tools/runtimeTools", format!("expected at most {MAX_TOOLS} tools"));
+    }
+    if definitions.len() > MAX_TOOLS || ids.len() > MAX_TOOLS {
+        return Vec::new();
+    }
     for (index, id) in ids.iter().enumerate().filter(|(_, id)| !id.starts_with(MCP)) {
         fields.problem(&format!("tools/toolIds/{index}"), format!("no tool `{id}` here; define it in place under `runtimeTools`"));
     }

@@ -67,6 +67,8 @@ pub enum FallbackTrigger {
     EmptyOutput,
 }
 
+/// Maximum number of fallbacks of one prompt.
+const MAX_FALLBACKS: usize = 20;
 /// Milliseconds before a model is asked, at most.
 const MAX_DELAY: u64 = 600_000;
 
@@ -84,7 +86,10 @@ impl FallbackChain {
     pub fn compile(first: &str, fallbacks: &[Fallback], triggers: &[FallbackTrigger], fields: &mut Fields) -> Self {
         let after_empty = triggers.contains(&FallbackTrigger::EmptyOutput);
         let mut chain = Self { models: vec![(first.to_owned(), Duration::ZERO)], message: None, after_empty };
-        for (index, fallback) in fallbacks.iter().enumerate() {
+        if fallbacks.len() > MAX_FALLBACKS {
+            fields.problem("fallbacks", format!("expected at most {MAX_FALLBACKS} fallbacks"));
+        }
+        for (index, fallback) in fallbacks.iter().enumerate().take(MAX_FALLBACKS) {
             let at = format!("fallbacks/{index}");
             if chain.message.is_some() {
                 fields.problem(&at, "a message answers in any case: nothing can follow it");

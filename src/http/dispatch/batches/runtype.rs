@@ -162,7 +162,7 @@ impl BatchCounts {
     }
 
     fn percent(&self) -> usize {
-        if self.total == 0 { 100 } else { self.ended * 100 / self.total }
+        (self.ended * 100).checked_div(self.total).unwrap_or(100)
     }
 }
 

@@ -146,7 +146,24 @@ pub struct ClientToolsPolicy {
     pub allowlist: Option<Vec<String>>,
 }
 
+/// Maximum number of patterns of a policy, and the maximum length of each, in bytes: each tool's name is compared with each of them.
+const MAX_PATTERNS: usize = 1_000;
+const MAX_PATTERN_BYTES: usize = 200;
+
 impl ClientToolsPolicy {
+    /// Notes a list that is too long, and forgets it: the request is refused.
+    pub fn check(&mut self, at: &str, problems: &mut Problems) {
+        let Some(patterns) = &self.allowlist else { return };
+        if patterns.len() > MAX_PATTERNS {
+            problems.add(format!("{at}/allowlist"), format!("expected at most {MAX_PATTERNS} names"));
+        } else if let Some(index) = patterns.iter().position(|pattern| pattern.len() > MAX_PATTERN_BYTES) {
+            problems.add(format!("{at}/allowlist/{index}"), format!("expected at most {MAX_PATTERN_BYTES} bytes"));
+        } else {
+            return;
+        }
+        self.allowlist = None;
+    }
+
     /// Whether the model may see a page's tool of this name.
     pub fn allows(&self, name: &str) -> bool {
         let name = name.strip_prefix("webmcp:").unwrap_or(name);

@@ -26,6 +26,7 @@ use crate::model::run::{RunInput, RunOptions};
 use crate::model::{Flow, Record, Requester, Target, TargetKind};
 use crate::secret::Secret;
 use crate::store::{FlowVersion, RunKey, SavedFlow, SharedStore, StoreError};
+use crate::tool::MAX_TOOLS;
 
 /// What a dispatch runs.
 pub struct Resolved {
@@ -150,10 +151,11 @@ impl Lookup<'_> {
         let record: Option<RecordDocument> = read(request.record.take("/record", &mut problems), "/record", &mut problems);
         let messages = messages(request.messages, &mut problems);
         let given_tools = request.client_tools.take("/clientTools", &mut problems).unwrap_or_default();
-        let policy = request.client_tools_policy.take("/clientToolsPolicy", &mut problems).unwrap_or_default();
+        let mut policy = request.client_tools_policy.take("/clientToolsPolicy", &mut problems).unwrap_or_default();
         let tools_read = self.engine.read(self.requester(), || client_tools(&given_tools)).await;
         let (mut client_tools, faults) = tools_read.map_err(|error| error.under("/clientTools"))?;
         problems.0.extend(faults.0);
+        policy.check("/clientToolsPolicy", &mut problems);
         client_tools.retain(|tool| may_be_seen(tool, &policy));
         let secrets = request.secrets.take("/secrets", &mut problems).unwrap_or_default();
         if secrets.len() > MAX_SECRETS {
@@ -573,6 +575,10 @@ fn pinned(given: Option<String>, flow: Option<&Value>, options: &OptionsDocument
 /// Returns the tools by name, and their faults.
 fn client_tools(tools: &[Value]) -> (Vec<Value>, Problems) {
     let mut problems = Problems::default();
+    if tools.len() > MAX_TOOLS {
+        problems.add("/clientTools", format!("expected at most {MAX_TOOLS} tools"));
+        return (Vec::new(), problems);
+    }
     let mut named = Vec::with_capacity(tools.len());
     for (index, mut tool) in tools.iter().cloned().enumerate() {
         let at = format!("/clientTools/{index}");

@@ -224,6 +224,9 @@ struct ReleaseMove {
     changed: bool,
 }
 
+/// Whether a release stands as its caller read it.
+type ReleaseCheck<'a> = &'a (dyn Fn(&Kept<Release>) -> bool + Send + Sync);
+
 /// What moves releases.
 struct ReleaseMover<'a> {
     store: &'a SharedStore,
@@ -234,12 +237,7 @@ struct ReleaseMover<'a> {
 
 impl ReleaseMover<'_> {
     /// Lets an alias name a version. `is_expected`: whether the release stands as its caller read it, when the caller says how it read it.
-    async fn move_to(
-        &self,
-        alias: Alias,
-        version: FlowVersionId,
-        is_expected: Option<&(dyn Fn(&Kept<Release>) -> bool + Send + Sync)>,
-    ) -> Result<ReleaseMove> {
+    async fn move_to(&self, alias: Alias, version: FlowVersionId, is_expected: Option<ReleaseCheck<'_>>) -> Result<ReleaseMove> {
         let (store, tenant, agent) = (self.store, self.caller.tenant, self.agent);
         alias.check()?;
         let alias = alias.0;

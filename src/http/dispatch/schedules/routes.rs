@@ -360,7 +360,7 @@ async fn update(
     body: Body<Input>,
 ) -> Result<Json<Row>> {
     let old = find(&state.store, caller.tenant, id).await?;
-    let next = checked(&state, caller.tenant, id, body.value, Some(old.body.clone())).await?;
+    let next = Schedule { key_id: caller.key_id(), ..checked(&state, caller.tenant, id, body.value, Some(old.body.clone())).await? };
     change(&state, caller.tenant, &old, next).await
 }
 
@@ -401,12 +401,14 @@ async fn run(
     Id(id): Id<ScheduleId>,
     key: IdempotencyKey,
 ) -> Result<Repeatable<ManualFiring>> {
-    let tenant = caller.tenant;
+    let (tenant, key_id) = (caller.tenant, caller.key_id());
     let request = fingerprint(id.to_string().as_bytes());
     let call = Call { tenant, route: "POST /v1/schedules/{scheduleId}/run", key, request, secret: false };
     receipts
         .once_for_all(call, move |_| async move {
-            let schedule = find(&state.store, tenant, id).await?;
+            let mut schedule = find(&state.store, tenant, id).await?;
+            // The caller of this route pays for the execution.
+            schedule.body.key_id = key_id;
             let firing = fire(&state, tenant, &schedule, None).await?;
             let status = if firing.body.error.is_some() { "failed" } else { "queued" };
             Ok(ManualFiring { run_id: firing.id, row: firing.into(), status })

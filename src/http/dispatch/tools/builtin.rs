@@ -1,10 +1,15 @@
 //! Built-in tools: definitions that nobody has to save. Each is made of what flows have anyway.
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
+
+static ALL: LazyLock<Vec<Value>> =
+    LazyLock::new(|| vec![current_time(), record_get(), record_list(), record_upsert(), fetch_url(), set_state()]);
 
 /// Every built-in tool, by name.
 pub fn all() -> Vec<Value> {
-    vec![current_time(), record_get(), record_list(), record_upsert(), fetch_url(), set_state()]
+    ALL.clone()
 }
 
 /// What a built-in tool is about, by its name.
@@ -19,7 +24,7 @@ pub fn category(name: &str) -> &'static str {
 
 /// The definition of `builtin:name`.
 pub fn find(name: &str) -> Option<Value> {
-    all().into_iter().find(|tool| tool["name"] == name)
+    ALL.iter().find(|tool| tool["name"] == name).cloned()
 }
 
 fn tool(name: &str, description: &str, properties: Value, required: &[&str], kind: &str, config: Value) -> Value {

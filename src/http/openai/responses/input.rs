@@ -3,6 +3,8 @@
 //! Function calls that follow one another are one assistant's message, as models want it. A reasoning item belongs to the answer that it stands in:
 //! the data in it goes with that answer's message, so that its model gets it back.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
@@ -67,20 +69,22 @@ impl Conversation {
 
     /// Each call must have its output, and each output its call: no model goes on otherwise.
     fn check_calls(&self, problems: &mut Problems) {
-        let (mut called, mut answered): (Vec<(&str, String)>, Vec<&str>) = (Vec::new(), Vec::new());
+        let mut calls: Vec<(&str, String)> = Vec::new();
+        let (mut called, mut answered) = (HashSet::new(), HashSet::new());
         for (index, message) in self.messages.iter().enumerate() {
-            let calls = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
-            for (number, call) in calls.enumerate() {
-                called.extend(call["id"].as_str().map(|id| (id, self.places.of(index, &format!("/tool_calls/{number}")))));
+            let of_message = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
+            for (number, id) in of_message.enumerate().filter_map(|(number, call)| Some((number, call["id"].as_str()?))) {
+                calls.push((id, self.places.of(index, &format!("/tool_calls/{number}"))));
+                called.insert(id);
             }
             let Some(id) = message.get("tool_call_id").and_then(Value::as_str) else { continue };
-            if !called.iter().any(|(known, _)| *known == id) {
+            if !called.contains(id) {
                 let message = format!("no function call with the `call_id` `{id}` comes before this output");
                 problems.add(self.places.of(index, "/tool_call_id"), message);
             }
-            answered.push(id);
+            answered.insert(id);
         }
-        for (id, place) in called.into_iter().filter(|(id, _)| !answered.contains(id)) {
+        for (id, place) in calls.into_iter().filter(|(id, _)| !answered.contains(id)) {
             problems.add(place, format!("no `function_call_output` answers the call `{id}`"));
         }
     }
@@ -278,6 +282,13 @@ mod tests {
         assert_eq!(read(json!([altered, said])).1, ["/input/0/encrypted_content"]);
         let foreign = json!({ "type": "reasoning", "summary": [], "encrypted_content": "gAAAA" });
         assert_eq!(read(json!([foreign, said])).0[0].get(ANSWER_STATE), None);
+    }
+
+    #[test]
+    fn many_calls_are_matched_with_their_outputs() {
+        let ids: Vec<String> = (0..50_000).map(|number| format!("c{number}")).collect();
+        let items: Vec<Value> = ids.iter().map(|id| call(id)).chain(ids.iter().skip(1).map(|id| output(id))).collect();
+        assert_eq!(read(items.into()).1, ["/input/0"]);
     }
 
     #[test]

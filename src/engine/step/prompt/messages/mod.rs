@@ -1,10 +1,12 @@
 //! The conversation that a prompt sends: system, what was said before, the user's message.
 //!
-//! `read` takes messages as callers write them, `part` their content parts, `media` the pictures and files in these.
+//! `read` takes messages as callers write them, `part` their content parts, `media` the pictures and files in these; `results`
+//! puts tool results behind their calls.
 
 mod media;
 mod part;
 mod read;
+mod results;
 
 pub use part::{ContentItem, mcp_content, read_part};
 pub use read::{check_literal_messages, check_messages};

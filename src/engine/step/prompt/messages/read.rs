@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::part::{ContentItem, ToolResult, owned, problem, read_call, read_invocation, read_part, result_content, text};
+use super::results::ConversationBuilder;
 use crate::engine::step::prompt::report::AnswerState;
 use crate::error::{Problem, Problems};
 use crate::provider::{Message, Part, Role, ToolCall};
@@ -25,7 +26,7 @@ fn read_list(items: &[Value]) -> Result<Vec<Message>, Problems> {
     for (index, item) in items.iter().enumerate() {
         reader.read(item, index);
     }
-    if reader.problems.0.is_empty() { Ok(reader.messages) } else { Err(reader.problems) }
+    if reader.problems.0.is_empty() { Ok(reader.conversation.into_messages()) } else { Err(reader.problems) }
 }
 
 /// Checks that messages can be sent to a model. Pointers begin at their list.
@@ -60,7 +61,7 @@ struct PlacedItem {
 /// The conversation as far as it was read.
 #[derive(Default)]
 struct ConversationReader {
-    messages: Vec<Message>,
+    conversation: ConversationBuilder,
     problems: Problems,
     /// Some messages are not known yet, so a result may answer a call that is not seen here.
     is_partial: bool,
@@ -117,7 +118,7 @@ impl ConversationReader {
         if content.is_empty() {
             return skip_empty(map);
         }
-        self.messages.push(message(Role::System, content));
+        self.conversation.push(message(Role::System, content));
         Ok(())
     }
 
@@ -147,7 +148,7 @@ impl ConversationReader {
             self.add_result(result, &pointer)?;
         }
         if !content.is_empty() {
-            self.messages.push(message(Role::User, content));
+            self.conversation.push(message(Role::User, content));
         }
         Ok(())
     }
@@ -212,7 +213,7 @@ impl ConversationReader {
                 if let Some(state) = state.take() {
                     state.restore(&mut message);
                 }
-                self.messages.push(message);
+                self.conversation.push(message);
             }
             for (pointer, result) in results {
                 self.add_result(result, &pointer)?;
@@ -224,35 +225,11 @@ impl ConversationReader {
     /// Puts a result after the call that it answers, behind the results that are there already.
     fn add_result(&mut self, result: ToolResult, pointer: &str) -> Result<(), Problem> {
         let ToolResult { call_id, tool_name, content, is_error } = result;
-        let found = match &call_id {
-            Some(id) => self.find_call(id),
-            None => self.find_open_call(tool_name.as_deref()),
-        };
-        let (place, id, called) = match (found, call_id) {
-            (Some((place, call)), _) => (place + 1, call.id.clone(), Some(call.name.clone())),
-            (None, Some(id)) => (self.messages.len(), id, None),
-            (None, None) if self.is_partial => return Ok(()),
-            (None, None) => return Err(problem(pointer, "expected the id of the tool call that this result answers")),
-        };
-        let behind = self.messages.iter().skip(place).take_while(|message| message.role == Role::Tool).count();
-        let tool_name = tool_name.or(called);
-        let result = Message { tool_call_id: Some(id), tool_name, is_error, ..message(Role::Tool, content) };
-        self.messages.insert(place + behind, result);
-        Ok(())
-    }
-
-    /// The call with this id, and the place of its message.
-    fn find_call(&self, id: &str) -> Option<(usize, &ToolCall)> {
-        let mut latest_first = self.messages.iter().enumerate().rev();
-        latest_first.find_map(|(place, message)| Some((place, message.tool_calls.iter().find(|call| call.id == id)?)))
-    }
-
-    /// The first call of the latest message with calls that has no result yet, of this tool if it is named.
-    fn find_open_call(&self, tool: Option<&str>) -> Option<(usize, &ToolCall)> {
-        let (place, latest) = self.messages.iter().enumerate().rev().find(|(_, message)| !message.tool_calls.is_empty())?;
-        let has_result = |id: &str| self.messages.iter().skip(place + 1).any(|message| message.tool_call_id.as_deref() == Some(id));
-        let is_meant = |call: &&ToolCall| tool.is_none_or(|tool| tool == call.name) && !has_result(&call.id);
-        Some((place, latest.tool_calls.iter().find(is_meant)?))
+        let result = Message { tool_call_id: call_id, tool_name, is_error, ..message(Role::Tool, content) };
+        if self.conversation.push_result(result) || self.is_partial {
+            return Ok(());
+        }
+        Err(problem(pointer, "expected the id of the tool call that this result answers"))
     }
 }
 

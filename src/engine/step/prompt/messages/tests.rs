@@ -283,3 +283,51 @@ fn messages_with_templates_are_judged_when_they_are_filled_in() {
     let problems = check_literal_messages(messages.as_array().unwrap());
     assert_eq!(problems.0.iter().map(|problem| problem.pointer.as_str()).collect::<Vec<_>>(), ["/3/content"]);
 }
+
+#[test]
+fn the_results_of_many_calls_are_placed() {
+    const CALLS: usize = 5_000;
+    let calls: Vec<Value> =
+        (0..CALLS).map(|number| json!({ "id": format!("c{number}"), "function": { "name": "f", "arguments": "{}" } })).collect();
+    let asked = json!({ "role": "assistant", "tool_calls": calls });
+    let unnamed = (0..CALLS).map(|number| json!({ "role": "function", "name": "f", "content": number.to_string() }));
+    let named = (0..CALLS).map(|number| json!({ "role": "tool", "tool_call_id": format!("c{number}"), "content": number.to_string() }));
+    for results in [unnamed.collect::<Vec<Value>>(), named.collect()] {
+        let list: Vec<Value> = [asked.clone(), json!({ "role": "user", "content": "hi" })].into_iter().chain(results).collect();
+        let read = read_messages(&Value::Array(list)).unwrap();
+        assert_eq!((read.len(), read[CALLS + 1].role), (CALLS + 2, Role::User));
+        for (number, result) in read[1..=CALLS].iter().enumerate() {
+            assert_eq!((result.tool_call_id.as_deref(), result.text()), (Some(&*format!("c{number}")), number.to_string()));
+        }
+    }
+}
+
+#[test]
+fn results_without_ids_answer_open_calls_of_their_tool() {
+    let call = |id: &str, name: &str| json!({ "id": id, "function": { "name": name, "arguments": "{}" } });
+    let list = json!([
+        { "role": "function", "name": "f", "tool_call_id": "z", "content": "0" },
+        { "role": "assistant", "tool_calls": [call("a", "f"), call("b", "g"), call("c", "f")] },
+        { "role": "function", "name": "g", "content": "1" },
+        { "role": "tool", "tool_call_id": "a", "content": "2" },
+        { "role": "tool", "tool_call_id": "x", "content": "3" },
+        { "role": "function", "name": "f", "content": "4" },
+    ]);
+    let read = read_messages(&list).unwrap();
+    let placed: Vec<(Option<&str>, String)> = read.iter().map(|message| (message.tool_call_id.as_deref(), message.text())).collect();
+    let text = str::to_owned;
+    assert_eq!(
+        placed,
+        [
+            (Some("z"), text("0")),
+            (None, text("")),
+            (Some("b"), text("1")),
+            (Some("a"), text("2")),
+            (Some("x"), text("3")),
+            (Some("c"), text("4"))
+        ]
+    );
+    let more = json!([{ "role": "assistant", "tool_calls": [call("a", "f")] }, { "role": "function", "name": "f", "content": "1" },
+        { "role": "function", "name": "f", "content": "2" }]);
+    assert_eq!(read_messages(&more).unwrap_err().0[0].pointer, "/2/tool_call_id");
+}
