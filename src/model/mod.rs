@@ -10,6 +10,7 @@ pub mod filter;
 pub mod flow;
 pub mod job;
 pub mod journal;
+pub mod object;
 pub mod origin;
 pub mod quota;
 pub mod record;

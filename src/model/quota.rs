@@ -24,7 +24,7 @@ pub struct UsageLimits {
     /// At most one for each period.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<PeriodBudget>,
-    #[serde(skip_serializing_if = "RateLimit::is_empty")]
+    #[serde(skip_serializing_if = "RateLimit::is_empty", deserialize_with = "super::object::from_object")]
     pub rate_limit: RateLimit,
 }
 

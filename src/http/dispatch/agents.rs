@@ -274,6 +274,9 @@ pub(super) fn shelf(store: &SharedStore, tenant: TenantId) -> Shelf<'_> {
 
 /// A version of a document that compiles.
 pub(super) async fn checked(shelf: &Shelf<'_>, engine: &Engine, clock: &Clock, id: AgentId, document: Value) -> Result<FlowVersion> {
+    if document.get("icon").is_some_and(|icon| !icon.is_string() && !icon.is_null()) {
+        return Err(Error::invalid_at("/icon", "expected a text"));
+    }
     let whole = Embed::whole(shelf.store, shelf.tenant, TargetKind::Agent, document.clone()).await?;
     let flow = agent_document::compile(&whole)?;
     engine.accept(shelf.tenant, || Ok(flow.clone())).await.map_err(|error| agent_document::placed(error, &document))?;

@@ -20,6 +20,7 @@ use crate::http::idempotency::{Call, Created, Receipts, fingerprint};
 use crate::http::scope::{ApiKeysRead, ApiKeysWrite, Scoped};
 use crate::id::KeyId;
 use crate::model::UsageLimits;
+use crate::model::object::from_object;
 use crate::model::quota::{PeriodBudget, RateLimit};
 use crate::store::{ApiKey, SharedStore};
 
@@ -50,7 +51,7 @@ struct Input {
     #[serde(default)]
     budgets: Vec<PeriodBudget>,
     /// How often it may call; no limit when absent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "from_object")]
     rate_limit: RateLimit,
 }
 

@@ -59,13 +59,13 @@ struct EnsureInput {
     #[serde(default)]
     release: Option<ReleasePolicy>,
     /// The alias that is moved to the saved version, of an agent; instead of `release`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::model::object::from_optional_object")]
     deploy: Option<DeployTarget>,
     /// Save only if the saved one still has this hash.
     #[serde(default)]
     expected_remote_hash: Option<String>,
     /// Kept with the new version.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::model::object::from_optional_object")]
     version: Option<VersionNote>,
 }
 

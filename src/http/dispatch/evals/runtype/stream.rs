@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::post_with;
+use aide::openapi::{MediaType, ReferenceOr, SchemaObject, StatusCode};
 use aide::transform::TransformOperation;
 use axum::Json;
 use axum::body::Body as Frames;
@@ -24,7 +25,6 @@ use crate::error::Result;
 use crate::http::AppState;
 use crate::http::dispatch::about;
 use crate::http::dispatch::batches::Status;
-use crate::http::dispatch::execute::or_events;
 use crate::http::extract::{Body, IdempotencyKey};
 use crate::http::headers::event_stream;
 use crate::http::idempotency::{Call, REPLAYED, Receipts, fingerprint};
@@ -44,7 +44,17 @@ pub(super) fn routes() -> ApiRouter<AppState> {
 const LOOK: Duration = Duration::from_millis(300);
 
 fn documented(operation: TransformOperation<'_>) -> TransformOperation<'_> {
-    or_events(operation.response::<200, Json<Row>>(), "The eval")
+    let mut operation = operation.response::<200, Json<Row>>();
+    let responses = operation.inner_mut().responses.get_or_insert_default();
+    if let Some(ReferenceOr::Item(response)) = responses.responses.get_mut(&StatusCode::Code(200)) {
+        response.description = "The eval as events: `custom` ones of its own, and those of its executions".into();
+        response.content.clear();
+        let json_schema =
+            schemars::json_schema!({ "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } } });
+        let schema = Some(SchemaObject { json_schema, external_docs: None, example: None });
+        response.content.insert("text/event-stream".into(), MediaType { schema, ..MediaType::default() });
+    }
+    operation
 }
 
 /// What one stream carries along.
