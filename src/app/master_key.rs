@@ -28,7 +28,7 @@ pub struct MasterKey {
     pub made: Option<PathBuf>,
 }
 
-/// Reads the key, or creates one if there is none. Refuses to create one if the database contains data that only the missing key opens, unless
+/// Reads the key, or creates a missing one. Refuses to create one if the database contains data that only the missing key opens, unless
 /// the operator asks for a new key.
 pub async fn read(config: &Config, store: &SharedStore, clock: &Clock) -> Result<MasterKey> {
     if let Some(bytes) = existing(config)? {

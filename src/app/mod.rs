@@ -344,7 +344,7 @@ fn unusable(path: &std::path::Path, error: std::io::Error) -> Error {
         .because(error)
 }
 
-/// The same error, or that of a start on a full disk, which fails again until somebody frees some space.
+/// The same error, or that of a start on a full disk, which fails again until space is freed.
 fn unless_full(config: &Config, error: Error) -> Error {
     if !store::is_disk_full(&error) {
         return error;

@@ -20,7 +20,7 @@ pub struct BackupArguments {
     /// Where the server keeps files, if not in the data folder: a folder, or `s3://bucket/prefix`, which is not copied.
     #[arg(long, env = "DISPATCH_ASSETS")]
     assets: Option<String>,
-    /// Copy the master key, too. Whoever has such a backup can read the stored secrets.
+    /// Copy the master key, too. Anyone who holds such a backup can read the stored secrets.
     #[arg(long)]
     include_master_key: bool,
 }

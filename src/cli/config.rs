@@ -52,7 +52,7 @@ fn show(arguments: &serve::Arguments, output: &Output) -> Result<()> {
     output.envelope(json!({ "file": arguments.file(), "settings": settings }))
 }
 
-/// The value in the notation of the file; `none` when there is none.
+/// The value in TOML; `none` for an absent one.
 fn shown(effective: &EffectiveSetting) -> String {
     match value(effective) {
         Value::Null => "none".to_owned(),

@@ -18,7 +18,7 @@ use crate::module::ActionHandler;
 pub enum DriveOutcome {
     /// The run ended; the recorder knows how.
     Ended,
-    /// The outcome of an effect is unknown, and somebody must say what became of it.
+    /// The outcome of an effect is unknown and must be settled.
     Unknown(UnknownEffect),
 }
 
@@ -172,7 +172,7 @@ impl<'a> JobDriver<'a> {
         Ok(())
     }
 
-    /// Performs a call of this side, unless it was performed before. Error: nobody knows whether it was.
+    /// Performs a local call once. Error: it is unknown whether an earlier attempt performed it.
     async fn perform(&mut self, task: &LocalTask) -> KitResult<Result<Value, UnknownEffect>> {
         let is_script =
             self.runner.loaded.registry.find(&task.action).is_some_and(|action| matches!(action.handler, ActionHandler::Script(_)));

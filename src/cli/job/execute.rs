@@ -37,7 +37,7 @@ pub struct RunPlan {
     pub is_resumable: bool,
 }
 
-/// What a run came to.
+/// The result of a run.
 pub struct RunReport {
     pub plan: RunPlan,
     pub end: RunEnd,

@@ -74,7 +74,7 @@ async fn offline(folder: &RunFolder, mut document: Value, meta: &Value, context:
     let variables: Vec<String> =
         loaded.case.credentials.iter().flat_map(|profile| profile.from_env.iter().map(|(_, name)| name.clone())).collect();
     for variable in variables {
-        // Nobody looks at it: the recorded responses are given whatever is sent.
+        // Any value will do: no request is sent, the recorded responses are returned.
         loaded.env.entry(variable).or_insert_with(|| "offline".into());
     }
     let prepared = PreparedJob::check_typed(loaded, inputs(meta), &context.paths)?;

@@ -380,7 +380,7 @@ async fn outputs_are_told_as_they_are(world: Arc<World>) {
     ]);
     let answer = node.result(&flow(steps.clone())).await;
     assert_eq!(answer["results"], json!({ "none": null, "rounds": [2, 4], "child": { "a": 1 } }), "{answer}");
-    assert_eq!((&answer["finalOutput"], &answer["result"]), (&json!("{\"a\":1}"), &json!({ "a": 1 })));
+    assert_eq!((&answer["finalOutput"], &answer["result"]), (&json!({ "a": 1 }), &json!({ "a": 1 })));
     assert_eq!(answer["totalEvents"].as_u64(), Some(answer["events"].as_array().unwrap().len() as u64));
     let told = node.dispatch(&flow(steps)).await;
     assert_eq!((&told.step("rounds")["result"], &told.step("child")["result"]), (&json!([2, 4]), &json!({ "a": 1 })));

@@ -8,7 +8,7 @@ use super::sse::PublicEvent;
 use crate::clock::Timestamp;
 use crate::id::RunId;
 use crate::model::TargetKind;
-use crate::model::event::{Event, Tokens, output_of, told_output};
+use crate::model::event::{Event, Tokens, output_of};
 use crate::model::run::Fault;
 
 /// The answer to a dispatch that does not stream. A superset of what readers of flows and of agents look for.
@@ -24,8 +24,7 @@ pub struct Outcome {
     pub status: String,
     /// The final output as it is. Of an agent that has not ended it is an empty text.
     pub result: Value,
-    /// The final output as a text: of a value that is none, its JSON.
-    #[schemars(with = "Option<String>")]
+    /// The final output. Only the event `execution_complete` has it as text.
     pub final_output: Value,
     /// Each completed step's result, by the step's name.
     pub results: Map<String, Value>,
@@ -258,9 +257,9 @@ impl Fold {
             Some(Event::ExecutionComplete { success, final_output, result, total_cost, total_tokens, .. }) => {
                 self.end("completed", success, total_cost, json!(total_tokens));
                 self.outcome.error = self.failed.take().filter(|_| !success);
-                let output = output_of(final_output, result);
-                self.outcome.result = output.clone().unwrap_or_default();
-                self.outcome.final_output = told_output(output).0.unwrap_or_default();
+                let output = output_of(final_output, result).unwrap_or_default();
+                self.outcome.result.clone_from(&output);
+                self.outcome.final_output = output;
             }
             Some(Event::ExecutionError { error, code, step_id, retryable, total_cost, total_tokens, .. }) => {
                 let status = if code == "cancelled" { "cancelled" } else { "failed" };
